@@ -1,0 +1,50 @@
+"""Sphinx settings. Build with: sphinx-build -W docs docs/_build/html (needs the extra ``docs``)."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+
+from sphinx.application import Sphinx
+
+from nni_cream import config
+
+project = "nni_cream"
+author = "nni_cream authors"
+copyright = f"2026, {author}"
+release = version = installed_version("nni_cream")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"nni_cream {release}"
+html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
+myst_enable_extensions = ["deflist", "dollarmath"]
+myst_heading_anchors = 3
+
+# Types stand in the signatures; the docstrings say what the values mean.
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+# Hooks of Lightning and NNI that we override are described there.
+autodoc_inherit_docstrings = False
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+
+def insert_configuration_reference(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Fill the configuration page with the table that the program itself checks files by."""
+    if docname == "configuration":
+        source[0] = source[0].replace("<!-- nni_cream.config.reference() -->", config.reference())
+
+
+def setup(app: Sphinx) -> None:
+    """Register what sphinx is to call."""
+    app.connect("source-read", insert_configuration_reference)

@@ -1,0 +1,43 @@
+"""The errors that nni_cream raises on purpose: one base class, one child for each place where things enter."""
+
+from __future__ import annotations
+
+__all__ = ["ConfigError", "CreamError", "DataError", "FileError", "ManagerError", "SearchError", "SpaceError"]
+
+
+class CreamError(Exception):
+    """Base of every error that nni_cream raises on purpose.
+
+    The message names the key, path or value, says what was expected and what to do. The command line prints it
+    without a traceback and exits with ``exit_code``.
+    """
+
+    exit_code = 1
+
+
+class ConfigError(CreamError, ValueError):
+    """Something that the user wrote (a file, an argument) is not what was expected."""
+
+    exit_code = 2
+
+
+class SpaceError(CreamError, ValueError):
+    """A search space is unknown, cannot be built, cannot be searched, or does not hold the path it was given."""
+
+    exit_code = 2
+
+
+class DataError(CreamError):
+    """Images are missing, unreadable or not what the loader expected."""
+
+
+class SearchError(CreamError, RuntimeError):
+    """A search cannot start or cannot go on (wrong kind of evaluator, a loss that is not finite, ...)."""
+
+
+class FileError(CreamError):
+    """A file that nni_cream reads or writes is missing, broken, foreign or in the way."""
+
+
+class ManagerError(CreamError):
+    """The NNI manager could not be started, reached or stopped."""

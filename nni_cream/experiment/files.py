@@ -1,0 +1,341 @@
+"""Files of one output folder: written whole or not at all, never over what somebody may still need.
+
+The folder that the user names with ``--out`` is *ours* when its ``config.yml`` starts with our mark. In such a folder
+we touch the files of :data:`OURS` and nothing else. ``--force`` on a finished result moves it to ``previous/``, where
+it stays until the new one is complete; so at any moment, whatever is killed, one complete result is there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from nni_cream.config import load as load_config
+from nni_cream.errors import ConfigError, CreamError, FileError
+
+__all__ = [
+    "OURS",
+    "OutputFolder",
+    "State",
+    "append_line",
+    "is_leader",
+    "read_json",
+    "replacing",
+    "write_json",
+    "write_text",
+]
+
+CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.json", "last.ckpt", "metrics.jsonl"
+WEIGHTS, RETRAINED, MANAGER = "weights.pt", "retrained.json", "nni"
+OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, WEIGHTS, RETRAINED, MANAGER)
+PREVIOUS = "previous"
+MARK = "# nni_cream output folder, "
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; what was written there takes its place when all went well.
+
+    Parameters
+    ----------
+    path
+        Where the file is to be. A reader sees the old or the new content, never half of it.
+
+    Yields
+    ------
+    Path
+        Name to write to.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, path)
+        _flush_to_disk(path.parent)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush_to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file at once; see :func:`replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a whole JSON file at once; see :func:`replacing`."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one JSON line and make sure that it is on the disk.
+
+    Parameters
+    ----------
+    path
+        File of JSON lines; it need not exist yet.
+    record
+        What the line says.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def read_json(path: Path, what: str, hint: str) -> Any:
+    """Read a JSON file of ours.
+
+    Parameters
+    ----------
+    path
+        File to read.
+    what
+        What it should hold, for the message.
+    hint
+        What to do if it is not there.
+
+    Returns
+    -------
+    Any
+        The JSON value.
+
+    Raises
+    ------
+    FileError
+        If it is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileError(f"{path}: there is no {what}; {hint}") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise FileError(f"{path}: broken, expected {what} as JSON: {error}") from None
+
+
+def is_leader() -> bool:
+    """Whether this process writes files and talks, and is not one that Lightning started for a further device."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+class State(Enum):
+    """What an output folder holds."""
+
+    EMPTY = "empty"
+    UNFINISHED = "unfinished"
+    FINISHED = "finished"
+
+
+class OutputFolder:
+    """The folder that the user names, with the rules of what may happen to it.
+
+    Parameters
+    ----------
+    path
+        The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self.config = self.path / CONFIG
+        self.board = self.path / BOARD
+        self.best = self.path / BEST
+        self.checkpoint = self.path / CHECKPOINT
+        self.metrics = self.path / METRICS
+        self.weights = self.path / WEIGHTS
+        self.retrained = self.path / RETRAINED
+        self.manager = self.path / MANAGER
+
+    @property
+    def state(self) -> State:
+        """What is there now.
+
+        Raises
+        ------
+        FileError
+            If it is not a folder, or somebody else's.
+        """
+        if not os.path.lexists(self.path):
+            return State.EMPTY
+        if not self.path.is_dir():
+            raise FileError(f"{self.path}: is not a folder; name another one with --out")
+        if not self._is_ours():
+            if any(self.path.iterdir()):
+                raise FileError(
+                    f"{self.path}: holds files that nni_cream did not write; name a new or empty folder with --out"
+                )
+            return State.EMPTY
+        return State.FINISHED if self.best.exists() else State.UNFINISHED
+
+    def _is_ours(self) -> bool:
+        try:
+            with self.config.open(encoding="utf-8") as file:
+                return file.readline().startswith(MARK)
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def check(self, *, resume: bool | None = False, force: bool = False) -> State:
+        """Look whether a new run may use the folder, without changing anything in it.
+
+        Parameters
+        ----------
+        resume
+            Whether the user wants a half-finished run to go on; ``None`` where that cannot be done.
+        force
+            Whether the user wants it to start again in any case.
+
+        Returns
+        -------
+        State
+            What the folder holds.
+
+        Raises
+        ------
+        FileError
+            If it holds a result and neither flag allows to go on, is not ours, or cannot be written to.
+        """
+        state = self.state
+        if state is State.FINISHED and not (force or resume):
+            raise FileError(
+                f"{self.path}: holds a result already ({BEST}); name another folder with --out, or use --force to "
+                "replace it"
+            )
+        if state is State.UNFINISHED and not (force or resume):
+            way_on = "--resume to go on with it, " if resume is not None else ""
+            raise FileError(
+                f"{self.path}: holds an unfinished run; use {way_on}--force to start again, or another --out"
+            )
+        self._check_writable()
+        return state
+
+    def _check_writable(self) -> None:
+        folder = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
+        try:
+            with tempfile.TemporaryFile(dir=folder):
+                return
+        except OSError as error:
+            raise FileError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
+
+    def begin(self, config_text: str, made_by: str, *, force: bool = False) -> None:
+        """Make the folder ready for a run from the start, and leave the configuration in it.
+
+        Parameters
+        ----------
+        config_text
+            The resolved configuration, as YAML.
+        made_by
+            Program and version, for the first line of ``config.yml``.
+        force
+            Whether there may be something to put aside.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if force:
+                self._put_aside()
+        except OSError as error:
+            raise FileError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
+        write_text(self.config, f"{MARK}written by {made_by}\n{config_text}")
+
+    def _put_aside(self) -> None:
+        if self.state is State.FINISHED:
+            previous = self.path / PREVIOUS
+            if (previous / BEST).exists():  # complete, and older than the result that is to be kept
+                shutil.rmtree(previous)
+            previous.mkdir(exist_ok=True)
+            shutil.copy2(self.config, previous / CONFIG)
+            # best.json goes last: if this is killed halfway, the next --force goes on where it stopped.
+            for name in sorted(set(OURS) - {CONFIG}, key=BEST.__eq__):
+                if (self.path / name).exists():
+                    os.replace(self.path / name, previous / name)
+        elif self.state is State.UNFINISHED:
+            for name in OURS:
+                _remove(self.path / name)
+
+    def abandon(self) -> None:
+        """Undo :meth:`begin`, for a run that failed before it had anything to resume from."""
+        for name in OURS:
+            _remove(self.path / name)
+        previous = self.path / PREVIOUS
+        if (previous / BEST).exists():
+            # best.json goes last here too: before that, the folder is not taken for a finished one.
+            for name in sorted(OURS, key=BEST.__eq__):
+                if (previous / name).exists():
+                    os.replace(previous / name, self.path / name)
+            previous.rmdir()
+
+    def finish(self) -> None:
+        """Let go of the result before, now that the new one is complete."""
+        shutil.rmtree(self.path / PREVIOUS, ignore_errors=True)
+
+    def check_same_config(self, config: Mapping[str, Any]) -> None:
+        """Refuse to go on with another configuration than the search was started with.
+
+        Parameters
+        ----------
+        config
+            What the user wants now, resolved. How to retrain is no part of a search, and may differ.
+
+        Raises
+        ------
+        ConfigError
+            With the keys that differ.
+        FileError
+            If the one in the folder is broken.
+        """
+        try:
+            before = load_config(self.config)
+        except CreamError as error:
+            raise FileError(f"{self.config}: broken: {error}") from None
+        changed = sorted(_differences({**before, "retrain": None}, {**config, "retrain": None}))
+        if changed:
+            raise ConfigError(
+                f"{self.path}: was started with other values of {', '.join(changed)} (see {CONFIG} there); resume with "
+                "the same configuration, or start again with --force"
+            )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in before.keys() | after.keys():
+            yield from _differences(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
+    elif before != after:
+        yield key

@@ -1,0 +1,283 @@
+"""A whole experiment in the foreground: start NNI's manager, watch its trials, keep the result, stop the manager."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from unittest import mock
+
+from nni.experiment import Experiment, RunMode, launcher
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from nni_cream.config import dump
+from nni_cream.errors import ManagerError
+from nni_cream.experiment.best import Best, package_version
+from nni_cream.experiment.definition import expected_trials, load_experiment, platform, try_out
+from nni_cream.experiment.files import OutputFolder
+from nni_cream.experiment.results import ask, collect, job_parameters, metric, save
+
+__all__ = ["ExperimentResult", "check_port", "free_port", "run_experiment"]
+
+_POLL_SECONDS = 1.0
+_START_SECONDS = 30
+_LOG_LINES = 30
+# Training services for which NNI listens on the next port, too.
+_TWO_PORTS = ("hybrid", "remote", "openpai", "kubeflow", "frameworkcontroller", "adl")
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """What an experiment gave.
+
+    Parameters
+    ----------
+    best
+        The chosen architecture.
+    retrained
+        All retrained entries with their accuracies, the chosen one first.
+    seconds
+        Wall time.
+    out
+        The output folder.
+    """
+
+    best: Best
+    retrained: list[dict[str, Any]]
+    seconds: float
+    out: Path
+
+
+def run_experiment(
+    path: str | Path,
+    out: str | Path,
+    console: Console,
+    *,
+    port: int | None = None,
+    keep: bool = False,
+    force: bool = False,
+) -> ExperimentResult:
+    """Run an NNI experiment with :class:`~nni_cream.experiment.tuner.CreamTuner` until it is done.
+
+    Parameters
+    ----------
+    path
+        YAML file in NNI's format.
+    out
+        Output folder; NNI's own files go to ``nni/`` in it.
+    console
+        Where to show progress.
+    port
+        Port of manager and web UI; a free one without it.
+    keep
+        Whether to leave the manager running when the experiment has ended.
+    force
+        Replace what the folder holds; the result before stays in ``previous/`` until the new one is complete.
+
+    Returns
+    -------
+    ExperimentResult
+        Also in ``best.json``, ``board.json`` and ``retrained.json`` of the folder.
+
+    Raises
+    ------
+    CreamError
+        Of the kind that fits. The manager is stopped then, and on Ctrl-C.
+    """
+    start = time.perf_counter()
+    config = load_experiment(path)
+    folder = OutputFolder(out)
+    folder.check(resume=None, force=force)
+    two_ports = platform(config) in _TWO_PORTS
+    port = free_port() if port is None else port
+    check_port(port, two_ports)
+    try_out(config)
+    config.experiment_working_directory = folder.manager
+    folder.begin(dump(config.json()), f"nni_cream {package_version('nni_cream')}", force=force)
+    experiment = Experiment(config)
+    with _running(experiment, port, folder, keep, console):
+        console.print(f"NNI experiment {experiment.id}, web UI: http://127.0.0.1:{port}")
+        _watch(experiment, expected_trials(config), console)
+        outcome = collect(experiment)
+    best, retrained = save(outcome, folder.manager / experiment.id / "log", folder)
+    return ExperimentResult(best, retrained, time.perf_counter() - start, folder.path)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, the one after it free too."""
+    for _ in range(100):
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = int(probe.getsockname()[1])
+        if port < 65535 and not _is_taken(port) and not _is_taken(port + 1):
+            return port
+    raise ManagerError("no free port found; name one with --port")
+
+
+def check_port(port: int, two_ports: bool = False) -> None:
+    """Refuse a port that somebody listens on.
+
+    Parameters
+    ----------
+    port
+        Port for the manager.
+    two_ports
+        Whether the next one is needed as well.
+
+    Raises
+    ------
+    ManagerError
+        If it is taken.
+    """
+    for needed in (port, port + 1) if two_ports else (port,):
+        if _is_taken(needed):
+            raise ManagerError(f"port {needed} is taken; name another one with --port, or leave it out for a free one")
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            return True
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return True
+    return False
+
+
+@contextmanager
+def _running(experiment: Experiment, port: int, folder: OutputFolder, keep: bool, console: Console) -> Iterator[None]:
+    """Inside, the manager runs. Afterwards it is stopped, unless all went well and it is to be kept."""
+    with _termination_as_interrupt():
+        try:
+            with _undisturbed():  # interrupted halfway, NNI would lose track of the process that it started
+                _start(experiment, port, folder)
+            yield
+        except BaseException:
+            _stop(experiment)
+            raise
+        if keep:
+            console.print(f"the manager keeps running; stop it with: nnictl stop {experiment.id}")
+        else:
+            _stop(experiment)
+
+
+def _start(experiment: Experiment, port: int, folder: OutputFolder) -> None:
+    # NNI waits three seconds for its manager, which is not enough where the processors are busy.
+    patient = functools.partial(launcher._check_rest_server, retry=_START_SECONDS)
+    try:
+        with mock.patch.object(launcher, "_check_rest_server", patient):
+            experiment.start(port, run_mode=RunMode.Detach)
+    except Exception as error:  # NNI raises what it happens to meet: RuntimeError, requests' errors, ...
+        raise ManagerError(f"NNI's manager could not be started: {error}; its logs are in {folder.manager}") from error
+
+
+def _stop(experiment: Experiment) -> None:
+    """Stop the manager, and whatever it started and may have left behind."""
+    process = experiment._proc
+    if process is None:
+        return
+    with suppress(KeyboardInterrupt), _undisturbed():
+        experiment.stop()
+        # NNI makes the manager the leader of a group of its own, which tuner and trials belong to.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let SIGTERM end in the same clean-up as Ctrl-C."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM to the end of the block."""
+    noticed: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noticed.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if noticed:
+        raise KeyboardInterrupt
+
+
+def _watch(experiment: Experiment, expected: int, console: Console) -> None:
+    """Show the trials until the experiment has ended.
+
+    Raises
+    ------
+    ManagerError
+        If the manager reports an error, or is gone.
+    """
+    bar = Progress(
+        TextColumn("trials"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}  {task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    seen: dict[str, str] = {}
+    with bar:
+        task = bar.add_task("", total=expected)
+        while True:
+            status = ask(experiment, "/check-status")
+            jobs = ask(experiment, "/trial-jobs")
+            bar.update(task, completed=sum("endTime" in job for job in jobs), description=_now(experiment, jobs))
+            if not console.is_terminal:
+                _print_changes(jobs, seen, console)
+            if status["status"] in ("DONE", "STOPPED"):
+                return
+            if status["status"] == "ERROR":
+                raise ManagerError(_describe_error(experiment, status))
+            time.sleep(_POLL_SECONDS)
+
+
+def _describe_error(experiment: Experiment, status: Mapping[str, Any]) -> str:
+    log = Path(experiment.config.experiment_working_directory, experiment.id, "log", "dispatcher.log")
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    errors = "; ".join(status.get("errors", ()))
+    return "\n  ".join([f"NNI's manager reports an error: {errors} (end of {log}:)", *lines[-_LOG_LINES:]])
+
+
+def _now(experiment: Experiment, jobs: list[dict[str, Any]]) -> str:
+    running = [job for job in jobs if job["status"] == "RUNNING"]
+    if not running:
+        return ""
+    job = running[0]
+    latest = [item for item in ask(experiment, "/metric-data-latest") if item["trialJobId"] == job["trialJobId"]]
+    role = job_parameters(job).get("role", "trial")
+    if not latest:
+        return f"{role}: starting"
+    figures = metric(latest[-1])
+    return f"{role}: epoch {figures.get('epoch', 0):.0f}, accuracy {figures['default']:.4f}"
+
+
+def _print_changes(jobs: list[dict[str, Any]], seen: dict[str, str], console: Console) -> None:
+    for job in jobs:
+        if seen.get(job["trialJobId"]) != job["status"]:
+            seen[job["trialJobId"]] = job["status"]
+            role = job_parameters(job).get("role", "trial")
+            console.print(f"trial {job['sequenceId']} ({role}): {job['status'].lower()}")

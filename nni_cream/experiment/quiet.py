@@ -1,0 +1,32 @@
+"""Keep the libraries' own chatter away from what a program of ours prints."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+__all__ = ["quiet_libraries"]
+
+
+def quiet_libraries(*, training: bool = False) -> None:
+    """Hold back what NNI and Lightning say about themselves, in this whole process. Errors still come through.
+
+    Parameters
+    ----------
+    training
+        Whether this process will train, so that Lightning is needed anyway.
+    """
+    # Both warn about the versions of torch that they meet, on import and at every start.
+    warnings.filterwarnings("ignore", module=r"nni\.|pytorch_lightning\.|lightning_fabric\.|torchmetrics\.")
+    warnings.filterwarnings("ignore", message=".*(does not have many workers|pkg_resources is deprecated).*")
+    from nni.runtime.log import silence_stdout
+
+    silence_stdout()
+    if training:
+        import pytorch_lightning as pl  # sets the level of its loggers, so it has to come first
+
+        for library in (pl.__name__, "lightning_fabric"):
+            logging.getLogger(library).setLevel(logging.ERROR)
+        # What these announce at level ERROR is an exception that reaches the user anyway, with its own message.
+        for announcer in ("nni.nas.execution.sequential", "nni.nas.strategy.base"):
+            logging.getLogger(announcer).setLevel(logging.CRITICAL)

@@ -1,0 +1,336 @@
+"""One search from a configuration to files, in this process."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pkgutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from nni.nas.evaluator.pytorch import Lightning, Trainer
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from pytorch_lightning.callbacks import Checkpoint
+from rich.console import Console
+from torch.optim.swa_utils import update_bn
+
+from nni_cream import data, spaces
+from nni_cream.config import dump
+from nni_cream.data import DataSplits
+from nni_cream.errors import ConfigError, SearchError
+from nni_cream.experiment.best import Best, board_file, load_best, package_version, versions
+from nni_cream.experiment.files import (
+    OutputFolder,
+    State,
+    append_line,
+    is_leader,
+    read_json,
+    replacing,
+    write_json,
+    write_text,
+)
+from nni_cream.experiment.progress import SearchProgress
+from nni_cream.search import CreamLightningModule, encode_path
+from nni_cream.strategy import CreamStrategy
+from nni_cream.training import Recipe, make_loader, seeded
+
+__all__ = ["SearchResult", "cpu_threads", "make_strategy", "run_search", "trainer_arguments"]
+
+_VALIDATION_BATCH = 512
+
+EpochListener = Callable[[dict[str, float]], None]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search gave.
+
+    Parameters
+    ----------
+    best
+        The chosen architecture.
+    board
+        Content of ``board.json``.
+    seconds
+        Wall time of this process; after a resume, that of the part since then.
+    out
+        The output folder.
+    """
+
+    best: Best
+    board: dict[str, Any]
+    seconds: float
+    out: Path
+
+
+@dataclass
+class _Search:
+    """The parts of one search, put together."""
+
+    config: Mapping[str, Any]
+    splits: DataSplits
+    recipe: Recipe
+    strategy: CreamStrategy
+    folder: OutputFolder
+
+    @property
+    def cost_name(self) -> str:
+        cost = self.config["search"]["cost"]
+        return str(cost.rpartition(":")[2])
+
+
+def run_search(
+    config: Mapping[str, Any],
+    out: str | Path,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    on_epoch: EpochListener | None = None,
+    console: Console | None = None,
+) -> SearchResult:
+    """Search, and leave the board, the chosen architecture and all that is known of the way there in a folder.
+
+    Parameters
+    ----------
+    config
+        Resolved configuration (:func:`nni_cream.config.load`).
+    out
+        Output folder.
+    resume
+        Go on from ``last.ckpt`` if the folder holds a half-finished search, return the result if it holds a finished
+        one.
+    force
+        Replace what the folder holds; the result before stays in ``previous/`` until the new one is complete.
+    on_epoch
+        Called after each epoch with its figures, as they stand in ``metrics.jsonl``.
+    console
+        Where to show progress; nowhere without it.
+
+    Returns
+    -------
+    SearchResult
+        The best entry of the board and all others.
+
+    Raises
+    ------
+    CreamError
+        Of the kind that fits: the configuration, space, data or folder is not usable, or the search failed. A search
+        that fails before its first checkpoint leaves the folder as it was.
+    """
+    start = time.perf_counter()
+    folder = OutputFolder(out)
+    state = folder.check(resume=resume, force=force) if is_leader() else folder.state
+    going_on = resume and not force and state is not State.EMPTY
+    if going_on and is_leader():
+        folder.check_same_config(config)
+        if state is State.FINISHED:
+            return SearchResult(load_best(folder.best), read_json(folder.board, "board", ""), 0.0, folder.path)
+    with seeded(config["search"]["seed"]), cpu_threads(config["trainer"]["threads"]):
+        checkpoint = folder.checkpoint if going_on and folder.checkpoint.exists() else None
+        search = _put_together(config, folder, checkpoint, on_epoch, console if is_leader() else None)
+        if not going_on and is_leader():
+            folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
+        _run(search)
+        if not is_leader():
+            sys.exit(0)  # Lightning started this process to help with the training, which is over
+        best = _save_result(search)
+    return SearchResult(best, read_json(folder.board, "board", ""), time.perf_counter() - start, folder.path)
+
+
+def _put_together(
+    config: Mapping[str, Any],
+    folder: OutputFolder,
+    checkpoint: Path | None,
+    on_epoch: EpochListener | None,
+    console: Console | None,
+) -> _Search:
+    settings = config["search"]
+    recipe = Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
+    strategy = make_strategy(settings)
+    space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
+    splits = data.create(config["data"]["name"], **config["data"]["arguments"])
+    search = _Search(config, splits, recipe, strategy, folder)
+    callbacks: list[pl.Callback] = [_EpochFiles(search, on_epoch)]
+    if console is not None:
+        callbacks.append(SearchProgress(strategy.board, console))
+    evaluator = Lightning(
+        recipe.module(splits.num_classes),
+        _make_trainer(config["trainer"], recipe.epochs, folder.path, callbacks),
+        make_loader(splits.train, recipe.batch_size, shuffle=True),
+        make_loader(splits.validation, _VALIDATION_BATCH),
+        fit_kwargs={} if checkpoint is None else {"ckpt_path": str(checkpoint), "weights_only": True},
+    )
+    strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    return search
+
+
+def make_strategy(settings: Mapping[str, Any]) -> CreamStrategy:
+    """Build the strategy from the ``search`` section of a configuration.
+
+    Parameters
+    ----------
+    settings
+        The section, resolved.
+
+    Returns
+    -------
+    CreamStrategy
+        Not yet run.
+
+    Raises
+    ------
+    ConfigError
+        If a function named as ``package.module:function`` cannot be imported.
+    """
+    known = inspect.signature(CreamStrategy).parameters
+    arguments = {name: value for name, value in settings.items() if name in known}
+    for name in ("cost", "distillation", "score"):
+        arguments[name] = _import_function(name, arguments[name])
+    return CreamStrategy(**arguments)
+
+
+def _import_function(key: str, value: str) -> Any:
+    if ":" not in value:
+        return value
+    try:
+        function = pkgutil.resolve_name(value)
+    except Exception as error:  # whatever the user's module raises
+        raise ConfigError(f"search.{key}: {value!r} cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"search.{key}: {value!r} is {function!r}; expected a function")
+    return function
+
+
+def _make_trainer(settings: Mapping[str, Any], epochs: int, root: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    try:
+        trainer: pl.Trainer = Trainer(
+            **{**trainer_arguments(settings), "strategy": _device_strategy(settings)},
+            max_epochs=epochs,
+            callbacks=callbacks,
+            default_root_dir=str(root),
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, ValueError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"trainer: Lightning does not accept {dict(settings)}: {error}") from error
+    return trainer
+
+
+def _device_strategy(settings: Mapping[str, Any]) -> str:
+    devices, strategy = settings["devices"], str(settings["strategy"])
+    several = len(devices) > 1 if isinstance(devices, list) else devices not in (1, "auto")
+    # A step trains one path, and leaves the weights of all others without a gradient.
+    return "ddp_find_unused_parameters_true" if strategy == "ddp" or (several and strategy == "auto") else strategy
+
+
+def trainer_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of the ``trainer`` section is for Lightning's Trainer."""
+    return {key: value for key, value in settings.items() if key != "threads"}
+
+
+@contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """Compute with that many threads inside; as torch likes it if ``None``."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(number or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(search: _Search) -> None:
+    try:
+        search.strategy.run()
+    except BaseException as error:
+        if is_leader() and not search.folder.checkpoint.exists():
+            search.folder.abandon()
+        # Lightning turns Ctrl-C into sys.exit(1), and nothing else that it does ends in SystemExit.
+        if isinstance(error, SystemExit):
+            raise KeyboardInterrupt from None
+        raise
+
+
+class _EpochFiles(Checkpoint):
+    """Write the files of an epoch. A child of Checkpoint, because Lightning runs those after the module's own hook."""
+
+    def __init__(self, search: _Search, on_epoch: EpochListener | None) -> None:
+        self._search = search
+        self._folder = search.folder
+        self._on_epoch = on_epoch
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop the lines of epochs that the checkpoint does not know of: they are about to be run again."""
+        path = self._folder.metrics
+        if trainer.is_global_zero and path.exists():
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, trainer)]
+            write_text(path, "".join(f"{line}\n" for line in lines))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save board, figures and, last, the checkpoint: what stands before it is written again after a resume."""
+        figures = self._figures(trainer)
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
+            return
+        board = board_file(self._search.strategy.board, self._search.cost_name, trainer.current_epoch + 1)
+        write_json(self._folder.board, board)
+        append_line(self._folder.metrics, figures)
+        with replacing(self._folder.checkpoint) as temporary:
+            trainer.save_checkpoint(temporary)
+        if self._on_epoch is not None:
+            self._on_epoch(figures)
+
+    def _figures(self, trainer: pl.Trainer) -> dict[str, float]:
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        counts: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        return counts | dict(sorted((logged | self._search.strategy.statistics).items()))
+
+
+def _is_before(line: str, trainer: pl.Trainer) -> bool:
+    try:
+        return bool(json.loads(line)["epoch"] <= trainer.current_epoch)
+    except (ValueError, KeyError, TypeError):
+        return False  # half a line, from a kill while it was written
+
+
+def _save_result(search: _Search) -> Best:
+    entry = search.strategy.board.best
+    if entry is None:
+        raise SearchError("the board is empty: the training was over before its warm-up; search for more epochs")
+    with replacing(search.folder.weights) as temporary:
+        torch.save(_weights(search, entry.path), temporary)
+    config = search.config
+    splits = search.splits
+    best = Best(
+        space={"name": config["space"]["name"], "arguments": config["space"]["arguments"]},
+        choices=encode_path(entry.path),
+        accuracy=entry.accuracy,
+        cost=entry.cost,
+        cost_name=search.cost_name,
+        data={"name": config["data"]["name"], "arguments": splits.arguments, "fingerprint": splits.fingerprint},
+        seed=config["search"]["seed"],
+        versions=versions(),
+    )
+    best.save(search.folder.best)
+    search.folder.finish()
+    return best
+
+
+def _weights(search: _Search, path: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return the path's weights, with BatchNorm statistics of its own instead of those of all paths mixed."""
+    module = cast(CreamLightningModule, search.strategy.oneshot_module)
+    network = module.supernet.freeze(dict(path))
+    with seeded(search.config["search"]["seed"]):  # the same order of images after a resume
+        update_bn(make_loader(search.splits.train, search.recipe.batch_size, shuffle=True), network)
+    return {name: value.detach().cpu() for name, value in network.state_dict().items()}

@@ -1,0 +1,81 @@
+"""Boards and results as tables for the eye."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nni_cream.experiment.best import Best, SavedBoard
+
+__all__ = ["board_table", "describe_path", "make_console", "retrained_table", "show_best"]
+
+_COST_TITLES = {"macs": "multiply-adds", "params": "parameters"}
+_WIDTH_WITHOUT_TERMINAL = 140
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console that does not squeeze tables into 80 columns when its output goes to a file."""
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else _WIDTH_WITHOUT_TERMINAL
+    # What users call their operations and folders is no markup.
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+def describe_path(path: Mapping[str, Any]) -> str:
+    """Write the choices of a path one after the other, in the order of the space."""
+    return " ".join("+".join(map(str, value)) if isinstance(value, list) else str(value) for value in path.values())
+
+
+def board_table(board: SavedBoard) -> Table:
+    """Return the entries of a board, best first."""
+    table = Table("rank", "path", title=f"board after epoch {board.epoch}")
+    for title in ("accuracy", _COST_TITLES.get(board.cost_name, board.cost_name), "admitted at step"):
+        table.add_column(title, justify="right")
+    for rank, entry in enumerate(board.entries, 1):
+        figures = (f"{entry['accuracy']:.4f}", _cost(entry["cost"]), str(entry["step"]))
+        table.add_row(str(rank), describe_path(entry["path"]), *figures)
+    return table
+
+
+def retrained_table(entries: Sequence[Mapping[str, Any]], cost_name: str, chosen: Mapping[str, Any]) -> Table:
+    """Return the retrained entries, with a mark at the chosen one.
+
+    Parameters
+    ----------
+    entries
+        Each with ``choices``, ``one_shot_accuracy``, ``cost``, ``validation_accuracy`` and ``test_accuracy``.
+    cost_name
+        What the cost counts.
+    chosen
+        Choices of the chosen architecture.
+
+    Returns
+    -------
+    Table
+        One row for each.
+    """
+    table = Table("", "path", title="retrained from new weights; chosen by validation accuracy")
+    for title in ("one-shot", _COST_TITLES.get(cost_name, cost_name), "validation", "test"):
+        table.add_column(title, justify="right")
+    for entry in entries:
+        accuracies = [f"{entry[key]:.4f}" for key in ("one_shot_accuracy", "validation_accuracy", "test_accuracy")]
+        mark = "*" if entry["choices"] == chosen else ""
+        table.add_row(mark, describe_path(entry["choices"]), accuracies[0], _cost(entry["cost"]), *accuracies[1:])
+    return table
+
+
+def show_best(best: Best, console: Console) -> None:
+    """Print the chosen architecture and what is known of it."""
+    console.print(f"chosen: {describe_path(best.choices)}")
+    cost = f"{_cost(best.cost)} {_COST_TITLES.get(best.cost_name, best.cost_name)}"
+    console.print(f"one-shot accuracy {best.accuracy:.4f}, {cost}")
+    if best.retrained is not None:
+        figures = f"validation {best.retrained['validation_accuracy']:.4f}, test {best.retrained['test_accuracy']:.4f}"
+        console.print(f"retrained: {figures}")
+
+
+def _cost(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"

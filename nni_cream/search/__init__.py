@@ -1,0 +1,39 @@
+"""The method: board, matching, sampler, scorer, cost model and the training step that joins them."""
+
+from nni_cream.search.board import BoardEntry, PrioritizedBoard, Verdict
+from nni_cream.search.cost import CostModel
+from nni_cream.search.matching import BestMatcher, Match, Matcher, MetaMatcher, NoMatcher, RandomMatcher
+from nni_cream.search.module import BoardEvent, CreamLightningModule, SearchSettings
+from nni_cream.search.mutables import decode_path
+from nni_cream.search.objective import Distillation, Score
+from nni_cream.search.paths import Path, encode_path, path_key
+from nni_cream.search.sampler import PathSampler
+from nni_cream.search.scorer import PathScorer, ValidationSubset
+from nni_cream.search.supernet import FreezableCell, Supernet
+
+__all__ = [
+    "BestMatcher",
+    "BoardEntry",
+    "BoardEvent",
+    "CostModel",
+    "CreamLightningModule",
+    "Distillation",
+    "FreezableCell",
+    "Match",
+    "Matcher",
+    "MetaMatcher",
+    "NoMatcher",
+    "Path",
+    "PathSampler",
+    "PathScorer",
+    "PrioritizedBoard",
+    "RandomMatcher",
+    "Score",
+    "SearchSettings",
+    "Supernet",
+    "ValidationSubset",
+    "Verdict",
+    "decode_path",
+    "encode_path",
+    "path_key",
+]

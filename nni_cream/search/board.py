@@ -1,0 +1,272 @@
+"""The prioritized path board (paper, section 3.1): the best paths so far, kept by selective competition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nni_cream.errors import ConfigError, FileError
+from nni_cream.search.paths import Path, encode_path, path_key
+
+__all__ = ["BoardEntry", "PrioritizedBoard", "Verdict"]
+
+_FORMAT = "nni_cream.board/1"
+
+
+@dataclass(frozen=True)
+class BoardEntry:
+    """One path with what is known of it.
+
+    Parameters
+    ----------
+    path
+        NNI sample: label -> choice.
+    accuracy
+        Score on the validation subset; top-1 as a fraction in [0, 1] for classification. Higher is better.
+    cost
+        Complexity: multiply-adds of one input, parameters, or the unit of the user's own cost function.
+    step
+        Training step at which the path was scored for the board; its age counts from there.
+    """
+
+    path: Path
+    accuracy: float
+    cost: float
+    step: int
+    key: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", path_key(self.path))
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.accuracy, self.cost, self.step))
+
+    @property
+    def rank_key(self) -> tuple[float, float, int, str]:
+        """Total order with the best first, by accuracy, then lower cost, then age, then the path itself."""
+        return (-self.accuracy, self.cost, self.step, self.key)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, the path included."""
+        return {"path": encode_path(self.path), "accuracy": self.accuracy, "cost": self.cost, "step": self.step}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of an offer; true if the candidate is on the board now.
+
+    Parameters
+    ----------
+    admitted
+        Whether the candidate entered.
+    evicted
+        The entry that had to leave for it, if the board was full.
+    """
+
+    admitted: bool
+    evicted: BoardEntry | None = None
+
+    def __bool__(self) -> bool:
+        return self.admitted
+
+
+class PrioritizedBoard:
+    """The K best paths, best first.
+
+    *Selective competition*: a candidate enters while there is room. On a full board it replaces the weakest entry if it
+    is more accurate **and** cheaper, or more accurate by more than ``margin``. Equals keep their order of age.
+
+    Parameters
+    ----------
+    capacity
+        K, the number of entries (paper: 10).
+    margin
+        Gap in accuracy from which on cost does not matter (reference code: 5 points of top-1, here 0.05).
+
+    Raises
+    ------
+    ConfigError
+        If the capacity is below 1 or the margin is negative.
+    """
+
+    def __init__(self, capacity: int = 10, margin: float = 0.05) -> None:
+        if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
+            raise ConfigError(f"board_size is {capacity!r}; expected a whole number of at least 1")
+        if not (isinstance(margin, int | float) and margin >= 0):
+            raise ConfigError(f"margin is {margin!r}; expected an accuracy gap of at least 0, such as 0.05")
+        self.capacity = capacity
+        self.margin = float(margin)
+        self._entries: list[BoardEntry] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, path: Mapping[str, Any]) -> bool:
+        key = path_key(path)
+        return any(entry.key == key for entry in self._entries)
+
+    @property
+    def entries(self) -> tuple[BoardEntry, ...]:
+        """All entries, best first."""
+        return tuple(self._entries)
+
+    @property
+    def full(self) -> bool:
+        """Whether a newcomer has to compete."""
+        return len(self._entries) >= self.capacity
+
+    @property
+    def best(self) -> BoardEntry | None:
+        """The most accurate entry, ``None`` on an empty board."""
+        return self._entries[0] if self._entries else None
+
+    def bar(self, cost: float) -> float:
+        """Accuracy that a candidate of this cost must exceed to enter; minus infinity while there is room."""
+        if not self.full:
+            return -math.inf
+        weakest = self._entries[-1]
+        return weakest.accuracy if cost < weakest.cost else weakest.accuracy + self.margin
+
+    def offer(self, candidate: BoardEntry) -> Verdict:
+        """Let a candidate compete for a place.
+
+        Parameters
+        ----------
+        candidate
+            A scored path. A path that is on the board already is turned away (rescoring is what refreshes it).
+
+        Returns
+        -------
+        Verdict
+            A rejected offer has changed nothing.
+
+        Raises
+        ------
+        ValueError
+            If accuracy or cost is not a finite number.
+        """
+        if not (math.isfinite(candidate.accuracy) and math.isfinite(candidate.cost)):
+            raise ValueError(f"accuracy {candidate.accuracy} and cost {candidate.cost} of an offer must be finite")
+        if any(entry.key == candidate.key for entry in self._entries):
+            return Verdict(False)
+        evicted = None
+        if self.full:
+            if not self._beats(candidate, self._entries[-1]):
+                return Verdict(False)
+            evicted = self._entries.pop()
+        self._entries.append(candidate)
+        self._sort()
+        return Verdict(True, evicted)
+
+    def _beats(self, candidate: BoardEntry, weakest: BoardEntry) -> bool:
+        if (candidate.accuracy, candidate.cost) == (weakest.accuracy, weakest.cost):
+            return candidate.rank_key < weakest.rank_key
+        return candidate.accuracy > self.bar(candidate.cost)
+
+    def rescore(self, score: Callable[[BoardEntry], float]) -> None:
+        """Give every entry a fresh accuracy (the weights have moved since) and put them in order again."""
+        self._entries = [replace(entry, accuracy=float(score(entry))) for entry in self._entries]
+        self._sort()
+
+    def pareto(self) -> tuple[BoardEntry, ...]:
+        """Entries that no other entry beats in both accuracy and cost, cheapest first."""
+        front: list[BoardEntry] = []
+        for entry in sorted(self._entries, key=lambda entry: (entry.cost, entry.rank_key)):
+            if not front or entry.accuracy > front[-1].accuracy:
+                front.append(entry)
+        return tuple(front)
+
+    def _sort(self) -> None:
+        self._entries.sort(key=lambda entry: entry.rank_key)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the board as plain JSON values, best entry first."""
+        return {
+            "format": _FORMAT,
+            "capacity": self.capacity,
+            "margin": self.margin,
+            "entries": [entry.to_json() for entry in self._entries],
+        }
+
+    @classmethod
+    def from_json(cls, content: Any) -> PrioritizedBoard:
+        """Read what :meth:`to_json` wrote.
+
+        The paths keep their JSON values; :func:`~nni_cream.search.mutables.decode_path` makes samples of them.
+
+        Parameters
+        ----------
+        content
+            Parsed JSON.
+
+        Returns
+        -------
+        PrioritizedBoard
+            Equal to the one that was written.
+
+        Raises
+        ------
+        FileError
+            If the content is not a board, or one that breaks the board's rules (too many entries, a path twice).
+        """
+        if not isinstance(content, Mapping) or content.get("format") != _FORMAT:
+            found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
+            raise FileError(f"not a board: expected a JSON object with format {_FORMAT!r}, found {found!r}")
+        board = cls(_number(content, "capacity", int, "board"), _number(content, "margin", float, "board"))
+        entries = content.get("entries")
+        if not isinstance(entries, list) or len(entries) > board.capacity:
+            raise FileError(f"board key 'entries': expected a list of at most {board.capacity} entries")
+        board._entries = [_read_entry(item, index) for index, item in enumerate(entries)]
+        if len({entry.key for entry in board._entries}) < len(board._entries):
+            raise FileError("board key 'entries': the same path stands there twice")
+        board._sort()
+        return board
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a checkpoint; the same as :meth:`to_json`."""
+        return self.to_json()
+
+    def load_state_dict(self, state: Mapping[str, Any], decode: Callable[[Mapping[str, Any]], Path] = dict) -> None:
+        """Take the entries of a checkpoint.
+
+        Parameters
+        ----------
+        state
+            What :meth:`state_dict` returned on a board of the same capacity.
+        decode
+            Makes a sample of the space of an encoded path.
+
+        Raises
+        ------
+        ConfigError
+            If the checkpoint was written with another capacity or margin.
+        """
+        saved = PrioritizedBoard.from_json(state)
+        if (saved.capacity, saved.margin) != (self.capacity, self.margin):
+            raise ConfigError(
+                f"the checkpoint's board has board_size {saved.capacity} and margin {saved.margin}, this search has "
+                f"{self.capacity} and {self.margin}; resume with the settings that the search was started with"
+            )
+        self._entries = [replace(entry, path=decode(entry.path)) for entry in saved._entries]
+
+
+def _number(content: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
+    value = content.get(key)
+    accepted = int if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
+        raise FileError(f"{where} key {key!r} is {value!r}; expected a finite {kind.__name__}")
+    return kind(value)
+
+
+def _read_entry(item: Any, index: int) -> BoardEntry:
+    where = f"board entry {index}"
+    if not isinstance(item, Mapping) or not isinstance(item.get("path"), Mapping):
+        raise FileError(f"{where}: expected an object with the keys path, accuracy, cost and step")
+    return BoardEntry(
+        path=dict(item["path"]),
+        accuracy=_number(item, "accuracy", float, where),
+        cost=_number(item, "cost", float, where),
+        step=_number(item, "step", int, where),
+    )

@@ -1,0 +1,241 @@
+"""Complexity of a path: multiply-adds, parameters or the user's own measure; from a table where the space allows it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from nni.mutable import Categorical
+from nni.mutable.annotation import Constraint
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import flop_registry
+
+from nni_cream.errors import ConfigError, SearchError
+from nni_cream.search.paths import Path, path_key
+from nni_cream.search.sampler import PathSampler
+from nni_cream.search.supernet import Supernet
+
+__all__ = ["METRICS", "CostFunction", "CostModel", "check_cost"]
+
+CostFunction: TypeAlias = Callable[[nn.Module, tuple[Any, ...]], float]
+METRICS = ("macs", "params")
+
+
+def check_cost(cost: str | CostFunction) -> None:
+    """Refuse what is neither a known metric nor a function.
+
+    Parameters
+    ----------
+    cost
+        What the user gave.
+
+    Raises
+    ------
+    ConfigError
+        With the known metrics.
+    """
+    if not (callable(cost) or cost in METRICS):
+        raise ConfigError(
+            f"cost is {cost!r}; expected 'macs' (multiply-adds), 'params' or a function of a network and its inputs"
+        )
+
+
+class _OperationCounter(TorchDispatchMode):
+    """Counts what torch's ``FlopCounterMode`` counts, by torch's own formulas, without its bookkeeping by module."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations: int = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.operations += formula(*args, **(kwargs or {}), out_val=output)
+        return output
+
+
+class CostModel:
+    """Cost of any path of a supernet.
+
+    ``macs`` counts the multiply-adds of convolutions, linear layers and other matrix products for one input, as
+    ``torch.utils.flop_counter`` does (which counts two operations for each); biases, normalisation, activations and
+    pooling are left out. ``params`` counts the parameters of the frozen network.
+
+    Where the cost is a sum over choices, it is read off a table (microseconds a path); whether it is, is checked on
+    random paths. Otherwise each new path is measured once and remembered.
+
+    Parameters
+    ----------
+    supernet
+        The mutated space.
+    inputs
+        What the space's ``forward`` is called with, batch dimension first; only shapes and types matter for ``macs``.
+    cost
+        ``"macs"``, ``"params"`` or a function ``cost(frozen network, inputs of one sample) -> float``.
+    seed
+        For the random paths of the check.
+    keywords
+        Keyword arguments of the space's ``forward``.
+
+    Raises
+    ------
+    ConfigError
+        If the cost is unknown.
+    """
+
+    checks = 16
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        inputs: tuple[Any, ...],
+        cost: str | CostFunction = "macs",
+        seed: int = 0,
+        keywords: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_cost(cost)
+        self.name = cost if isinstance(cost, str) else getattr(cost, "__name__", type(cost).__name__)
+        self._supernet = supernet
+        self._cost = cost
+        self._inputs = inputs
+        self._keywords = dict(keywords or {})
+        self._meta = _on_meta(supernet) if cost == "params" else None
+        self._known: dict[str, float] = {}
+        self._base = 0.0
+        self.table: dict[str, dict[Any, float]] | None = None
+        self._sampler = PathSampler(supernet.space, seed)
+        self._halves = np.random.Generator(np.random.PCG64(seed))
+        if callable(cost):
+            return  # a measurement of the user's may be slow or noisy: nothing is assumed of it
+        self._build_table()
+
+    def __call__(self, path: Path) -> float:
+        """Return the cost of a path."""
+        if self.table is not None:
+            return self._look_up(path)
+        key = path_key(path)
+        if key not in self._known:
+            self._known[key] = self.measure(path)
+        return self._known[key]
+
+    @property
+    def additive(self) -> bool:
+        """Whether costs come from a table."""
+        return self.table is not None
+
+    def measure(self, path: Path) -> float:
+        """Count or measure one path, without the table.
+
+        Parameters
+        ----------
+        path
+            The path.
+
+        Returns
+        -------
+        float
+            Its cost.
+
+        Raises
+        ------
+        SearchError
+            If the user's function does not return a finite number.
+        """
+        if self._cost == "macs":
+            return self._count_macs(path)
+        if self._cost == "params":
+            return self._count_params(path)
+        value = cast(CostFunction, self._cost)(self._supernet.freeze(path).eval(), _batch(self._inputs, 1))
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise SearchError(f"cost function {self.name!r} returned {value!r}; expected a finite number")
+        return float(value)
+
+    def bounds(self, samples: int = 64) -> tuple[float, float]:
+        """Return the lowest and highest cost: exact with a table and no constraints, else over some paths.
+
+        Parameters
+        ----------
+        samples
+            Number of random paths to look at where there is no table.
+
+        Returns
+        -------
+        tuple of float
+            Lowest, highest.
+        """
+        constrained = any(isinstance(mutable, Constraint) for mutable in self._supernet.mutables.values())
+        if self.table is not None and not constrained:
+            columns = [column.values() for column in self.table.values()]
+            return self._base + sum(map(min, columns)), self._base + sum(map(max, columns))
+        costs = [self(self._sampler.draw()) for _ in range(samples)]
+        return min(costs), max(costs)
+
+    def _build_table(self) -> None:
+        mutables = self._supernet.mutables
+        if not all(isinstance(mutable, Categorical) for mutable in mutables.values()):
+            return
+        if not all(self._looks_additive() for _ in range(self.checks // 4)):
+            return  # found out without measuring every choice
+        base = self._sampler.first()
+        self._base = self.measure(base)
+        table = {
+            label: {value: self.measure({**base, label: value}) - self._base for value in mutable.values}
+            for label, mutable in mutables.items()
+        }
+        self.table = table
+        paths = [self._sampler.draw() for _ in range(self.checks)]
+        if any(abs(self._look_up(path) - self.measure(path)) > 0.5 for path in paths):
+            self.table = None
+
+    def _looks_additive(self) -> bool:
+        """Exchange half of the choices of two random paths: the sum of an additive cost stays what it was."""
+        first, second = self._sampler.draw(), self._sampler.draw()
+        exchanged = [label for index, label in enumerate(first) if self._halves.random() < 0.5 or index == 0]
+        mixed = [{**a, **{label: b[label] for label in exchanged}} for a, b in ((first, second), (second, first))]
+        return abs(sum(map(self.measure, mixed)) - sum(map(self.measure, (first, second)))) < 0.5
+
+    def _look_up(self, path: Mapping[str, Any]) -> float:
+        assert self.table is not None
+        return self._base + sum(column[path[label]] for label, column in self.table.items())
+
+    def _count_macs(self, path: Path) -> float:
+        # Two samples: BatchNorm refuses a batch whose channels hold one value. Real tensors: faster than torch's meta
+        # device, whose shapes are worked out in Python.
+        inputs, keywords = _batch((self._inputs, self._keywords), 2)
+        self._supernet.activate(path)
+        with self._supernet.detached(), _OperationCounter() as counter:
+            self._supernet.space(*inputs, **keywords)
+        return float(counter.operations) / 2 / 2  # two operations a multiply-add, two samples
+
+    def _count_params(self, path: Path) -> float:
+        assert self._meta is not None
+        with torch.device("meta"):
+            network = self._meta.space.freeze(path)
+        return float(sum(parameter.numel() for parameter in network.parameters()))
+
+
+def _batch(inputs: Any, size: int) -> Any:
+    """Make a batch of ``size`` times the first sample of every tensor."""
+
+    def expand(item: Any) -> Any:
+        if not isinstance(item, Tensor) or item.ndim == 0:
+            return item
+        return item[:1].expand(size, *item.shape[1:])
+
+    return tree_map(expand, inputs)
+
+
+def _on_meta(supernet: Supernet) -> Supernet:
+    """Copy a supernet without its values, so that freezing it copies none."""
+    tensors = [*supernet.space.parameters(), *supernet.space.buffers()]
+    memo: dict[int, Any] = {}
+    for tensor in tensors:
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return Supernet(copy.deepcopy(supernet.space, memo))

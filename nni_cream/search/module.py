@@ -1,0 +1,557 @@
+"""The training step of Cream: the one place where sampler, board, matcher, scorer and cost model meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from nni.mutable.annotation import Constraint
+from torch import Tensor
+from torchmetrics import Metric
+
+from nni_cream.errors import ConfigError, SearchError
+from nni_cream.search.board import BoardEntry, PrioritizedBoard
+from nni_cream.search.cost import CostFunction, CostModel
+from nni_cream.search.forwarding import ForwardingLightningModule, call_step
+from nni_cream.search.matching import Match, Matcher, make_matcher, match_weight_gradient
+from nni_cream.search.objective import Distillation, Score, main_output
+from nni_cream.search.paths import Path, encode_path
+from nni_cream.search.rng import preserved_rng, restore_rng, rng_state
+from nni_cream.search.sampler import CostRange, PathSampler
+from nni_cream.search.scorer import PathScorer, ValidationSubset, split_batch
+from nni_cream.search.supernet import Supernet
+
+__all__ = ["BoardEvent", "CreamLightningModule", "SearchSettings"]
+
+_STATE = "nni_cream"
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that decides a search, apart from the space, the data and the user's own training recipe.
+
+    See :class:`~nni_cream.strategy.CreamStrategy` for the meaning of each.
+    """
+
+    matching: str
+    cost: str | CostFunction
+    cost_range: CostRange
+    warmup: int | float
+    score_images: int
+    score_interval: int
+    score_batch_size: int
+    rescore_interval: int
+    probe_images: int
+    meta_interval: int
+    meta_learning_rate: float
+    distillation: Distillation
+    score: Score
+    seed: int
+
+
+@dataclass(frozen=True)
+class BoardEvent:
+    """What listeners are told.
+
+    Parameters
+    ----------
+    kind
+        ``"scored"``: a candidate was scored; ``"rescored"``: every entry got a fresh accuracy.
+    step
+        Number of training batches so far.
+    epoch
+        Epoch, from 0.
+    candidate
+        Encoded path, accuracy (``None`` if rejected early), cost; ``None`` for ``"rescored"``.
+    admitted
+        Whether the candidate entered.
+    evicted
+        The entry that left for it.
+    """
+
+    kind: str
+    step: int
+    epoch: int
+    candidate: dict[str, Any] | None = None
+    admitted: bool = False
+    evicted: BoardEntry | None = None
+
+
+@dataclass
+class _Call:
+    """One forward pass of the supernet inside the user's training step."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    output: Any
+
+
+class CreamLightningModule(ForwardingLightningModule):
+    """Trains the supernet with prioritized path distillation, around the user's own Lightning module.
+
+    Parameters
+    ----------
+    training_module
+        The user's module; its ``training_step`` computes the task loss.
+    board
+        The prioritized path board.
+    settings
+        Everything else.
+    validation_batches
+        Returns an iterable of pairs (x, y) never used for the weights; the board and the meta network see them.
+    listeners
+        Called with every :class:`BoardEvent`.
+    """
+
+    def __init__(
+        self,
+        training_module: pl.LightningModule,
+        board: PrioritizedBoard,
+        settings: SearchSettings,
+        validation_batches: Callable[[], Iterable[Any]],
+        listeners: Iterable[Callable[[BoardEvent], None]] = (),
+    ) -> None:
+        super().__init__(training_module)
+        self.board = board
+        self.settings = settings
+        self.statistics: dict[str, float] = {}
+        self._validation_batches = validation_batches
+        self._listeners = tuple(listeners)
+        self._step = self._scored = self._admitted = 0
+        self._path: Path | None = None
+        self._match: Match | None = None
+        self._loss: Tensor | None = None
+        self._resumed: Mapping[str, Any] | None = None
+        self._warmup_steps = 0.0
+        self._parts_ready = False
+        # Made by _prepare as soon as the model space and the first batch are known.
+        self.supernet: Supernet
+        self.sampler: PathSampler
+        self.matcher: Matcher
+        self.scorer: PathScorer
+        self.cost: CostModel
+
+    # The paper's loop -------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """Draw a path, pick its teacher, return the joint loss (METHOD.md, "The loop", steps 1 to 3)."""
+        path = self.sampler.draw()
+        match = None if self._warming_up() else self.matcher.pick(path, self.board.entries)
+        self.supernet.activate(path)
+        with self._observed() as calls:
+            output = call_step(self.training_module.training_step, batch, batch_idx)
+        self._path, self._match = path, match
+        return self._with_loss(output, lambda task_loss: self._joint_loss(task_loss, match, calls))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Let the path compete for the board, teach the meta network (steps 4 and 5)."""
+        self._step += 1
+        self._check_loss()
+        if self._path is not None and not self._warming_up():
+            changed = self._compete(self._path)
+            if self.matcher.learns and self._step % self.settings.meta_interval == 0:
+                self._update_matcher(self._path, batch)
+            self._report(force=changed)
+        else:
+            self._report(force=False)
+        super().on_train_batch_end(outputs, batch, batch_idx)
+
+    def _joint_loss(self, task_loss: Tensor, match: Match | None, calls: list[_Call]) -> Tensor:
+        """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3)."""
+        if match is None:
+            return task_loss
+        distillation_loss = self._distillation_loss(match, calls)
+        return (match.weight * distillation_loss + (2 - match.weight) * task_loss) / 2
+
+    def _distillation_loss(self, match: Match, calls: list[_Call]) -> Tensor:
+        """KD of the student's forward passes against the teacher's on the very same inputs."""
+        students = [call for call in calls if main_output(call.output).requires_grad]
+        if not students:
+            raise SearchError(
+                "training_step did not run the model with gradients, so there is nothing to distil; call self.model(x) "
+                "(or self(x)) in training_step, or use matching='none'"
+            )
+        self.supernet.activate(match.entry.path)
+        with self.supernet.detached():
+            teachers = [main_output(self.supernet.space(*call.args, **call.kwargs)) for call in students]
+        losses = [
+            self.settings.distillation.loss(main_output(call.output), teacher)
+            for call, teacher in zip(students, teachers, strict=True)
+        ]
+        return torch.stack(losses).mean()
+
+    def _compete(self, path: Path) -> bool:
+        """Score the path that was just trained and offer it to the board."""
+        if self.board.full and self._step % self.settings.score_interval:
+            return False
+        if path in self.board:
+            return False
+        cost = self.cost(path)
+        with self._autocast():
+            accuracy = self.scorer.score(path, above=self.board.bar(cost))
+        self._scored += 1
+        if accuracy is not None and not math.isfinite(accuracy):
+            raise SearchError(f"the score of a path became {accuracy} at step {self._step}; the search stops")
+        verdict = None if accuracy is None else self.board.offer(BoardEntry(path, accuracy, cost, self._step))
+        admitted = bool(verdict)
+        self._admitted += admitted
+        candidate = {"path": encode_path(path), "accuracy": accuracy, "cost": cost}
+        self._tell("scored", candidate, admitted, verdict.evicted if verdict else None)
+        return admitted
+
+    def _update_matcher(self, path: Path, batch: Any) -> None:
+        """One step of the meta network on the validation loss after a virtual step (paper, section 3.2)."""
+        match = self.matcher.pick(path, self.board.entries)
+        if match is None:
+            return
+        self.supernet.activate(path)
+        with self._muted(), self._autocast(), self.supernet.detached(grad=True):
+            with self._observed() as calls:
+                task_loss = self._task_loss(batch)
+            distillation_loss = self._distillation_loss(match, calls)
+            self.supernet.activate(path)
+            gradient = match_weight_gradient(
+                [parameter for parameter in self.training_module.parameters() if parameter.requires_grad],
+                distillation_loss,
+                task_loss,
+                match.weight,
+                step_size=self.trainer.optimizers[0].param_groups[0]["lr"],
+                validation_loss=lambda: self._task_loss(self._meta_batch()),
+            )
+        gradient = self._mean_over_ranks(gradient)
+        if not math.isfinite(gradient):
+            raise SearchError(f"the gradient of the meta network became {gradient} at step {self._step}")
+        self.matcher.update(match, gradient)
+
+    # Preparation ------------------------------------------------------------------------------------------------------
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
+        """Build the parts on the first batch, whose shape the costs are counted on."""
+        if not self._parts_ready:
+            self._prepare(batch)
+        return super().on_train_batch_start(batch, batch_idx)
+
+    def on_fit_start(self) -> None:
+        """Check the settings against the trainer and the space, and take up the state of a checkpoint."""
+        if not self.training_module.automatic_optimization:
+            raise SearchError(
+                f"{type(self.training_module).__name__} sets automatic_optimization = False; the joint loss can only "
+                "be trained with Lightning's automatic optimization, so return the loss from training_step"
+            )
+        self._check_warmup()
+        self.supernet = Supernet(self.model)
+        self.sampler = PathSampler(self.model, self.settings.seed, self.settings.cost_range)
+        self.matcher = make_matcher(
+            self.settings.matching, self._features, self.settings.meta_learning_rate, self.settings.seed
+        )
+        self._parts_ready = False
+        if self._resumed is not None:
+            self._restore(self._resumed)
+        super().on_fit_start()
+
+    def on_train_epoch_start(self) -> None:
+        """Put the random number generators where the checkpoint left them, before the epoch's first batch is drawn."""
+        if self._resumed is not None:
+            restore_rng(self._resumed["rng"])
+            self._resumed = None
+            # Lightning made this epoch's iterator before the generators were restored; the seeds that it draws must
+            # be those of the uninterrupted search.
+            iter(self.trainer.fit_loop._data_fetcher)
+        super().on_train_epoch_start()
+
+    def _prepare(self, batch: Any) -> None:
+        inputs, _ = split_batch(batch)
+        self._warmup_steps = self._count_warmup_steps()
+        self.supernet.activate(self.sampler.first())
+        with self._autocast(), self.supernet.detached(), self._observed() as calls:
+            output = self._predict(inputs[:2])
+        if not calls:
+            raise SearchError(
+                "forward of the evaluator's module does not run the model; expected it to return its logits"
+            )
+        with preserved_rng(self.settings.seed):
+            self.cost = CostModel(self.supernet, calls[0].args, self.settings.cost, self.settings.seed, calls[0].kwargs)
+            self.scorer = self._make_scorer(main_output(output))
+            if self.settings.cost_range != (None, None):
+                self.sampler.constrain(self.cost, self.cost.bounds())
+        self._parts_ready = True
+
+    def _make_scorer(self, output: Tensor) -> PathScorer:
+        subset = ValidationSubset.collect(
+            self._transferred_validation_batches(),
+            self.settings.score_images,
+            self.settings.score_batch_size,
+            output.shape[1] if output.ndim == 2 else None,
+            self.device,
+        )
+        return PathScorer(subset, self._predict, self.supernet.activate, self.supernet.detached, self.settings.score)
+
+    def _transferred_validation_batches(self) -> Iterator[Any]:
+        """Yield validation batches as ``validation_step`` would get them, the user's transfer hooks included."""
+        self.trainer.validating = True
+        try:
+            for batch in self._validation_batches():
+                yield self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        finally:
+            self.trainer.training = True
+
+    def _check_warmup(self) -> None:
+        warmup, epochs = self.settings.warmup, self.trainer.max_epochs
+        if isinstance(warmup, int) and epochs is not None and 0 <= epochs <= warmup:
+            raise ConfigError(
+                f"warmup is {warmup} epochs but the trainer runs only {epochs}; the board would stay empty, "
+                "so warm up for fewer epochs or train for more"
+            )
+
+    def _count_warmup_steps(self) -> float:
+        if isinstance(self.settings.warmup, int):
+            return 0.0
+        steps = float(self.settings.warmup * self.trainer.estimated_stepping_batches)
+        if math.isfinite(steps) or not self.settings.warmup:
+            return steps
+        raise ConfigError(
+            f"warmup is {self.settings.warmup}, a fraction of a training that has no end; give a whole number of "
+            "epochs or set max_epochs or max_steps of the trainer"
+        )
+
+    def _warming_up(self) -> bool:
+        if isinstance(self.settings.warmup, int):
+            return bool(self.trainer.current_epoch < self.settings.warmup)
+        return bool(self.trainer.global_step < self._warmup_steps)
+
+    # Running the model ------------------------------------------------------------------------------------------------
+
+    def _predict(self, inputs: Tensor) -> Any:
+        """Run the active path: the user's ``forward`` if the module has one, else the model."""
+        if type(self.training_module).forward is pl.LightningModule.forward:
+            return self.supernet.space(inputs)
+        return self.training_module(inputs)
+
+    def _features(self, path: Path) -> Tensor:
+        self.supernet.activate(path)
+        with self._autocast(), self.supernet.detached():
+            output = main_output(self._predict(self.scorer.subset.probe(self.settings.probe_images)))
+            return self.settings.distillation.features(output)
+
+    @contextmanager
+    def _observed(self) -> Iterator[list[_Call]]:
+        """Note down every forward pass of the supernet inside."""
+        calls: list[_Call] = []
+
+        def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            calls.append(_Call(args, kwargs, output))
+
+        handle = self.supernet.space.register_forward_hook(note, with_kwargs=True)
+        try:
+            yield calls
+        finally:
+            handle.remove()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """Return the trainer's precision context, which Lightning enters around steps but not around hooks."""
+        plugin = getattr(self.trainer, "precision_plugin", None)
+        return nullcontext() if plugin is None else plugin.forward_context()
+
+    def _task_loss(self, batch: Any) -> Tensor:
+        losses: list[Tensor] = []
+
+        def keep(loss: Tensor) -> Tensor:
+            losses.append(loss)
+            return loss
+
+        self._with_loss(call_step(self.training_module.training_step, batch, 0), keep)
+        return losses[0]
+
+    def _with_loss(self, output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+        """Change the loss in what ``training_step`` returned: a tensor, a dict with ``loss``, or ``None`` to skip."""
+        if output is None:
+            self._loss = None
+            return None
+        if isinstance(output, Mapping):
+            self._loss = change(output["loss"])
+            return {**output, "loss": self._loss}
+        self._loss = change(output)
+        return self._loss
+
+    def _meta_batch(self) -> list[Tensor]:
+        """Take validation images for the meta network, as many as there are in a chunk, in turn."""
+        chunks = self.scorer.subset.chunks
+        return list(chunks[(self._step // self.settings.meta_interval) % len(chunks)])
+
+    @contextmanager
+    def _muted(self) -> Iterator[None]:
+        """Inside, the user's ``training_step`` logs nothing and leaves its metrics as they are."""
+        metrics = [module for module in self.training_module.modules() if isinstance(module, Metric)]
+        saved = [(metric._copy_state_dict(), metric._update_count, metric._computed) for metric in metrics]
+        log = self.training_module.log
+        self.training_module.log = lambda *args, **kwargs: None
+        try:
+            yield
+        finally:
+            self.training_module.log = log
+            for metric, (state, count, computed) in zip(metrics, saved, strict=True):
+                for name, value in state.items():
+                    setattr(metric, name, value)
+                metric._update_count, metric._computed = count, computed
+
+    def _mean_over_ranks(self, value: float) -> float:
+        if self.trainer.world_size == 1:
+            return value
+        reduced = self.trainer.strategy.reduce(torch.tensor(value, device=self.device), reduce_op="mean")
+        return float(reduced)
+
+    # Validation and the end of an epoch -------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Validate the board's best path (any path before there is one) without touching the supernet."""
+        best = self.board.best
+        self.supernet.activate(best.path if best else self._path or self.sampler.first())
+        super().on_validation_start()
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Run the user's ``validation_step`` on that path."""
+        with self.supernet.detached():
+            return call_step(self.training_module.validation_step, batch, batch_idx, dataloader_idx)
+
+    def on_train_epoch_end(self) -> None:
+        """Rescore the board, so that early scores do not outlive their weights; then call the user's hook."""
+        self._check_loss(final=True)
+        if len(self.board) and (self.trainer.current_epoch + 1) % self.settings.rescore_interval == 0:
+            self._rescore()
+        self._report(force=True, on_epoch=True)
+        super().on_train_epoch_end()
+
+    def _rescore(self) -> None:
+        def score(entry: BoardEntry) -> float:
+            accuracy = self.scorer.score(entry.path)
+            assert accuracy is not None  # nothing is rejected without a bar
+            return accuracy
+
+        with self._autocast():
+            self.board.rescore(score)
+        self.matcher.forget()
+        self._tell("rescored")
+
+    def _check_loss(self, final: bool = False) -> None:
+        """Stop on a loss or weights that are not finite, before a checkpoint could be written over a good one."""
+        # On an accelerator looking at the loss would stall the queue at each step.
+        due = final or self.device.type == "cpu" or self._step % self.settings.score_interval == 0
+        if due and self._loss is not None and not bool(torch.isfinite(self._loss).all()):
+            raise SearchError(
+                f"the loss became {float(self._loss.detach())} at step {self._step}; the search stops and keeps its "
+                "last checkpoint. Lower the learning rate, clip gradients or look at the data"
+            )
+        if final and not all(bool(torch.isfinite(p).all()) for p in self.training_module.parameters()):
+            raise SearchError(
+                f"a weight of the supernet is not finite at step {self._step}; the search stops and keeps its last "
+                "checkpoint. Lower the learning rate or clip gradients"
+            )
+
+    # What others see --------------------------------------------------------------------------------------------------
+
+    def _tell(self, kind: str, candidate: dict[str, Any] | None = None, *verdict: Any) -> None:
+        event = BoardEvent(kind, self._step, self.trainer.current_epoch, candidate, *verdict)
+        for listener in self._listeners:
+            listener(event)
+
+    def _report(self, force: bool, on_epoch: bool = False) -> None:
+        """Log the board's figures when they changed, and now and then."""
+        if not (force or self._step % self.trainer.log_every_n_steps == 0):
+            return
+        self.statistics = self._figures()
+        for name, value in self.statistics.items():
+            shown = name in ("board_best", "board_worst", "board_size")
+            self.log(name, value, prog_bar=shown, on_step=not on_epoch, on_epoch=on_epoch)
+
+    def _figures(self) -> dict[str, float]:
+        entries = self.board.entries
+        figures = {
+            "board_size": float(len(entries)),
+            "scored": float(self._scored),
+            "admitted": float(self._admitted),
+        }
+        if entries:
+            figures["board_best"] = entries[0].accuracy
+            figures["board_worst"] = entries[-1].accuracy
+            figures["board_mean"] = sum(entry.accuracy for entry in entries) / len(entries)
+            figures["board_cost_mean"] = sum(entry.cost for entry in entries) / len(entries)
+        if self._match is not None:
+            figures["match_weight"] = self._match.weight
+        if self._loss is not None:
+            figures["joint_loss"] = float(self._loss.detach())
+        return figures
+
+    def export(self) -> Path:
+        """Return the board's best path: the result of the search, with no further search after it.
+
+        Returns
+        -------
+        Path
+            NNI sample.
+
+        Raises
+        ------
+        SearchError
+            If the board is empty.
+        """
+        best = self.board.best
+        if best is None:
+            raise SearchError(
+                "the board is empty: the search has not got past its warm-up, so there is nothing to export"
+            )
+        return dict(best.path)
+
+    # Checkpoint -------------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the board, the meta network, the sampler and every random number generator."""
+        checkpoint[_STATE] = {
+            "space": self._space_outline(),
+            "board": self.board.state_dict(),
+            "matcher": self.matcher.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "rng": rng_state(),
+            "counts": [self._step, self._scored, self._admitted],
+        }
+        self.training_module.on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the state until the parts exist, then call the user's hook.
+
+        Parameters
+        ----------
+        checkpoint
+            What Lightning loaded.
+
+        Raises
+        ------
+        SearchError
+            If the checkpoint is not one of a Cream search.
+        """
+        if _STATE not in checkpoint:
+            raise SearchError(
+                f"the checkpoint holds no state {_STATE!r}, so it was not written by a Cream search; resume from one "
+                "that was, or start anew"
+            )
+        self._resumed = checkpoint[_STATE]
+        self.training_module.on_load_checkpoint(checkpoint)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        if state["space"] != self._space_outline():
+            raise SearchError("the checkpoint belongs to another search space; resume with the space it was made with")
+        self.board.load_state_dict(state["board"], self.supernet.decode)
+        self.matcher.load_state_dict(state["matcher"])
+        self.sampler.load_state_dict(state["sampler"])
+        self._step, self._scored, self._admitted = state["counts"]
+
+    def _space_outline(self) -> dict[str, Any]:
+        return {
+            str(label): len(mutable.values)
+            for label, mutable in self.supernet.mutables.items()
+            if not isinstance(mutable, Constraint)
+        }

@@ -1,0 +1,106 @@
+"""The choices of a space: whether a supernet can hold them, how many paths they make, and paths read from a file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from nni.mutable import Categorical, CategoricalMultiple, LabeledMutable
+from nni.mutable.annotation import Constraint
+
+from nni_cream.errors import SpaceError
+from nni_cream.search.paths import Path, encode_value
+
+__all__ = ["check_mutables", "count_paths", "decode_path"]
+
+
+def decode_path(encoded: Mapping[str, Any], mutables: Mapping[str, LabeledMutable]) -> Path:
+    """Turn the output of :func:`~nni_cream.search.paths.encode_path` back into a sample of a given space.
+
+    Parameters
+    ----------
+    encoded
+        Labels to JSON values.
+    mutables
+        What the space's ``simplify()`` returns. Each decoded value is the space's own (a tuple stays a tuple).
+
+    Returns
+    -------
+    Path
+        A sample that the space can be frozen with.
+
+    Raises
+    ------
+    SpaceError
+        If a label is missing or unknown, a value is not among the choices, or a constraint of the space is broken.
+    """
+    choices = {label: mutable for label, mutable in mutables.items() if not isinstance(mutable, Constraint)}
+    missing, unknown = sorted(choices.keys() - encoded.keys()), sorted(encoded.keys() - choices.keys())
+    if missing or unknown:
+        raise SpaceError(
+            f"the path does not belong to this search space: missing labels {missing}, unknown labels {unknown}; "
+            f"the space has {sorted(choices)}"
+        )
+    path = {label: _decode(encoded[label], label, mutable) for label, mutable in choices.items()}
+    for label, mutable in mutables.items():
+        violation = mutable.check_contains(path)
+        if violation is not None:
+            raise SpaceError(f"the path breaks the space's rule {label!r}: {violation}")
+    return path
+
+
+def check_mutables(mutables: Mapping[str, LabeledMutable]) -> None:
+    """Refuse spaces that cannot be sampled as a supernet.
+
+    Parameters
+    ----------
+    mutables
+        What the space's ``simplify()`` returns.
+
+    Raises
+    ------
+    SpaceError
+        If nothing is mutable, or a mutable is neither a choice of one nor a choice of several values.
+    """
+    if not any(isinstance(mutable, Categorical | CategoricalMultiple) for mutable in mutables.values()):
+        raise SpaceError(
+            "the search space holds no mutable, so there is nothing to search; use LayerChoice, InputChoice, Repeat, "
+            "Cell or nni.choice in the model"
+        )
+    for label, mutable in mutables.items():
+        if not isinstance(mutable, Categorical | CategoricalMultiple | Constraint):
+            raise SpaceError(
+                f"mutable {label!r} is a {type(mutable).__name__}; a supernet can only hold finite choices, "
+                "so use nni.choice with the values to try"
+            )
+
+
+def count_paths(mutables: Mapping[str, LabeledMutable]) -> int:
+    """Count the paths of a space, its constraints (if it has any) left out of account."""
+    return math.prod(_count(mutable) for mutable in mutables.values())
+
+
+def _count(mutable: LabeledMutable) -> int:
+    if isinstance(mutable, Categorical):
+        return len(mutable.values)
+    if isinstance(mutable, CategoricalMultiple):
+        total = len(mutable.values)
+        return 2**total if mutable.n_chosen is None else math.comb(total, mutable.n_chosen)
+    return 1
+
+
+def _decode(encoded: Any, label: str, mutable: LabeledMutable) -> Any:
+    if isinstance(mutable, CategoricalMultiple):
+        if not isinstance(encoded, list):
+            raise SpaceError(f"value {encoded!r} of {label!r} should be a list of choices from {mutable.values}")
+        return [_find(item, label, mutable.values) for item in encoded]
+    return _find(encoded, label, mutable.values)
+
+
+def _find(encoded: Any, label: str, values: list[Any]) -> Any:
+    for value in values:
+        candidate = encode_value(value, label)
+        if candidate == encoded and isinstance(candidate, bool) == isinstance(encoded, bool):
+            return value
+    raise SpaceError(f"value {encoded!r} of {label!r} is not a choice of this search space; expected one of {values}")

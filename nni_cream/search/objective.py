@@ -1,0 +1,216 @@
+"""What is distilled and what is scored: two small functions that a user may replace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nni_cream.errors import ConfigError
+
+__all__ = [
+    "DISTILLATIONS",
+    "SCORES",
+    "Distillation",
+    "Score",
+    "main_output",
+    "mean_squared_error",
+    "negative_squared_error",
+    "resolve_distillation",
+    "resolve_score",
+    "soft_cross_entropy",
+    "top1",
+]
+
+LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+def main_output(output: Any) -> Tensor:
+    """Pick the tensor to work with from what a network returns.
+
+    Parameters
+    ----------
+    output
+        A tensor, a sequence whose first item is it (further ones are auxiliary heads), or a mapping with ``logits``.
+
+    Returns
+    -------
+    Tensor
+        The logits, or whatever the network's main output is.
+
+    Raises
+    ------
+    TypeError
+        If there is no tensor.
+    """
+    if isinstance(output, Mapping):
+        output = output["logits"]
+    while isinstance(output, list | tuple):
+        output = output[0]
+    if not isinstance(output, Tensor):
+        raise TypeError(f"the network returned {type(output).__name__}; expected a tensor, tuple or dict")
+    return output
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy of the student's logits with the teacher's softmax as target (paper, section 3.3, L_KD).
+
+    Parameters
+    ----------
+    student
+        Logits with gradient, shape (N, classes, ...).
+    teacher
+        Logits of the same shape.
+
+    Returns
+    -------
+    Tensor
+        Mean over the batch, shape ().
+    """
+    log_probabilities = functional.log_softmax(student.float() if student.dtype.itemsize < 4 else student, dim=1)
+    targets = functional.softmax(teacher.to(log_probabilities.dtype), dim=1)
+    return -(targets * log_probabilities).sum(dim=1).mean()
+
+
+def mean_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of two outputs of the same shape, for regression; shape ()."""
+    return functional.mse_loss(student, teacher.to(student.dtype))
+
+
+def top1(output: Tensor, target: Tensor) -> Tensor:
+    """1 where the largest logit is the label's, 0 elsewhere.
+
+    Parameters
+    ----------
+    output
+        Logits, shape (N, classes).
+    target
+        Labels, shape (N,).
+
+    Returns
+    -------
+    Tensor
+        Shape (N,).
+    """
+    return (output.argmax(dim=1) == target).to(torch.float32)
+
+
+def negative_squared_error(output: Tensor, target: Tensor) -> Tensor:
+    """Minus the squared error of each sample, mean over its values; shape (N,). The best is 0."""
+    target = target.to(output.dtype).reshape(output.shape)
+    return -(output - target).square().flatten(1).mean(dim=1)
+
+
+def _probabilities(output: Tensor) -> Tensor:
+    return functional.softmax(output.float(), dim=1)
+
+
+def _as_is(output: Tensor) -> Tensor:
+    return output.float()
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A distillation loss and what of an output the meta network compares.
+
+    Parameters
+    ----------
+    loss
+        ``loss(student output, teacher output)`` -> tensor of shape ().
+    features
+        Maps an output of shape (N, ...) to what two paths are compared by: the softmax for classification (paper,
+        section 3.2), the output itself otherwise.
+    """
+
+    loss: LossFunction
+    features: Callable[[Tensor], Tensor] = _as_is
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of each sample; a path's score is its mean over the validation subset.
+
+    Parameters
+    ----------
+    function
+        ``function(output, target)`` -> shape (N,), higher is better.
+    upper_bound
+        The largest value that a sample can have; ``None`` if unknown, then no candidate is rejected early.
+    """
+
+    function: LossFunction
+    upper_bound: float | None = None
+
+
+DISTILLATIONS: dict[str, Distillation] = {
+    "soft_cross_entropy": Distillation(soft_cross_entropy, _probabilities),
+    "mean_squared_error": Distillation(mean_squared_error),
+}
+SCORES: dict[str, Score] = {
+    "top1": Score(top1, 1.0),
+    "negative_squared_error": Score(negative_squared_error, 0.0),
+}
+
+
+def resolve_distillation(distillation: str | LossFunction | Distillation) -> Distillation:
+    """Look up a distillation by name, or wrap the user's own function.
+
+    Parameters
+    ----------
+    distillation
+        A name, a function, or one that is complete.
+
+    Returns
+    -------
+    Distillation
+        With everything the search needs.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown or the value is not callable.
+    """
+    if isinstance(distillation, Distillation):
+        return distillation
+    if isinstance(distillation, str) and distillation in DISTILLATIONS:
+        return DISTILLATIONS[distillation]
+    if callable(distillation):
+        return Distillation(distillation)
+    raise ConfigError(
+        f"distillation is {distillation!r}; expected one of {sorted(DISTILLATIONS)} or a function of the student's "
+        "and the teacher's output that returns a loss"
+    )
+
+
+def resolve_score(score: str | LossFunction | Score) -> Score:
+    """Look up a score by name, or wrap the user's own function.
+
+    Parameters
+    ----------
+    score
+        A name, a function, or one that is complete.
+
+    Returns
+    -------
+    Score
+        With everything the search needs.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown or the value is not callable.
+    """
+    if isinstance(score, Score):
+        return score
+    if isinstance(score, str) and score in SCORES:
+        return SCORES[score]
+    if callable(score):
+        return Score(score)
+    raise ConfigError(
+        f"score is {score!r}; expected one of {sorted(SCORES)} or a function of output and target that returns one "
+        "value a sample, higher is better"
+    )

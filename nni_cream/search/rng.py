@@ -1,0 +1,60 @@
+"""State of every random number generator of the process, kept in values that a weights-only load accepts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+__all__ = ["preserved_rng", "restore_rng", "rng_state"]
+
+
+def rng_state() -> dict[str, Any]:
+    """Return the state of Python's, NumPy's and torch's generators (CPU and all CUDA devices)."""
+    version, internal, gauss = random.getstate()
+    legacy: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - it is what many augmentations draw from
+    name, keys, position, has_gauss, cached = legacy
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_rng(state: Mapping[str, Any]) -> None:
+    """Put every generator back to what :func:`rng_state` returned."""
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
+
+
+@contextmanager
+def preserved_rng(seed: int | None = None) -> Iterator[None]:
+    """Whatever is drawn inside leaves every generator as it was.
+
+    Parameters
+    ----------
+    seed
+        If given, Python's, NumPy's and torch's generators start from it inside.
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - augmentations draw from it
+    try:
+        with torch.random.fork_rng(devices=devices):
+            if seed is not None:
+                random.seed(seed)
+                np.random.seed(seed % 2**32)  # noqa: NPY002
+                torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(legacy)  # noqa: NPY002

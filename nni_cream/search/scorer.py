@@ -1,0 +1,200 @@
+"""Scores a path on a fixed validation subset, and stops as soon as the path cannot reach the board any more."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nni_cream.errors import SearchError
+from nni_cream.search.objective import Score, main_output
+from nni_cream.search.paths import Path
+
+__all__ = ["PathScorer", "ValidationSubset", "split_batch"]
+
+
+def split_batch(batch: Any) -> tuple[Tensor, Tensor]:
+    """Take the inputs and targets out of a batch.
+
+    Parameters
+    ----------
+    batch
+        What a loader yields.
+
+    Returns
+    -------
+    tuple of Tensor
+        Inputs (N, ...) and targets (N, ...).
+
+    Raises
+    ------
+    SearchError
+        If the batch is not a pair of tensors of the same length.
+    """
+    pair = batch if isinstance(batch, list | tuple) and len(batch) == 2 else ()
+    if not pair or not all(isinstance(item, Tensor) and item.ndim > 0 for item in pair):
+        found = [type(item).__name__ for item in batch] if isinstance(batch, list | tuple) else type(batch).__name__
+        raise SearchError(f"a batch holds {found}; expected a pair (x, y) of tensors: inputs and their targets")
+    inputs, targets = pair
+    if len(inputs) != len(targets):
+        raise SearchError(
+            f"a batch holds {len(inputs)} inputs but {len(targets)} targets; expected one target an input"
+        )
+    return inputs, targets
+
+
+@dataclass(frozen=True)
+class ValidationSubset:
+    """Validation images kept in memory, the same for every path and in every process.
+
+    Parameters
+    ----------
+    chunks
+        Pairs of inputs (n, ...) and targets (n, ...), nearly equal in size, so that BatchNorm sees the same company
+        each time.
+    """
+
+    chunks: tuple[tuple[Tensor, Tensor], ...]
+
+    def __len__(self) -> int:
+        return sum(len(targets) for _, targets in self.chunks)
+
+    def probe(self, size: int) -> Tensor:
+        """Return the inputs that the matcher compares paths on: the first ``size`` of the subset."""
+        return self.chunks[0][0][:size]
+
+    @classmethod
+    def collect(
+        cls, batches: Iterable[Any], size: int, chunk_size: int, classes: int | None, device: torch.device | str
+    ) -> ValidationSubset:
+        """Gather the subset from a validation loader.
+
+        Parameters
+        ----------
+        batches
+            Yields pairs (x, y).
+        size
+            Number of images wanted; fewer are kept if the loader has fewer.
+        chunk_size
+            Largest number of images in one forward pass.
+        classes
+            Number of classes, to take equally many of each where targets are class labels; ``None`` takes the first.
+        device
+            Where the images are kept.
+
+        Returns
+        -------
+        ValidationSubset
+            In chunks of nearly equal size.
+
+        Raises
+        ------
+        SearchError
+            If a batch is not a pair (x, y), or there is none.
+        """
+        inputs, targets = _gather(batches, size, classes)
+        count = math.ceil(len(targets) / chunk_size)
+        return cls(
+            tuple(
+                (x.to(device), y.to(device))
+                for x, y in zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
+            )
+        )
+
+
+def _gather(batches: Iterable[Any], size: int, classes: int | None) -> tuple[Tensor, Tensor]:
+    taken: list[tuple[Tensor, Tensor]] = []
+    spare: list[tuple[Tensor, Tensor]] = []
+    counts: Counter[int] = Counter()
+    for batch in batches:
+        inputs, targets = split_batch(batch)
+        # Equally many of each class, where the targets are classes.
+        labelled = classes is not None and targets.ndim == 1 and not targets.is_floating_point()
+        quota = math.ceil(size / classes) if labelled and classes else size
+        labels = targets.tolist() if labelled else [0] * len(targets)
+        for x, y, label in zip(inputs, targets, labels, strict=True):
+            if counts[label] < quota and len(taken) < size:
+                counts[label] += 1
+                taken.append((x, y))
+            elif len(spare) < size:  # fills up the subset if a class has too few images
+                spare.append((x, y))
+        if len(taken) >= size:
+            break
+    taken += spare[: max(0, size - len(taken))]
+    if not taken:
+        raise SearchError("the validation loader yields no images; the board needs some to score paths on")
+    return torch.stack([x for x, _ in taken]), torch.stack([y for _, y in taken])
+
+
+class PathScorer:
+    """Mean score of a path over the validation subset.
+
+    Parameters
+    ----------
+    subset
+        The images.
+    predict
+        Runs the active path: inputs (n, ...) -> output.
+    activate
+        Makes a path the active one.
+    undisturbed
+        Context in which running the supernet leaves it as it was.
+    score
+        Score of each sample and its upper bound.
+    """
+
+    def __init__(
+        self,
+        subset: ValidationSubset,
+        predict: Callable[[Tensor], Any],
+        activate: Callable[[Path], None],
+        undisturbed: Callable[[], AbstractContextManager[None]],
+        score: Score,
+    ) -> None:
+        self.subset = subset
+        self._predict = predict
+        self._activate = activate
+        self._undisturbed = undisturbed
+        self._score = score
+        self.images_seen = 0
+
+    def score(self, path: Path, above: float = -math.inf) -> float | None:
+        """Score a path.
+
+        Parameters
+        ----------
+        path
+            The candidate.
+        above
+            The score that it must exceed to matter. An exact bound: scoring stops once every image that is left, even
+            with the highest score, could not lift the path above it.
+
+        Returns
+        -------
+        float or None
+            Mean score over the whole subset; ``None`` if the path was rejected early.
+        """
+        self._activate(path)
+        total, seen, size = 0.0, 0, len(self.subset)
+        with self._undisturbed():
+            for inputs, targets in self.subset.chunks:
+                scores = self._score.function(main_output(self._predict(inputs)), targets)
+                total += float(scores.double().sum())
+                seen += len(targets)
+                self.images_seen += len(targets)
+                if self._hopeless(total, size - seen, size, above):
+                    return None
+        return total / size
+
+    def _hopeless(self, total: float, left: int, size: int, above: float) -> bool:
+        if self._score.upper_bound is None or left == 0:
+            return False
+        ceiling = (total + left * self._score.upper_bound) / size
+        # The slack is for scores that are not whole numbers, whose sum is rounded.
+        return ceiling < above - 1e-9 * max(1.0, abs(above))

@@ -1,0 +1,120 @@
+"""The operations that a layer may choose from, and the fixed blocks around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+from torch import Tensor, nn
+
+__all__ = ["OPERATIONS", "MBConv", "conv_bn_relu", "downsample", "make_operations"]
+
+
+def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
+    """Convolution without bias, padded so that stride 1 keeps the size, then BatchNorm and ReLU.
+
+    Parameters
+    ----------
+    in_channels
+        Channels of the input (N, in_channels, H, W).
+    out_channels
+        Channels of the output (N, out_channels, ceil(H / stride), ceil(W / stride)).
+    kernel_size
+        Side of the square kernel in pixels, odd.
+    stride
+        Step of the kernel in pixels.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        The three layers in a row.
+    """
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(),
+    )
+
+
+def downsample(in_channels: int, out_channels: int) -> nn.Sequential:
+    """Change the number of channels with a 1x1 convolution, then halve height and width by averaging.
+
+    A row or column left over is averaged alone (``ceil_mode``): no pixel is dropped, and no chain of these blocks can
+    shrink an image to nothing.
+
+    Parameters
+    ----------
+    in_channels
+        Channels of the input (N, in_channels, H, W).
+    out_channels
+        Channels of the output (N, out_channels, ceil(H / 2), ceil(W / 2)).
+
+    Returns
+    -------
+    torch.nn.Sequential
+        The block.
+    """
+    return nn.Sequential(*conv_bn_relu(in_channels, out_channels, 1), nn.AvgPool2d(2, ceil_mode=True))
+
+
+class MBConv(nn.Module):
+    """Inverted residual block: expand, filter each channel alone, project back, add the input.
+
+    Source: Sandler et al., "MobileNetV2", CVPR 2018, figure 3 (without its bound on ReLU).
+
+    Parameters
+    ----------
+    channels
+        Channels of input and output (N, channels, H, W).
+    kernel_size
+        Side of the depthwise kernel in pixels, odd.
+    expansion
+        How many times more channels there are inside than outside.
+    """
+
+    def __init__(self, channels: int, kernel_size: int, expansion: int) -> None:
+        super().__init__()
+        inner = channels * expansion
+        self.expand = conv_bn_relu(channels, inner, 1)
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(inner, inner, kernel_size, padding=kernel_size // 2, groups=inner, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(),
+        )
+        self.project = nn.Sequential(nn.Conv2d(inner, channels, 1, bias=False), nn.BatchNorm2d(channels))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Apply the block; (N, channels, H, W) in and out."""
+        output: Tensor = images + self.project(self.depthwise(self.expand(images)))
+        return output
+
+
+# Every operation keeps the shape, so that the cost of a choice does not depend on the other layers' choices.
+OPERATIONS: MappingProxyType[str, Callable[[int], nn.Module]] = MappingProxyType(
+    {
+        "mbconv_k3e2": lambda channels: MBConv(channels, kernel_size=3, expansion=2),
+        "mbconv_k5e4": lambda channels: MBConv(channels, kernel_size=5, expansion=4),
+        "conv_1x1": lambda channels: conv_bn_relu(channels, channels, 1),
+        "conv_3x3": lambda channels: conv_bn_relu(channels, channels, 3),
+        "max_pool_3x3": lambda channels: nn.MaxPool2d(3, stride=1, padding=1),
+        "identity": lambda channels: nn.Identity(),
+    }
+)
+
+
+def make_operations(names: tuple[str, ...], channels: int) -> dict[str, nn.Module]:
+    """Build the candidates of one choice.
+
+    Parameters
+    ----------
+    names
+        Keys of ``OPERATIONS``, in the order that the choice lists them.
+    channels
+        Channels that each candidate takes and gives.
+
+    Returns
+    -------
+    dict of str to torch.nn.Module
+        One module for each name, in the order of ``names``.
+    """
+    return {name: OPERATIONS[name](channels) for name in names}

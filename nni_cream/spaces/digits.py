@@ -1,0 +1,42 @@
+"""The search space of the main job: 8x8 grey digits, seconds on one core."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nni_cream.spaces.blocks import OPERATIONS
+from nni_cream.spaces.chain import ChainSpace
+
+__all__ = ["DigitsSpace"]
+
+
+class DigitsSpace(ChainSpace):
+    """Seven layers, six operations each (279,936 architectures), for images as small as 8x8 pixels.
+
+    Parameters
+    ----------
+    channels
+        Channels of each choice layer.
+    num_classes
+        Number of logits.
+    input_channels
+        Channels of the images.
+    operations
+        Names of the operations that each layer chooses from.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: Sequence[int] = (12, 12, 16, 16, 16, 24, 24),
+        num_classes: int = 10,
+        input_channels: int = 1,
+        operations: Sequence[str] = tuple(OPERATIONS),
+    ) -> None:
+        super().__init__(
+            channels=channels,
+            num_classes=num_classes,
+            input_channels=input_channels,
+            operations=operations,
+            stem_stride=1,
+        )

@@ -1,0 +1,317 @@
+"""``CreamStrategy``: what a user's script imports. Wiring only; the method itself is in :mod:`nni_cream.search`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeAlias, cast
+
+from nni.nas.evaluator.pytorch import Lightning, LightningModule
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import RawFormatModelSpace
+
+# From here and not from nni.nas.oneshot.pytorch.strategy: imported first, that module makes NNI replace all its
+# one-shot strategies, for the whole process, by classes that fail when they run.
+from nni.nas.strategy import RandomOneShot
+
+from nni_cream.errors import ConfigError, SearchError, SpaceError
+from nni_cream.search import (
+    BoardEvent,
+    CreamLightningModule,
+    Distillation,
+    PrioritizedBoard,
+    Score,
+    SearchSettings,
+)
+from nni_cream.search.cost import CostFunction, check_cost
+from nni_cream.search.matching import MATCHINGS
+from nni_cream.search.mutables import check_mutables, count_paths
+from nni_cream.search.objective import LossFunction, resolve_distillation, resolve_score
+from nni_cream.search.sampler import check_cost_range
+from nni_cream.search.supernet import freezable_hooks
+
+__all__ = ["CreamStrategy"]
+
+MutationHook: TypeAlias = Callable[..., Any]
+
+
+class CreamStrategy(RandomOneShot):
+    """One-shot search with prioritized path distillation ("Cream of the Crop", NeurIPS 2020).
+
+    For :class:`nni.nas.experiment.NasExperiment` with any model space of LayerChoice, InputChoice, Repeat, Cell and
+    ValueChoice operations, and any Lightning evaluator whose batches are pairs (x, y) and whose ``forward(x)`` returns
+    logits. When it ends, :attr:`board` holds the result: no second search follows.
+
+    Parameters
+    ----------
+    board_size
+        K, entries on the prioritized path board (paper: 10).
+    matching
+        Who teaches: ``"meta"`` (the paper's meta network), ``"random"``, ``"best"``, or ``"none"`` (plain SPOS).
+    cost
+        ``"macs"`` (multiply-adds, which papers call FLOPs), ``"params"``, or a function of a frozen network and its
+        inputs that returns a number. Counted on the shape of the first batch.
+    cost_range
+        (low, high) that every sampled path keeps; either end may be ``None``.
+    margin
+        Accuracy gap from which on a costlier path may enter a full board (reference code: 0.05).
+    warmup
+        Training before board and distillation start: epochs if an integer, a part of the whole training if a float in
+        [0, 1) (paper: 20 of 120 epochs).
+    score_images
+        Size of the fixed, class-balanced validation subset.
+    score_interval
+        Once the board is full, the path of every n-th training step is scored [ours: validating costs more than a
+        training step].
+    score_batch_size
+        Largest batch in scoring; BatchNorm uses the statistics of these batches.
+    rescore_interval
+        Epochs between two rescorings of all entries.
+    probe_images
+        Images that the meta network compares two paths on (paper: 4).
+    meta_interval
+        Training steps between two updates of the meta network (paper: 200).
+    meta_learning_rate
+        Its learning rate (paper: 1e-4).
+    distillation
+        ``"soft_cross_entropy"``, ``"mean_squared_error"`` (regression), a function ``(student output, teacher output)
+        -> loss``, or a :class:`~nni_cream.search.Distillation`.
+    score
+        ``"top1"``, ``"negative_squared_error"`` (regression), a function ``(output, target) -> score of each sample``
+        (higher is better), or a :class:`~nni_cream.search.Score` with an upper bound that allows early rejection.
+    seed
+        Decides paths, matching and the validation subset. Seed weights and data yourself (``seed_everything``).
+    listeners
+        Called with each :class:`~nni_cream.search.BoardEvent`.
+    mutation_hooks
+        NNI's, for mutables of your own.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of its range; the message names it.
+
+    Examples
+    --------
+    >>> strategy = CreamStrategy(cost_range=(None, 5e6), seed=1)
+    >>> experiment = NasExperiment(space, evaluator, strategy)
+    >>> experiment.run()
+    >>> experiment.export_top_models(top_k=3, formatter="dict")
+    """
+
+    def __init__(
+        self,
+        board_size: int = 10,
+        matching: str = "meta",
+        cost: str | CostFunction = "macs",
+        cost_range: Sequence[float | None] | None = None,
+        margin: float = 0.05,
+        warmup: int | float = 1 / 6,
+        score_images: int = 2048,
+        score_interval: int = 10,
+        score_batch_size: int = 256,
+        rescore_interval: int = 1,
+        probe_images: int = 4,
+        meta_interval: int = 200,
+        meta_learning_rate: float = 1e-4,
+        distillation: str | LossFunction | Distillation = "soft_cross_entropy",
+        score: str | LossFunction | Score = "top1",
+        seed: int = 0,
+        listeners: Iterable[Callable[[BoardEvent], None]] = (),
+        mutation_hooks: list[MutationHook] | None = None,
+    ) -> None:
+        super().__init__(mutation_hooks=mutation_hooks)
+        if matching not in MATCHINGS:
+            raise ConfigError(f"matching is {matching!r}; expected one of {', '.join(MATCHINGS)}")
+        check_cost(cost)
+        _check_warmup(warmup)
+        _check_positive(
+            score_images=score_images,
+            score_interval=score_interval,
+            score_batch_size=score_batch_size,
+            rescore_interval=rescore_interval,
+            probe_images=probe_images,
+            meta_interval=meta_interval,
+        )
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ConfigError(f"seed is {seed!r}; expected a whole number of at least 0")
+        if not isinstance(meta_learning_rate, int | float) or meta_learning_rate <= 0:
+            raise ConfigError(f"meta_learning_rate is {meta_learning_rate!r}; expected a number above 0")
+        self._board = PrioritizedBoard(board_size, margin)
+        self._settings = SearchSettings(
+            matching=matching,
+            cost=cost,
+            cost_range=check_cost_range(cost_range),
+            warmup=warmup,
+            score_images=score_images,
+            score_interval=score_interval,
+            score_batch_size=score_batch_size,
+            rescore_interval=rescore_interval,
+            probe_images=probe_images,
+            meta_interval=meta_interval,
+            meta_learning_rate=float(meta_learning_rate),
+            distillation=resolve_distillation(distillation),
+            score=resolve_score(score),
+            seed=seed,
+        )
+        self._listeners = tuple(listeners)
+        self._validation_loader: Callable[[], Any] | None = None
+
+    @property
+    def board(self) -> PrioritizedBoard:
+        """The prioritized path board, live while the search runs and the result afterwards."""
+        return self._board
+
+    @property
+    def statistics(self) -> dict[str, float]:
+        """Latest figures of the search, such as ``board_best``, ``board_size`` and ``match_weight``."""
+        return {} if self._mutated_model_space is None else dict(self.oneshot_module.statistics)
+
+    def default_mutation_hooks(self) -> list[MutationHook]:
+        """Return NNI's path-sampling hooks, with cells and operations that can be frozen with their weights."""
+        return freezable_hooks(super().default_mutation_hooks())
+
+    def mutate_model(self, model: ModelSpace) -> ModelSpace:
+        """Turn the model space into a supernet, in place.
+
+        Parameters
+        ----------
+        model
+            The space.
+
+        Returns
+        -------
+        ModelSpace
+            The same object.
+
+        Raises
+        ------
+        SpaceError
+            If it is not a model space or has nothing to search.
+        ConfigError
+            If it has fewer paths than the board has places.
+        """
+        if not isinstance(model, ModelSpace):
+            raise SpaceError(
+                f"the search space is a {type(model).__name__}; expected a subclass of nni.nas.nn.pytorch.ModelSpace"
+            )
+        mutables = model.simplify()
+        check_mutables(mutables)
+        if count_paths(mutables) < self._board.capacity:
+            raise ConfigError(
+                f"board_size is {self._board.capacity}, but the search space has only {count_paths(mutables)} paths; "
+                "expected at most that many"
+            )
+        return super().mutate_model(model)
+
+    def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
+        """Put the search around the evaluator's module.
+
+        Parameters
+        ----------
+        evaluator
+            A Lightning evaluator of NNI.
+
+        Returns
+        -------
+        Lightning
+            With the module wrapped.
+
+        Raises
+        ------
+        SearchError
+            If the evaluator is not a Lightning one, or has no loaders.
+        """
+        if not isinstance(evaluator, Lightning):
+            raise SearchError(
+                f"the evaluator is a {type(evaluator).__name__}; a one-shot search needs a Lightning evaluator such as "
+                "nni.nas.evaluator.pytorch.Classification, or Lightning(your LightningModule, Trainer(...), ...)"
+            )
+        if evaluator.datamodule is None and (evaluator.train_dataloaders is None or evaluator.val_dataloaders is None):
+            raise SearchError(
+                "the evaluator lacks train_dataloaders or val_dataloaders; the weights are trained on the former, "
+                "board and meta network see the latter, so both are needed"
+            )
+        return super().mutate_evaluator(evaluator)
+
+    def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
+        """Remember where validation images come from; Lightning gets them too.
+
+        Parameters
+        ----------
+        train_dataloader_fn
+            Returns the training loaders.
+        val_dataloader_fn
+            Returns the validation loaders.
+
+        Returns
+        -------
+        Any
+            The validation loaders, unchanged.
+        """
+        self._validation_loader = val_dataloader_fn
+        return val_dataloader_fn()
+
+    def configure_oneshot_module(self, training_module: LightningModule) -> CreamLightningModule:
+        """Wrap the user's module.
+
+        Parameters
+        ----------
+        training_module
+            The module of the evaluator.
+
+        Returns
+        -------
+        CreamLightningModule
+            What the trainer runs.
+        """
+        return CreamLightningModule(
+            training_module, self._board, self._settings, self._validation_batches, self._listeners
+        )
+
+    def _validation_batches(self) -> Iterable[Any]:
+        if self._validation_loader is None:  # a datamodule whose validation loader Lightning has not asked for yet
+            assert self._mutated_model_space is not None
+            cast(Lightning, self._mutated_model_space.evaluator).datamodule.val_dataloader()
+        assert self._validation_loader is not None
+        loader = self._validation_loader()
+        while isinstance(loader, list | tuple):
+            loader = loader[0]
+        return cast(Iterable[Any], loader)
+
+    def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
+        """Yield the board's entries, best first.
+
+        Parameters
+        ----------
+        sort
+            Always done; there for NNI's interface.
+        limit
+            How many; ``None`` for all.
+
+        Yields
+        ------
+        RawFormatModelSpace
+            Frozen to the entry's path; ``executable_model()`` has the supernet's weights.
+
+        Raises
+        ------
+        SearchError
+            If the board is empty.
+        """
+        if not len(self._board):
+            raise SearchError("the board is empty; run the search past its warm-up before asking for its models")
+        for entry in self._board.entries[:limit]:
+            yield self.model_space.freeze(dict(entry.path))
+
+
+def _check_warmup(warmup: int | float) -> None:
+    if isinstance(warmup, bool) or not isinstance(warmup, int | float) or warmup < 0:
+        raise ConfigError(f"warmup is {warmup!r}; expected a number of epochs, or a fraction in [0, 1)")
+    if isinstance(warmup, float) and warmup >= 1:
+        raise ConfigError(f"warmup is {warmup!r}; a float is a fraction in [0, 1), give an integer for epochs")
+
+
+def _check_positive(**values: Any) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1")

@@ -1,0 +1,205 @@
+"""The Lightning module for image classification, the same for a supernet and for one fixed architecture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import nni
+from nni.nas.evaluator.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import SGD
+from torch.optim.lr_scheduler import LambdaLR
+
+from nni_cream.errors import ConfigError, SearchError
+from nni_cream.training.augment import AUGMENTATIONS, augment_images
+
+__all__ = ["ClassificationModule", "check_hyperparameters", "cosine_with_warmup"]
+
+
+@nni.trace
+class ClassificationModule(LightningModule):
+    """Cross-entropy, SGD with momentum, and a learning rate that follows a cosine from step to step.
+
+    Made for NNI's evaluator: ``Lightning(ClassificationModule(...), Trainer(...), train_loader, validation_loader)``.
+    It logs ``train_loss``, ``train_acc``, ``val_loss`` and ``val_acc``, each the mean over the images of an epoch;
+    accuracies are fractions. A batch is a pair of images (N, C, H, W) and integer labels (N,).
+
+    Parameters
+    ----------
+    num_classes
+        Number of logits that the network gives.
+    learning_rate
+        Highest learning rate.
+    momentum
+        Momentum of SGD.
+    weight_decay
+        Decay of convolution and linear weights; biases and BatchNorm parameters are not decayed.
+    label_smoothing
+        Share of the target that is spread over all classes, in training alone.
+    nesterov
+        Whether the momentum is Nesterov's.
+    warmup_fraction
+        Share of all steps in which the learning rate rises linearly, before the cosine.
+    augment
+        What is done to training images: ``"none"``, ``"shift"`` or ``"shift+flip"``, see
+        ``nni_cream.training.augment.augment_images``.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        learning_rate: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        label_smoothing: float = 0.0,
+        nesterov: bool = True,
+        warmup_fraction: float = 0.1,
+        augment: str = "none",
+    ) -> None:
+        super().__init__()
+        check_hyperparameters(
+            learning_rate, momentum, weight_decay, label_smoothing, nesterov, warmup_fraction, augment
+        )
+        self.num_classes = num_classes
+        self.learning_rate = learning_rate
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+        self.nesterov = nesterov
+        self.warmup_fraction = warmup_fraction
+        self.augment = augment
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute the logits (N, num_classes) of images (N, C, H, W)."""
+        logits: Tensor = self.model(images)
+        if logits.shape != (len(images), self.num_classes):
+            raise SearchError(
+                f"the network gives an output of shape {tuple(logits.shape)} for {len(images)} images; expected "
+                f"logits of shape {(len(images), self.num_classes)}: num_classes of network and data must agree."
+            )
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Loss of one augmented batch."""
+        images, labels = batch
+        logits = self(augment_images(images, self.augment))
+        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        self._log_epoch_means("train", loss, logits, labels)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss and accuracy of one batch, as it is."""
+        images, labels = batch
+        logits = self(images)
+        self._log_epoch_means("val", nn.functional.cross_entropy(logits, labels), logits, labels)
+
+    def _log_epoch_means(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
+        for name, value in (("loss", loss), ("acc", accuracy)):
+            self.log(f"{stage}_{name}", value, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
+
+    def configure_optimizers(self) -> Any:
+        """SGD, and a schedule that Lightning advances after every step."""
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise SearchError("the cosine schedule needs an end: set max_epochs or max_steps of the trainer.")
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        groups: list[dict[str, Any]] = [
+            {
+                "params": [parameter for parameter in parameters if parameter.ndim > 1],
+                "weight_decay": self.weight_decay,
+            },
+            # BatchNorm and biases: pulling them to zero regularises nothing.
+            {"params": [parameter for parameter in parameters if parameter.ndim <= 1], "weight_decay": 0.0},
+        ]
+        optimizer = SGD(
+            [group for group in groups if group["params"]],
+            lr=self.learning_rate,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+        )
+        factor = partial(cosine_with_warmup, steps=int(steps), warmup=int(self.warmup_fraction * steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+
+def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:
+    """Factor in [0, 1] on the highest learning rate: a straight line up, then half a cosine down to 0.
+
+    Source: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts.
+
+    Parameters
+    ----------
+    step
+        Steps done so far.
+    steps
+        Steps of the whole training.
+    warmup
+        Steps of the straight line.
+
+    Returns
+    -------
+    float
+        The factor for the coming step.
+    """
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def check_hyperparameters(
+    learning_rate: float,
+    momentum: float,
+    weight_decay: float,
+    label_smoothing: float,
+    nesterov: bool,
+    warmup_fraction: float,
+    augment: str,
+) -> None:
+    """Check the arguments of ``ClassificationModule``.
+
+    Parameters
+    ----------
+    learning_rate
+        Above 0.
+    momentum
+        In [0, 1); above 0 with ``nesterov``.
+    weight_decay
+        At least 0.
+    label_smoothing
+        In [0, 1).
+    nesterov
+        True or false.
+    warmup_fraction
+        In [0, 1).
+    augment
+        A known augmentation.
+
+    Raises
+    ------
+    ConfigError
+        If one of them is not.
+    """
+    expectations: dict[str, tuple[Any, str, Callable[[float], bool]]] = {
+        "learning_rate": (learning_rate, "above 0", lambda value: value > 0),
+        "momentum": (momentum, "in [0, 1)", lambda value: 0 <= value < 1),
+        "weight_decay": (weight_decay, "of at least 0", lambda value: value >= 0),
+        "label_smoothing": (label_smoothing, "in [0, 1)", lambda value: 0 <= value < 1),
+        "warmup_fraction": (warmup_fraction, "in [0, 1)", lambda value: 0 <= value < 1),
+    }
+    for name, (value, expected, is_met) in expectations.items():
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if not (is_number and is_met(value)):
+            raise ConfigError(f"{name}: expected a number {expected}, got {value!r}.")
+    if nesterov and momentum == 0:
+        raise ConfigError("nesterov: needs a momentum above 0, got momentum 0; set nesterov to false.")
+    if augment not in AUGMENTATIONS:
+        raise ConfigError(f"augment: expected one of {', '.join(AUGMENTATIONS)}, got {augment!r}.")

@@ -1,0 +1,305 @@
+"""Train one fixed architecture by a recipe, and measure it."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from nni.nas.evaluator.pytorch import DataLoader
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from nni_cream.errors import ConfigError, DataError, SearchError
+from nni_cream.training.recipe import Recipe
+
+__all__ = ["RetrainResult", "evaluate", "make_loader", "retrain", "seeded"]
+
+Images = Dataset[tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class RetrainResult:
+    """What one training gave.
+
+    Parameters
+    ----------
+    validation_accuracy
+        Top-1 on the validation images after the last epoch, a fraction.
+    test_accuracy
+        Top-1 on the test images, a fraction.
+    train_loss
+        Mean loss over the last epoch.
+    epochs
+        Epochs trained.
+    seconds
+        Wall time of training and measuring.
+    """
+
+    validation_accuracy: float
+    test_accuracy: float
+    train_loss: float
+    epochs: int
+    seconds: float
+
+
+def retrain(
+    network: nn.Module,
+    train: Images,
+    validation: Images,
+    test: Images,
+    recipe: Recipe,
+    seed: int,
+    trainer_kwargs: dict[str, Any] | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> RetrainResult:
+    """Train a network from the weights that it has, validate after each epoch, test once at the end.
+
+    The same seed and initial weights give the same result on a CPU; to fix the initial weights too, build the network
+    inside ``with seeded(seed):``. The generators of Python, NumPy and PyTorch are left as they were.
+
+    Parameters
+    ----------
+    network
+        One architecture: images (N, C, H, W) in, logits (N, classes) out. Trained in place; NNI's ``freeze`` leaves
+        the chosen layers shared with the space or supernet, so copy such a network first if that is still needed.
+    train
+        Images and labels for the weights.
+    validation
+        Images and labels for the accuracy after each epoch.
+    test
+        Images and labels that are looked at once, when the training is over.
+    recipe
+        How to train.
+    seed
+        Decides the order of the images and the augmentation, 0 to 4294967295.
+    trainer_kwargs
+        More arguments for Lightning's ``Trainer``, for instance ``{"accelerator": "cpu"}``. Without it one device is
+        used, the fastest there is, and nothing is printed or written.
+    on_epoch
+        Called after each epoch with ``epoch`` (from 1), ``train_loss`` and ``val_acc``.
+
+    Returns
+    -------
+    RetrainResult
+        The accuracies.
+
+    Raises
+    ------
+    SearchError
+        If the loss is no longer finite, or the network does not give one row of logits for each image.
+    """
+    start = time.perf_counter()
+    report = _EpochReport(on_epoch)
+    extra = dict(trainer_kwargs or {})
+    callbacks = [report, _FiniteLoss(), *_as_list(extra.pop("callbacks", None))]
+    with seeded(seed), _quiet_lightning():
+        module = recipe.module(_count_logits(network, train))
+        module.set_model(network)
+        trainer = pl.Trainer(**{**_TRAINER_DEFAULTS, "max_epochs": recipe.epochs, **extra, "callbacks": callbacks})
+        trainer.fit(
+            module,
+            make_loader(train, recipe.batch_size, shuffle=True),
+            make_loader(validation, _EVALUATION_BATCH),
+        )
+        test_accuracy = evaluate(network, test, device=trainer.strategy.root_device)
+    return RetrainResult(
+        validation_accuracy=report.last["val_acc"],
+        test_accuracy=test_accuracy,
+        train_loss=report.last["train_loss"],
+        epochs=trainer.current_epoch,
+        seconds=time.perf_counter() - start,
+    )
+
+
+_EVALUATION_BATCH = 512
+
+_TRAINER_DEFAULTS: dict[str, Any] = {
+    "accelerator": "auto",
+    "devices": 1,
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "enable_progress_bar": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+def evaluate(
+    network: nn.Module,
+    dataset: Images,
+    batch_size: int = _EVALUATION_BATCH,
+    device: torch.device | str | None = None,
+) -> float:
+    """Top-1 accuracy in evaluation mode; the network's mode and device are the same afterwards.
+
+    Parameters
+    ----------
+    network
+        Images (N, C, H, W) in, logits (N, classes) out.
+    dataset
+        Images and labels.
+    batch_size
+        Images in one forward pass.
+    device
+        Where to compute; without it, where the network is.
+
+    Returns
+    -------
+    float
+        Share of the images whose largest logit is at the label.
+
+    Raises
+    ------
+    DataError
+        If there is no image.
+    """
+    loader = make_loader(dataset, batch_size)
+    correct = 0
+    with _evaluating(network, device) as target:
+        for images, labels in loader:
+            # Counted where the logits are, read once at the end: reading is what a GPU waits for.
+            correct = correct + (network(images.to(target)).argmax(dim=1) == labels.to(target)).sum()
+    return int(correct) / len(loader.dataset)
+
+
+def make_loader(dataset: Images, batch_size: int, shuffle: bool = False) -> DataLoader:
+    """Build a loader that NNI can record, in this process, for images that are in memory.
+
+    Parameters
+    ----------
+    dataset
+        Images and labels.
+    batch_size
+        Images in one batch.
+    shuffle
+        Whether to draw a new order in each epoch, from torch's global generator. Then the images that do not fill the
+        last batch are left out: BatchNorm on a few images would be noise, on a single one an error.
+
+    Returns
+    -------
+    DataLoader
+        The loader.
+
+    Raises
+    ------
+    DataError
+        If there is no image.
+    """
+    count = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length, those with images have one
+    if count == 0:
+        raise DataError("expected at least one image, the data set holds none.")
+    return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, drop_last=shuffle and count >= batch_size)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed the generators of Python, NumPy and PyTorch inside a ``with`` block, and put them back after it.
+
+    Parameters
+    ----------
+    seed
+        0 to 4294967295.
+
+    Yields
+    ------
+    None
+        There is nothing to work with; the seeds are set.
+
+    Raises
+    ------
+    ConfigError
+        If the seed is out of range.
+    """
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ConfigError(f"seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}.")
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global one, on purpose)
+    try:
+        with torch.random.fork_rng():
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+class _EpochReport(pl.Callback):
+    def __init__(self, on_epoch: Callable[[dict[str, float]], None] | None) -> None:
+        self.on_epoch = on_epoch
+        self.last: dict[str, float] = {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        metrics = trainer.callback_metrics
+        self.last = {
+            "epoch": trainer.current_epoch + 1,
+            "train_loss": float(metrics["train_loss"]),
+            "val_acc": float(metrics["val_acc"]),
+        }
+        if self.on_epoch is not None:
+            self.on_epoch(dict(self.last))
+
+
+class _FiniteLoss(pl.Callback):
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        if not torch.isfinite(loss):
+            raise SearchError(
+                f"the training loss is {loss.item()} at step {trainer.global_step} (epoch {trainer.current_epoch + 1});"
+                " lower the learning rate, or look for values in the images that are not finite."
+            )
+
+
+def _count_logits(network: nn.Module, dataset: Images) -> int:
+    """Find the number of classes with one image."""
+    images = next(iter(make_loader(dataset, 1)))[0]
+    with _evaluating(network, None) as target:
+        logits = network(images.to(target))
+    if logits.ndim != 2:
+        raise SearchError(f"the network gives an output of shape {tuple(logits.shape)} for one image; expected logits.")
+    return int(logits.shape[1])
+
+
+@contextmanager
+def _evaluating(network: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
+    """Switch to evaluation mode without gradients on a device, and put every module's mode and place back after it."""
+    home = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
+    target = home if device is None else torch.device(device)
+    modes = [(module, module.training) for module in network.modules()]
+    network.to(target).eval()
+    try:
+        with torch.no_grad():
+            yield target
+    finally:
+        network.to(home)
+        for module, mode in modes:
+            module.training = mode
+
+
+def _as_list(callbacks: Any) -> list[pl.Callback]:
+    if callbacks is None:
+        return []
+    return list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Hold back Lightning's lines about devices, its advice to use more worker processes, and its own worries."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning")
+            yield
+    finally:
+        logger.setLevel(level)

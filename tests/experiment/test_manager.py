@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+import yaml
+
+from nni_cream.errors import ManagerError
+from nni_cream.experiment.best import build_network, load_best, load_board
+from nni_cream.experiment.definition import expected_trials, load_experiment
+from nni_cream.experiment.manager import _termination_as_interrupt, _undisturbed, check_port, free_port
+
+REPOSITORY = Path(__file__).parents[2]
+SHIPPED = REPOSITORY / "experiments" / "cream_experiment.yml"
+
+
+def reduced(folder: Path, **changes: Any) -> Path:
+    """Write the shipped experiment with a smaller space and shorter trainings."""
+    content = yaml.safe_load(SHIPPED.read_text())
+    content["tuner"]["classArgs"] |= {
+        "space": {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]},
+        "data": {"name": "digits", "train": 300, "validation": 100},
+        "search": {"epochs": 3, "board_size": 3, "warmup": 0},
+        "retrain": {"top": 1, "epochs": 3},
+    }
+    path = folder / "experiment.yml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
+def start(path: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "nni_cream", "run", str(path), "--out", str(out), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Return all processes that know of a folder: manager, tuner and trials of an experiment below it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [
+                *process.cmdline(),
+                process.environ().get("NNI_OUTPUT_DIR", ""),
+                process.environ().get("NNI_LOG_DIRECTORY", ""),
+            ]
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(str(folder) in word for word in words):
+            found.append(process)
+    return found
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Yield a folder whose experiments are stopped in any case."""
+    yield tmp_path
+    for process in processes_of(tmp_path / "out"):
+        process.kill()
+
+
+def test_shipped_experiment_is_accepted_by_nni_and_by_us() -> None:
+    assert expected_trials(load_experiment(SHIPPED)) == 4
+
+
+def test_number_of_trials_follows_search_space_and_top(tmp_path: Path) -> None:
+    space = {
+        "seed": {"_type": "choice", "_value": [0, 1, 2]},
+        "cost_range": {"_type": "choice", "_value": [None, [None, 1e5]]},
+    }
+    assert expected_trials(load_experiment(reduced(tmp_path, searchSpace=space))) == 7
+
+
+def test_search_space_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
+    content = yaml.safe_load(SHIPPED.read_text())
+    (tmp_path / "space.json").write_text(json.dumps(content.pop("searchSpace")))
+    path = tmp_path / "experiment.yml"
+    path.write_text(yaml.safe_dump(content | {"searchSpaceFile": "space.json"}))
+    assert expected_trials(load_experiment(path)) == 4
+
+
+def test_free_port_can_be_used() -> None:
+    port = free_port()
+    check_port(port, two_ports=True)
+    with socket.socket() as listener:
+        listener.bind(("", port))
+
+
+def test_port_or_its_neighbour_with_a_listener_is_taken() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(ManagerError, match=f"port {port} is taken"):
+            check_port(port)
+        with pytest.raises(ManagerError, match=f"port {port} is taken"):
+            check_port(port - 1, two_ports=True)
+
+
+@pytest.mark.integration
+def test_experiment_searches_retrains_chooses_and_leaves_no_process(folder: Path) -> None:
+    out, port = folder / "out", free_port()
+    process = start(reduced(folder), out, "--json", "--port", str(port))
+    printed, messages = process.communicate(timeout=280)
+    assert process.returncode == 0, messages
+    result = json.loads(printed.splitlines()[-1])
+    best = load_best(out)
+    assert best.retrained is not None
+    assert result.keys() >= {"best", "cost", "one_shot_accuracy", "test_accuracy", "seconds", "out"}
+    assert result["best"] == best.choices
+    assert result["test_accuracy"] == best.retrained["test_accuracy"]
+    assert result["out"] == str(out)
+    assert [row["choices"] for row in json.loads((out / "retrained.json").read_text())] == [best.choices]
+    assert best.choices in [entry["path"] for entry in load_board(out).entries]
+    build_network(best)
+    for text in (f"web UI: http://127.0.0.1:{port}", "trial 0 (search): succeeded", "trial 1 (retrain): succeeded"):
+        assert text in messages
+    assert processes_of(out) == []
+    check_port(port)
+
+
+@pytest.mark.integration
+def test_failed_trial_is_shown_and_the_manager_is_stopped(folder: Path) -> None:
+    out = folder / "out"
+    path = reduced(folder, trialCommand="echo 'the disk is full' >&2; exit 3")
+    process = start(path, out)
+    printed, messages = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "trial 0 (search) ended as FAILED:\n  the disk is full" in messages
+    assert "Traceback" not in messages
+    assert printed == ""
+    assert not (out / "best.json").exists()
+    assert processes_of(out) == []
+
+
+@pytest.mark.integration
+def test_interrupted_experiment_leaves_no_process(folder: Path) -> None:
+    out, port = folder / "out", free_port()
+    process = start(reduced(folder, trialCommand="exec sleep 600"), out, "--port", str(port))
+    wait_until(lambda: [found for found in processes_of(out) if found.name() == "sleep"])
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "nni-cream: interrupted" in messages
+    assert "Traceback" not in messages
+    assert processes_of(out) == []
+    check_port(port)
+
+
+def test_termination_is_cleaned_up_after_like_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), _termination_as_interrupt():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_interrupt_waits_for_what_must_not_be_left_halfway(number: signal.Signals) -> None:
+    done = []
+
+    def important() -> None:
+        with _undisturbed():
+            os.kill(os.getpid(), number)
+            done.append("all of it")
+
+    with pytest.raises(KeyboardInterrupt):
+        important()
+    assert done == ["all of it"]
+
+
+@pytest.mark.integration
+def test_nnictl_runs_the_experiment_to_its_end_with_nothing_activated(folder: Path) -> None:
+    """As NNI's users do it; and no Python of this environment is on the PATH that trials inherit."""
+    out, port = folder / "out", free_port()
+    content = yaml.safe_load(reduced(folder).read_text())
+    content["tuner"]["classArgs"]["retrain"]["top"] = 0
+    path = folder / "experiment.yml"
+    path.write_text(yaml.safe_dump(content | {"experimentWorkingDirectory": str(out)}))
+    here = str(Path(sys.executable).parent)
+    environment = dict(os.environ, PATH=os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != here))
+    nnictl = shutil.which("nnictl", path=here)
+    assert nnictl is not None
+    subprocess.run([nnictl, "create", "--config", path, "--port", str(port)], env=environment, check=True, timeout=60)
+    api = f"http://127.0.0.1:{port}/api/v1/nni"
+    try:
+        wait_until(lambda: requests.get(f"{api}/check-status", timeout=20).json()["status"] in ("DONE", "ERROR"))
+        assert requests.get(f"{api}/check-status", timeout=20).json() == {"status": "DONE", "errors": []}
+        jobs = requests.get(f"{api}/trial-jobs", timeout=20).json()
+        assert [job["status"] for job in jobs] == ["SUCCEEDED"]
+        records = requests.get(f"{api}/metric-data", timeout=20).json()
+        metrics = [json.loads(json.loads(record["data"])) for record in records if record["type"] == "PERIODICAL"]
+        drawn = {"default", "board_best", "board_worst", "board_mean", "board_cost_mean", "admitted", "train_loss"}
+        assert len(metrics) == 3
+        assert all(drawn <= metric.keys() for metric in metrics)
+        (final,) = (json.loads(json.loads(record["data"])) for record in records if record["type"] == "FINAL")
+        (best,) = (file for file in out.glob("*/log/best.json") if not file.parents[1].is_symlink())
+        assert load_best(best).to_json() == final["best"]
+        assert str(best) in (best.parent / "nnictl_stdout.log").read_text()
+        assert requests.get(f"http://127.0.0.1:{port}/logs/best.json", timeout=20).json() == final["best"]
+    finally:
+        subprocess.run([nnictl, "stop", "--port", str(port)], env=environment, check=False, timeout=60)
+    wait_until(lambda: processes_of(out) == [])

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from nni_cream import config
+from nni_cream.errors import FileError
+from nni_cream.experiment.best import Best
+from nni_cream.experiment.plan import ExperimentPlan, Trial
+
+CONFIG = config.resolve({"space": "digits", "data": "digits", "retrain": {"top": 2}})
+
+
+def entry(operation: str, accuracy: float, cost: float = 10.0) -> dict[str, Any]:
+    return {"path": {"layer_1": operation}, "accuracy": accuracy, "cost": cost, "step": 1}
+
+
+def search_metric(*entries: dict[str, Any], seed: int = 0) -> dict[str, Any]:
+    best = Best(
+        space={"name": "digits", "arguments": {}},
+        choices=entries[0]["path"],
+        accuracy=entries[0]["accuracy"],
+        cost=entries[0]["cost"],
+        cost_name="macs",
+        data={"name": "digits", "arguments": {}, "fingerprint": "f"},
+        seed=seed,
+        versions={},
+    )
+    return {"default": best.accuracy, "board": {"entries": list(entries)}, "best": best.to_json()}
+
+
+def retrain_metric(validation: float, test: float = 0.5) -> dict[str, Any]:
+    return {"default": validation, "validation_accuracy": validation, "test_accuracy": test}
+
+
+def issue_all(plan: ExperimentPlan) -> list[Trial]:
+    trials = []
+    while (trial := plan.next()) is not None:
+        trials.append(trial)
+    return trials
+
+
+def test_there_is_a_search_for_each_combination_of_the_varied_keys() -> None:
+    plan = ExperimentPlan(CONFIG, {"seed": [0, 1], "cost_range": [None, [0.0, 9.0]]})
+    trials = issue_all(plan)
+    found = [(trial.parameters["seed"], trial.parameters["cost_range"]) for trial in trials]
+    assert found == [(0, None), (0, [0.0, 9.0]), (1, None), (1, [0.0, 9.0])]
+    for trial in trials:
+        assert trial.parameters["role"] == "search"
+        assert trial.parameters["config"]["search"]["seed"] == trial.parameters["seed"]
+        assert trial.parameters["config"]["search"]["cost_range"] == trial.parameters["cost_range"]
+    assert CONFIG["search"]["seed"] == 0
+
+
+def test_nothing_varied_is_one_search() -> None:
+    assert len(issue_all(ExperimentPlan(CONFIG, {}))) == 1
+
+
+def test_no_retraining_starts_before_every_search_has_ended() -> None:
+    plan = ExperimentPlan(CONFIG, {"seed": [0, 1]})
+    first, second = issue_all(plan)
+    first.receive(search_metric(entry("a", 0.9)))
+    assert plan.next() is None
+    assert not plan.finished
+    second.failed = True
+    trial = plan.next()
+    assert trial is not None
+    assert trial.parameters["role"] == "retrain"
+
+
+def test_the_best_distinct_entries_over_all_boards_are_retrained() -> None:
+    plan = ExperimentPlan(CONFIG, {"seed": [0, 1]})
+    first, second = issue_all(plan)
+    first.receive(search_metric(entry("a", 0.8), entry("b", 0.6)))
+    second.receive(search_metric(entry("a", 0.9), entry("c", 0.7)))
+    retrained = [trial.parameters for trial in issue_all(plan)]
+    assert [parameters["choices"]["layer_1"] for parameters in retrained] == ["a", "c"]
+    assert [parameters["one_shot_accuracy"] for parameters in retrained] == [0.9, 0.7]
+    assert [parameters["search_trial"] for parameters in retrained] == [1, 1]
+
+
+def test_of_equally_accurate_entries_the_cheaper_comes_first() -> None:
+    plan = ExperimentPlan(CONFIG, {})
+    issue_all(plan)[0].receive(search_metric(entry("a", 0.8, 20.0), entry("b", 0.8, 10.0), entry("c", 0.8, 30.0)))
+    assert [trial.parameters["choices"]["layer_1"] for trial in issue_all(plan)] == ["b", "a"]
+
+
+def test_trials_carry_all_that_their_process_needs() -> None:
+    plan = ExperimentPlan(CONFIG, {})
+    issue_all(plan)[0].receive(search_metric(entry("a", 0.8)))
+    parameters = issue_all(plan)[0].parameters
+    assert {"space", "data", "trainer", "retrain"} <= parameters["config"].keys()
+
+
+def test_validation_accuracy_chooses_and_test_accuracy_has_no_say() -> None:
+    plan = ExperimentPlan(CONFIG, {})
+    issue_all(plan)[0].receive(search_metric(entry("a", 0.9), entry("b", 0.8)))
+    first, second = issue_all(plan)
+    first.receive(retrain_metric(0.95, test=0.99))
+    second.receive(retrain_metric(0.97, test=0.90))
+    chosen = plan.chosen()
+    assert chosen is not None
+    assert chosen.choices == {"layer_1": "b"}
+    assert chosen.accuracy == 0.8
+    assert chosen.retrained == {"validation_accuracy": 0.97, "test_accuracy": 0.90}
+    assert plan.finished
+
+
+def test_of_equal_validation_accuracies_the_cheaper_is_chosen() -> None:
+    plan = ExperimentPlan(CONFIG, {})
+    issue_all(plan)[0].receive(search_metric(entry("a", 0.9, 20.0), entry("b", 0.8, 10.0)))
+    for trial in issue_all(plan):
+        trial.receive(retrain_metric(0.95))
+    chosen = plan.chosen()
+    assert chosen is not None
+    assert chosen.choices == {"layer_1": "b"}
+
+
+def test_before_anything_is_retrained_the_best_of_all_boards_is_chosen() -> None:
+    plan = ExperimentPlan(CONFIG, {"seed": [0, 1]})
+    assert plan.chosen() is None
+    first, second = issue_all(plan)
+    first.receive(search_metric(entry("a", 0.8)))
+    second.receive(search_metric(entry("b", 0.9), seed=1))
+    chosen = plan.chosen()
+    assert chosen is not None
+    assert (chosen.choices, chosen.seed, chosen.retrained) == ({"layer_1": "b"}, 1, None)
+
+
+def test_failed_retraining_leaves_the_choice_to_the_others() -> None:
+    plan = ExperimentPlan(CONFIG, {})
+    issue_all(plan)[0].receive(search_metric(entry("a", 0.9), entry("b", 0.8)))
+    first, second = issue_all(plan)
+    first.failed = True
+    second.receive(retrain_metric(0.5))
+    chosen = plan.chosen()
+    assert plan.finished
+    assert chosen is not None
+    assert chosen.choices == {"layer_1": "b"}
+
+
+def test_plan_whose_searches_all_failed_is_finished_without_a_choice() -> None:
+    plan = ExperimentPlan(CONFIG, {})
+    issue_all(plan)[0].failed = True
+    assert plan.next() is None
+    assert plan.finished
+    assert plan.chosen() is None
+
+
+def test_nothing_to_retrain_ends_with_the_searches() -> None:
+    plan = ExperimentPlan(config.resolve({"space": "digits", "data": "digits", "retrain": {"top": 0}}), {})
+    issue_all(plan)[0].receive(search_metric(entry("a", 0.9)))
+    assert plan.finished
+    assert plan.next() is None
+
+
+@pytest.mark.parametrize(
+    ("role", "metric", "problem"),
+    [
+        ("search", 0.9, "expected a mapping"),
+        ("search", {"default": 0.9}, "key 'format'"),
+        ("search", {**search_metric(entry("a", 0.9)), "board": {}}, "key 'board'"),
+        ("retrain", {"default": 0.9}, "key 'validation_accuracy' is None"),
+    ],
+)
+def test_metric_of_another_kind_or_version_is_refused_with_its_key(role: str, metric: Any, problem: str) -> None:
+    trial = Trial({"role": role})
+    with pytest.raises(FileError, match=problem):
+        trial.receive(metric)
+    assert trial.result is None

@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nni
+import pytest
+from nni.runtime.trial_command_channel import get_default_trial_command_channel, set_default_trial_command_channel
+from nni.runtime.trial_command_channel.base import TrialCommandChannel
+
+from nni_cream import config
+from nni_cream.experiment import trial
+from nni_cream.experiment.plan import ExperimentPlan
+
+CONFIG = config.resolve(
+    {
+        "space": {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]},
+        "data": {"name": "digits", "train": 300, "validation": 100},
+        "search": {"epochs": 3, "board_size": 3, "warmup": 1},
+        "trainer": {"accelerator": "cpu", "threads": 1},
+        "retrain": {"top": 2, "epochs": 4},
+    }
+)
+
+
+class Channel(TrialCommandChannel):
+    """Stands for the manager's end: gives parameters out and takes metrics in, as JSON like the real one."""
+
+    def __init__(self, parameters: Any) -> None:
+        self.parameters = parameters
+        self.metrics: list[dict[str, Any]] = []
+
+    def receive_parameter(self) -> Any:
+        return {"parameter_id": 7, "parameters": json.loads(json.dumps(self.parameters))}
+
+    def send_metric(self, type: str, parameter_id: Any, trial_job_id: str, sequence: int, value: Any) -> None:
+        record = {"type": type, "parameter_id": parameter_id, "sequence": sequence, "value": value}
+        self.metrics.append(json.loads(json.dumps(record, allow_nan=False)))
+
+    def values(self, kind: str) -> list[dict[str, Any]]:
+        return [record["value"] for record in self.metrics if record["type"] == kind]
+
+
+@pytest.fixture(autouse=True)
+def _real_channel_back_in_place() -> Iterator[None]:
+    before = get_default_trial_command_channel()
+    yield
+    set_default_trial_command_channel(before)
+    nni.trial._params = None
+
+
+def run(parameters: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Channel:
+    channel = Channel(parameters)
+    set_default_trial_command_channel(channel)
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(folder))
+    monkeypatch.setattr("sys.argv", ["trial"])
+    assert trial.main() == 0
+    return channel
+
+
+def test_plan_and_trials_go_together_from_search_to_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = ExperimentPlan(CONFIG, {"seed": [3]})
+    while (job := plan.next()) is not None:
+        channel = run(job.parameters, tmp_path / str(plan.issued), monkeypatch)
+        (final,) = channel.values("FINAL")
+        job.receive(final)
+        assert {record["parameter_id"] for record in channel.metrics} == {7}
+        intermediate = [record for record in channel.metrics if record["type"] == "PERIODICAL"]
+        epochs = job.parameters["config"]["search" if job.parameters["role"] == "search" else "retrain"]["epochs"]
+        assert [record["sequence"] for record in intermediate] == list(range(epochs))
+    assert [job.parameters["role"] for job in plan.trials] == ["search", "retrain", "retrain"]
+    chosen = plan.chosen()
+    assert chosen is not None
+    assert chosen.seed == 3
+    assert chosen.retrained is not None
+    validation = [job.result["validation_accuracy"] for job in plan.trials[1:] if job.result is not None]
+    assert chosen.retrained["validation_accuracy"] == max(validation)
+
+
+def test_search_trial_reports_what_the_web_ui_can_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = run({"role": "search", "config": CONFIG}, tmp_path, monkeypatch)
+    first, *rest = channel.values("PERIODICAL")
+    assert first["default"] == 0.0  # the board is still empty: this is the warm-up
+    drawn = {"board_best", "board_worst", "board_mean", "board_cost_mean", "admitted", "match_weight", "train_loss"}
+    for metric in rest:
+        assert drawn <= metric.keys()
+        assert metric["default"] == metric["board_best"]
+    (final,) = channel.values("FINAL")
+    assert final["default"] == rest[-1]["board_best"]
+    assert final["board"] == json.loads((tmp_path / "search" / "board.json").read_text())
+
+
+def test_search_trial_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {"role": "search", "config": CONFIG}
+    undisturbed = run(parameters, tmp_path / "undisturbed", monkeypatch)
+    broken = Channel(parameters)
+    monkeypatch.setattr(broken, "send_metric", lambda **metric: (_ for _ in ()).throw(ConnectionError))
+    set_default_trial_command_channel(broken)
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "broken"))
+    with pytest.raises(ConnectionError):
+        trial.main()
+    resumed = run(parameters, tmp_path / "broken", monkeypatch)
+    assert resumed.metrics == undisturbed.metrics[1:]
+
+
+def test_retrain_trial_reports_accuracies_and_looks_at_the_test_images_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = {
+        "role": "retrain",
+        "config": CONFIG,
+        "choices": {"layer_1": "conv_3x3", "layer_2": "mbconv_k3e2"},
+        "one_shot_accuracy": 0.4,
+        "cost": 123.0,
+    }
+    channel = run(parameters, tmp_path, monkeypatch)
+    for metric in channel.values("PERIODICAL"):
+        assert metric["default"] == metric["val_acc"]
+        assert not any("test" in key for key in metric)
+    (final,) = channel.values("FINAL")
+    assert final["default"] == final["validation_accuracy"] == channel.values("PERIODICAL")[-1]["val_acc"]
+    assert (final["one_shot_accuracy"], final["cost"]) == (0.4, 123.0)
+    assert 0.1 < final["test_accuracy"] <= 1.0
+    assert run(parameters, tmp_path, monkeypatch).values("FINAL")[0] | {"seconds": 0} == final | {"seconds": 0}
+
+
+def test_trial_whose_parameters_are_wrong_fails_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    channel = Channel({"role": "search", "config": CONFIG | {"space": {"name": "digit", "arguments": {}}}})
+    set_default_trial_command_channel(channel)
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["trial"])
+    assert trial.main() == 2
+    assert "nni-cream: error: unknown space 'digit'" in capsys.readouterr().err
+    assert channel.metrics == []
+
+
+def test_trial_without_a_manager_says_what_to_run_instead(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_default_trial_command_channel(Channel({}))
+    monkeypatch.setattr("sys.argv", ["trial"])
+    assert trial.main() == 2
+    assert "run nni-cream instead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "problem"),
+    [
+        ({}, 0, ""),
+        ({"space": {"name": "digit", "arguments": {}}}, 2, "unknown space 'digit'"),
+        ({"data": {"name": "fashion", "arguments": {"root": "/nowhere"}}}, 1, "/nowhere"),
+    ],
+)
+def test_check_builds_the_parts_and_runs_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: Any, code: int, problem: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["trial", "--check"])
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(CONFIG | change)))
+    assert trial.main() == code
+    error = capsys.readouterr().err
+    assert problem in error
+    assert "Traceback" not in error

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nni_cream.errors import ConfigError, FileError
+from nni_cream.search.board import BoardEntry, PrioritizedBoard
+
+# Few distinct values, so that ties of every kind come up often.
+ENTRIES = st.builds(
+    BoardEntry,
+    path=st.fixed_dictionaries({"a": st.integers(0, 5), "b": st.integers(0, 5)}),
+    accuracy=st.integers(0, 20).map(lambda tenth: tenth / 20),
+    cost=st.integers(1, 4).map(float),
+    step=st.integers(0, 30),
+)
+BOARDS = st.builds(PrioritizedBoard, capacity=st.integers(1, 6), margin=st.sampled_from([0.0, 0.05, 0.2]))
+
+
+def entry(name: int, accuracy: float = 0.5, cost: float = 1.0, step: int = 0) -> BoardEntry:
+    return BoardEntry({"layer": name}, accuracy, cost, step)
+
+
+@given(BOARDS, st.lists(ENTRIES, max_size=40))
+def test_invariants_hold_after_any_offers(board, offers):
+    for offer in offers:
+        before, best = board.entries, board.best
+        verdict = board.offer(offer)
+        assert len(board) <= board.capacity
+        assert len({item.key for item in board.entries}) == len(board)
+        assert list(board.entries) == sorted(board.entries, key=lambda item: item.rank_key)
+        if not verdict:
+            assert board.entries == before
+            assert verdict.evicted is None
+        else:
+            assert offer in board.entries
+            assert set(before) - set(board.entries) == ({verdict.evicted} if verdict.evicted else set())
+        if best is not None and best not in board.entries:
+            assert offer.rank_key < best.rank_key
+
+
+@given(st.lists(st.integers(0, 30), unique=True, min_size=1, max_size=12), st.integers(1, 6), st.randoms())
+def test_any_order_of_equal_offers_gives_the_same_board(names, capacity, random):
+    offers = [entry(name, step=name // 3) for name in names]
+    first, second = PrioritizedBoard(capacity), PrioritizedBoard(capacity)
+    for offer in offers:
+        first.offer(offer)
+    random.shuffle(offers)
+    for offer in offers:
+        second.offer(offer)
+    assert first.entries == second.entries
+
+
+@given(BOARDS, st.lists(ENTRIES, max_size=20), ENTRIES)
+def test_bar_is_exactly_what_a_newcomer_must_exceed(board, offers, candidate):
+    for offer in offers:
+        board.offer(offer)
+    if candidate.path in board:
+        return
+    newcomer = BoardEntry(candidate.path, candidate.accuracy, candidate.cost, step=100)
+    expected = newcomer.accuracy > board.bar(newcomer.cost)
+    assert bool(board.offer(newcomer)) == expected
+
+
+@given(BOARDS, st.lists(ENTRIES, max_size=20))
+def test_pareto_front_is_what_nobody_beats_in_both(board, offers):
+    for offer in offers:
+        board.offer(offer)
+    front = board.pareto()
+    for item in board.entries:
+        beaten = any(
+            other.accuracy >= item.accuracy
+            and other.cost <= item.cost
+            and (other.accuracy, other.cost) != (item.accuracy, item.cost)
+            for other in board.entries
+        )
+        twin = any((other.accuracy, other.cost) == (item.accuracy, item.cost) for other in front)
+        assert beaten != twin
+
+
+@given(BOARDS, st.lists(ENTRIES, max_size=20))
+def test_a_board_survives_the_way_through_json(board, offers):
+    for offer in offers:
+        board.offer(offer)
+    copy = PrioritizedBoard.from_json(json.loads(json.dumps(board.to_json())))
+    assert (copy.entries, copy.capacity, copy.margin) == (board.entries, board.capacity, board.margin)
+
+
+def test_a_full_board_admits_the_more_accurate_and_cheaper():
+    board = PrioritizedBoard(2)
+    board.offer(entry(1, 0.9, cost=5.0))
+    board.offer(entry(2, 0.5, cost=5.0))
+    verdict = board.offer(entry(3, 0.51, cost=4.0))
+    assert verdict.admitted
+    assert verdict.evicted == entry(2, 0.5, cost=5.0)
+
+
+def test_a_full_board_turns_away_the_slightly_more_accurate_but_costlier():
+    board = PrioritizedBoard(1)
+    board.offer(entry(1, 0.5, cost=5.0))
+    assert not board.offer(entry(2, 0.54, cost=6.0))
+
+
+def test_a_full_board_admits_the_costlier_with_a_clear_gap():
+    board = PrioritizedBoard(1)
+    board.offer(entry(1, 0.5, cost=5.0))
+    assert board.offer(entry(2, 0.56, cost=6.0))
+
+
+def test_bar_is_minus_infinity_while_there_is_room():
+    assert PrioritizedBoard(1).bar(1.0) == -math.inf
+    assert PrioritizedBoard(1).best is None
+
+
+def test_rescoring_changes_the_order_and_keeps_paths_and_age():
+    board = PrioritizedBoard(3)
+    for name in range(3):
+        board.offer(entry(name, 0.5 + name / 10, step=name))
+    board.rescore(lambda item: 1 - item.accuracy)
+    assert [item.path["layer"] for item in board.entries] == [0, 1, 2]
+    assert [item.step for item in board.entries] == [0, 1, 2]
+    assert board.best is not None
+    assert board.best.accuracy == 0.5
+
+
+@pytest.mark.parametrize("accuracy", [math.nan, math.inf])
+def test_an_accuracy_that_is_not_finite_is_refused(accuracy):
+    with pytest.raises(ValueError, match="must be finite"):
+        PrioritizedBoard().offer(entry(1, accuracy))
+
+
+@pytest.mark.parametrize("capacity", [0, -1, 2.5, "10", True])
+def test_a_capacity_below_one_is_refused(capacity):
+    with pytest.raises(ConfigError, match=f"board_size is {capacity!r}"):
+        PrioritizedBoard(capacity)
+
+
+def test_a_negative_margin_is_refused():
+    with pytest.raises(ConfigError, match="margin"):
+        PrioritizedBoard(margin=-0.1)
+
+
+GOOD = PrioritizedBoard(2).to_json() | {"entries": [entry(1).to_json()]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([], "not a board"),
+        ({"format": "other"}, "'other'"),
+        (GOOD | {"capacity": "two"}, "'capacity' is 'two'"),
+        (GOOD | {"margin": math.nan}, "'margin'"),
+        (GOOD | {"entries": "none"}, "'entries'"),
+        (GOOD | {"entries": [entry(index).to_json() for index in range(3)]}, "at most 2"),
+        (GOOD | {"entries": [entry(1).to_json(), entry(1).to_json()]}, "same path"),
+        (GOOD | {"entries": [{"path": "x"}]}, "board entry 0"),
+        (GOOD | {"entries": [entry(1).to_json() | {"accuracy": None}]}, "entry 0 key 'accuracy'"),
+    ],
+)
+def test_a_broken_or_foreign_board_is_refused_with_the_key(content, message):
+    with pytest.raises(FileError, match=message):
+        PrioritizedBoard.from_json(content)
+
+
+def test_state_of_a_board_with_other_settings_is_refused():
+    with pytest.raises(ConfigError, match="board_size 3"):
+        PrioritizedBoard(2).load_state_dict(PrioritizedBoard(3).state_dict())
+
+
+def test_state_is_restored_with_the_spaces_own_values():
+    board = PrioritizedBoard(2)
+    board.offer(BoardEntry({"size": (3, 3)}, 0.5, 1.0, 0))
+    copy = PrioritizedBoard(2)
+    copy.load_state_dict(json.loads(json.dumps(board.state_dict())), lambda path: {"size": tuple(path["size"])})
+    assert copy.entries == board.entries

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from nni.mutable import ExpressionConstraint
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nni_cream.errors import ConfigError, SearchError
+from nni_cream.search import CostModel, PathSampler
+from tests.search.small import SPACES, LayerSpace, ValueSpace, supernet
+
+X = torch.zeros(3, 1, 8, 8)
+
+
+def half_of_counted_flops(network: nn.Module) -> float:
+    with FlopCounterMode(display=False) as counter:
+        network.eval()(X[:1])
+    return counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_multiply_adds_equal_half_of_torchs_flop_count_on_50_paths(name):
+    net = supernet(SPACES[name]())
+    cost, sampler = CostModel(net, (X,)), PathSampler(net.space, seed=5)
+    for _ in range(50):
+        path = sampler.draw()
+        assert cost(path) == half_of_counted_flops(net.freeze(path))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_parameters_equal_those_of_the_frozen_network_on_50_paths(name):
+    net = supernet(SPACES[name]())
+    cost, sampler = CostModel(net, (X,), "params"), PathSampler(net.space, seed=6)
+    for _ in range(50):
+        path = sampler.draw()
+        assert cost(path) == sum(parameter.numel() for parameter in net.freeze(path).parameters())
+
+
+def test_layer_choices_have_a_table_and_widths_do_not():
+    assert CostModel(supernet(LayerSpace()), (X,)).additive
+    assert not CostModel(supernet(ValueSpace()), (X,)).additive
+
+
+def test_a_known_path_is_not_measured_again():
+    net = supernet(ValueSpace())
+    cost, path = CostModel(net, (X,)), PathSampler(net.space).draw()
+    expected = cost(path)
+    cost.measure = lambda path: pytest.fail("measured twice")
+    assert cost(path) == expected
+
+
+def test_bounds_of_a_table_are_those_of_the_extreme_paths():
+    net = supernet(LayerSpace())
+    cost = CostModel(net, (X,))
+    lowest = half_of_counted_flops(net.freeze({f"layer_{index}": "identity" for index in range(4)}))
+    highest = half_of_counted_flops(net.freeze({f"layer_{index}": "conv_3x3" for index in range(4)}))
+    assert cost.bounds() == (lowest, highest)
+
+
+def test_bounds_without_a_table_are_seen_costs():
+    net = supernet(ValueSpace())
+    cost = CostModel(net, (X,))
+    lowest, highest = cost.bounds(samples=10)
+    assert lowest < highest
+    assert {lowest, highest} <= set(cost._known.values())
+
+
+def test_bounds_keep_to_the_constraints_of_the_space():
+    class Constrained(LayerSpace):
+        def simplify(self, is_leaf=None):
+            mutables = super().simplify(is_leaf)
+            rule = ExpressionConstraint(mutables["layer_0"] != "conv_3x3", label="rule")
+            return {**mutables, "rule": rule}
+
+    cost = CostModel(supernet(Constrained(layers=1)), (X,))
+    assert cost.bounds() == (cost({"layer_0": "identity"}), cost({"layer_0": "conv_1x1"}))
+
+
+def test_a_users_function_gets_the_frozen_network_and_one_sample():
+    def cost_of_layers(network, inputs):
+        assert inputs[0].shape == (1, 1, 8, 8)
+        assert not network.training
+        return sum(isinstance(module, nn.Conv2d) for module in network.modules())
+
+    net = supernet(LayerSpace())
+    cost = CostModel(net, (X,), cost_of_layers)
+    assert cost.name == "cost_of_layers"
+    assert cost({f"layer_{index}": "conv_1x1" for index in range(4)}) == 5
+    assert cost({f"layer_{index}": "identity" for index in range(4)}) == 1
+
+
+@pytest.mark.parametrize("value", [None, "3", float("nan"), True])
+def test_a_users_function_that_returns_no_number_is_an_error(value):
+    net = supernet(LayerSpace())
+    with pytest.raises(SearchError, match="returned"):
+        CostModel(net, (X,), lambda network, inputs: value)(PathSampler(net.space).draw())
+
+
+@pytest.mark.parametrize("cost", ["flops", 3, None])
+def test_an_unknown_cost_is_refused(cost):
+    with pytest.raises(ConfigError, match="'macs'"):
+        CostModel(supernet(LayerSpace()), (X,), cost)
+
+
+def test_a_model_that_looks_at_values_can_be_counted():
+    class Looking(LayerSpace):
+        def forward(self, x):
+            if float(x.sum()) > 1e9:
+                x = x * 0
+            return super().forward(x)
+
+    net = supernet(Looking())
+    cost, path = CostModel(net, (X,)), PathSampler(net.space).draw()
+    assert cost(path) == half_of_counted_flops(net.freeze(path))
+
+
+def test_keyword_inputs_are_passed_on():
+    class Keyword(LayerSpace):
+        def forward(self, *, image, scale=1.0):
+            return super().forward(image * scale)
+
+    net = supernet(Keyword())
+    plain = CostModel(supernet(LayerSpace()), (X,))
+    path = PathSampler(net.space).draw()
+    assert CostModel(net, (), keywords={"image": X, "scale": 2.0})(path) == plain(path)
+
+
+def test_counting_leaves_the_supernet_as_it_was():
+    net = supernet(LayerSpace())
+    before = {name: value.clone() for name, value in net.space.state_dict().items()}
+    CostModel(net, (X,))
+    CostModel(net, (X,), "params")
+    assert all(torch.equal(before[name], value) for name, value in net.space.state_dict().items())

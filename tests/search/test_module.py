@@ -1,0 +1,576 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from nni.nas.evaluator.pytorch import Classification, LightningModule, Regression
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+from nni.nas.strategy import RandomOneShot
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from torch import nn
+from torch.nn import functional
+from torchmetrics import MeanMetric
+
+from nni_cream import CreamStrategy
+from nni_cream.errors import ConfigError, SearchError, SpaceError
+from nni_cream.search import PathSampler
+from nni_cream.search.objective import soft_cross_entropy
+from tests.search.small import LayerSpace, custom_evaluator, evaluator, run
+
+
+class Watch(Callback):
+    """Keeps what a test wants to see of every step."""
+
+    def __init__(self, look) -> None:
+        self.look = look
+        self.seen: list = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        self.seen.append(self.look(module, outputs))
+
+
+def weights_of(strategy) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in strategy.supernet.state_dict().items()}
+
+
+def search(seed: int = 0, **arguments) -> CreamStrategy:
+    pl.seed_everything(seed)
+    trainer = arguments.pop("trainer", {})
+    return run(LayerSpace(), CreamStrategy(seed=seed, **{"warmup": 0, **arguments}), evaluator(**trainer))
+
+
+# The loop ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_matching_the_weights_equal_those_of_nnis_random_oneshot_fed_the_same_paths():
+    pl.seed_everything(3)
+    strategy = CreamStrategy(matching="none", seed=3, board_size=4, warmup=0, score_interval=2)
+    run(LayerSpace(), strategy, evaluator(max_steps=20, max_epochs=-1))
+    ours = weights_of(strategy)
+
+    pl.seed_everything(3)
+    space = LayerSpace()
+    sampler = PathSampler(space, seed=3)
+
+    class Fed(RandomOneShot):
+        def configure_oneshot_module(self, training_module):
+            module = super().configure_oneshot_module(training_module)
+
+            def resample():
+                path = sampler.draw() if module.trainer.training else sampler.first()
+                for choice in module.supernet_modules():
+                    choice.resample(memo=dict(path))
+                return path
+
+            module.resample = resample
+            return module
+
+    random_oneshot = Fed()
+    use = evaluator(max_steps=20, max_epochs=-1)
+    random_oneshot(RawFormatModelSpace(space, use), SequentialExecutionEngine())
+    theirs = random_oneshot.supernet.state_dict()
+    learned = [name for name, _ in strategy.supernet.named_parameters()]
+    assert all(torch.equal(ours[name], theirs[name]) for name in learned)
+    assert len(strategy.board) == 4
+
+
+def test_the_joint_loss_is_the_papers():
+    watch = Watch(lambda module, outputs: (float(outputs["loss"]), module._match, module._path))
+    losses: list = []
+
+    class Spied(LightningModuleOfDigits):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            losses.append((float(loss.detach()), batch[0].clone(), self.last.detach().clone()))
+            return loss
+
+    teachers: list = []
+
+    def spying(student, teacher):
+        loss = soft_cross_entropy(student, teacher)
+        teachers.append(float(loss.detach()))
+        return loss
+
+    pl.seed_everything(0)
+    strategy = CreamStrategy(matching="best", board_size=3, warmup=0, distillation=spying)
+    run(LayerSpace(), strategy, custom_evaluator(Spied(), callbacks=[watch], max_epochs=1))
+    distilled = [
+        (total, match, task) for (total, match, _), (task, *_) in zip(watch.seen, losses, strict=True) if match
+    ]
+    assert len(distilled) == len(teachers) > 0
+    for (total, match, task), kd in zip(distilled, teachers, strict=True):
+        assert total == pytest.approx((match.weight * kd + (2 - match.weight) * task) / 2, rel=1e-5)
+    undistilled = [(total, task) for (total, match, _), (task, *_) in zip(watch.seen, losses, strict=True) if not match]
+    assert undistilled
+    assert all(total == task for total, task in undistilled)
+
+
+class LightningModuleOfDigits(LightningModule):
+    """A user's own module: own loss, optimizer, scheduler, hooks and logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[str] = []
+        self.mean = MeanMetric()
+
+    def forward(self, x):
+        return self.model(x)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        self.last = self(x)
+        loss = functional.cross_entropy(self.last, y, label_smoothing=0.1)
+        self.mean.update(loss.detach())
+        self.log("my_loss", loss)
+        return loss
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.05, momentum=0.9)
+        return [optimizer], [{"scheduler": torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5), "interval": "epoch"}]
+
+
+@pytest.mark.parametrize("matching", ["meta", "random", "best", "none"])
+def test_every_matching_ends_with_a_full_board_of_distinct_paths_in_order(matching):
+    strategy = search(matching=matching, board_size=5, meta_interval=3)
+    accuracies = [entry.accuracy for entry in strategy.board.entries]
+    assert len({entry.key for entry in strategy.board.entries}) == 5
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert all(0 <= accuracy <= 1 for accuracy in accuracies)
+
+
+def test_the_meta_network_is_updated_at_its_interval_and_nothing_else_changes():
+    def look(module, outputs):
+        return {name: value.clone() for name, value in module.training_module.state_dict().items()}
+
+    runs = []
+    for interval in (4, 10_000):
+        watch = Watch(look)
+        strategy = search(
+            matching="meta",
+            board_size=3,
+            meta_interval=interval,
+            meta_learning_rate=1e-30,
+            trainer={"callbacks": [watch]},
+        )
+        assert bool(strategy.oneshot_module.matcher._optimizer.state) == (interval == 4)
+        runs.append(watch.seen)
+    # A learning rate of nearly nothing: an update may leave no trace in weights, buffers or random numbers.
+    for first, second in zip(*runs, strict=True):
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_meta_update_leaves_the_users_logs_and_metrics_alone():
+    counts = []
+    for interval in (2, 10_000):
+        pl.seed_everything(0)
+        module = LightningModuleOfDigits()
+        strategy = CreamStrategy(board_size=3, warmup=0, meta_interval=interval, meta_learning_rate=1e-30)
+        run(LayerSpace(), strategy, custom_evaluator(module, max_epochs=1))
+        counts.append((module.mean._update_count, float(module.mean.compute())))
+    assert counts[0] == counts[1]
+
+
+def test_warm_up_trains_without_board_and_teacher():
+    watch = Watch(lambda module, outputs: (module.trainer.current_epoch, module._match, len(module.board)))
+    search(warmup=1, board_size=3, trainer={"callbacks": [watch], "max_epochs": 2})
+    first = [item[1:] for item in watch.seen if item[0] == 0]
+    assert set(first) == {(None, 0)}
+    assert watch.seen[-1][2] == 3
+
+
+def test_warm_up_as_a_fraction_counts_training_steps():
+    watch = Watch(lambda module, outputs: (module.trainer.global_step, len(module.board)))
+    search(warmup=0.5, board_size=30, trainer={"callbacks": [watch], "max_epochs": 2})
+    assert [step for step, size in watch.seen if size == 0] == list(range(1, 9))
+
+
+def test_a_full_board_scores_at_its_interval():
+    events: list = []
+    search(board_size=2, score_interval=5, listeners=[events.append], trainer={"max_epochs": 3})
+    scored = [event.step for event in events if event.kind == "scored"]
+    assert scored[:2] == [1, 2]
+    assert all(step % 5 == 0 for step in scored[2:])
+    assert sum(event.kind == "rescored" for event in events) == 3
+
+
+def test_listeners_can_follow_the_board():
+    events: list = []
+    strategy = search(board_size=3, score_interval=1, listeners=[events.append])
+    board: dict[str, float] = {}
+    for event in events:
+        if event.admitted:
+            board[json.dumps(event.candidate["path"], sort_keys=True, separators=(",", ":"))] = event.candidate["cost"]
+        if event.evicted is not None:
+            del board[event.evicted.key]
+    assert board == {entry.key: entry.cost for entry in strategy.board.entries}
+
+
+def test_entries_are_rescored_with_the_weights_of_the_moment():
+    strategy = search(board_size=3, score_interval=1)
+    module = strategy.oneshot_module
+    for entry in strategy.board.entries:
+        assert entry.accuracy == module.scorer.score(entry.path)
+
+
+def test_cost_range_holds_for_every_sampled_path():
+    watch = Watch(lambda module, outputs: module.cost(module._path))
+    strategy = search(board_size=3, cost_range=(60_000, 90_000), trainer={"callbacks": [watch]})
+    assert all(60_000 <= cost <= 90_000 for cost in watch.seen)
+    assert all(60_000 <= entry.cost <= 90_000 for entry in strategy.board.entries)
+
+
+def test_an_unreachable_cost_range_is_refused_with_the_reachable_one():
+    with pytest.raises(SpaceError, match=r"reachable range of this space is"):
+        search(cost_range=(1e9, None))
+
+
+# What a user's module may rely on ---------------------------------------------------------------------------------
+
+
+def test_hooks_logs_optimizer_and_scheduler_of_a_users_module_are_honoured():
+    class Full(LightningModuleOfDigits):
+        def __getattribute__(self, name):
+            return super().__getattribute__(name)
+
+        def validation_step(self, batch):
+            self.events.append("validation_step")
+            self.log("my_val", functional.cross_entropy(self(batch[0]), batch[1]))
+
+        def on_validation_epoch_end(self):
+            self.events.append("on_validation_epoch_end")
+
+        def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+            self.events.append("configure_gradient_clipping")
+            self.clip_gradients(optimizer, 1.0, "norm")
+
+        def on_before_optimizer_step(self, optimizer):
+            self.events.append("on_before_optimizer_step")
+
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            self.events.append("on_after_batch_transfer")
+            return batch
+
+        def on_save_checkpoint(self, checkpoint):
+            checkpoint["mine"] = 42
+
+        def on_train_epoch_end(self):
+            self.events.append("on_train_epoch_end")
+
+    module = Full()
+    use = custom_evaluator(module, max_epochs=2)
+    strategy = run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), use)
+    trainer = strategy.oneshot_module.trainer
+    assert {"my_loss", "my_val", "board_best"} <= set(trainer.callback_metrics)
+    assert {
+        "validation_step",
+        "on_validation_epoch_end",
+        "configure_gradient_clipping",
+        "on_before_optimizer_step",
+        "on_after_batch_transfer",
+        "on_train_epoch_end",
+    } <= set(module.events)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 0.05 * 0.25
+    checkpoint: dict = {}
+    strategy.oneshot_module.on_save_checkpoint(checkpoint)
+    assert checkpoint["mine"] == 42
+
+
+def test_a_training_step_may_return_a_dict_and_take_the_batch_alone():
+    class Plain(LightningModuleOfDigits):
+        def training_step(self, batch):
+            loss = super().training_step(batch, 0)
+            return {"loss": loss, "extra": 1}
+
+        def validation_step(self, *args):
+            self.events.append(str(len(args)))
+
+    module = Plain()
+    strategy = run(LayerSpace(), CreamStrategy(board_size=3, warmup=0, meta_interval=2), custom_evaluator(module))
+    assert len(strategy.board) == 3
+    assert set(module.events) == {"2"}
+
+
+def test_a_training_step_may_skip_a_batch():
+    class Skipping(LightningModuleOfDigits):
+        def training_step(self, batch, batch_idx):
+            return None if batch_idx == 1 else super().training_step(batch, batch_idx)
+
+    strategy = run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), custom_evaluator(Skipping()))
+    assert len(strategy.board) == 3
+
+
+def test_a_module_without_forward_is_scored_by_its_model():
+    class Bare(LightningModuleOfDigits):
+        forward = pl.LightningModule.forward
+
+        def training_step(self, batch, batch_idx):
+            return functional.cross_entropy(self.model(batch[0]), batch[1])
+
+    strategy = run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), custom_evaluator(Bare()))
+    assert len(strategy.board) == 3
+
+
+def test_accumulated_gradients_and_clipping_of_the_trainer_work():
+    strategy = search(board_size=3, meta_interval=2, trainer={"accumulate_grad_batches": 2, "gradient_clip_val": 0.5})
+    assert strategy.oneshot_module.trainer.global_step == 8
+    assert len(strategy.board) == 3
+
+
+def test_half_precision_on_a_cpu_works():
+    strategy = search(board_size=3, meta_interval=3, trainer={"precision": "bf16-mixed"})
+    assert len(strategy.board) == 3
+    assert all(value.grad_fn is None and value.dtype == torch.float32 for value in strategy.supernet.parameters())
+
+
+def test_regression_is_distilled_and_scored_with_squared_errors():
+    from nni.nas.evaluator.pytorch import DataLoader
+    from torch.utils.data import TensorDataset
+
+    from tests.search.small import TRAINER, conv
+
+    class Wave(LayerSpace):
+        def __init__(self):
+            super().__init__(layers=2)
+            self.head = nn.Linear(8, 1)
+
+    assert conv is not None
+    x = torch.randn(128, 1, 8, 8)
+    data = TensorDataset(x, x.mean((1, 2, 3))[:, None])
+    use = Regression(
+        train_dataloaders=DataLoader(data, batch_size=32),
+        val_dataloaders=DataLoader(data, batch_size=64),
+        max_epochs=2,
+        **TRAINER,
+    )
+    strategy = CreamStrategy(
+        board_size=3, warmup=0, meta_interval=2, distillation="mean_squared_error", score="negative_squared_error"
+    )
+    run(Wave(), strategy, use)
+    assert all(entry.accuracy <= 0 for entry in strategy.board.entries)
+
+
+def test_validation_runs_the_boards_best_path_as_it_is_scored():
+    pl.seed_everything(1)
+    strategy = CreamStrategy(board_size=3, warmup=0)
+    use = evaluator(max_epochs=3)
+    seen: list = []
+
+    class Look(Callback):
+        def on_validation_end(self, trainer, module):
+            if module.board.best and trainer.current_epoch == 2:
+                seen.append((float(trainer.callback_metrics["val_acc"]), module.scorer.score(module.board.best.path)))
+
+    use.trainer.callbacks.append(Look())
+    run(LayerSpace(), strategy, use)
+    assert seen
+    for validated, scored in seen:
+        assert validated == pytest.approx(scored, abs=0.05)
+
+
+def test_progress_bar_shows_the_board():
+    strategy = search(board_size=3)
+    assert {"board_best", "board_worst", "board_size"} <= set(strategy.oneshot_module.trainer.progress_bar_metrics)
+    assert strategy.statistics["board_best"] == strategy.board.best.accuracy
+
+
+# Repeating and resuming ---------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import json, sys
+import pytorch_lightning as pl
+from nni_cream import CreamStrategy
+from tests.search.small import LayerSpace, evaluator, run
+from pytorch_lightning.callbacks import Callback
+paths = []
+class Paths(Callback):
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        paths.append(module._path)
+seed = int(sys.argv[1])
+pl.seed_everything(seed)
+strategy = run(LayerSpace(), CreamStrategy(seed=seed, board_size=4, meta_interval=3), evaluator(callbacks=[Paths()]))
+print("RESULT" + json.dumps([paths, strategy.board.to_json()]))
+"""
+
+
+def in_a_fresh_process(seed: int) -> list:
+    done = subprocess.run([sys.executable, "-c", SCRIPT, str(seed)], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.split("RESULT")[1])
+
+
+@pytest.mark.integration
+def test_same_seed_same_paths_board_and_best_in_fresh_processes_and_another_seed_others():
+    first, second, other = in_a_fresh_process(5), in_a_fresh_process(5), in_a_fresh_process(6)
+    assert first == second
+    assert first[0] != other[0]
+    assert first[1] != other[1]
+
+
+@pytest.mark.parametrize("matching", ["meta", "random"])
+def test_a_resumed_search_equals_the_uninterrupted_one_bit_for_bit(tmp_path, matching):
+    def checkpoints(name):
+        return ModelCheckpoint(tmp_path / name, "epoch{epoch}", save_top_k=-1, auto_insert_metric_name=False)
+
+    arguments = {"matching": matching, "board_size": 4, "meta_interval": 3, "score_interval": 2, "warmup": 1}
+
+    def start(name, **trainer):
+        pl.seed_everything(2)
+        use = evaluator(callbacks=[checkpoints(name)], enable_checkpointing=True, **trainer)
+        return CreamStrategy(seed=2, **arguments), use
+
+    whole, use = start("whole", max_epochs=4)
+    run(LayerSpace(), whole, use)
+
+    broken, use = start("broken", max_epochs=4)
+    use.trainer.callbacks.append(_StopAfter(epoch=1))
+    with pytest.raises(RuntimeError, match="power failure"):
+        run(LayerSpace(), broken, use)
+
+    resumed, use = start("resumed", max_epochs=4)
+    torch.rand(7)  # a fresh process need not have the same random numbers behind it
+    use.fit_kwargs["ckpt_path"] = str(tmp_path / "broken" / "epoch1.ckpt")
+    run(LayerSpace(), resumed, use)
+
+    assert resumed.board.to_json() == whole.board.to_json()
+    ours, theirs = weights_of(resumed), weights_of(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert resumed.oneshot_module._step == whole.oneshot_module._step
+
+
+class _StopAfter(Callback):
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+        if trainer.current_epoch > self.epoch and batch_idx == 3:
+            raise RuntimeError("power failure")
+
+
+def checkpoint_of_a_search(tmp_path) -> str:
+    callback = ModelCheckpoint(tmp_path, "search")
+    search(board_size=3, trainer={"callbacks": [callback], "enable_checkpointing": True, "max_epochs": 1})
+    return str(tmp_path / "search.ckpt")
+
+
+def test_a_checkpoint_of_another_space_is_refused(tmp_path):
+    use = evaluator(max_epochs=3)
+    use.fit_kwargs["ckpt_path"] = checkpoint_of_a_search(tmp_path)
+
+    class Renamed(LayerSpace):
+        def simplify(self, is_leaf=None):
+            return {name.replace("layer", "stage"): item for name, item in super().simplify(is_leaf).items()}
+
+    with pytest.raises(SearchError, match="another search space"):
+        run(Renamed(), CreamStrategy(board_size=3, warmup=0), use)
+
+
+def test_a_checkpoint_of_something_else_is_refused(tmp_path):
+    path = checkpoint_of_a_search(tmp_path)
+    content = torch.load(path, weights_only=True)
+    del content["nni_cream"]
+    torch.save(content, path)
+    use = evaluator(max_epochs=3)
+    use.fit_kwargs["ckpt_path"] = path
+    with pytest.raises(SearchError, match="not written by a Cream search"):
+        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), use)
+
+
+# What is refused ------------------------------------------------------------------------------------------------------
+
+
+class Exploding(LightningModuleOfDigits):
+    def __init__(self, value: float, at: int) -> None:
+        super().__init__()
+        self.value, self.at, self.count = value, at, 0
+
+    def training_step(self, batch, batch_idx):
+        self.count += 1
+        loss = super().training_step(batch, batch_idx)
+        return loss * self.value if self.count == self.at else loss
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_the_search_and_keeps_the_last_checkpoint(tmp_path, value):
+    callback = ModelCheckpoint(tmp_path, "last")
+    use = custom_evaluator(Exploding(value, at=12), callbacks=[callback], enable_checkpointing=True, max_epochs=3)
+    with pytest.raises(SearchError, match="at step 12"):
+        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), use)
+    saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert saved["epoch"] == 0
+    assert all(bool(torch.isfinite(value).all()) for value in saved["state_dict"].values())
+
+
+def test_weights_that_are_not_finite_stop_the_search_before_a_checkpoint(tmp_path):
+    class Broken(LightningModuleOfDigits):
+        def on_before_optimizer_step(self, optimizer):
+            if self.trainer.global_step == 7:
+                with torch.no_grad():
+                    self.model.layers[0].conv_3x3[0].weight.fill_(math.inf)
+
+    with pytest.raises(SearchError, match="not finite at step 8"):
+        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), custom_evaluator(Broken(), max_epochs=1))
+
+
+def test_manual_optimization_is_refused():
+    class Manual(LightningModuleOfDigits):
+        automatic_optimization = False
+
+    with pytest.raises(SearchError, match="automatic_optimization"):
+        run(LayerSpace(), CreamStrategy(), custom_evaluator(Manual()))
+
+
+def test_a_training_step_that_does_not_run_the_model_is_refused():
+    class Elsewhere(LightningModuleOfDigits):
+        def training_step(self, batch, batch_idx):
+            return self.model.head.weight.square().sum()
+
+    with pytest.raises(SearchError, match="nothing to distil"):
+        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), custom_evaluator(Elsewhere()))
+
+
+def test_a_forward_that_does_not_run_the_model_is_refused():
+    class Detour(LightningModuleOfDigits):
+        def forward(self, x):
+            return x.flatten(1)[:, :10]
+
+    with pytest.raises(SearchError, match="does not run the model"):
+        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), custom_evaluator(Detour()))
+
+
+def test_batches_that_are_not_pairs_are_refused():
+    from nni.nas.evaluator.pytorch import DataLoader
+    from torch.utils.data import TensorDataset
+
+    from tests.search.small import TRAINER
+
+    triples = DataLoader(TensorDataset(*[torch.zeros(8, 1, 8, 8)] * 3), batch_size=4)
+    use = Classification(num_classes=10, train_dataloaders=triples, val_dataloaders=triples, **TRAINER)
+    use.trainer.num_sanity_val_steps = 0
+    with pytest.raises(SearchError, match=r"expected a pair \(x, y\)"):
+        run(LayerSpace(), CreamStrategy(), use)
+
+
+def test_a_warm_up_as_long_as_the_training_is_refused():
+    with pytest.raises(ConfigError, match="warmup is 2 epochs but the trainer runs only 2"):
+        search(warmup=2, trainer={"max_epochs": 2})
+
+
+def test_a_fraction_of_an_endless_training_is_refused():
+    with pytest.raises(ConfigError, match="no end"):
+        search(warmup=0.5, trainer={"max_epochs": -1})
+
+
+def test_an_empty_board_has_nothing_to_export():
+    strategy = CreamStrategy()
+    with pytest.raises(SearchError, match="board is empty"):
+        next(strategy.list_models())
+
+
+def test_a_score_that_is_not_finite_is_an_error():
+    with pytest.raises(SearchError, match="score of a path became nan"):
+        search(score=lambda output, target: torch.full((len(target),), math.nan))

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from nni.nas.nn.pytorch import Cell, LayerChoice, ModelSpace
+from torch import nn
+
+from nni_cream import CreamStrategy
+from nni_cream.errors import SpaceError
+from nni_cream.search import PathSampler
+from tests.search.small import SPACES, LayerSpace, ValueSpace, supernet
+
+
+def state_of(net) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in net.space.state_dict().items()}
+
+
+def trained_a_little(net) -> None:
+    """Give BatchNorm running statistics that are not the initial ones."""
+    sampler = PathSampler(net.space, seed=11)
+    net.space.train()
+    with torch.no_grad():
+        for _ in range(5):
+            net.activate(sampler.draw())
+            net.space(torch.randn(8, 1, 8, 8))
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_path_of_the_supernet_equals_the_frozen_network(name):
+    torch.manual_seed(0)
+    net = supernet(SPACES[name]())
+    trained_a_little(net)
+    sampler, x = PathSampler(net.space, seed=1), torch.randn(4, 1, 8, 8)
+    net.space.eval()
+    for _ in range(20):
+        path = sampler.draw()
+        net.activate(path)
+        with torch.no_grad():
+            torch.testing.assert_close(net.freeze(path).eval()(x), net.space(x), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_a_frozen_network_shares_no_weight_with_the_supernet(name):
+    net = supernet(SPACES[name]())
+    frozen = net.freeze(PathSampler(net.space).draw())
+    before = state_of(net)
+    with torch.no_grad():
+        for parameter in frozen.parameters():
+            parameter.add_(1.0)
+    assert all(torch.equal(before[name], value) for name, value in net.space.state_dict().items())
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("training", [True, False])
+def test_running_detached_changes_no_tensor_no_mode_and_no_generator(name, training):
+    net = supernet(SPACES[name]())
+    net.space.train(training)
+    net.activate(PathSampler(net.space).draw())
+    before, modes = state_of(net), [module.training for module in net.space.modules()]
+    generators = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())  # noqa: NPY002
+    with net.detached():
+        net.space(torch.randn(4, 1, 8, 8))
+        random.random()
+        np.random.rand()  # noqa: NPY002
+    assert all(torch.equal(before[key], value) for key, value in net.space.state_dict().items())
+    assert [module.training for module in net.space.modules()] == modes
+    assert torch.equal(generators[0], torch.get_rng_state())
+    assert (generators[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+    assert generators[2] == random.getstate()
+
+
+def test_detached_normalises_with_the_statistics_of_the_batch():
+    torch.manual_seed(0)
+    net = supernet(LayerSpace())
+    trained_a_little(net)
+    path, x = PathSampler(net.space).draw(), torch.randn(16, 1, 8, 8)
+    net.activate(path)
+    with net.detached():
+        detached = net.space(x)
+    training = net.freeze(path).train()
+    for module in training.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(detached, training(x))
+
+
+def test_detached_ends_cleanly_on_an_error():
+    net = supernet(LayerSpace())
+    with pytest.raises(RuntimeError, match="boom"), net.detached():
+        raise RuntimeError("boom")
+    assert net.space.training
+    assert all(module.track_running_stats for module in net.space.modules() if isinstance(module, nn.BatchNorm2d))
+
+
+def test_gradients_are_recorded_only_on_request():
+    net = supernet(LayerSpace())
+    net.activate(PathSampler(net.space).draw())
+    with net.detached():
+        assert not net.space(torch.randn(2, 1, 8, 8)).requires_grad
+    with net.detached(grad=True):
+        assert net.space(torch.randn(2, 1, 8, 8)).requires_grad
+
+
+def test_a_cell_that_joins_loose_ends_is_refused():
+    class Loose(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell = Cell([nn.Identity(), nn.ReLU()], num_nodes=2, merge_op="loose_end", label="cell")
+
+        def forward(self, x):
+            return self.cell([x])
+
+    with pytest.raises(SpaceError, match="'cell' has merge_op='loose_end'"):
+        CreamStrategy(board_size=1).mutate_model(Loose())
+
+
+def test_a_choice_inside_the_operations_of_a_cell_is_frozen_too():
+    class Nested(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            inner = LayerChoice({"a": nn.Conv2d(1, 1, 1), "b": nn.Conv2d(1, 1, 3, padding=1)}, label="inner")
+            self.cell = Cell(
+                [lambda *_: nn.Conv2d(1, 1, 1), lambda *_: nn.Identity()],
+                num_nodes=1,
+                preprocessor=_First(inner),
+                label="cell",
+            )
+
+        def forward(self, x):
+            return self.cell([x])
+
+    net, x = supernet(Nested()), torch.randn(2, 1, 4, 4)
+    sampler = PathSampler(net.space, seed=2)
+    for _ in range(8):
+        path = sampler.draw()
+        net.activate(path)
+        torch.testing.assert_close(net.freeze(path)(x), net.space(x))
+
+
+class _First(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs):
+        return [self.inner(inputs[0])]
+
+
+def test_values_of_a_frozen_network_have_their_own_shapes():
+    net = supernet(ValueSpace())
+    network = net.freeze({"width": 4, "kernel": 3, "depth": 2, "hidden": 12})
+    assert network.conv.weight.shape == (4, 1, 3, 3)
+    assert len(network.blocks) == 2
+    assert network.hidden.out_features == 12

@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+from nni.nas.evaluator import FunctionalEvaluator
+from nni.nas.evaluator.pytorch import Classification, DataLoader
+from nni.nas.experiment import NasExperiment
+from nni.nas.hub.pytorch import MobileNetV3Space, ProxylessNAS
+from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.space import model_context
+from torch import nn
+from torch.utils.data import TensorDataset
+from torch.utils.flop_counter import FlopCounterMode
+
+import nni_cream
+from nni_cream import CreamStrategy, spaces
+from nni_cream.errors import ConfigError, SearchError, SpaceError
+from nni_cream.search import CostModel, PathSampler, Supernet
+from tests.search.small import TRAINER, CellSpace, LayerSpace, ValueSpace, digits, evaluator
+
+
+def colour_evaluator(size: int) -> Classification:
+    data = TensorDataset(torch.randn(24, 3, size, size), torch.arange(24) % 10)
+    return Classification(
+        num_classes=10,
+        train_dataloaders=DataLoader(data, batch_size=8),
+        val_dataloaders=DataLoader(data, batch_size=8),
+        max_steps=5,
+        **TRAINER,
+    )
+
+
+HUB = {
+    "proxyless": lambda: ProxylessNAS(num_labels=10, base_widths=(8, 8, 8, 16, 16, 16, 16, 16, 32)),
+    "mobilenet_v3": lambda: MobileNetV3Space(num_labels=10, width_multipliers=(0.25, 0.5)),
+}
+OURS = {
+    "digits": lambda: spaces.create("digits"),
+    "cells": CellSpace,
+    "values": ValueSpace,
+}
+
+
+def run_experiment(space: ModelSpace, strategy: CreamStrategy, use: Classification, folder) -> NasExperiment:
+    experiment = NasExperiment(space, use, strategy)
+    experiment.config.experiment_working_directory = str(folder)
+    experiment.run()
+    return experiment
+
+
+def assert_a_useful_result(experiment: NasExperiment, strategy: CreamStrategy, x: torch.Tensor) -> None:
+    exported = experiment.export_top_models(top_k=2, formatter="dict")
+    assert exported == [dict(entry.path) for entry in strategy.board.entries[:2]]
+    network = experiment.export_top_models(formatter="instance")[0]
+    strategy.supernet.eval()
+    network.eval()
+    Supernet(strategy.supernet).activate(exported[0])
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), strategy.supernet(x), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", OURS)
+def test_an_nni_experiment_ends_with_a_board_and_a_freezable_best(tmp_path, name):
+    strategy = CreamStrategy(board_size=4, meta_interval=4)
+    experiment = run_experiment(OURS[name](), strategy, evaluator(max_epochs=2), tmp_path)
+    assert len(strategy.board) == 4
+    assert_a_useful_result(experiment, strategy, digits(8)[:][0])
+    with model_context(strategy.board.best.path):
+        assert OURS[name]()(digits(4)[:][0]).shape == (4, 10)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", HUB)
+def test_spaces_of_nnis_hub_are_searched_in_an_experiment(tmp_path, name):
+    strategy = CreamStrategy(board_size=2, meta_interval=2, warmup=0, probe_images=2, score_images=16)
+    experiment = run_experiment(HUB[name](), strategy, colour_evaluator(32), tmp_path)
+    assert len(strategy.board) == 2
+    assert_a_useful_result(experiment, strategy, torch.randn(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("name", [*HUB, "digits", "fashion"])
+def test_costs_of_50_paths_of_whole_spaces_equal_half_of_torchs_flop_count(name):
+    create = HUB.get(name) or partial(spaces.create, name)
+    channels, size = (3, 32) if name in HUB else (1, {"digits": 8, "fashion": 28}[name])
+    net = Supernet(CreamStrategy(board_size=1).mutate_model(create()))
+    x = torch.randn(2, channels, size, size)
+    cost, sampler = CostModel(net, (x,)), PathSampler(net.space, seed=3)
+    for _ in range(50):
+        path = sampler.draw()
+        with model_context(path):
+            network = create().eval()
+        with FlopCounterMode(display=False) as counter:
+            network(x[:1])
+        assert cost(path) == counter.get_total_flops() / 2
+
+
+@pytest.mark.parametrize("name", [*HUB, "digits", "fashion"])
+def test_a_path_of_a_whole_space_equals_its_frozen_network(name):
+    space = HUB[name]() if name in HUB else spaces.create(name)
+    channels, size = (3, 32) if name in HUB else (1, {"digits": 8, "fashion": 28}[name])
+    net = Supernet(CreamStrategy(board_size=1).mutate_model(space))
+    net.space.eval()
+    sampler = PathSampler(net.space, seed=4)
+    for _ in range(3):
+        path, x = sampler.draw(), torch.randn(2, channels, size, size)
+        net.activate(path)
+        with torch.no_grad():
+            torch.testing.assert_close(net.freeze(path).eval()(x), net.space(x), atol=1e-6, rtol=1e-6)
+
+
+def test_nnis_own_strategies_survive_our_import():
+    code = "import nni_cream.strategy; from nni.nas.strategy import RandomOneShot; RandomOneShot()"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_public_names_are_importable_and_others_are_not():
+    assert all(getattr(nni_cream, name) is not None for name in nni_cream.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        nni_cream.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"board_size": 0}, "board_size is 0"),
+        ({"matching": "teacher"}, "matching is 'teacher'"),
+        ({"cost": "flops"}, "cost is 'flops'"),
+        ({"cost_range": (2, 1)}, "low end"),
+        ({"margin": -1}, "margin"),
+        ({"warmup": 1.5}, "warmup is 1.5"),
+        ({"warmup": -1}, "warmup is -1"),
+        ({"warmup": True}, "warmup is True"),
+        ({"score_images": 0}, "score_images is 0"),
+        ({"score_interval": 2.5}, "score_interval is 2.5"),
+        ({"meta_interval": -3}, "meta_interval is -3"),
+        ({"meta_learning_rate": 0}, "meta_learning_rate is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": "x"}, "seed is 'x'"),
+        ({"distillation": "hard"}, "distillation is 'hard'"),
+        ({"score": "top5"}, "score is 'top5'"),
+    ],
+)
+def test_an_argument_out_of_its_range_is_refused_by_name(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        CreamStrategy(**arguments)
+
+
+def test_a_board_larger_than_the_space_is_refused():
+    with pytest.raises(ConfigError, match="only 81 paths"):
+        CreamStrategy(board_size=82).mutate_model(LayerSpace())
+
+
+def test_a_model_without_choices_is_refused():
+    class Fixed(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(1, 1)
+
+    with pytest.raises(SpaceError, match="nothing to search"):
+        CreamStrategy().mutate_model(Fixed())
+
+
+def test_something_that_is_not_a_model_space_is_refused():
+    with pytest.raises(SpaceError, match="is a Linear"):
+        CreamStrategy().mutate_model(nn.Linear(1, 1))
+
+
+def test_an_evaluator_that_is_not_lightning_is_refused():
+    with pytest.raises(SearchError, match="FunctionalEvaluator"):
+        CreamStrategy().mutate_evaluator(FunctionalEvaluator(lambda model: None))
+
+
+def test_an_evaluator_without_validation_images_is_refused():
+    use = Classification(num_classes=10, train_dataloaders=DataLoader(digits(8), batch_size=4), **TRAINER)
+    with pytest.raises(SearchError, match="lacks train_dataloaders or val_dataloaders"):
+        CreamStrategy().mutate_evaluator(use)
+
+
+def test_a_datamodule_gives_the_images():
+    import pytorch_lightning as pl
+
+    from tests.search.small import run
+
+    class Digits(pl.LightningDataModule):
+        def setup(self, stage):
+            self.ready = True
+
+        def train_dataloader(self):
+            assert self.ready
+            return torch.utils.data.DataLoader(digits(64), batch_size=16)
+
+        def val_dataloader(self):
+            assert self.ready
+            return [torch.utils.data.DataLoader(digits(64, start=900), batch_size=16)]
+
+    for limit in (1.0, 0):
+        strategy = CreamStrategy(board_size=3, warmup=0)
+        use = Classification(num_classes=10, datamodule=Digits(), max_epochs=1, limit_val_batches=limit, **TRAINER)
+        run(LayerSpace(), strategy, use)
+        assert len(strategy.board) == 3
+
+
+def test_statistics_are_there_before_and_after():
+    from tests.search.small import run
+
+    strategy = CreamStrategy(board_size=3)
+    assert strategy.statistics == {}
+    run(LayerSpace(), strategy)
+    assert strategy.statistics["board_size"] == 3
