@@ -17,6 +17,7 @@ from nni_cream.errors import CreamError, FileError
 
 if TYPE_CHECKING:
     from nni_cream.experiment.best import Best
+    from nni_cream.experiment.manager import ExperimentResult
 
 __all__ = ["main"]
 
@@ -28,9 +29,18 @@ examples:
         the board as a table, also while the search is running
   nni-cream export out/digits --weights --out digits.json
         the chosen architecture as a file, its one-shot weights beside it
-  nni-cream run experiments/cream_experiment.yml
+  nni-cream run experiments/cream_experiment.yml --out out/experiment
         search, then retrain the best, as trials of an NNI experiment with a web UI
+  nni-cream resume out/experiment
+        go on with an experiment that was stopped, or whose machine went down
+  nni-cream status out/experiment
+        how an experiment stands, from another terminal
+  nni-cream stop out/experiment
+        stop it, with all that it started
 """
+
+
+_EXPERIMENT = "output folder of `run`, or NNI's id of the experiment"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,6 +101,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_board(commands, shared)
     _add_export(commands, shared)
     _add_run(commands, shared)
+    _add_resume(commands, shared)
+    _add_status(commands, shared)
+    _add_stop(commands, shared)
     return parser
 
 
@@ -124,11 +137,37 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
     command = commands.add_parser("run", parents=[shared], help="run an NNI experiment: search, then retrain the best")
     command.add_argument("experiment", metavar="EXPERIMENT.yml", help="in NNI's format, with CreamTuner as its tuner")
     command.add_argument("--out", metavar="DIR", help="folder for all files; default: out/<experiment>-<time>")
+    command.add_argument("--force", action="store_true", help="start again, and replace what DIR holds when done")
+    _add_watching(command)
+    command.set_defaults(command=_run)
+
+
+def _add_watching(command: argparse.ArgumentParser) -> None:
     command.add_argument("--port", type=_port, metavar="N", help="port of the web UI; default: a free one")
     command.add_argument("--keep", action="store_true", help="leave the web UI running at the end")
-    command.add_argument("--force", action="store_true", help="start again, and replace what DIR holds when done")
     command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
-    command.set_defaults(command=_run)
+
+
+def _add_resume(commands: Any, shared: argparse.ArgumentParser) -> None:
+    command = commands.add_parser("resume", parents=[shared], help="go on with an experiment that was interrupted")
+    command.add_argument("experiment", metavar="EXPERIMENT", help=_EXPERIMENT)
+    command.add_argument("--out", metavar="DIR", help="for one that nnictl started: folder for its results")
+    _add_watching(command)
+    command.set_defaults(command=_resume)
+
+
+def _add_status(commands: Any, shared: argparse.ArgumentParser) -> None:
+    command = commands.add_parser("status", parents=[shared], help="show how experiments stand")
+    command.add_argument("experiment", metavar="EXPERIMENT", nargs="?", help=f"{_EXPERIMENT}; all of NNI's without it")
+    command.add_argument("--json", action="store_true", help="print it as JSON")
+    command.set_defaults(command=_status)
+
+
+def _add_stop(commands: Any, shared: argparse.ArgumentParser) -> None:
+    command = commands.add_parser("stop", parents=[shared], help="stop an experiment; it can be resumed")
+    command.add_argument("experiment", metavar="EXPERIMENT", help=_EXPERIMENT)
+    command.add_argument("--json", action="store_true", help="print its id as one line of JSON")
+    command.set_defaults(command=_stop)
 
 
 def _port(text: str) -> int:
@@ -198,9 +237,8 @@ def _export(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> None:
     from nni_cream.config import read_yaml
-    from nni_cream.experiment.best import load_board
     from nni_cream.experiment.files import OutputFolder
-    from nni_cream.experiment.tables import board_table, make_console, retrained_table, show_best
+    from nni_cream.experiment.tables import make_console
 
     read_yaml(options.experiment)
     out = options.out or f"out/{Path(options.experiment).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -212,13 +250,66 @@ def _run(options: argparse.Namespace) -> None:
     result = run_experiment(
         options.experiment, out, messages, port=options.port, keep=options.keep, force=options.force
     )
-    console = messages if options.json else make_console()
+    _show_result(result, options)
+
+
+def _resume(options: argparse.Namespace) -> None:
+    from nni_cream.experiment.tables import make_console
+
+    _be_quiet(options)
+    from nni_cream.experiment.manager import resume_experiment
+
+    messages = make_console(stderr=True)
+    result = resume_experiment(options.experiment, messages, out=options.out, port=options.port, keep=options.keep)
+    _show_result(result, options)
+
+
+def _show_result(result: ExperimentResult, options: argparse.Namespace) -> None:
+    from nni_cream.experiment.best import load_board
+    from nni_cream.experiment.tables import board_table, make_console, retrained_table, show_best
+
+    console = make_console(stderr=options.json)
     console.print(board_table(load_board(result.out)))
     console.print(retrained_table(result.retrained, result.best.cost_name, result.best.choices))
     show_best(result.best, console)
     console.print(f"the chosen architecture is in {result.out / 'best.json'}", soft_wrap=True)
     if options.json:
         _print_json({**_summary(result.best), "seconds": round(result.seconds, 3), "out": str(result.out)})
+
+
+def _status(options: argparse.Namespace) -> None:
+    from nni_cream.experiment.tables import make_console, status_table, trials_table
+
+    _be_quiet(options)
+    from nni_cream.experiment.known import all_experiments, find_experiment
+    from nni_cream.experiment.manager import describe_experiment
+
+    if options.experiment is None:
+        found = [describe_experiment(known) for known in all_experiments()]
+        if options.json:
+            _print_json({"experiments": found})
+        else:
+            make_console().print(status_table(found))
+        return
+    state = describe_experiment(find_experiment(options.experiment))
+    if options.json:
+        _print_json(state)
+    else:
+        make_console().print(status_table([state]))
+        make_console().print(trials_table(state["trials"]))
+
+
+def _stop(options: argparse.Namespace) -> None:
+    _be_quiet(options)
+    from nni_cream.experiment.known import find_experiment
+    from nni_cream.experiment.manager import stop_experiment
+
+    known = find_experiment(options.experiment)
+    stop_experiment(known)
+    if options.json:
+        _print_json({"id": known.id, "status": "STOPPED"})
+    else:
+        print(f"experiment {known.id} is stopped; go on with it: nni-cream resume {options.experiment}")
 
 
 def _be_quiet(options: argparse.Namespace, *, training: bool = False) -> None:

@@ -270,6 +270,8 @@ def resolve(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     resolved: dict[str, Any] = {name: _resolve_named(name, content, prefix, problems) for name in _NAMED}
     for section in _SECTIONS:
         resolved[section] = _resolve_section(section, content.get(section), prefix, problems)
+    if not problems:
+        problems += _contradictions(resolved["search"], prefix)
     if problems:
         raise ConfigError(describe_problems(problems))
     return resolved
@@ -280,6 +282,15 @@ def describe_problems(problems: list[str]) -> str:
     if len(problems) == 1:
         return problems[0]
     return "\n  ".join([f"{len(problems)} problems:", *problems])
+
+
+def _contradictions(search: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    warmup, epochs = search["warmup"], search["epochs"]
+    if isinstance(warmup, int) and warmup >= epochs:
+        yield (
+            f"{prefix}search.warmup: {warmup} epochs; expected fewer than search.epochs ({epochs}), since the board "
+            "would stay empty"
+        )
 
 
 def _resolve_named(name: str, content: Mapping[str, Any], prefix: str, problems: list[str]) -> dict[str, Any]:
@@ -363,9 +374,10 @@ def resolve_search_space(space: Any, prefix: str = "searchSpace") -> dict[str, l
     ConfigError
         With every problem.
     """
-    if not isinstance(space, Mapping):
+    if not isinstance(space, Mapping) or not space:
         raise ConfigError(
-            f"{prefix}: {_show(space)}; expected a mapping, such as {{seed: {{_type: choice, _value: [0]}}}}"
+            f"{prefix}: {_show(space)}; expected at least one key of search, such as "
+            "{seed: {_type: choice, _value: [0]}}"
         )
     keys = {key.name.removeprefix("search."): key for key in KEYS if key.name.startswith("search.")}
     problems = [_unknown(name, list(keys), f"{prefix}.") for name in space if name not in keys]
@@ -386,6 +398,11 @@ def _choices(key: Key, choice: Any, where: str, problems: list[str]) -> list[Any
     found: list[str] = []
     checked = [_validate(key, value, "", found) for value in values]
     problems += [f"{where}._value: {problem.removeprefix(f'{key.name}: ')}" for problem in found]
+    problems += [
+        f"{where}._value: {_show(value)} stands there twice; expected different values"
+        for index, value in enumerate(checked)
+        if not found and value in checked[:index]
+    ]
     return checked
 
 

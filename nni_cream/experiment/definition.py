@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
-import math
 import subprocess
 import sys
 import traceback
@@ -17,7 +16,8 @@ from nni.experiment.config import ExperimentConfig
 
 from nni_cream import config as configuration
 from nni_cream.errors import ConfigError, ManagerError
-from nni_cream.experiment.tuner import CreamTunerArgsValidator
+from nni_cream.experiment.arguments import resolve_experiment
+from nni_cream.experiment.plan import ExperimentPlan, combinations
 
 __all__ = ["TUNER", "expected_trials", "load_experiment", "platform", "try_out"]
 
@@ -54,10 +54,7 @@ def load_experiment(path: str | Path) -> ExperimentConfig:
         # NNI checks some of it with bare assertions, whose line says what was expected.
         reason = str(error) or str(traceback.extract_tb(error.__traceback__)[-1].line)
         raise ConfigError(f"{path}: NNI does not accept it: {reason}") from error
-    problems = [
-        *_tuner_problems(canonical.tuner),
-        *_problems(configuration.resolve_search_space, canonical.search_space),
-    ]
+    problems = _algorithm_problems(canonical)
     if problems:
         raise ConfigError(f"{path}: " + "\n".join(problems))
     return config
@@ -81,15 +78,16 @@ def _camel_case(name: str) -> str:
     return first + "".join(word.capitalize() for word in rest)
 
 
-def _tuner_problems(tuner: Any) -> list[str]:
+def _algorithm_problems(config: ExperimentConfig) -> list[str]:
+    tuner: Any = config.tuner
     if tuner.class_name != TUNER:
         return [f"tuner.className: {tuner.class_name or tuner.name!r}; expected {TUNER}"]
-    return _problems(CreamTunerArgsValidator().validate_class_args, **tuner.class_args or {})
+    return _problems(resolve_experiment, tuner.class_args or {}, config.search_space)
 
 
-def _problems(check: Any, *arguments: Any, **named: Any) -> list[str]:
+def _problems(check: Any, *arguments: Any) -> list[str]:
     try:
-        check(*arguments, **named)
+        check(*arguments)
     except ConfigError as error:
         return [str(error)]
     return []
@@ -102,10 +100,14 @@ def platform(config: ExperimentConfig) -> str:
 
 
 def expected_trials(config: ExperimentConfig) -> int:
-    """Return how many trials the experiment will have if each board is large enough."""
+    """Return how many trials the experiment will have if each board is large enough and none fails."""
+    resolved, varied = _resolve(config)
+    return len(combinations(varied)) + int(resolved["retrain"]["top"])
+
+
+def _resolve(config: ExperimentConfig) -> tuple[dict[str, Any], dict[str, list[Any]]]:
     canonical = config.canonical_copy()
-    searches = math.prod(map(len, configuration.resolve_search_space(canonical.search_space).values()))
-    return searches + int(configuration.resolve(canonical.tuner.class_args)["retrain"]["top"])
+    return resolve_experiment(canonical.tuner.class_args, canonical.search_space)
 
 
 def try_out(config: ExperimentConfig) -> None:
@@ -128,11 +130,11 @@ def try_out(config: ExperimentConfig) -> None:
     """
     if platform(config) != "local":
         return
-    canonical = config.canonical_copy()
+    plan = ExperimentPlan(*_resolve(config))
     done = subprocess.run(
         [sys.executable, "-m", "nni_cream.experiment.trial", "--check"],
-        input=json.dumps(configuration.resolve(canonical.tuner.class_args)),
-        cwd=canonical.trial_code_directory,
+        input=json.dumps([trial.parameters["config"] for trial in plan.searches]),
+        cwd=config.canonical_copy().trial_code_directory,
         capture_output=True,
         text=True,
         check=False,

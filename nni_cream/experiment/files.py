@@ -191,7 +191,7 @@ class OutputFolder:
             return State.EMPTY
         if not self.path.is_dir():
             raise FileError(f"{self.path}: is not a folder; name another one with --out")
-        if not self._is_ours():
+        if not self.is_ours:
             if any(self.path.iterdir()):
                 raise FileError(
                     f"{self.path}: holds files that nni_cream did not write; name a new or empty folder with --out"
@@ -199,7 +199,9 @@ class OutputFolder:
             return State.EMPTY
         return State.FINISHED if self.best.exists() else State.UNFINISHED
 
-    def _is_ours(self) -> bool:
+    @property
+    def is_ours(self) -> bool:
+        """Whether nni_cream has written here."""
         try:
             with self.config.open(encoding="utf-8") as file:
                 return file.readline().startswith(MARK)
@@ -212,7 +214,7 @@ class OutputFolder:
         Parameters
         ----------
         resume
-            Whether the user wants a half-finished run to go on; ``None`` where that cannot be done.
+            Whether the user wants a half-finished run to go on; ``None`` where another command is there for that.
         force
             Whether the user wants it to start again in any case.
 
@@ -233,9 +235,10 @@ class OutputFolder:
                 "replace it"
             )
         if state is State.UNFINISHED and not (force or resume):
-            way_on = "--resume to go on with it, " if resume is not None else ""
+            way_on = "--resume" if resume is not None else f"`nni-cream resume {self.path}`"
             raise FileError(
-                f"{self.path}: holds an unfinished run; use {way_on}--force to start again, or another --out"
+                f"{self.path}: holds an unfinished run; use {way_on} to go on with it, --force to start again, or "
+                "another --out"
             )
         self._check_writable()
         return state

@@ -6,8 +6,9 @@ import functools
 import os
 import signal
 import socket
+import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +16,34 @@ from types import FrameType
 from typing import Any
 from unittest import mock
 
+import psutil
+import requests
 from nni.experiment import Experiment, RunMode, launcher
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nni_cream.config import dump
 from nni_cream.errors import ManagerError
-from nni_cream.experiment.best import Best, package_version
+from nni_cream.experiment.best import Best, load_best, package_version
 from nni_cream.experiment.definition import expected_trials, load_experiment, platform, try_out
-from nni_cream.experiment.files import OutputFolder
-from nni_cream.experiment.results import ask, collect, job_parameters, metric, save
+from nni_cream.experiment.files import BEST, OutputFolder
+from nni_cream.experiment.known import KnownExperiment, find_experiment, running_in
+from nni_cream.experiment.rest import Manager, job_parameters, metric
+from nni_cream.experiment.results import collect, save
 
-__all__ = ["ExperimentResult", "check_port", "free_port", "run_experiment"]
+__all__ = [
+    "ExperimentResult",
+    "check_port",
+    "describe_experiment",
+    "free_port",
+    "resume_experiment",
+    "run_experiment",
+    "stop_experiment",
+]
 
 _POLL_SECONDS = 1.0
 _START_SECONDS = 30
+_STOP_SECONDS = 60
 _LOG_LINES = 30
 # Training services for which NNI listens on the next port, too.
 _TWO_PORTS = ("hybrid", "remote", "openpai", "kubeflow", "frameworkcontroller", "adl")
@@ -97,18 +111,139 @@ def run_experiment(
     config = load_experiment(path)
     folder = OutputFolder(out)
     folder.check(resume=None, force=force)
-    two_ports = platform(config) in _TWO_PORTS
-    port = free_port() if port is None else port
-    check_port(port, two_ports)
+    running = running_in(folder)
+    if running is not None:
+        raise ManagerError(
+            f"{folder.path}: experiment {running.id} is running here; stop it first with: nni-cream stop {running.id}"
+        )
+    port = _choose_port(config, port)
     try_out(config)
     config.experiment_working_directory = folder.manager
     folder.begin(dump(config.json()), f"nni_cream {package_version('nni_cream')}", force=force)
     experiment = Experiment(config)
-    with _running(experiment, port, folder, keep, console):
-        console.print(f"NNI experiment {experiment.id}, web UI: http://127.0.0.1:{port}")
-        _watch(experiment, expected_trials(config), console)
-        outcome = collect(experiment)
-    best, retrained = save(outcome, folder.manager / experiment.id / "log", folder)
+    with _running(experiment, lambda: _start(experiment, port, folder.manager), keep, console):
+        return _see_through(experiment, folder, start, console)
+
+
+def resume_experiment(
+    name: str, console: Console, *, out: str | Path | None = None, port: int | None = None, keep: bool = False
+) -> ExperimentResult:
+    """Go on with an experiment that was stopped or interrupted; only watch it if it is running.
+
+    Trials that have ended are not run again; a search that was interrupted goes on from its last checkpoint.
+
+    Parameters
+    ----------
+    name
+        NNI's id, or the output folder of :func:`run_experiment`.
+    console
+        Where to show progress.
+    out
+        Output folder for an experiment that ``nnictl create`` started; ``out/<id>`` without it.
+    port
+        See :func:`run_experiment`.
+    keep
+        See :func:`run_experiment`.
+
+    Returns
+    -------
+    ExperimentResult
+        See :func:`run_experiment`.
+
+    Raises
+    ------
+    CreamError
+        Of the kind that fits. The manager is stopped then, and on Ctrl-C.
+    """
+    start = time.perf_counter()
+    known = find_experiment(name)
+    try:
+        config = launcher.get_stopped_experiment_config(known.id, known.folder)
+    except (ValueError, TypeError, sqlite3.Error) as error:
+        raise ManagerError(f"experiment {known.id}: its files in {known.folder} cannot be read: {error}") from error
+    folder = known.out
+    if folder is None:
+        folder = OutputFolder(out or f"out/{known.id}")
+        folder.check(resume=True)
+        folder.begin(dump(config.json()), f"nni_cream {package_version('nni_cream')}")
+    if known.manager is not None:
+        experiment = Experiment.connect(known.manager.port)
+        experiment.config = config
+        begin: Callable[[], None] = lambda: None  # noqa: E731 - there is nothing to start
+    else:
+        free = _choose_port(config, port)
+        config.experiment_working_directory = known.folder
+        experiment = Experiment(config, id=known.id)
+        experiment._action = "resume"
+        begin = functools.partial(_start, experiment, free, known.folder)
+    with _running(experiment, begin, keep, console):
+        return _see_through(experiment, folder, start, console)
+
+
+def stop_experiment(known: KnownExperiment) -> None:
+    """Stop an experiment and wait until it is gone, with all that it started.
+
+    Parameters
+    ----------
+    known
+        The experiment.
+
+    Raises
+    ------
+    ManagerError
+        If it is not running.
+    """
+    if known.process is None or known.manager is None:
+        raise ManagerError(f"experiment {known.id} is not running")
+    with suppress(requests.RequestException):  # a manager that does not answer any more is killed below
+        known.manager.stop()
+        with suppress(psutil.TimeoutExpired):
+            known.process.wait(_STOP_SECONDS)
+    _kill_group(known.process.pid)
+
+
+def describe_experiment(known: KnownExperiment) -> dict[str, Any]:
+    """Say how an experiment stands.
+
+    Parameters
+    ----------
+    known
+        The experiment.
+
+    Returns
+    -------
+    dict
+        ``id``, ``name``, ``status`` (NNI's, ``STOPPED`` if no manager is running), ``web_ui``, ``trials`` and ``best``
+        (the chosen architecture so far); the last three are empty where there is nothing to tell.
+    """
+    best = known.log / BEST
+    found: dict[str, Any] = {"id": known.id, "name": known.name, "status": "STOPPED", "web_ui": None, "trials": []}
+    found["best"] = load_best(best).to_json() if best.exists() else None
+    if known.manager is not None:
+        found["status"] = known.manager.get("/check-status")["status"]
+        found["web_ui"] = known.manager.address
+        finals = known.manager.finals()
+        for job in known.manager.jobs():
+            final = finals.get(job["trialJobId"]) or {}
+            role = job_parameters(job).get("role")
+            accuracy = final.get("default")
+            row = {"number": job["sequenceId"], "role": role, "status": job["status"], "accuracy": accuracy}
+            found["trials"].append(row)
+    return found
+
+
+def _choose_port(config: Any, port: int | None) -> int:
+    port = free_port() if port is None else port
+    check_port(port, platform(config) in _TWO_PORTS)
+    return port
+
+
+def _see_through(experiment: Experiment, folder: OutputFolder, start: float, console: Console) -> ExperimentResult:
+    manager = Manager(experiment.port, experiment.url_prefix)
+    console.print(f"NNI experiment {experiment.id}, web UI: {manager.address}")
+    log = Path(experiment.config.experiment_working_directory, experiment.id, "log")
+    _watch(manager, expected_trials(experiment.config), log, console)
+    best, retrained = save(collect(manager), log, folder)
     return ExperimentResult(best, retrained, time.perf_counter() - start, folder.path)
 
 
@@ -157,30 +292,30 @@ def _is_taken(port: int) -> bool:
 
 
 @contextmanager
-def _running(experiment: Experiment, port: int, folder: OutputFolder, keep: bool, console: Console) -> Iterator[None]:
+def _running(experiment: Experiment, begin: Callable[[], None], keep: bool, console: Console) -> Iterator[None]:
     """Inside, the manager runs. Afterwards it is stopped, unless all went well and it is to be kept."""
     with _termination_as_interrupt():
         try:
             with _undisturbed():  # interrupted halfway, NNI would lose track of the process that it started
-                _start(experiment, port, folder)
+                begin()
             yield
         except BaseException:
             _stop(experiment)
             raise
         if keep:
-            console.print(f"the manager keeps running; stop it with: nnictl stop {experiment.id}")
+            console.print(f"the manager keeps running; stop it with: nni-cream stop {experiment.id}")
         else:
             _stop(experiment)
 
 
-def _start(experiment: Experiment, port: int, folder: OutputFolder) -> None:
+def _start(experiment: Experiment, port: int, folder: Path) -> None:
     # NNI waits three seconds for its manager, which is not enough where the processors are busy.
     patient = functools.partial(launcher._check_rest_server, retry=_START_SECONDS)
     try:
         with mock.patch.object(launcher, "_check_rest_server", patient):
             experiment.start(port, run_mode=RunMode.Detach)
     except Exception as error:  # NNI raises what it happens to meet: RuntimeError, requests' errors, ...
-        raise ManagerError(f"NNI's manager could not be started: {error}; its logs are in {folder.manager}") from error
+        raise ManagerError(f"NNI's manager could not be started: {error}; its logs are in {folder}") from error
 
 
 def _stop(experiment: Experiment) -> None:
@@ -190,9 +325,13 @@ def _stop(experiment: Experiment) -> None:
         return
     with suppress(KeyboardInterrupt), _undisturbed():
         experiment.stop()
-        # NNI makes the manager the leader of a group of its own, which tuner and trials belong to.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        _kill_group(process.pid)
+
+
+def _kill_group(leader: int) -> None:
+    # NNI makes the manager the leader of a group of its own, which tuner and trials belong to.
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
 
 
 @contextmanager
@@ -223,7 +362,7 @@ def _undisturbed() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _watch(experiment: Experiment, expected: int, console: Console) -> None:
+def _watch(manager: Manager, expected: int, log: Path, console: Console) -> None:
     """Show the trials until the experiment has ended.
 
     Raises
@@ -243,31 +382,31 @@ def _watch(experiment: Experiment, expected: int, console: Console) -> None:
     with bar:
         task = bar.add_task("", total=expected)
         while True:
-            status = ask(experiment, "/check-status")
-            jobs = ask(experiment, "/trial-jobs")
-            bar.update(task, completed=sum("endTime" in job for job in jobs), description=_now(experiment, jobs))
+            status = manager.get("/check-status")
+            jobs = manager.jobs()
+            bar.update(task, completed=sum("endTime" in job for job in jobs), description=_now(manager, jobs))
             if not console.is_terminal:
                 _print_changes(jobs, seen, console)
             if status["status"] in ("DONE", "STOPPED"):
                 return
             if status["status"] == "ERROR":
-                raise ManagerError(_describe_error(experiment, status))
+                raise ManagerError(_describe_error(log, status))
             time.sleep(_POLL_SECONDS)
 
 
-def _describe_error(experiment: Experiment, status: Mapping[str, Any]) -> str:
-    log = Path(experiment.config.experiment_working_directory, experiment.id, "log", "dispatcher.log")
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+def _describe_error(log: Path, status: Mapping[str, Any]) -> str:
+    file = log / "dispatcher.log"
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
     errors = "; ".join(status.get("errors", ()))
-    return "\n  ".join([f"NNI's manager reports an error: {errors} (end of {log}:)", *lines[-_LOG_LINES:]])
+    return "\n  ".join([f"NNI's manager reports an error: {errors} (end of {file}:)", *lines[-_LOG_LINES:]])
 
 
-def _now(experiment: Experiment, jobs: list[dict[str, Any]]) -> str:
+def _now(manager: Manager, jobs: list[dict[str, Any]]) -> str:
     running = [job for job in jobs if job["status"] == "RUNNING"]
     if not running:
         return ""
     job = running[0]
-    latest = [item for item in ask(experiment, "/metric-data-latest") if item["trialJobId"] == job["trialJobId"]]
+    latest = [item for item in manager.get("/metric-data-latest") if item["trialJobId"] == job["trialJobId"]]
     role = job_parameters(job).get("role", "trial")
     if not latest:
         return f"{role}: starting"

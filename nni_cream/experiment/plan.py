@@ -5,38 +5,72 @@ from __future__ import annotations
 import copy
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 
 from nni_cream.errors import FileError
 from nni_cream.experiment.best import Best
 
-__all__ = ["ExperimentPlan", "Trial"]
+__all__ = [
+    "ATTEMPTS",
+    "ENDED",
+    "INTERRUPTED",
+    "ExperimentPlan",
+    "Job",
+    "State",
+    "Trial",
+    "check_final",
+    "combinations",
+    "identity",
+]
+
+ATTEMPTS = 2
+"""How often a trial is started before it counts as failed."""
+
+ENDED = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
+"""NNI's statuses of jobs that have ended; the others are many, ``ADD_RESUMED`` among them."""
+
+INTERRUPTED = "interrupted"
+"""Key of the final metric by which a trial says that it was told to stop (by the user or an assessor)."""
+
+
+class State(Enum):
+    """How far a trial has come."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    STOPPED = "stopped"
 
 
 @dataclass
 class Trial:
-    """One trial to be: its parameters, and its result once it has one.
+    """One trial to be: its parameters, how far it has come, and its result once it has one.
 
     Parameters
     ----------
     parameters
         All that the trial process needs; it shares no disk with us.
+    state
+        How far it has come.
+    failures
+        How often it was started in vain.
     result
         Its final metric.
-    failed
-        Whether it ended without one.
     """
 
     parameters: dict[str, Any]
+    state: State = State.WAITING
+    failures: int = 0
     result: dict[str, Any] | None = None
-    failed: bool = False
 
     @property
     def ended(self) -> bool:
         """Whether nothing more is to come from it."""
-        return self.failed or self.result is not None
+        return self.state in (State.SUCCEEDED, State.FAILED, State.STOPPED)
 
     def receive(self, metric: Any) -> None:
         """Take the final metric.
@@ -49,19 +83,92 @@ class Trial:
         Raises
         ------
         FileError
-            If it is not what a trial of this role and version reports; the message names the key.
+            See :func:`check_final`. The trial counts as failed then; another attempt would report the same.
         """
-        role = self.parameters["role"]
-        where = f"final metric of the {role} trial"
-        if not isinstance(metric, dict):
-            raise FileError(f"{where}: {metric!r}; expected a mapping")
-        if role == "search":
-            Best.from_json(metric.get("best"), where)
-            if not isinstance(metric.get("board"), dict) or not isinstance(metric["board"].get("entries"), list):
-                raise FileError(f"{where}: key 'board' holds no entries")
-        elif not isinstance(metric.get("validation_accuracy"), float):
-            raise FileError(f"{where}: key 'validation_accuracy' is {metric.get('validation_accuracy')!r}")
-        self.result = metric
+        if isinstance(metric, Mapping) and metric.get(INTERRUPTED):
+            self.state = State.STOPPED
+            return
+        try:
+            check_final(self.parameters["role"], metric)
+        except FileError:
+            self.state = State.FAILED
+            raise
+        self.state, self.result = State.SUCCEEDED, metric
+
+    def fail(self) -> None:
+        """Note an attempt that ended without a result; there is another one, unless there were :data:`ATTEMPTS`."""
+        self.failures += 1
+        self.state = State.WAITING if self.failures < ATTEMPTS else State.FAILED
+
+
+def check_final(role: str, metric: Any) -> None:
+    """Refuse a final metric that is not what a trial of this role and version reports.
+
+    Parameters
+    ----------
+    role
+        ``search`` or ``retrain``.
+    metric
+        What the trial reported.
+
+    Raises
+    ------
+    FileError
+        With the key.
+    """
+    where = f"final metric of the {role} trial"
+    if not isinstance(metric, dict):
+        raise FileError(f"{where}: {metric!r}; expected a mapping")
+    if role == "search":
+        Best.from_json(metric.get("best"), where)
+        if not isinstance(metric.get("board"), dict) or not isinstance(metric["board"].get("entries"), list):
+            raise FileError(f"{where}: key 'board' holds no entries")
+    elif not isinstance(metric.get("validation_accuracy"), float):
+        raise FileError(f"{where}: key 'validation_accuracy' is {metric.get('validation_accuracy')!r}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What NNI knows of one attempt at a trial.
+
+    Parameters
+    ----------
+    parameters
+        What the tuner gave it.
+    status
+        NNI's, such as ``RUNNING`` or ``FAILED``.
+    final
+        Its final metric, ``None`` if it has not reported one.
+    """
+
+    parameters: Mapping[str, Any]
+    status: str
+    final: Any = None
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended."""
+        return self.status not in ENDED
+
+
+def identity(parameters: Mapping[str, Any]) -> str:
+    """Return what tells a trial from all others of its experiment, the same for each attempt at it."""
+    choices = parameters["config"]["search"] if parameters.get("role") == "search" else parameters.get("choices")
+    return json.dumps([parameters.get("role"), _as_javascript(choices)], sort_keys=True)
+
+
+def _as_javascript(value: Any) -> Any:
+    """Write 1.0 as 1: NNI's manager, a JavaScript program, knows no difference, and hands back the latter."""
+    if isinstance(value, Mapping):
+        return {key: _as_javascript(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_as_javascript(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def combinations(varied: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
+    """Return each combination of the varied keys' values, the last key varying fastest."""
+    return [dict(zip(varied, values, strict=True)) for values in itertools.product(*varied.values())]
 
 
 @dataclass
@@ -80,13 +187,9 @@ class ExperimentPlan:
     varied: Mapping[str, list[Any]]
     searches: list[Trial] = field(init=False)
     retrains: list[Trial] | None = field(init=False, default=None)
-    _issued: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        combinations = (
-            dict(zip(self.varied, values, strict=True)) for values in itertools.product(*self.varied.values())
-        )
-        self.searches = [self._search(combination) for combination in combinations]
+        self.searches = [self._search(combination) for combination in combinations(self.varied)]
 
     def _search(self, combination: dict[str, Any]) -> Trial:
         config = copy.deepcopy(dict(self.config))
@@ -101,22 +204,64 @@ class ExperimentPlan:
         return [*self.searches, *(self.retrains or ())]
 
     def next(self) -> Trial | None:
-        """Return the next trial to run; ``None`` if there is none yet, or none any more."""
-        trials = self.trials
-        if self._issued == len(trials):
-            return None
-        self._issued += 1
-        return trials[self._issued - 1]
+        """Return the next trial to run, which counts as running then; ``None`` if there is none at the moment."""
+        trial = next((trial for trial in self.trials if trial.state is State.WAITING), None)
+        if trial is not None:
+            trial.state = State.RUNNING
+        return trial
 
     @property
-    def issued(self) -> int:
-        """Number of trials handed out."""
-        return self._issued
+    def started(self) -> bool:
+        """Whether any trial has been handed out."""
+        return any(trial.state is not State.WAITING or trial.failures for trial in self.searches)
 
     @property
     def finished(self) -> bool:
         """Whether every trial has ended and no further one follows."""
         return all(trial.ended for trial in self.trials)
+
+    def find(self, parameters: Mapping[str, Any]) -> Trial | None:
+        """Return the trial that was given these parameters, ``None`` if there is none in this plan."""
+        wanted = identity(parameters)
+        return next((trial for trial in self.trials if identity(trial.parameters) == wanted), None)
+
+    def restore(self, jobs: Iterable[Job]) -> list[str]:
+        """Take up what became of the trials before an experiment was interrupted.
+
+        Parameters
+        ----------
+        jobs
+            All that NNI knows of, in the order of their start. Those that still run will be started again by NNI.
+
+        Returns
+        -------
+        list of str
+            What could not be used, and why.
+        """
+        jobs, problems = list(jobs), []
+        # Which entries are retrained follows from the results of the searches.
+        for role in ("search", "retrain"):
+            for job in jobs:
+                if job.parameters.get("role") == role:
+                    problems += self._restore(job)
+        return problems
+
+    def _restore(self, job: Job) -> list[str]:
+        trial = self.find(job.parameters)
+        if trial is None:
+            return [f"a {job.parameters['role']} trial that does not belong to this experiment is ignored"]
+        if trial.state is State.SUCCEEDED:
+            return []
+        if job.running:
+            trial.state = State.RUNNING
+        elif job.final is None:
+            trial.fail()
+        else:
+            try:
+                trial.receive(job.final)
+            except FileError as error:
+                return [str(error)]
+        return []
 
     def _best_entries(self) -> list[dict[str, Any]]:
         """Entries of all boards, best first, no architecture twice, with what is known of where they come from."""

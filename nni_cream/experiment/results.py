@@ -1,21 +1,19 @@
-"""What the trials of an experiment reported, asked from NNI's manager, and the files that are made of it."""
+"""What the trials of an experiment reported, and the files that are made of it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import requests
-from nni.experiment import Experiment, rest
-
-from nni_cream.errors import ManagerError
+from nni_cream.errors import FileError, ManagerError
 from nni_cream.experiment.best import Best, load_best
 from nni_cream.experiment.files import BEST, OutputFolder, write_json
+from nni_cream.experiment.plan import INTERRUPTED, check_final, identity
+from nni_cream.experiment.rest import Manager, job_parameters
 
-__all__ = ["Outcome", "ask", "collect", "job_parameters", "metric", "save"]
+__all__ = ["Outcome", "collect", "save"]
 
 _STDERR_LINES = 30
 _RETRAINED_KEYS = ("choices", "one_shot_accuracy", "cost", "validation_accuracy", "test_accuracy", "epochs", "seconds")
@@ -30,58 +28,20 @@ class Outcome:
     trials
         ``parameters`` and ``result`` (the final metric) of every trial that has one, in the order of their start.
     failures
-        A description of each trial that did not succeed, with what it last wrote to its standard error.
+        A description of each trial that succeeded in no attempt, with what it last wrote to its standard error.
     """
 
     trials: list[dict[str, Any]]
     failures: list[str]
 
 
-def ask(experiment: Experiment, api: str) -> Any:
-    """Ask the manager.
-
-    Parameters
-    ----------
-    experiment
-        A running one.
-    api
-        Path below NNI's REST address.
-
-    Returns
-    -------
-    Any
-        The JSON value that it answers.
-
-    Raises
-    ------
-    ManagerError
-        If it does not answer.
-    """
-    try:
-        return rest.get(experiment.port, api, experiment.url_prefix)
-    except requests.RequestException as error:
-        raise ManagerError(f"NNI's manager does not answer any more: {error}") from error
-
-
-def job_parameters(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the tuner gave a trial job."""
-    parameters: dict[str, Any] = json.loads(job["hyperParameters"][0])["parameters"]
-    return parameters
-
-
-def metric(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value of a metric record, which NNI wraps twice."""
-    value: dict[str, Any] = json.loads(json.loads(record["data"]))
-    return value
-
-
-def collect(experiment: Experiment) -> Outcome:
+def collect(manager: Manager) -> Outcome:
     """Ask the manager for all trials.
 
     Parameters
     ----------
-    experiment
-        A running one.
+    manager
+        Of the experiment.
 
     Returns
     -------
@@ -93,31 +53,29 @@ def collect(experiment: Experiment) -> Outcome:
     ManagerError
         If it does not answer.
     """
-    jobs = sorted(ask(experiment, "/trial-jobs"), key=lambda job: job["sequenceId"])
-    trials = [
-        {"parameters": job_parameters(job), "result": metric(job["finalMetricData"][0])}
-        for job in jobs
-        if job.get("finalMetricData")
-    ]
-    # A trial that an assessor stopped early has done what was asked of it.
-    failed = [job for job in jobs if job["status"] not in ("SUCCEEDED", "EARLY_STOPPED")]
-    return Outcome(trials, [_describe_failure(experiment, job) for job in failed])
+    finals = manager.finals()
+    trials: dict[str, dict[str, Any]] = {}
+    failures: dict[str, str] = {}
+    for job in manager.jobs():
+        parameters, final = job_parameters(job), finals.get(job["trialJobId"])
+        name = identity(parameters)
+        if isinstance(final, Mapping) and final.get(INTERRUPTED):
+            continue  # somebody wanted it to stop: the user, or an assessor
+        try:
+            if final is None:
+                failures[name] = _describe_failure(manager, job)
+            else:
+                check_final(parameters["role"], final)
+                trials.setdefault(name, {"parameters": parameters, "result": final})
+        except FileError as error:
+            failures[name] = f"trial {job['sequenceId']} ({parameters['role']}): {error}"
+    return Outcome(list(trials.values()), [text for name, text in failures.items() if name not in trials])
 
 
-def _describe_failure(experiment: Experiment, job: Mapping[str, Any]) -> str:
+def _describe_failure(manager: Manager, job: Mapping[str, Any]) -> str:
     title = f"trial {job['sequenceId']} ({job_parameters(job).get('role')}) ended as {job['status']}:"
-    lines = _read_stderr(experiment, job["trialJobId"]).splitlines()
+    lines = manager.read_stderr(job["trialJobId"]).splitlines()
     return "\n  ".join([title, *lines[-_STDERR_LINES:]])
-
-
-def _read_stderr(experiment: Experiment, trial: str) -> str:
-    # NNI's own client reads every answer as JSON, and this one is text.
-    prefix = f"/{experiment.url_prefix}" if experiment.url_prefix else ""
-    url = f"http://127.0.0.1:{experiment.port}{prefix}/api/v1/nni/trial-file/{trial}/stderr"
-    try:
-        return requests.get(url, timeout=rest.timeout).text
-    except requests.RequestException as error:
-        return f"(its standard error cannot be read: {error})"
 
 
 def save(outcome: Outcome, log_folder: Path, folder: OutputFolder) -> tuple[Best, list[dict[str, Any]]]:

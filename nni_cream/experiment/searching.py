@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import pkgutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -26,7 +27,7 @@ from torch.optim.swa_utils import update_bn
 from nni_cream import data, spaces
 from nni_cream.config import dump
 from nni_cream.data import DataSplits
-from nni_cream.errors import ConfigError, SearchError
+from nni_cream.errors import ConfigError, CreamError, SearchError
 from nni_cream.experiment.best import Best, board_file, load_best, package_version, versions
 from nni_cream.experiment.files import (
     OutputFolder,
@@ -38,12 +39,13 @@ from nni_cream.experiment.files import (
     write_json,
     write_text,
 )
+from nni_cream.experiment.processes import LOCK, locked
 from nni_cream.experiment.progress import SearchProgress
 from nni_cream.search import CreamLightningModule, encode_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Recipe, make_loader, seeded
 
-__all__ = ["SearchResult", "cpu_threads", "make_strategy", "run_search", "trainer_arguments"]
+__all__ = ["SearchResult", "cpu_threads", "make_strategy", "run_search", "take_over_search", "trainer_arguments"]
 
 _VALIDATION_BATCH = 512
 
@@ -144,6 +146,35 @@ def run_search(
             sys.exit(0)  # Lightning started this process to help with the training, which is over
         best = _save_result(search)
     return SearchResult(best, read_json(folder.board, "board", ""), time.perf_counter() - start, folder.path)
+
+
+def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[Path]) -> None:
+    """Move a half-finished search with this configuration here, if the process that ran it is gone.
+
+    A trial that NNI starts in place of a failed one gets a new folder; what the failed one had done lies beside it, if
+    both ran on one machine. If they did not, the search starts anew.
+
+    Parameters
+    ----------
+    config
+        Resolved configuration.
+    folder
+        Where the search is to go on; nothing happens if it is there already.
+    others
+        Output folders of other trials of the experiment.
+    """
+    if folder.exists():
+        return
+    for other in map(OutputFolder, others):
+        if not (other.checkpoint.exists() or other.best.exists()):
+            continue
+        try:
+            other.check_same_config(config)
+            with locked(other.path.parent / LOCK, patience=0):
+                os.rename(other.path, folder)
+                return
+        except (CreamError, FileNotFoundError):  # another search, one that still runs, or somebody else was faster
+            continue
 
 
 def _put_together(

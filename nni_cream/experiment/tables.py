@@ -10,8 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from nni_cream.experiment.best import Best, SavedBoard
+from nni_cream.experiment.plan import ENDED
 
-__all__ = ["board_table", "describe_path", "make_console", "retrained_table", "show_best"]
+__all__ = [
+    "board_table",
+    "describe_path",
+    "make_console",
+    "retrained_table",
+    "show_best",
+    "status_table",
+    "trials_table",
+]
 
 _COST_TITLES = {"macs": "multiply-adds", "params": "parameters"}
 _WIDTH_WITHOUT_TERMINAL = 140
@@ -64,6 +73,27 @@ def retrained_table(entries: Sequence[Mapping[str, Any]], cost_name: str, chosen
         accuracies = [f"{entry[key]:.4f}" for key in ("one_shot_accuracy", "validation_accuracy", "test_accuracy")]
         mark = "*" if entry["choices"] == chosen else ""
         table.add_row(mark, describe_path(entry["choices"]), accuracies[0], _cost(entry["cost"]), *accuracies[1:])
+    return table
+
+
+def status_table(experiments: Sequence[Mapping[str, Any]]) -> Table:
+    """Return experiments as :func:`~nni_cream.experiment.manager.describe_experiment` describes them."""
+    table = Table("id", "name", "status", "web UI", "trials", "chosen so far")
+    for state in experiments:
+        ended = sum(trial["status"] in ENDED for trial in state["trials"])
+        trials = f"{ended}/{len(state['trials'])} ended" if state["trials"] else ""
+        best = describe_path(state["best"]["choices"]) if state["best"] else ""
+        table.add_row(state["id"], state["name"], state["status"], state["web_ui"] or "", trials, best)
+    return table
+
+
+def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the trials of one experiment: ``number``, ``role``, ``status`` and ``accuracy`` (``None`` without one)."""
+    table = Table("trial", "role", "status")
+    table.add_column("accuracy", justify="right")
+    for trial in trials:
+        accuracy = "" if trial["accuracy"] is None else f"{trial['accuracy']:.4f}"
+        table.add_row(str(trial["number"]), str(trial["role"]), trial["status"], accuracy)
     return table
 
 

@@ -10,18 +10,29 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import nni
+import requests
 from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
 from nni_cream.errors import ConfigError, CreamError
+from nni_cream.experiment.files import write_text
+from nni_cream.experiment.plan import INTERRUPTED
+from nni_cream.experiment.processes import LOCK, end_with_parent, locked
 from nni_cream.experiment.quiet import quiet_libraries
 
 __all__ = ["Reporter", "check_parts", "main", "retrain_trial", "search_trial"]
+
+SEARCH = "search"
+"""Folder of a search below that of its trial."""
+
+EXPERIMENT = "experiment"
+"""File in the folder of a search trial that holds the id of the experiment."""
 
 
 class Reporter:
@@ -40,14 +51,21 @@ class Reporter:
             )
         self.parameters: Any = record["parameters"]
         self._parameter_id = record["parameter_id"]
+        self._latest = 0.0
 
     def intermediate(self, epoch: int, metric: Mapping[str, Any]) -> None:
         """Report how it stands after an epoch (from 1)."""
+        self._latest = metric["default"]
         self._send("PERIODICAL", epoch - 1, metric)
 
     def final(self, metric: Mapping[str, Any]) -> None:
         """Report the result."""
         self._send("FINAL", 0, metric)
+
+    def interrupted(self) -> None:
+        """Report that the trial was told to stop, so that the tuner does not take its end for a failure."""
+        with suppress(requests.RequestException):  # the manager may be on its way out, too
+            self.final({"default": self._latest, "role": self.parameters.get("role"), INTERRUPTED: True})
 
     def _send(self, kind: Any, sequence: int, metric: Mapping[str, Any]) -> None:
         self._channel.send_metric(
@@ -60,7 +78,7 @@ class Reporter:
 
 
 def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path) -> None:
-    """Run a search; go on with it if this trial was interrupted before.
+    """Run a search; go on with it if it was interrupted before, here or in another trial of the same machine.
 
     Parameters
     ----------
@@ -71,14 +89,24 @@ def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path
     folder
         Where this trial may keep files.
     """
-    from nni_cream.experiment.searching import run_search
+    from nni_cream.experiment.searching import run_search, take_over_search
 
     def report(figures: Mapping[str, float]) -> None:
         # While the board is empty there is nothing to compare trials by.
         reporter.intermediate(int(figures["epoch"]), {"default": figures.get("board_best", 0.0), **figures})
 
-    result = run_search(parameters["config"], folder / "search", resume=True, on_epoch=report)
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / LOCK):
+        write_text(folder / EXPERIMENT, nni.get_experiment_id())
+        take_over_search(parameters["config"], folder / SEARCH, _other_searches(folder))
+        result = run_search(parameters["config"], folder / SEARCH, resume=True, on_epoch=report)
     reporter.final({"default": result.best.accuracy, "board": result.board, "best": result.best.to_json()})
+
+
+def _other_searches(folder: Path) -> list[Path]:
+    """Return where the other trials of this experiment, on this machine, keep their searches."""
+    marks = [mark for mark in folder.parent.glob(f"*/{EXPERIMENT}") if mark.parent != folder]
+    return [mark.parent / SEARCH for mark in marks if mark.read_text(encoding="utf-8") == nni.get_experiment_id()]
 
 
 def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
@@ -122,13 +150,13 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
     )
 
 
-def check_parts(config: Mapping[str, Any]) -> None:
-    """Build the space, the strategy and the data of a configuration, to see whether that works where trials run.
+def check_parts(configs: Sequence[Mapping[str, Any]]) -> None:
+    """Build the space and the strategy of each search, and the data, to see whether that works where trials run.
 
     Parameters
     ----------
-    config
-        Resolved configuration.
+    configs
+        Resolved configurations of one experiment, which differ in their section ``search`` alone.
 
     Raises
     ------
@@ -138,26 +166,23 @@ def check_parts(config: Mapping[str, Any]) -> None:
     from nni_cream import data, spaces
     from nni_cream.experiment.searching import make_strategy
 
-    space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
-    make_strategy(config["search"]).mutate_model(space)
-    data.create(config["data"]["name"], **config["data"]["arguments"])
+    for config in configs:
+        space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
+        make_strategy(config["search"]).mutate_model(space)
+    data.create(configs[-1]["data"]["name"], **configs[-1]["data"]["arguments"])
 
 
 def main() -> int:
     """Run the trial that NNI's manager started this process for, and return its exit code.
 
-    With ``--check`` nothing is run: the configuration on the standard input is tried out.
+    With ``--check`` nothing is run: the configurations on the standard input are tried out.
     """
     quiet_libraries(training=True)
     try:
         if sys.argv[1:] == ["--check"]:
             check_parts(json.load(sys.stdin))
             return 0
-        reporter = Reporter()
-        if reporter.parameters.get("role") == "retrain":
-            retrain_trial(reporter.parameters, reporter)
-        else:
-            search_trial(reporter.parameters, reporter, Path(os.environ.get("NNI_OUTPUT_DIR", ".")))
+        return _run(Reporter())
     except KeyboardInterrupt:
         return 130
     except CreamError as error:
@@ -165,8 +190,20 @@ def main() -> int:
             traceback.print_exc()
         print(f"nni-cream: error: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def _run(reporter: Reporter) -> int:
+    try:
+        if reporter.parameters.get("role") == "retrain":
+            retrain_trial(reporter.parameters, reporter)
+        else:
+            search_trial(reporter.parameters, reporter, Path(os.environ.get("NNI_OUTPUT_DIR", ".")))
+    except KeyboardInterrupt:
+        reporter.interrupted()
+        raise
     return 0
 
 
 if __name__ == "__main__":
+    end_with_parent()
     sys.exit(main())

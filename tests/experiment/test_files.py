@@ -101,7 +101,7 @@ def test_unfinished_folder_needs_force_or_resume(tmp_path: Path) -> None:
     folder = unfinished(tmp_path)
     with pytest.raises(FileError, match="unfinished run; use --resume"):
         folder.check()
-    with pytest.raises(FileError, match="unfinished run; use --force"):
+    with pytest.raises(FileError, match="unfinished run; use `nni-cream resume"):
         folder.check(resume=None)
     assert folder.check(resume=True) is State.UNFINISHED
 

@@ -7,12 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import psutil
 import pytest
 import requests
 import yaml
@@ -21,60 +17,7 @@ from nni_cream.errors import ManagerError
 from nni_cream.experiment.best import build_network, load_best, load_board
 from nni_cream.experiment.definition import expected_trials, load_experiment
 from nni_cream.experiment.manager import _termination_as_interrupt, _undisturbed, check_port, free_port
-
-REPOSITORY = Path(__file__).parents[2]
-SHIPPED = REPOSITORY / "experiments" / "cream_experiment.yml"
-
-
-def reduced(folder: Path, **changes: Any) -> Path:
-    """Write the shipped experiment with a smaller space and shorter trainings."""
-    content = yaml.safe_load(SHIPPED.read_text())
-    content["tuner"]["classArgs"] |= {
-        "space": {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]},
-        "data": {"name": "digits", "train": 300, "validation": 100},
-        "search": {"epochs": 3, "board_size": 3, "warmup": 0},
-        "retrain": {"top": 1, "epochs": 3},
-    }
-    path = folder / "experiment.yml"
-    path.write_text(yaml.safe_dump(content | changes))
-    return path
-
-
-def start(path: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "nni_cream", "run", str(path), "--out", str(out), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def processes_of(folder: Path) -> list[psutil.Process]:
-    """Return all processes that know of a folder: manager, tuner and trials of an experiment below it."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            words = [
-                *process.cmdline(),
-                process.environ().get("NNI_OUTPUT_DIR", ""),
-                process.environ().get("NNI_LOG_DIRECTORY", ""),
-            ]
-        except psutil.Error:
-            continue
-        if process.pid != os.getpid() and any(str(folder) in word for word in words):
-            found.append(process)
-    return found
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.2)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """Yield a folder whose experiments are stopped in any case."""
-    yield tmp_path
-    for process in processes_of(tmp_path / "out"):
-        process.kill()
+from tests.experiment.experiments import SHIPPED, processes_of, reduced, start, wait_until
 
 
 def test_shipped_experiment_is_accepted_by_nni_and_by_us() -> None:
@@ -144,7 +87,7 @@ def test_failed_trial_is_shown_and_the_manager_is_stopped(folder: Path) -> None:
     process = start(path, out)
     printed, messages = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "trial 0 (search) ended as FAILED:\n  the disk is full" in messages
+    assert "trial 1 (search) ended as FAILED:\n  the disk is full" in messages  # the second attempt
     assert "Traceback" not in messages
     assert printed == ""
     assert not (out / "best.json").exists()

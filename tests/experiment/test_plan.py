@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from nni_cream import config
 from nni_cream.errors import FileError
 from nni_cream.experiment.best import Best
-from nni_cream.experiment.plan import ExperimentPlan, Trial
+from nni_cream.experiment.plan import INTERRUPTED, ExperimentPlan, Job, State, Trial
 
 CONFIG = config.resolve({"space": "digits", "data": "digits", "retrain": {"top": 2}})
 
@@ -41,6 +42,11 @@ def issue_all(plan: ExperimentPlan) -> list[Trial]:
     return trials
 
 
+def fail_for_good(trial: Trial) -> None:
+    while not trial.ended:
+        trial.fail()
+
+
 def test_there_is_a_search_for_each_combination_of_the_varied_keys() -> None:
     plan = ExperimentPlan(CONFIG, {"seed": [0, 1], "cost_range": [None, [0.0, 9.0]]})
     trials = issue_all(plan)
@@ -63,7 +69,7 @@ def test_no_retraining_starts_before_every_search_has_ended() -> None:
     first.receive(search_metric(entry("a", 0.9)))
     assert plan.next() is None
     assert not plan.finished
-    second.failed = True
+    fail_for_good(second)
     trial = plan.next()
     assert trial is not None
     assert trial.parameters["role"] == "retrain"
@@ -132,7 +138,7 @@ def test_failed_retraining_leaves_the_choice_to_the_others() -> None:
     plan = ExperimentPlan(CONFIG, {})
     issue_all(plan)[0].receive(search_metric(entry("a", 0.9), entry("b", 0.8)))
     first, second = issue_all(plan)
-    first.failed = True
+    fail_for_good(first)
     second.receive(retrain_metric(0.5))
     chosen = plan.chosen()
     assert plan.finished
@@ -142,7 +148,7 @@ def test_failed_retraining_leaves_the_choice_to_the_others() -> None:
 
 def test_plan_whose_searches_all_failed_is_finished_without_a_choice() -> None:
     plan = ExperimentPlan(CONFIG, {})
-    issue_all(plan)[0].failed = True
+    fail_for_good(issue_all(plan)[0])
     assert plan.next() is None
     assert plan.finished
     assert plan.chosen() is None
@@ -169,3 +175,92 @@ def test_metric_of_another_kind_or_version_is_refused_with_its_key(role: str, me
     with pytest.raises(FileError, match=problem):
         trial.receive(metric)
     assert trial.result is None
+    assert trial.state is State.FAILED
+
+
+def test_failed_trial_is_started_once_more_before_any_other() -> None:
+    plan = ExperimentPlan(CONFIG, {"seed": [0, 1, 2]})
+    first, second = plan.next(), plan.next()
+    assert first is not None
+    assert second is not None
+    first.fail()
+    assert plan.next() is first
+    first.fail()
+    assert first.state is State.FAILED
+    third = plan.next()
+    assert third is not None
+    assert third.parameters["seed"] == 2
+    assert plan.next() is None
+
+
+def test_trial_that_was_told_to_stop_has_ended_without_a_result_and_is_not_started_again() -> None:
+    plan = ExperimentPlan(CONFIG, {})
+    (trial,) = issue_all(plan)
+    trial.receive({"default": 0.5, INTERRUPTED: True})
+    assert (trial.state, trial.result) == (State.STOPPED, None)
+    assert plan.next() is None
+    assert plan.finished
+
+
+def through_json(trial: Trial) -> dict[str, Any]:
+    """As they come back from NNI's manager, which is a JavaScript program: 1.0 has become 1."""
+    content: dict[str, Any] = json.loads(json.dumps(trial.parameters).replace(".0,", ",").replace(".0]", "]"))
+    return content
+
+
+def test_restored_plan_goes_on_where_the_interrupted_one_stood() -> None:
+    varied = {"seed": [0, 1], "cost_range": [None, [0.0, 9.0]]}
+    before = ExperimentPlan(CONFIG, varied)
+    done, failed_once, failed_twice, running = issue_all(before)
+    jobs = [
+        Job(through_json(done), "SUCCEEDED", search_metric(entry("a", 0.9))),
+        Job(through_json(failed_once), "FAILED"),
+        Job(through_json(failed_twice), "FAILED"),
+        Job(through_json(failed_twice), "USER_CANCELED"),
+        Job(through_json(running), "ADD_RESUMED"),
+    ]
+    after = ExperimentPlan(CONFIG, varied)
+    assert after.restore(jobs) == []
+    assert [trial.state for trial in after.searches] == [State.SUCCEEDED, State.WAITING, State.FAILED, State.RUNNING]
+    again = after.next()
+    assert again is after.searches[1]
+    assert after.next() is None
+    again.fail()
+    assert again.state is State.FAILED
+
+
+def test_restored_plan_retrains_the_same_entries_and_none_twice() -> None:
+    before = ExperimentPlan(CONFIG, {"seed": [0, 1]})
+    first, second = issue_all(before)
+    first.receive(search_metric(entry("a", 0.8), entry("b", 0.7)))
+    second.receive(search_metric(entry("c", 0.9)))
+    done, running = issue_all(before)
+    # NNI lists what it started last first, here.
+    jobs = [
+        Job(through_json(running), "WAITING"),
+        Job(through_json(done), "SUCCEEDED", retrain_metric(0.95)),
+        Job(through_json(second), "SUCCEEDED", second.result),
+        Job(through_json(first), "SUCCEEDED", first.result),
+    ]
+    after = ExperimentPlan(CONFIG, {"seed": [0, 1]})
+    assert after.restore(jobs) == []
+    assert [trial.parameters for trial in after.trials] == [trial.parameters for trial in before.trials]
+    assert [trial.state for trial in after.retrains or ()] == [State.SUCCEEDED, State.RUNNING]
+    assert after.next() is None
+
+
+def test_jobs_that_do_not_belong_or_have_another_version_are_named_and_not_taken() -> None:
+    plan = ExperimentPlan(CONFIG, {})
+    (trial,) = issue_all(ExperimentPlan(CONFIG, {}))
+    foreign = {**through_json(trial), "config": {**CONFIG, "search": {**CONFIG["search"], "seed": 7}}}
+    problems = plan.restore(
+        [
+            Job({"lr": 0.1}, "SUCCEEDED", 0.5),
+            Job(foreign, "SUCCEEDED", search_metric(entry("a", 0.9))),
+            Job(through_json(trial), "SUCCEEDED", {"default": 0.5}),
+        ]
+    )
+    assert len(problems) == 2
+    assert "does not belong to this experiment" in problems[0]
+    assert "key 'format'" in problems[1]
+    assert plan.searches[0].state is State.FAILED

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +16,10 @@ from nni.runtime.trial_command_channel import get_default_trial_command_channel,
 from nni.runtime.trial_command_channel.base import TrialCommandChannel
 
 from nni_cream import config
+from nni_cream.errors import FileError
 from nni_cream.experiment import trial
-from nni_cream.experiment.plan import ExperimentPlan
+from nni_cream.experiment.plan import INTERRUPTED, ExperimentPlan
+from nni_cream.experiment.processes import LOCK, locked
 
 CONFIG = config.resolve(
     {
@@ -24,6 +30,9 @@ CONFIG = config.resolve(
         "retrain": {"top": 2, "epochs": 4},
     }
 )
+
+
+SEARCH = {"role": "search", "config": CONFIG}
 
 
 class Channel(TrialCommandChannel):
@@ -63,8 +72,9 @@ def run(parameters: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Chann
 
 def test_plan_and_trials_go_together_from_search_to_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = ExperimentPlan(CONFIG, {"seed": [3]})
+    number = itertools.count()
     while (job := plan.next()) is not None:
-        channel = run(job.parameters, tmp_path / str(plan.issued), monkeypatch)
+        channel = run(job.parameters, tmp_path / str(next(number)), monkeypatch)
         (final,) = channel.values("FINAL")
         job.receive(final)
         assert {record["parameter_id"] for record in channel.metrics} == {7}
@@ -81,7 +91,7 @@ def test_plan_and_trials_go_together_from_search_to_choice(tmp_path: Path, monke
 
 
 def test_search_trial_reports_what_the_web_ui_can_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    channel = run({"role": "search", "config": CONFIG}, tmp_path, monkeypatch)
+    channel = run(SEARCH, tmp_path / "trial", monkeypatch)
     first, *rest = channel.values("PERIODICAL")
     assert first["default"] == 0.0  # the board is still empty: this is the warm-up
     drawn = {"board_best", "board_worst", "board_mean", "board_cost_mean", "admitted", "match_weight", "train_loss"}
@@ -90,20 +100,93 @@ def test_search_trial_reports_what_the_web_ui_can_draw(tmp_path: Path, monkeypat
         assert metric["default"] == metric["board_best"]
     (final,) = channel.values("FINAL")
     assert final["default"] == rest[-1]["board_best"]
-    assert final["board"] == json.loads((tmp_path / "search" / "board.json").read_text())
+    assert final["board"] == json.loads((tmp_path / "trial" / "search" / "board.json").read_text())
 
 
-def test_search_trial_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parameters = {"role": "search", "config": CONFIG}
-    undisturbed = run(parameters, tmp_path / "undisturbed", monkeypatch)
+def test_search_of_another_experiment_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(SEARCH, tmp_path / "first", monkeypatch)
+    (tmp_path / "first" / "experiment").write_text("another")
+    assert len(run(SEARCH, tmp_path / "second", monkeypatch).values("PERIODICAL")) == 3
+
+
+def interrupt(parameters: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a search trial lose its manager when it reports its first epoch."""
     broken = Channel(parameters)
     monkeypatch.setattr(broken, "send_metric", lambda **metric: (_ for _ in ()).throw(ConnectionError))
     set_default_trial_command_channel(broken)
-    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "broken"))
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(folder))
+    monkeypatch.setattr("sys.argv", ["trial"])
     with pytest.raises(ConnectionError):
         trial.main()
-    resumed = run(parameters, tmp_path / "broken", monkeypatch)
+
+
+@pytest.mark.parametrize("folder", ["first", "second"], ids=["same-trial", "another-trial-beside-it"])
+def test_search_trial_that_was_interrupted_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    undisturbed = run(SEARCH, tmp_path / "undisturbed" / "trial", monkeypatch)
+    interrupt(SEARCH, tmp_path / "trials" / "first", monkeypatch)
+    resumed = run(SEARCH, tmp_path / "trials" / folder, monkeypatch)
     assert resumed.metrics == undisturbed.metrics[1:]
+
+
+def test_search_of_another_configuration_or_of_a_running_trial_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(SEARCH, tmp_path / "first", monkeypatch)
+    other = {"role": "search", "config": {**CONFIG, "search": {**CONFIG["search"], "seed": 5}}}
+    assert len(run(other, tmp_path / "second", monkeypatch).values("PERIODICAL")) == 3
+    assert (tmp_path / "first" / "search" / "last.ckpt").exists()
+    with locked(tmp_path / "first" / LOCK):
+        assert len(run(SEARCH, tmp_path / "third", monkeypatch).values("PERIODICAL")) == 3
+    assert (tmp_path / "first" / "search" / "last.ckpt").exists()
+
+
+def test_two_processes_do_not_run_one_search(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from nni_cream.experiment.processes import locked\n"
+    code += "with locked(pathlib.Path(sys.argv[1])): print('mine', flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path / LOCK)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mine\n"
+        with pytest.raises(FileError, match="another process is still at work here"), locked(tmp_path / LOCK, 0.1):
+            pass
+        process.kill()
+    with locked(tmp_path / LOCK, 10):
+        pass
+
+
+@pytest.mark.parametrize("between", ["", 'sh -c \'"$0" -c "$1"; true\' '], ids=["directly", "through-a-shell"])
+def test_process_ends_with_the_one_that_started_it(between: str) -> None:
+    child = "from nni_cream.experiment.processes import end_with_parent as e; e(); print('up', flush=True); input()"
+    words = [*shlex.split(between), sys.executable, child] if between else [sys.executable, "-c", child]
+    parent = f"import subprocess; subprocess.run({words!r})"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.kill()
+        assert process.stdout.read() == ""  # which ends when all have gone that could write to it
+
+
+def test_trial_that_is_told_to_stop_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = Channel(SEARCH)
+    keep = channel.send_metric
+
+    def stop_after_the_second_epoch(**metric: Any) -> None:
+        keep(**metric)
+        if (metric["type"], metric["sequence"]) == ("PERIODICAL", 1):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(channel, "send_metric", stop_after_the_second_epoch)
+    set_default_trial_command_channel(channel)
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trial"))
+    monkeypatch.setattr("sys.argv", ["trial"])
+    assert trial.main() == 130
+    assert channel.values("FINAL") == [
+        {"default": channel.values("PERIODICAL")[1]["default"], "role": "search", INTERRUPTED: True}
+    ]
 
 
 def test_retrain_trial_reports_accuracies_and_looks_at_the_test_images_once(
@@ -160,7 +243,7 @@ def test_check_builds_the_parts_and_runs_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: Any, code: int, problem: str
 ) -> None:
     monkeypatch.setattr("sys.argv", ["trial", "--check"])
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(CONFIG | change)))
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([CONFIG, CONFIG | change])))
     assert trial.main() == code
     error = capsys.readouterr().err
     assert problem in error
