@@ -222,8 +222,10 @@ def _export(options: argparse.Namespace) -> None:
         return
     out = Path(options.out)
     weights = out.with_suffix(".pt")
+    if options.weights and weights == out:
+        options.parser.error(f"--out {out}: the weights would have the same name; expected a name such as chosen.json")
     for path in (out, weights) if options.weights else (out,):
-        if path.exists() and not options.force:
+        if os.path.lexists(path) and not options.force:
             raise FileError(f"{path}: is there already; name another file with --out, or use --force to replace it")
     if options.weights:
         _be_quiet(options)

@@ -236,7 +236,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: there is no such file; expected a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a text file: {error}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the latter two: an impossible date, endless nesting
         raise ConfigError(f"{path}: is not YAML: {error}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: holds {_show(content)}; expected a mapping, such as 'space: digits'")

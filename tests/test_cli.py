@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -75,11 +76,11 @@ def test_help_shows_an_example_of_each_command_and_imports_neither_torch_nor_nni
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "HEAVY []" in done.stdout
-    for command in ("search", "board", "export", "run"):
+    for command in ("search", "board", "export", "run", "resume", "status", "stop"):
         assert f"  nni-cream {command} " in done.stdout
 
 
-@pytest.mark.parametrize("command", ["search", "board", "export", "run"])
+@pytest.mark.parametrize("command", ["search", "board", "export", "run", "resume", "status", "stop"])
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -125,6 +126,9 @@ def test_wrong_words_on_the_command_line_exit_with_2(arguments: list[str], capsy
     [
         ("space: [", 2, ["is not YAML"]),
         ("- 1", 2, ["expected a mapping"]),
+        ("space: digits\nwhen: 2020-13-45", 2, ["search.yml: is not YAML", "month must be in 1..12"]),
+        ("[" * 5000, 2, ["search.yml: is not YAML"]),
+        ("seed: " + "1" * 5000, 2, ["search.yml: is not YAML"]),
         (changed(TINY, search__epocs=3), 2, ["search.epocs: unknown key; did you mean 'epochs'?"]),
         (changed(TINY, search__epochs="many"), 2, ["search.epochs: 'many'; expected a whole number"]),
         (
@@ -144,9 +148,13 @@ def test_wrong_words_on_the_command_line_exit_with_2(arguments: list[str], capsy
         (changed(TINY, space="spaces_of_a_user:Fixed"), 2, ["nothing to search"]),
         (changed(TINY, data="digit"), 2, ["unknown data set 'digit'", "digits, fashion"]),
         (changed(TINY, data={"name": "digits", "sed": 1}), 2, ["'seed'"]),
+        (changed(TINY, data={"name": "digits", "seed": "x"}), 2, ["seed: expected a whole number"]),
+        (changed(TINY, data={"name": "digits", "train": 5000}), 2, ["ask for 5360 images"]),
         (changed(TINY, data={"name": "fashion", "root": "/nowhere/images"}), 1, ["/nowhere/images"]),
         (changed(TINY, space={**TINY_SPACE, "num_classes": 3}), 1, ["num_classes"]),
         (changed(TINY, trainer__accelerator="tpu"), 2, ["trainer: Lightning does not accept"]),
+        (changed(TINY, trainer__devices=[7]), 2, ["trainer: Lightning does not accept"]),
+        (changed(TINY, search__warmup=2), 2, ["search.warmup: 2 epochs; expected fewer than search.epochs (2)"]),
     ],
 )  # fmt: skip
 def test_bad_configuration_is_explained_in_one_message_and_leaves_nothing_behind(
@@ -301,7 +309,11 @@ def test_board_is_shown_as_a_table_and_as_json(searched: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("command", "name"), [("board", "board.json"), ("export", "best.json")], ids=["board", "export"]
 )
-@pytest.mark.parametrize("content", [None, "", "{", "[]", '{"format": "other"}', '{"format": "nni_cream.board/9"}'])
+@pytest.mark.parametrize(
+    "content",
+    [None, "", "{", "[]", "[" * 100_000, '{"format": "other"}', '{"format": "nni_cream.board/9"}', '{"format": NaN}'],
+    ids=lambda content: str(content)[:30],
+)
 def test_broken_or_foreign_file_is_refused_with_its_path(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, name: str, content: str | None
 ) -> None:
@@ -355,10 +367,79 @@ def test_export_does_not_overwrite_without_force(
     assert (tmp_path / "digits.pt").read_bytes() != b"mine"
 
 
+def test_export_whose_two_files_would_be_one_is_refused(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["export", str(searched), "--weights", "--out", str(tmp_path / "digits.pt")])
+    assert caught.value.code == 2
+    assert "the weights would have the same name" in capsys.readouterr().err
+    assert files_below(tmp_path) == {}
+
+
+def test_place_that_cannot_be_written_to_is_refused(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    config = str(searched.parent / "tiny.yml")
+    for out in (tmp_path / "file", tmp_path / "file" / "below", tmp_path / ("x" * 300), Path("/proc/nothing")):
+        assert main(["search", config, "--out", str(out)]) == 1
+        assert main(["export", str(searched), "--out", str(out / "best.json"), "--force"]) == 1
+        printed = capsys.readouterr()
+        assert printed.err.count(str(out)) >= 2
+        assert "unexpected" not in printed.err
+    assert files_below(tmp_path) == {"file": b"mine"}
+
+
+def test_search_whose_checkpoint_is_broken_is_not_resumed(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(searched, out)
+    (out / "best.json").unlink()
+    for content in (b"", b"no checkpoint", (out / "last.ckpt").read_bytes()[:5000]):
+        (out / "last.ckpt").write_bytes(content)
+        before = files_below(out)
+        assert main(["search", str(searched.parent / "tiny.yml"), "--out", str(out), "--resume"]) == 1
+        assert "last.ckpt: broken" in capsys.readouterr().err
+        assert files_below(out) == before
+
+
 @pytest.mark.parametrize(
     ("content", "problems"),
     [
         ("tuner: [", ["is not YAML"]),
+        (changed(EXPERIMENT, trialCommand=""), ["trialCommand: ''; expected a command"]),
+        (changed(EXPERIMENT, trainingService="local"), ["trainingService: 'local'; expected a mapping"]),
+        (changed(EXPERIMENT, tuner=3), ["tuner: 3; expected a mapping"]),
+        (changed(EXPERIMENT, searchSpace={}), ["searchSpace: {}; expected at least one key"]),
+        (
+            changed(EXPERIMENT, searchSpace={"epochs": {"_type": "choice", "_value": [1, 2]}}),
+            ["searchSpace.epochs: is set in tuner.classArgs.search.epochs, too"],
+        ),
+        (
+            changed(EXPERIMENT, searchSpace={"matching": {"_type": "choice", "_value": ["meta", "meta"]}}),
+            ["searchSpace.matching._value: 'meta' stands there twice"],
+        ),
+        (
+            changed(EXPERIMENT, tuner__classArgs__retrain={"top": 5}),
+            ["tuner.classArgs.retrain.top: 5; expected at most 4"],
+        ),
+        (changed(EXPERIMENT, tuner__classArgs__search__cost_range=[1, 2]), ["reachable range"]),
+        (changed(EXPERIMENT, tuner__classArgs__retrain={"momentum": 0}), ["nesterov"]),
+        (changed(EXPERIMENT, tuner__classArgs__trainer={"accelerator": "tpu"}), ["trainer: Lightning does not accept"]),
+        (
+            changed(EXPERIMENT, searchSpace={"margin": {"_type": "choice", "_value": [0, 2]}}),
+            ["searchSpace.margin._value: 2"],
+        ),
+        (
+            changed(
+                EXPERIMENT,
+                searchSpace={"board_size": {"_type": "choice", "_value": [3, 1000]}},
+                tuner__classArgs__search={"epochs": 2},
+            ),
+            ["board_size is 1000", "only 9 paths"],
+        ),
         (changed(EXPERIMENT, trialComand="x"), ["trialComand: unknown key; did you mean 'trialCommand'?"]),
         (changed(EXPERIMENT, tuner={"name": "TPE"}), ["tuner.className: 'TPE'; expected nni_cream.experiment.tuner"]),
         (changed(EXPERIMENT, trainingService={"platform": "moon"}), ["NNI does not accept it"]),

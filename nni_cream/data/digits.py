@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.datasets import load_digits as load_sklearn_digits
 
 from nni_cream.data.splits import DataSplits, make_splits, stratified_split
-from nni_cream.errors import DataError
+from nni_cream.errors import ConfigError
 
 __all__ = ["load_digits"]
 
@@ -35,13 +35,13 @@ def load_digits(*, train: int = 1080, validation: int = 360, seed: int = 0) -> D
 
     Raises
     ------
-    DataError
+    ConfigError
         If fewer than 10 images would be left for the test part, or an argument is out of range.
     """
     pixels, labels = load_sklearn_digits(return_X_y=True)
     train_indices, validation_indices, left = stratified_split("digits", labels, train, validation, seed)
     if len(left) < _NUM_CLASSES:
-        raise DataError(
+        raise ConfigError(
             f"data set 'digits': train ({train}) and validation ({validation}) leave {len(left)} of {len(labels)} "
             f"images for the test part; expected at least {_NUM_CLASSES}."
         )

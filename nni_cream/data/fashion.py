@@ -13,7 +13,7 @@ from torchvision.datasets import FashionMNIST
 
 from nni_cream.data.idx import read_idx
 from nni_cream.data.splits import DataSplits, make_splits, stratified_split
-from nni_cream.errors import DataError
+from nni_cream.errors import ConfigError, DataError
 
 __all__ = ["ROOT_VARIABLE", "load_fashion"]
 
@@ -98,7 +98,7 @@ def load_fashion(
 
 def _download(root: str | os.PathLike[str] | None) -> None:
     if root is None:
-        raise DataError("data set 'fashion': download=True needs root, the folder to put the files in.")
+        raise ConfigError("data set 'fashion': download=True needs root, the folder to put the files in.")
     try:
         FashionMNIST(Path(root), train=True, download=True)
     except (OSError, RuntimeError) as error:

@@ -14,7 +14,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from nni_cream.errors import DataError
+from nni_cream.errors import ConfigError, DataError
 
 __all__ = ["PARTS", "DataSplits", "Indices", "make_splits", "stratified_split"]
 
@@ -155,21 +155,21 @@ def stratified_split(
 
     Raises
     ------
-    DataError
+    ConfigError
         If a size or the seed is no whole number, a part is smaller than the number of classes, or there are not enough
         images.
     """
     if not _is_whole(seed) or not 0 <= seed < 2**32:
-        raise DataError(f"data set {name!r}: seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}.")
+        raise ConfigError(f"data set {name!r}: seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}.")
     num_classes = len(np.unique(labels))
     for part, size in (("train", train), ("validation", validation)):
         if not _is_whole(size) or size < num_classes:
-            raise DataError(
+            raise ConfigError(
                 f"data set {name!r}: {part}: expected a whole number of at least {num_classes} (one image of each "
                 f"class), got {size!r}."
             )
     if train + validation > len(labels):
-        raise DataError(
+        raise ConfigError(
             f"data set {name!r}: train ({train}) and validation ({validation}) ask for {train + validation} images; "
             f"there are {len(labels)}."
         )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -312,7 +312,7 @@ def _field(path: Path | str, content: Mapping[str, Any], key: str, kind: type, p
     value: Any = content.get(key)
     accepted = (int, float) if kind is float else kind
     right = isinstance(value, accepted) and not isinstance(value, bool)
-    if not right or (kind is float and not math.isfinite(value)):
+    if not right or (kind is float and not abs(value) <= sys.float_info.max):
         found = "missing" if key not in content else repr(value)
         raise FileError(f"{path}: key {prefix + key!r} is {found}; expected a {kind.__name__}")
     return value

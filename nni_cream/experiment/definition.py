@@ -44,7 +44,7 @@ def load_experiment(path: str | Path) -> ExperimentConfig:
         wrong with the latter is listed.
     """
     content = configuration.read_yaml(path)
-    problems = _unknown_keys(content)
+    problems = [*_unknown_keys(content), *_wrong_kinds(content)]
     if problems:
         raise ConfigError(f"{path}: {configuration.describe_problems(problems)}")
     try:
@@ -70,6 +70,21 @@ def _unknown_keys(content: Mapping[str, Any]) -> list[str]:
             near = difflib.get_close_matches(plain, known, n=1)
             hint = f"did you mean {known[near[0]]!r}?" if near else "NNI has no such key"
             problems.append(f"{key}: unknown key; {hint}")
+    return problems
+
+
+def _wrong_kinds(content: Mapping[str, Any]) -> list[str]:
+    """Find what NNI would stumble over without saying where."""
+    kinds = {
+        "tuner": (dict, f"a mapping, such as {{className: {TUNER}, codeDirectory: ., classArgs: ...}}"),
+        "trainingservice": ((dict, list), "a mapping, such as {platform: local}"),
+        "trialcommand": (str, "a command, such as python3 -m nni_cream.experiment.trial"),
+    }
+    problems = []
+    for key, value in content.items():
+        kind, expected = kinds.get(str(key).replace("_", "").lower(), (object, ""))
+        if not isinstance(value, kind) or value == "":  # type: ignore[arg-type]  # a type or a tuple of types
+            problems.append(f"{key}: {value!r}; expected {expected}")
     return problems
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,8 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written, there is nothing to remove
+            temporary.unlink()
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -136,13 +137,17 @@ def read_json(path: Path, what: str, hint: str) -> Any:
         If it is missing, unreadable or not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise FileError(f"{path}: there is no {what}; {hint}") from None
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FileError(f"{path}: broken, expected {what} as JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
 
 
 def is_leader() -> bool:
@@ -244,8 +249,8 @@ class OutputFolder:
         return state
 
     def _check_writable(self) -> None:
-        folder = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
         try:
+            folder = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
             with tempfile.TemporaryFile(dir=folder):
                 return
         except OSError as error:

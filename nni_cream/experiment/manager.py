@@ -26,7 +26,7 @@ from nni_cream.config import dump
 from nni_cream.errors import ManagerError
 from nni_cream.experiment.best import Best, load_best, package_version
 from nni_cream.experiment.definition import expected_trials, load_experiment, platform, try_out
-from nni_cream.experiment.files import BEST, OutputFolder
+from nni_cream.experiment.files import BEST, OutputFolder, State, read_json
 from nni_cream.experiment.known import KnownExperiment, find_experiment, running_in
 from nni_cream.experiment.rest import Manager, job_parameters, metric
 from nni_cream.experiment.results import collect, save
@@ -162,6 +162,9 @@ def resume_experiment(
     except (ValueError, TypeError, sqlite3.Error) as error:
         raise ManagerError(f"experiment {known.id}: its files in {known.folder} cannot be read: {error}") from error
     folder = known.out
+    if folder is not None and folder.state is State.FINISHED and known.manager is None:
+        retrained = read_json(folder.retrained, "list of retrained architectures", "")
+        return ExperimentResult(load_best(folder.best), retrained, 0.0, folder.path)
     if folder is None:
         folder = OutputFolder(out or f"out/{known.id}")
         folder.check(resume=True)
@@ -242,7 +245,10 @@ def _see_through(experiment: Experiment, folder: OutputFolder, start: float, con
     manager = Manager(experiment.port, experiment.url_prefix)
     console.print(f"NNI experiment {experiment.id}, web UI: {manager.address}")
     log = Path(experiment.config.experiment_working_directory, experiment.id, "log")
-    _watch(manager, expected_trials(experiment.config), log, console)
+    try:
+        _watch(manager, expected_trials(experiment.config), log, console)
+    except ManagerError as error:
+        raise ManagerError(f"{error}\n  go on with: nni-cream resume {folder.path}") from error
     best, retrained = save(collect(manager), log, folder)
     return ExperimentResult(best, retrained, time.perf_counter() - start, folder.path)
 
@@ -387,8 +393,10 @@ def _watch(manager: Manager, expected: int, log: Path, console: Console) -> None
             bar.update(task, completed=sum("endTime" in job for job in jobs), description=_now(manager, jobs))
             if not console.is_terminal:
                 _print_changes(jobs, seen, console)
-            if status["status"] in ("DONE", "STOPPED"):
+            if status["status"] == "DONE":
                 return
+            if status["status"] in ("STOPPING", "STOPPED"):
+                raise ManagerError("the experiment was stopped before its end")
             if status["status"] == "ERROR":
                 raise ManagerError(_describe_error(log, status))
             time.sleep(_POLL_SECONDS)

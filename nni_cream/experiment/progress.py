@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Checkpoint
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -14,8 +15,10 @@ from nni_cream.search import PrioritizedBoard
 __all__ = ["SearchProgress", "board_summary"]
 
 
-class SearchProgress(pl.Callback):
+class SearchProgress(Checkpoint):
     """Progress with the board's size, best and worst entry.
+
+    A child of Checkpoint, because Lightning runs those after the module's own hook, which rescores the board.
 
     Parameters
     ----------

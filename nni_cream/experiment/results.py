@@ -74,8 +74,14 @@ def collect(manager: Manager) -> Outcome:
 
 def _describe_failure(manager: Manager, job: Mapping[str, Any]) -> str:
     title = f"trial {job['sequenceId']} ({job_parameters(job).get('role')}) ended as {job['status']}:"
-    lines = manager.read_stderr(job["trialJobId"]).splitlines()
+    lines = _without_traceback(manager.read_stderr(job["trialJobId"]).splitlines())
     return "\n  ".join([title, *lines[-_STDERR_LINES:]])
+
+
+def _without_traceback(lines: list[str]) -> list[str]:
+    """Keep of Python's last traceback what went wrong; where is for the trial's log, in the web UI and on the disk."""
+    starts = [index for index, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    return [line for line in lines[starts[-1] + 1 :] if not line.startswith(" ")] if starts else lines
 
 
 def save(outcome: Outcome, log_folder: Path, folder: OutputFolder) -> tuple[Best, list[dict[str, Any]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import pickle
 import pkgutil
 import sys
 import time
@@ -27,7 +28,7 @@ from torch.optim.swa_utils import update_bn
 from nni_cream import data, spaces
 from nni_cream.config import dump
 from nni_cream.data import DataSplits
-from nni_cream.errors import ConfigError, CreamError, SearchError
+from nni_cream.errors import ConfigError, CreamError, FileError, SearchError
 from nni_cream.experiment.best import Best, board_file, load_best, package_version, versions
 from nni_cream.experiment.files import (
     OutputFolder,
@@ -41,11 +42,19 @@ from nni_cream.experiment.files import (
 )
 from nni_cream.experiment.processes import LOCK, locked
 from nni_cream.experiment.progress import SearchProgress
-from nni_cream.search import CreamLightningModule, encode_path
+from nni_cream.search import CostModel, CreamLightningModule, PathSampler, Supernet, encode_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Recipe, make_loader, seeded
 
-__all__ = ["SearchResult", "cpu_threads", "make_strategy", "run_search", "take_over_search", "trainer_arguments"]
+__all__ = [
+    "SearchResult",
+    "check_search",
+    "cpu_threads",
+    "make_strategy",
+    "run_search",
+    "take_over_search",
+    "trainer_arguments",
+]
 
 _VALIDATION_BATCH = 512
 
@@ -137,7 +146,7 @@ def run_search(
         if state is State.FINISHED:
             return SearchResult(load_best(folder.best), read_json(folder.board, "board", ""), 0.0, folder.path)
     with seeded(config["search"]["seed"]), cpu_threads(config["trainer"]["threads"]):
-        checkpoint = folder.checkpoint if going_on and folder.checkpoint.exists() else None
+        checkpoint = _check_readable(folder.checkpoint) if going_on and folder.checkpoint.exists() else None
         search = _put_together(config, folder, checkpoint, on_epoch, console if is_leader() else None)
         if not going_on and is_leader():
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
@@ -177,6 +186,49 @@ def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[P
             continue
 
 
+def _check_readable(checkpoint: Path) -> Path:
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, KeyError, OSError, pickle.UnpicklingError) as error:
+        raise FileError(f"{checkpoint}: broken, it cannot be resumed from; start again with --force") from error
+    return checkpoint
+
+
+def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: int) -> None:
+    """Try out everything about a search that can be wrong, short of training.
+
+    Parameters
+    ----------
+    config
+        Resolved configuration.
+    sample
+        One image, shape (1, C, H, W).
+    num_classes
+        Of the data.
+
+    Raises
+    ------
+    CreamError
+        What the search or a retraining would raise.
+    """
+    for section in ("search", "retrain"):
+        recipe = _recipe(config[section])
+        recipe.module(num_classes)
+        _make_trainer(config["trainer"], recipe.epochs, Path.cwd(), [])
+    settings = config["search"]
+    strategy = make_strategy(settings)
+    supernet = Supernet(strategy.mutate_model(spaces.create(config["space"]["name"], **config["space"]["arguments"])))
+    sampler = PathSampler(supernet.space, settings["seed"], settings["cost_range"])
+    if settings["cost_range"] not in (None, [None, None]):
+        cost = CostModel(supernet, (sample,), _import_function("cost", settings["cost"]), settings["seed"])
+        sampler.constrain(cost, cost.bounds())
+    sampler.draw()
+
+
+def _recipe(settings: Mapping[str, Any]) -> Recipe:
+    return Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
+
+
 def _put_together(
     config: Mapping[str, Any],
     folder: OutputFolder,
@@ -185,7 +237,7 @@ def _put_together(
     console: Console | None,
 ) -> _Search:
     settings = config["search"]
-    recipe = Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
+    recipe = _recipe(settings)
     strategy = make_strategy(settings)
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
@@ -253,7 +305,7 @@ def _make_trainer(settings: Mapping[str, Any], epochs: int, root: Path, callback
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-    except (MisconfigurationException, ValueError, ImportError, RuntimeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"trainer: Lightning does not accept {dict(settings)}: {error}") from error
     return trainer
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
@@ -151,7 +150,7 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
 
 
 def check_parts(configs: Sequence[Mapping[str, Any]]) -> None:
-    """Build the space and the strategy of each search, and the data, to see whether that works where trials run.
+    """Build the data, and space, strategy and trainer of each search, to see whether that works where trials run.
 
     Parameters
     ----------
@@ -163,13 +162,12 @@ def check_parts(configs: Sequence[Mapping[str, Any]]) -> None:
     CreamError
         What a trial would raise.
     """
-    from nni_cream import data, spaces
-    from nni_cream.experiment.searching import make_strategy
+    from nni_cream import data
+    from nni_cream.experiment.searching import check_search
 
+    splits = data.create(configs[0]["data"]["name"], **configs[0]["data"]["arguments"])
     for config in configs:
-        space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
-        make_strategy(config["search"]).mutate_model(space)
-    data.create(configs[-1]["data"]["name"], **configs[-1]["data"]["arguments"])
+        check_search(config, splits.train[0][0][None], splits.num_classes)
 
 
 def main() -> int:
@@ -186,8 +184,6 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     except CreamError as error:
-        if "--check" not in sys.argv:
-            traceback.print_exc()
         print(f"nni-cream: error: {error}", file=sys.stderr)
         return error.exit_code
 

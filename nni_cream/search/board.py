@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -255,7 +256,7 @@ class PrioritizedBoard:
 def _number(content: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     value = content.get(key)
     accepted = int if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, accepted) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, accepted) or not abs(value) <= sys.float_info.max:
         raise FileError(f"{where} key {key!r} is {value!r}; expected a finite {kind.__name__}")
     return kind(value)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nni_cream import data
-from nni_cream.errors import DataError
+from nni_cream.errors import ConfigError
 
 
 def test_default_parts_hold_all_images_once() -> None:
@@ -63,7 +63,7 @@ def test_images_are_scikit_learns(capsys: pytest.CaptureFixture[str]) -> None:
 def test_asking_for_too_many_or_too_few_images_is_told_with_numbers(
     train: int, validation: int, words: list[str]
 ) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(ConfigError) as caught:
         data.create("digits", train=train, validation=validation)
     for word in words:
         assert word in str(caught.value)

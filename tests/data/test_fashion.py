@@ -15,7 +15,7 @@ import torch
 
 from nni_cream import data
 from nni_cream.data import fashion
-from nni_cream.errors import DataError
+from nni_cream.errors import ConfigError, DataError
 
 Write = Callable[..., Path]
 
@@ -149,7 +149,7 @@ def test_label_out_of_range_is_told(tmp_path: Path, write_fashion: Write) -> Non
 
 
 def test_asking_for_more_images_than_there_are_is_told_with_numbers(tmp_path: Path, write_fashion: Write) -> None:
-    with pytest.raises(DataError, match=r"train \(50\) and validation \(20\) ask for 70 images; there are 60"):
+    with pytest.raises(ConfigError, match=r"train \(50\) and validation \(20\) ask for 70 images; there are 60"):
         load(write_fashion(tmp_path), train=50)
 
 
@@ -180,7 +180,7 @@ def test_failed_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_download_without_a_root_is_told() -> None:
-    with pytest.raises(DataError, match="download=True needs root"):
+    with pytest.raises(ConfigError, match="download=True needs root"):
         load(None, download=True)
 
 

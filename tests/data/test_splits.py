@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nni_cream.data import DataSplits, make_splits, stratified_split
-from nni_cream.errors import DataError
+from nni_cream.errors import ConfigError, DataError
 
 LABELS = np.repeat(np.arange(4), [100, 50, 30, 20])
 
@@ -65,7 +65,7 @@ def test_same_seed_draws_the_same_images_and_another_seed_others() -> None:
     ],
 )
 def test_impossible_split_is_told_with_numbers(train: Any, validation: Any, seed: Any, words: list[str]) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(ConfigError) as caught:
         stratified_split("small", LABELS, train, validation, seed)
     for word in ["'small'", *words]:
         assert word in str(caught.value)

@@ -17,6 +17,7 @@ from nni_cream.errors import ManagerError
 from nni_cream.experiment.best import build_network, load_best, load_board
 from nni_cream.experiment.definition import expected_trials, load_experiment
 from nni_cream.experiment.manager import _termination_as_interrupt, _undisturbed, check_port, free_port
+from nni_cream.experiment.results import _without_traceback
 from tests.experiment.experiments import SHIPPED, processes_of, reduced, start, wait_until
 
 
@@ -106,6 +107,70 @@ def test_interrupted_experiment_leaves_no_process(folder: Path) -> None:
     assert "Traceback" not in messages
     assert processes_of(out) == []
     check_port(port)
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    words = (sys.executable, "-m", "nni_cream", *words)
+    return subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=250)
+
+
+@pytest.mark.integration
+def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Path) -> None:
+    out = folder / "out"
+    content = yaml.safe_load(reduced(folder).read_text())
+    content["tuner"]["classArgs"]["search"]["epochs"] = 60
+    (folder / "experiment.yml").write_text(yaml.safe_dump(content))
+    process = start(folder / "experiment.yml", out)
+    wait_until(lambda: list(out.glob("nni/[!_]*/environments/local-env/trials/*/search/last.ckpt")))
+    state = json.loads(command("status", out, "--json").stdout)
+    assert state["status"] == "RUNNING"
+    assert [(trial["role"], trial["status"]) for trial in state["trials"]] == [("search", "RUNNING")]
+    assert state["id"] in command("status").stdout
+    assert (
+        f"experiment {state['id']} is running here"
+        in command("run", folder / "experiment.yml", "--out", out, "--force").stderr
+    )
+    stopped = command("stop", out, "--json")
+    assert json.loads(stopped.stdout) == {"id": state["id"], "status": "STOPPED"}
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"go on with: nni-cream resume {out}" in messages
+    assert "Traceback" not in messages
+    assert processes_of(out) == []
+    assert json.loads(command("status", state["id"], "--json").stdout)["status"] == "STOPPED"
+    assert "is not running" in command("stop", out).stderr
+    resumed = command("resume", out, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    result = json.loads(resumed.stdout.splitlines()[-1])
+    assert result["best"] == load_best(out).choices
+    assert processes_of(out) == []
+    (metrics,) = out.glob(
+        "nni/[!_]*/environments/local-env/trials/*/search/metrics.jsonl"
+    )  # it was one trial throughout
+    assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 61))
+    again = json.loads(command("resume", out, "--json").stdout)
+    assert again | {"seconds": 0} == result | {"seconds": 0}
+
+
+@pytest.mark.parametrize("words", [["status"], ["stop"], ["resume"]], ids=lambda words: words[0])
+def test_experiment_that_does_not_exist_is_named(words: list[str], tmp_path: Path) -> None:
+    done = command(*words, tmp_path / "nothing")
+    assert done.returncode == 1
+    assert f"there is no experiment '{tmp_path / 'nothing'}'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_trials_standard_error_the_traceback_is_left_to_its_log() -> None:
+    lines = [
+        "a warning",
+        "Traceback (most recent call last):",
+        '  File "x.py", line 1',
+        "    1 / 0",
+        "ZeroDivisionError: no",
+    ]
+    assert _without_traceback(lines) == ["ZeroDivisionError: no"]
+    assert _without_traceback(["the disk is full"]) == ["the disk is full"]
 
 
 def test_termination_is_cleaned_up_after_like_ctrl_c() -> None:

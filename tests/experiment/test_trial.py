@@ -243,7 +243,7 @@ def test_check_builds_the_parts_and_runs_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: Any, code: int, problem: str
 ) -> None:
     monkeypatch.setattr("sys.argv", ["trial", "--check"])
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([CONFIG, CONFIG | change])))
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([CONFIG | change])))
     assert trial.main() == code
     error = capsys.readouterr().err
     assert problem in error
