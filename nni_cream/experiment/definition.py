@@ -17,11 +17,13 @@ from nni.experiment.config import ExperimentConfig
 
 from nni_cream import config as configuration
 from nni_cream.errors import ConfigError, ManagerError
+from nni_cream.experiment.assessor import RetrainAssessorArgsValidator
 from nni_cream.experiment.tuner import CreamTunerArgsValidator
 
-__all__ = ["TUNER", "expected_trials", "load_experiment", "platform", "try_out"]
+__all__ = ["ASSESSOR", "TUNER", "expected_trials", "load_experiment", "platform", "try_out"]
 
 TUNER = "nni_cream.experiment.tuner.CreamTuner"
+ASSESSOR = "nni_cream.experiment.assessor.RetrainAssessor"
 
 
 def load_experiment(path: str | Path) -> ExperimentConfig:
@@ -57,6 +59,7 @@ def load_experiment(path: str | Path) -> ExperimentConfig:
     problems = [
         *_tuner_problems(canonical.tuner),
         *_problems(configuration.resolve_search_space, canonical.search_space),
+        *_assessor_problems(canonical.assessor),
     ]
     if problems:
         raise ConfigError(f"{path}: " + "\n".join(problems))
@@ -85,6 +88,18 @@ def _tuner_problems(tuner: Any) -> list[str]:
     if tuner.class_name != TUNER:
         return [f"tuner.className: {tuner.class_name or tuner.name!r}; expected {TUNER}"]
     return _problems(CreamTunerArgsValidator().validate_class_args, **tuner.class_args or {})
+
+
+def _assessor_problems(assessor: Any) -> list[str]:
+    if assessor is None:
+        return []
+    if assessor.class_name != ASSESSOR:
+        key, value = ("name", assessor.name) if assessor.name else ("className", assessor.class_name)
+        return [
+            f"assessor.{key}: {value!r} would compare search with retrain trials, and could stop a search; write instead "
+            f"'className: {ASSESSOR}', 'codeDirectory: .' and 'classArgs: {{name: {assessor.name or 'Medianstop'}}}'"
+        ]
+    return _problems(RetrainAssessorArgsValidator().validate_class_args, **assessor.class_args or {})
 
 
 def _problems(check: Any, *arguments: Any, **named: Any) -> list[str]:

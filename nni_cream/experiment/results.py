@@ -15,7 +15,13 @@ from nni_cream.errors import ManagerError
 from nni_cream.experiment.best import Best, load_best
 from nni_cream.experiment.files import BEST, OutputFolder, write_json
 
-__all__ = ["Outcome", "ask", "collect", "job_parameters", "metric", "save"]
+__all__ = ["STOPPED", "Outcome", "ask", "collect", "job_parameters", "metric", "save"]
+
+STOPPED = ("EARLY_STOPPED", "USER_CANCELED")
+"""States of trials that were stopped before their end. They did not fail: an assessor or the user wanted it that way.
+
+Local and remote trials that an assessor stops end as ``USER_CANCELED`` too: NNI 3.0 notes the reason down too late.
+"""
 
 _STDERR_LINES = 30
 _RETRAINED_KEYS = ("choices", "one_shot_accuracy", "cost", "validation_accuracy", "test_accuracy", "epochs", "seconds")
@@ -30,7 +36,7 @@ class Outcome:
     trials
         ``parameters`` and ``result`` (the final metric) of every trial that has one, in the order of their start.
     failures
-        A description of each trial that did not succeed, with what it last wrote to its standard error.
+        A description of each trial that failed, with what it last wrote to its standard error.
     """
 
     trials: list[dict[str, Any]]
@@ -99,8 +105,7 @@ def collect(experiment: Experiment) -> Outcome:
         for job in jobs
         if job.get("finalMetricData")
     ]
-    # A trial that an assessor stopped early has done what was asked of it.
-    failed = [job for job in jobs if job["status"] not in ("SUCCEEDED", "EARLY_STOPPED")]
+    failed = [job for job in jobs if job["status"] not in ("SUCCEEDED", *STOPPED)]
     return Outcome(trials, [_describe_failure(experiment, job) for job in failed])
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Mapping
@@ -75,7 +76,8 @@ def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path
 
     def report(figures: Mapping[str, float]) -> None:
         # While the board is empty there is nothing to compare trials by.
-        reporter.intermediate(int(figures["epoch"]), {"default": figures.get("board_best", 0.0), **figures})
+        default = figures.get("board_best", 0.0)
+        reporter.intermediate(int(figures["epoch"]), {"default": default, "role": "search", **figures})
 
     result = run_search(parameters["config"], folder / "search", resume=True, on_epoch=report)
     reporter.final({"default": result.best.accuracy, "board": result.board, "best": result.best.to_json()})
@@ -100,6 +102,10 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
     settings = config["retrain"]
     recipe = Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
+
+    def report(figures: Mapping[str, float]) -> None:
+        reporter.intermediate(int(figures["epoch"]), {"default": figures["val_acc"], "role": "retrain", **figures})
+
     with seeded(settings["seed"]), cpu_threads(config["trainer"]["threads"]):
         result = retrain(
             build_path(config["space"], parameters["choices"]),
@@ -109,7 +115,7 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
             recipe,
             settings["seed"],
             trainer_arguments(config["trainer"]),
-            lambda figures: reporter.intermediate(int(figures["epoch"]), {"default": figures["val_acc"], **figures}),
+            report,
         )
     reporter.final(
         {
@@ -158,8 +164,6 @@ def main() -> int:
             retrain_trial(reporter.parameters, reporter)
         else:
             search_trial(reporter.parameters, reporter, Path(os.environ.get("NNI_OUTPUT_DIR", ".")))
-    except KeyboardInterrupt:
-        return 130
     except CreamError as error:
         if "--check" not in sys.argv:
             traceback.print_exc()
@@ -169,4 +173,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # NNI stops a trial with SIGINT (early stopping, a click in the web UI). One that then ends with an exit code, as
+    # Lightning makes it do, counts as failed. Nothing needs cleaning up: a checkpoint is whole or not there.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(main())
