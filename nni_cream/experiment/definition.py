@@ -96,7 +96,7 @@ def _assessor_problems(assessor: Any) -> list[str]:
     if assessor.class_name != ASSESSOR:
         key, value = ("name", assessor.name) if assessor.name else ("className", assessor.class_name)
         return [
-            f"assessor.{key}: {value!r} would compare search with retrain trials, and could stop a search; write instead "
+            f"assessor.{key}: {value!r} compares search with retrain trials, and may stop a search; write instead "
             f"'className: {ASSESSOR}', 'codeDirectory: .' and 'classArgs: {{name: {assessor.name or 'Medianstop'}}}'"
         ]
     return _problems(RetrainAssessorArgsValidator().validate_class_args, **assessor.class_args or {})
