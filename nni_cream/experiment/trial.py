@@ -12,6 +12,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import closing, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ import nni
 from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
 from nni_cream.errors import ConfigError, CreamError
+from nni_cream.experiment.files import TENSORBOARD
 from nni_cream.experiment.quiet import quiet_libraries
+from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard, show_in_web_ui
 
 __all__ = ["Reporter", "check_parts", "main", "retrain_trial", "search_trial"]
 
@@ -79,11 +82,12 @@ def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path
         default = figures.get("board_best", 0.0)
         reporter.intermediate(int(figures["epoch"]), {"default": default, "role": "search", **figures})
 
-    result = run_search(parameters["config"], folder / "search", resume=True, on_epoch=report)
+    events = folder / TENSORBOARD
+    result = run_search(parameters["config"], folder / "search", resume=True, on_epoch=report, tensorboard=events)
     reporter.final({"default": result.best.accuracy, "board": result.board, "best": result.best.to_json()})
 
 
-def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
+def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path) -> None:
     """Train one architecture from new weights; its test images are looked at once, at the end.
 
     Parameters
@@ -92,6 +96,8 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
         ``config``, ``choices``, ``one_shot_accuracy`` and ``cost``.
     reporter
         Gets the validation accuracy of each epoch, then the result.
+    folder
+        Where this trial may keep files.
     """
     from nni_cream import data
     from nni_cream.experiment.best import build_path
@@ -103,10 +109,15 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
     recipe = Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
 
+    events = EventFiles(folder / TENSORBOARD) if config["trainer"]["tensorboard"] else None
+
     def report(figures: Mapping[str, float]) -> None:
+        if events is not None:
+            events.add(figures)
         reporter.intermediate(int(figures["epoch"]), {"default": figures["val_acc"], "role": "retrain", **figures})
 
-    with seeded(settings["seed"]), cpu_threads(config["trainer"]["threads"]):
+    closed = nullcontext() if events is None else closing(events)
+    with seeded(settings["seed"]), cpu_threads(config["trainer"]["threads"]), closed:
         result = retrain(
             build_path(config["space"], parameters["choices"]),
             splits.train,
@@ -144,6 +155,7 @@ def check_parts(config: Mapping[str, Any]) -> None:
     from nni_cream import data, spaces
     from nni_cream.experiment.searching import make_strategy
 
+    check_tensorboard(config["trainer"])
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     make_strategy(config["search"]).mutate_model(space)
     data.create(config["data"]["name"], **config["data"]["arguments"])
@@ -160,10 +172,13 @@ def main() -> int:
             check_parts(json.load(sys.stdin))
             return 0
         reporter = Reporter()
+        folder = Path(os.environ.get("NNI_OUTPUT_DIR", "."))
+        if reporter.parameters["config"]["trainer"]["tensorboard"]:
+            show_in_web_ui(folder)
         if reporter.parameters.get("role") == "retrain":
-            retrain_trial(reporter.parameters, reporter)
+            retrain_trial(reporter.parameters, reporter, folder)
         else:
-            search_trial(reporter.parameters, reporter, Path(os.environ.get("NNI_OUTPUT_DIR", ".")))
+            search_trial(reporter.parameters, reporter, folder)
     except CreamError as error:
         if "--check" not in sys.argv:
             traceback.print_exc()
