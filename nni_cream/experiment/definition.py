@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nni.experiment.config import ExperimentConfig
+from nni.experiment.config.utils import unset_base_path
 
 from nni_cream import config as configuration
 from nni_cream.errors import ConfigError, ManagerError
@@ -56,6 +57,8 @@ def load_experiment(path: str | Path) -> ExperimentConfig:
         # NNI checks some of it with bare assertions, whose line says what was expected.
         reason = str(error) or str(traceback.extract_tb(error.__traceback__)[-1].line)
         raise ConfigError(f"{path}: NNI does not accept it: {reason}") from error
+    finally:
+        unset_base_path()  # NNI itself forgets to where it fails, and then reads no other file in this process
     problems = [
         *_tuner_problems(canonical.tuner),
         *_problems(configuration.resolve_search_space, canonical.search_space),
