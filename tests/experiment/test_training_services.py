@@ -211,3 +211,18 @@ def test_each_shipped_trial_command_runs_in_a_pod(
         job.receive(final)
     assert len(plan.trials) == 1 + retrains
     assert plan.chosen() is not None
+
+
+def snippets() -> list[dict[str, Any]]:
+    text = (REPOSITORY / "docs" / "machines.md").read_text(encoding="utf-8")
+    return [yaml.safe_load(code) for code in re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)]
+
+
+@pytest.mark.parametrize("snippet", snippets(), ids=lambda snippet: next(iter(snippet)))
+def test_snippet_of_the_page_about_machines_can_be_put_into_an_experiment(tmp_path: Path, snippet: Any) -> None:
+    content = yaml.safe_load(SHIPPED["experiment"].read_text())
+    if "trainer" in snippet:
+        content["tuner"]["classArgs"]["trainer"] |= snippet.pop("trainer")
+    path = tmp_path / "experiment.yml"
+    path.write_text(yaml.safe_dump(content | snippet))
+    load_experiment(path)
