@@ -181,6 +181,8 @@ KEYS: tuple[Key, ...] = (
     Key("trainer.accumulate_grad_batches", 1, _whole(1), "Batches whose gradients make one step."),
     Key("trainer.threads", None, _whole(1) | _NOTHING,
         "CPU threads of the process, null for one a core; 1 suits small networks and several trials at once."),
+    Key("trainer.tensorboard", False, _FLAG,
+        "Whether the figures of each epoch are also written for TensorBoard (needs the extra `tensorboard`)."),
     Key("retrain.top", 3, _whole(0), "How many entries, over all boards, are trained from new weights."),
     Key("retrain.seed", 0, _whole(0), "Decides weights and order of the images."),
     *_training_keys("retrain"),

@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from nni.experiment.config import ExperimentConfig
+from nni.experiment.config.utils import unset_base_path
 
 from nni_cream import config as configuration
 from nni_cream.errors import ConfigError, ManagerError
 from nni_cream.experiment.arguments import resolve_experiment
+from nni_cream.experiment.assessor import RetrainAssessorArgsValidator
 from nni_cream.experiment.plan import ExperimentPlan, combinations
 
-__all__ = ["TUNER", "expected_trials", "load_experiment", "platform", "try_out"]
+__all__ = ["ASSESSOR", "TUNER", "expected_trials", "load_experiment", "platform", "try_out"]
 
 TUNER = "nni_cream.experiment.tuner.CreamTuner"
+ASSESSOR = "nni_cream.experiment.assessor.RetrainAssessor"
 
 
 def load_experiment(path: str | Path) -> ExperimentConfig:
@@ -54,7 +57,9 @@ def load_experiment(path: str | Path) -> ExperimentConfig:
         # NNI checks some of it with bare assertions, whose line says what was expected.
         reason = str(error) or str(traceback.extract_tb(error.__traceback__)[-1].line)
         raise ConfigError(f"{path}: NNI does not accept it: {reason}") from error
-    problems = _algorithm_problems(canonical)
+    finally:
+        unset_base_path()  # NNI itself forgets to where it fails, and then reads no other file in this process
+    problems = [*_algorithm_problems(canonical), *_assessor_problems(canonical.assessor)]
     if problems:
         raise ConfigError(f"{path}: " + "\n".join(problems))
     return config
@@ -100,9 +105,21 @@ def _algorithm_problems(config: ExperimentConfig) -> list[str]:
     return _problems(resolve_experiment, tuner.class_args or {}, config.search_space)
 
 
-def _problems(check: Any, *arguments: Any) -> list[str]:
+def _assessor_problems(assessor: Any) -> list[str]:
+    if assessor is None:
+        return []
+    if assessor.class_name != ASSESSOR:
+        key, value = ("name", assessor.name) if assessor.name else ("className", assessor.class_name)
+        return [
+            f"assessor.{key}: {value!r} compares search with retrain trials, and may stop a search; write instead "
+            f"'className: {ASSESSOR}', 'codeDirectory: .' and 'classArgs: {{name: {assessor.name or 'Medianstop'}}}'"
+        ]
+    return _problems(RetrainAssessorArgsValidator().validate_class_args, **assessor.class_args or {})
+
+
+def _problems(check: Any, *arguments: Any, **named: Any) -> list[str]:
     try:
-        check(*arguments)
+        check(*arguments, **named)
     except ConfigError as error:
         return [str(error)]
     return []

@@ -33,8 +33,8 @@ __all__ = [
 ]
 
 CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.json", "last.ckpt", "metrics.jsonl"
-WEIGHTS, RETRAINED, MANAGER = "weights.pt", "retrained.json", "nni"
-OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, WEIGHTS, RETRAINED, MANAGER)
+WEIGHTS, RETRAINED, MANAGER, TENSORBOARD = "weights.pt", "retrained.json", "nni", "tensorboard"
+OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, WEIGHTS, RETRAINED, MANAGER, TENSORBOARD)
 PREVIOUS = "previous"
 MARK = "# nni_cream output folder, "
 
@@ -182,6 +182,7 @@ class OutputFolder:
         self.weights = self.path / WEIGHTS
         self.retrained = self.path / RETRAINED
         self.manager = self.path / MANAGER
+        self.tensorboard = self.path / TENSORBOARD
 
     @property
     def state(self) -> State:

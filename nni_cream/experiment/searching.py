@@ -42,6 +42,7 @@ from nni_cream.experiment.files import (
 )
 from nni_cream.experiment.processes import LOCK, locked
 from nni_cream.experiment.progress import SearchProgress
+from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard
 from nni_cream.search import CostModel, CreamLightningModule, PathSampler, Supernet, encode_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Recipe, make_loader, seeded
@@ -107,6 +108,7 @@ def run_search(
     force: bool = False,
     on_epoch: EpochListener | None = None,
     console: Console | None = None,
+    tensorboard: Path | None = None,
 ) -> SearchResult:
     """Search, and leave the board, the chosen architecture and all that is known of the way there in a folder.
 
@@ -125,6 +127,8 @@ def run_search(
         Called after each epoch with its figures, as they stand in ``metrics.jsonl``.
     console
         Where to show progress; nowhere without it.
+    tensorboard
+        Folder for TensorBoard's event files, if the configuration wants them; ``tensorboard`` in ``out`` without it.
 
     Returns
     -------
@@ -138,7 +142,9 @@ def run_search(
         that fails before its first checkpoint leaves the folder as it was.
     """
     start = time.perf_counter()
+    check_tensorboard(config["trainer"])
     folder = OutputFolder(out)
+    folder.tensorboard = tensorboard or folder.tensorboard
     state = folder.check(resume=resume, force=force) if is_leader() else folder.state
     going_on = resume and not force and state is not State.EMPTY
     if going_on and is_leader():
@@ -319,7 +325,7 @@ def _device_strategy(settings: Mapping[str, Any]) -> str:
 
 def trainer_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what of the ``trainer`` section is for Lightning's Trainer."""
-    return {key: value for key, value in settings.items() if key != "threads"}
+    return {key: value for key, value in settings.items() if key not in ("threads", "tensorboard")}
 
 
 @contextmanager
@@ -352,9 +358,12 @@ class _EpochFiles(Checkpoint):
         self._search = search
         self._folder = search.folder
         self._on_epoch = on_epoch
+        self._events: EventFiles | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drop the lines of epochs that the checkpoint does not know of: they are about to be run again."""
+        """Drop the figures of epochs that the checkpoint does not know of: they are about to be run again."""
+        if trainer.is_global_zero and self._search.config["trainer"]["tensorboard"]:
+            self._events = EventFiles(self._folder.tensorboard, first_epoch=trainer.current_epoch + 1)
         path = self._folder.metrics
         if trainer.is_global_zero and path.exists():
             lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, trainer)]
@@ -369,10 +378,21 @@ class _EpochFiles(Checkpoint):
         board = board_file(self._search.strategy.board, self._search.cost_name, trainer.current_epoch + 1)
         write_json(self._folder.board, board)
         append_line(self._folder.metrics, figures)
+        if self._events is not None:
+            self._events.add(figures)
         with replacing(self._folder.checkpoint) as temporary:
             trainer.save_checkpoint(temporary)
         if self._on_epoch is not None:
             self._on_epoch(figures)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the event files."""
+        if self._events is not None:
+            self._events.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the event files."""
+        self.on_train_end(trainer, pl_module)
 
     def _figures(self, trainer: pl.Trainer) -> dict[str, float]:
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}

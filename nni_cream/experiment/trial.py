@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ import requests
 from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
 from nni_cream.errors import ConfigError, CreamError
-from nni_cream.experiment.files import write_text
+from nni_cream.experiment.files import TENSORBOARD, write_text
 from nni_cream.experiment.plan import INTERRUPTED
 from nni_cream.experiment.processes import LOCK, end_with_parent, locked
 from nni_cream.experiment.quiet import quiet_libraries
+from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard, show_in_web_ui
 
 __all__ = ["Reporter", "check_parts", "main", "retrain_trial", "search_trial"]
 
@@ -92,13 +94,16 @@ def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path
 
     def report(figures: Mapping[str, float]) -> None:
         # While the board is empty there is nothing to compare trials by.
-        reporter.intermediate(int(figures["epoch"]), {"default": figures.get("board_best", 0.0), **figures})
+        default = figures.get("board_best", 0.0)
+        reporter.intermediate(int(figures["epoch"]), {"default": default, "role": "search", **figures})
 
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / LOCK):
         write_text(folder / EXPERIMENT, nni.get_experiment_id())
         take_over_search(parameters["config"], folder / SEARCH, _other_searches(folder))
-        result = run_search(parameters["config"], folder / SEARCH, resume=True, on_epoch=report)
+        result = run_search(
+            parameters["config"], folder / SEARCH, resume=True, on_epoch=report, tensorboard=folder / TENSORBOARD
+        )
     reporter.final({"default": result.best.accuracy, "board": result.board, "best": result.best.to_json()})
 
 
@@ -108,7 +113,7 @@ def _other_searches(folder: Path) -> list[Path]:
     return [mark.parent / SEARCH for mark in marks if mark.read_text(encoding="utf-8") == nni.get_experiment_id()]
 
 
-def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
+def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path) -> None:
     """Train one architecture from new weights; its test images are looked at once, at the end.
 
     Parameters
@@ -117,6 +122,8 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
         ``config``, ``choices``, ``one_shot_accuracy`` and ``cost``.
     reporter
         Gets the validation accuracy of each epoch, then the result.
+    folder
+        Where this trial may keep files.
     """
     from nni_cream import data
     from nni_cream.experiment.best import build_path
@@ -127,7 +134,16 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
     settings = config["retrain"]
     recipe = Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
-    with seeded(settings["seed"]), cpu_threads(config["trainer"]["threads"]):
+
+    events = EventFiles(folder / TENSORBOARD) if config["trainer"]["tensorboard"] else None
+
+    def report(figures: Mapping[str, float]) -> None:
+        if events is not None:
+            events.add(figures)
+        reporter.intermediate(int(figures["epoch"]), {"default": figures["val_acc"], "role": "retrain", **figures})
+
+    closed = nullcontext() if events is None else closing(events)
+    with seeded(settings["seed"]), cpu_threads(config["trainer"]["threads"]), closed:
         result = retrain(
             build_path(config["space"], parameters["choices"]),
             splits.train,
@@ -136,7 +152,7 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
             recipe,
             settings["seed"],
             trainer_arguments(config["trainer"]),
-            lambda figures: reporter.intermediate(int(figures["epoch"]), {"default": figures["val_acc"], **figures}),
+            report,
         )
     reporter.final(
         {
@@ -165,6 +181,7 @@ def check_parts(configs: Sequence[Mapping[str, Any]]) -> None:
     from nni_cream import data
     from nni_cream.experiment.searching import check_search
 
+    check_tensorboard(configs[0]["trainer"])
     splits = data.create(configs[0]["data"]["name"], **configs[0]["data"]["arguments"])
     for config in configs:
         check_search(config, splits.train[0][0][None], splits.num_classes)
@@ -190,16 +207,24 @@ def main() -> int:
 
 def _run(reporter: Reporter) -> int:
     try:
+        folder = Path(os.environ.get("NNI_OUTPUT_DIR", "."))
+        if reporter.parameters["config"]["trainer"]["tensorboard"]:
+            show_in_web_ui(folder)
         if reporter.parameters.get("role") == "retrain":
-            retrain_trial(reporter.parameters, reporter)
+            retrain_trial(reporter.parameters, reporter, folder)
         else:
-            search_trial(reporter.parameters, reporter, Path(os.environ.get("NNI_OUTPUT_DIR", ".")))
-    except KeyboardInterrupt:
+            search_trial(reporter.parameters, reporter, folder)
+    except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
         reporter.interrupted()
-        raise
+        raise KeyboardInterrupt from None
     return 0
 
 
 if __name__ == "__main__":
     end_with_parent()
-    sys.exit(main())
+    code = main()
+    if code == 130:
+        # One that ends with an exit code when it is told to stop counts as failed with NNI, whatever the code.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(code)
