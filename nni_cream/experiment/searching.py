@@ -7,7 +7,7 @@ import json
 import pkgutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -39,7 +39,8 @@ from nni_cream.experiment.files import (
     write_text,
 )
 from nni_cream.experiment.progress import SearchProgress
-from nni_cream.search import CreamLightningModule, encode_path
+from nni_cream.experiment.updates import BOARD_FIGURES, UpdateRecorder
+from nni_cream.search import BoardEvent, CreamLightningModule, encode_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Recipe, make_loader, seeded
 
@@ -47,7 +48,7 @@ __all__ = ["SearchResult", "cpu_threads", "make_strategy", "run_search", "traine
 
 _VALIDATION_BATCH = 512
 
-EpochListener = Callable[[dict[str, float]], None]
+EpochListener = Callable[[dict[str, float], dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class _Search:
     splits: DataSplits
     recipe: Recipe
     strategy: CreamStrategy
+    recorder: UpdateRecorder
     folder: OutputFolder
 
     @property
@@ -111,7 +113,8 @@ def run_search(
     force
         Replace what the folder holds; the result before stays in ``previous/`` until the new one is complete.
     on_epoch
-        Called after each epoch with its figures, as they stand in ``metrics.jsonl``.
+        Called after each epoch with its figures, as they stand in ``metrics.jsonl``, and its update, as it stands in
+        ``history.jsonl``; the first update that it gets names the choices of the space.
     console
         Where to show progress; nowhere without it.
 
@@ -155,10 +158,11 @@ def _put_together(
 ) -> _Search:
     settings = config["search"]
     recipe = Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
-    strategy = make_strategy(settings)
+    recorder = UpdateRecorder()
+    strategy = make_strategy(settings, [recorder.listen])
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
-    search = _Search(config, splits, recipe, strategy, folder)
+    search = _Search(config, splits, recipe, strategy, recorder, folder)
     callbacks: list[pl.Callback] = [_EpochFiles(search, on_epoch)]
     if console is not None:
         callbacks.append(SearchProgress(strategy.board, console))
@@ -173,13 +177,15 @@ def _put_together(
     return search
 
 
-def make_strategy(settings: Mapping[str, Any]) -> CreamStrategy:
+def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[BoardEvent], None]] = ()) -> CreamStrategy:
     """Build the strategy from the ``search`` section of a configuration.
 
     Parameters
     ----------
     settings
         The section, resolved.
+    listeners
+        Called with every event of the board.
 
     Returns
     -------
@@ -195,7 +201,7 @@ def make_strategy(settings: Mapping[str, Any]) -> CreamStrategy:
     arguments = {name: value for name, value in settings.items() if name in known}
     for name in ("cost", "distillation", "score"):
         arguments[name] = _import_function(name, arguments[name])
-    return CreamStrategy(**arguments)
+    return CreamStrategy(**arguments, listeners=listeners)
 
 
 def _import_function(key: str, value: str) -> Any:
@@ -269,13 +275,14 @@ class _EpochFiles(Checkpoint):
         self._search = search
         self._folder = search.folder
         self._on_epoch = on_epoch
+        self._choices_told = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the lines of epochs that the checkpoint does not know of: they are about to be run again."""
-        path = self._folder.metrics
-        if trainer.is_global_zero and path.exists():
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, trainer)]
-            write_text(path, "".join(f"{line}\n" for line in lines))
+        for path in (self._folder.metrics, self._folder.history):
+            if trainer.is_global_zero and path.exists():
+                lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, trainer)]
+                write_text(path, "".join(f"{line}\n" for line in lines))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save board, figures and, last, the checkpoint: what stands before it is written again after a resume."""
@@ -286,15 +293,25 @@ class _EpochFiles(Checkpoint):
         board = board_file(self._search.strategy.board, self._search.cost_name, trainer.current_epoch + 1)
         write_json(self._folder.board, board)
         append_line(self._folder.metrics, figures)
+        update = self._add_to_history(trainer)
         with replacing(self._folder.checkpoint) as temporary:
             trainer.save_checkpoint(temporary)
         if self._on_epoch is not None:
-            self._on_epoch(figures)
+            self._on_epoch(figures, update)
+
+    def _add_to_history(self, trainer: pl.Trainer) -> dict[str, Any]:
+        module = cast(CreamLightningModule, self._search.strategy.oneshot_module)
+        whole = self._search.recorder.take(module, trainer.current_epoch + 1)
+        short = {key: value for key, value in whole.items() if key != "choices"}
+        path = self._folder.history
+        append_line(path, short if path.exists() and path.stat().st_size else whole)
+        told, self._choices_told = self._choices_told, True
+        return short if told else whole
 
     def _figures(self, trainer: pl.Trainer) -> dict[str, float]:
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         counts: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        return counts | dict(sorted((logged | self._search.strategy.statistics).items()))
+        return counts | dict(sorted((BOARD_FIGURES | logged | self._search.strategy.statistics).items()))
 
 
 def _is_before(line: str, trainer: pl.Trainer) -> bool:

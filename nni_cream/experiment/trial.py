@@ -67,18 +67,20 @@ def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path
     parameters
         ``config``: the resolved configuration.
     reporter
-        Gets the figures of each epoch, then the board and its best entry.
+        Gets the figures of each epoch with what happened to the board, then the board and its best entry.
     folder
         Where this trial may keep files.
     """
     from nni_cream.experiment.searching import run_search
+    from nni_cream.experiment.updates import search_metric
 
-    def report(figures: Mapping[str, float]) -> None:
-        # While the board is empty there is nothing to compare trials by.
-        reporter.intermediate(int(figures["epoch"]), {"default": figures.get("board_best", 0.0), **figures})
+    def report(figures: Mapping[str, float], update: Mapping[str, Any]) -> None:
+        reporter.intermediate(int(figures["epoch"]), search_metric(figures, update))
 
     result = run_search(parameters["config"], folder / "search", resume=True, on_epoch=report)
-    reporter.final({"default": result.best.accuracy, "board": result.board, "best": result.best.to_json()})
+    reporter.final(
+        {"default": result.best.accuracy, "role": "search", "board": result.board, "best": result.best.to_json()}
+    )
 
 
 def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
@@ -109,7 +111,9 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
             recipe,
             settings["seed"],
             trainer_arguments(config["trainer"]),
-            lambda figures: reporter.intermediate(int(figures["epoch"]), {"default": figures["val_acc"], **figures}),
+            lambda figures: reporter.intermediate(
+                int(figures["epoch"]), {"default": figures["val_acc"], "role": "retrain", **figures}
+            ),
         )
     reporter.final(
         {

@@ -15,9 +15,10 @@ from nni_cream import config
 from nni_cream.experiment import trial
 from nni_cream.experiment.plan import ExperimentPlan
 
+SPACE = {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]}
 CONFIG = config.resolve(
     {
-        "space": {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]},
+        "space": SPACE,
         "data": {"name": "digits", "train": 300, "validation": 100},
         "search": {"epochs": 3, "board_size": 3, "warmup": 1},
         "trainer": {"accelerator": "cpu", "threads": 1},
@@ -103,6 +104,8 @@ def test_search_trial_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: 
     with pytest.raises(ConnectionError):
         trial.main()
     resumed = run(parameters, tmp_path / "broken", monkeypatch)
+    choices = [record["value"]["update"].pop("choices") for record in (undisturbed.metrics[0], resumed.metrics[0])]
+    assert choices[0] == choices[1] == {label: SPACE["operations"] for label in ("layer_1", "layer_2")}
     assert resumed.metrics == undisturbed.metrics[1:]
 
 
