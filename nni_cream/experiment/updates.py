@@ -24,11 +24,15 @@ draws the keys of a trial's first intermediate result, and no others."""
 class UpdateRecorder:
     """Gathers what happens to the board between two updates.
 
-    An update is a JSON object. ``board`` holds the entries, best first, each as ``[path, accuracy, cost, step]``;
-    ``scored`` the candidates since the update before, as ``[path, accuracy or null if it was rejected early, cost, step,
-    admitted, path of the evicted entry or null]``; ``teachers`` how often an entry taught since then, as ``[path,
-    count]``. A path is a list of indices into the options of ``choices``, label by label
-    (:class:`~nni_cream.search.Options`). ``epoch`` and ``step`` say when, in epochs and training batches.
+    An update is a JSON object with these keys:
+
+    * ``board``: the entries, best first, each as ``[path, accuracy, cost, step]``;
+    * ``scored``: the candidates since the update before, each as ``[path, accuracy, cost, step, admitted, path of the
+      evicted entry or null]``; the accuracy of one that was rejected early is ``null``;
+    * ``teachers``: how often an entry taught since then, as ``[path, count]``;
+    * ``epoch`` and ``step``: when it was, in epochs and in training batches.
+
+    A path is a list of indices into the options of ``choices``, label by label (:class:`~nni_cream.search.Options`).
     """
 
     def __init__(self) -> None:

@@ -129,14 +129,13 @@ class PathSampler:
             If no path within the range was found in ``attempts`` tries.
         """
         seen: list[float] = []
-        for self.rejected in range(self.attempts):
+        for rejected in range(self.attempts):
             path = {label: draw(self._generator) for label, draw in self._draws.items()}
             if any(constraint.check_contains(path) is not None for constraint in self._constraints):
                 continue
-            if self._cost is None or self.cost_range == (None, None):
-                return path
-            cost = self._cost(path)
-            if self._within(cost):
+            cost = None if self._cost is None or self.cost_range == (None, None) else self._cost(path)
+            if cost is None or self._within(cost):
+                self.rejected = rejected
                 return path
             seen.append(cost)
         if not seen:

@@ -105,7 +105,7 @@ def test_search_trial_that_was_interrupted_goes_on(tmp_path: Path, monkeypatch: 
         trial.main()
     resumed = run(parameters, tmp_path / "broken", monkeypatch)
     choices = [record["value"]["update"].pop("choices") for record in (undisturbed.metrics[0], resumed.metrics[0])]
-    assert choices[0] == choices[1] == {label: SPACE["operations"] for label in ("layer_1", "layer_2")}
+    assert choices[0] == choices[1] == dict.fromkeys(("layer_1", "layer_2"), SPACE["operations"])
     assert resumed.metrics == undisturbed.metrics[1:]
 
 
