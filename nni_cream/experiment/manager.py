@@ -24,6 +24,7 @@ from nni_cream.errors import ManagerError
 from nni_cream.experiment.best import Best, package_version
 from nni_cream.experiment.definition import expected_trials, load_experiment, platform, try_out
 from nni_cream.experiment.files import OutputFolder
+from nni_cream.experiment.page import page_address
 from nni_cream.experiment.results import ask, collect, job_parameters, metric, save
 
 __all__ = ["ExperimentResult", "check_port", "free_port", "run_experiment"]
@@ -106,6 +107,7 @@ def run_experiment(
     experiment = Experiment(config)
     with _running(experiment, port, folder, keep, console):
         console.print(f"NNI experiment {experiment.id}, web UI: http://127.0.0.1:{port}")
+        console.print(f"board page: {page_address(port, experiment.url_prefix)}", soft_wrap=True)
         _watch(experiment, expected_trials(config), console)
         outcome = collect(experiment)
     best, retrained = save(outcome, folder.manager / experiment.id / "log", folder)

@@ -19,6 +19,7 @@ import nni
 from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
 from nni_cream.errors import ConfigError, CreamError
+from nni_cream.experiment.page import page_address_of_trial
 from nni_cream.experiment.quiet import quiet_libraries
 
 __all__ = ["Reporter", "check_parts", "main", "retrain_trial", "search_trial"]
@@ -158,6 +159,8 @@ def main() -> int:
             check_parts(json.load(sys.stdin))
             return 0
         reporter = Reporter()
+        if (address := page_address_of_trial()) is not None:
+            print(f"board page: {address}", flush=True)
         if reporter.parameters.get("role") == "retrain":
             retrain_trial(reporter.parameters, reporter)
         else:

@@ -23,6 +23,7 @@ from nni.tuner import Tuner
 from nni_cream import config
 from nni_cream.errors import ConfigError, CreamError
 from nni_cream.experiment.files import BEST, write_text
+from nni_cream.experiment.page import install_page, page_address_of_tuner
 from nni_cream.experiment.plan import ExperimentPlan, Trial
 
 __all__ = ["PYTHON_FILE", "CreamTuner", "CreamTunerArgsValidator"]
@@ -89,11 +90,18 @@ class CreamTuner(Tuner):
         self._lock = threading.RLock()
         self._log_folder = Path(os.environ.get("NNI_LOG_DIRECTORY", "."))
         self._tell_python()
+        self._install_page()
 
     def _tell_python(self) -> None:
         """Leave word of the Python that has nni_cream; a trial gets the manager's PATH, where it may not come first."""
         if "NNI_LOG_DIRECTORY" in os.environ:
             write_text(self._log_folder.parent / PYTHON_FILE, sys.executable)
+
+    def _install_page(self) -> None:
+        """Put the board page beside the web UI."""
+        if "NNI_LOG_DIRECTORY" in os.environ:
+            install_page(self._log_folder)
+            print(f"board page: {page_address_of_tuner()}", flush=True)  # shown by `nnictl log stdout`
 
     def update_search_space(self, search_space: Any) -> None:
         """Take the search space; it cannot be changed any more once trials have been issued.
