@@ -6,13 +6,55 @@ import copy
 import itertools
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nni_cream.errors import FileError
 from nni_cream.experiment.best import Best
 
-__all__ = ["ExperimentPlan", "Trial"]
+__all__ = ["ExperimentPlan", "Trial", "pack_final", "unpack_final"]
+
+
+def pack_final(metric: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a final metric fit for NNI's web UI, whose Compare dialog breaks on objects: they travel as JSON text.
+
+    Parameters
+    ----------
+    metric
+        Key -> JSON value.
+
+    Returns
+    -------
+    dict
+        The same keys, with text in place of objects.
+    """
+    return {key: json.dumps(value) if isinstance(value, dict) else value for key, value in metric.items()}
+
+
+def unpack_final(metric: Any) -> Any:
+    """Undo :func:`pack_final`; whatever else a trial sent is returned as it is.
+
+    Parameters
+    ----------
+    metric
+        What the manager has.
+
+    Returns
+    -------
+    Any
+        The metric with its objects.
+    """
+    if not isinstance(metric, dict):
+        return metric
+    return {key: _unpack_value(value) for key, value in metric.items()}
+
+
+def _unpack_value(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("{"):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 @dataclass
@@ -53,6 +95,7 @@ class Trial:
         """
         role = self.parameters["role"]
         where = f"final metric of the {role} trial"
+        metric = unpack_final(metric)
         if not isinstance(metric, dict):
             raise FileError(f"{where}: {metric!r}; expected a mapping")
         if role == "search":

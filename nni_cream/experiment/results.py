@@ -14,6 +14,7 @@ from nni.experiment import Experiment, rest
 from nni_cream.errors import ManagerError
 from nni_cream.experiment.best import Best, load_best
 from nni_cream.experiment.files import BEST, OutputFolder, write_json
+from nni_cream.experiment.plan import unpack_final
 
 __all__ = ["Outcome", "ask", "collect", "job_parameters", "metric", "save"]
 
@@ -95,7 +96,7 @@ def collect(experiment: Experiment) -> Outcome:
     """
     jobs = sorted(ask(experiment, "/trial-jobs"), key=lambda job: job["sequenceId"])
     trials = [
-        {"parameters": job_parameters(job), "result": metric(job["finalMetricData"][0])}
+        {"parameters": job_parameters(job), "result": unpack_final(metric(job["finalMetricData"][0]))}
         for job in jobs
         if job.get("finalMetricData")
     ]

@@ -20,6 +20,7 @@ from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
 from nni_cream.errors import ConfigError, CreamError
 from nni_cream.experiment.page import page_address_of_trial
+from nni_cream.experiment.plan import pack_final
 from nni_cream.experiment.quiet import quiet_libraries
 
 __all__ = ["Reporter", "check_parts", "main", "retrain_trial", "search_trial"]
@@ -79,9 +80,8 @@ def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path
         reporter.intermediate(int(figures["epoch"]), search_metric(figures, update))
 
     result = run_search(parameters["config"], folder / "search", resume=True, on_epoch=report)
-    reporter.final(
-        {"default": result.best.accuracy, "role": "search", "board": result.board, "best": result.best.to_json()}
-    )
+    final = {"default": result.best.accuracy, "role": "search", "board": result.board, "best": result.best.to_json()}
+    reporter.final(pack_final(final))
 
 
 def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
@@ -119,6 +119,7 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter) -> None:
     reporter.final(
         {
             "default": result.validation_accuracy,
+            "role": "retrain",
             **asdict(result),
             "one_shot_accuracy": parameters["one_shot_accuracy"],
             "cost": parameters["cost"],

@@ -7,7 +7,7 @@ import pytest
 from nni_cream import config
 from nni_cream.errors import FileError
 from nni_cream.experiment.best import Best
-from nni_cream.experiment.plan import ExperimentPlan, Trial
+from nni_cream.experiment.plan import ExperimentPlan, Trial, pack_final, unpack_final
 
 CONFIG = config.resolve({"space": "digits", "data": "digits", "retrain": {"top": 2}})
 
@@ -169,3 +169,12 @@ def test_metric_of_another_kind_or_version_is_refused_with_its_key(role: str, me
     with pytest.raises(FileError, match=problem):
         trial.receive(metric)
     assert trial.result is None
+
+
+def test_final_metric_comes_out_as_it_went_in() -> None:
+    metric = {"default": 0.5, "role": "search", "note": "{not JSON", "board": {"entries": [{"path": {"a": [1, None]}}]}}
+    packed = pack_final(metric)
+    assert all(isinstance(value, float | str) for value in packed.values())
+    assert unpack_final(packed) == metric
+    assert unpack_final(metric) == metric
+    assert unpack_final(0.5) == 0.5
