@@ -7,7 +7,7 @@ import * as views from "./board_views.js";
 const { h } = views;
 const API = "../api/v1/nni"; // relative: the experiment may have a URL prefix
 const SECONDS = { visible: 3, hidden: 30, most: 60, patience: 20 };
-// The manager reads all metrics of the experiment for each question, so it is asked the more seldom the longer it takes.
+// The manager reads all metrics of the experiment for each question: the longer it takes, the more seldom it is asked.
 const REST = 60;
 
 const $ = (selector) => document.querySelector(selector);
@@ -27,7 +27,7 @@ const state = {
   gone: false,
 };
 
-// Asking the manager ---------------------------------------------------------------------------------------------------
+// Asking the manager ------------------------------------------------------------------------------------------------
 
 async function get(path) {
   const response = await fetch(API + path, { cache: "no-store", signal: AbortSignal.timeout(1000 * SECONDS.patience) });
@@ -67,8 +67,9 @@ async function poll() {
 /** Which search trial to show: the one in the address, else the first that runs, else the first. */
 function select() {
   const searches = state.jobs.filter((job) => job.role === "search");
-  const wanted = decodeURIComponent(location.hash.slice(1));
-  const chosen = searches.find((job) => job.id === wanted) ?? searches.find((job) => job.id === state.selected);
+  const wanted = location.hash.slice(1);
+  const chosen =
+    searches.find((job) => encodeURIComponent(job.id) === wanted) ?? searches.find((job) => job.id === state.selected);
   state.selected = (chosen ?? searches.find((job) => job.status === "RUNNING") ?? searches[0])?.id ?? null;
 }
 
@@ -97,40 +98,47 @@ async function readLatest(over) {
 
 const isIntermediate = (record) => record.type === "PERIODICAL";
 
-// When to ask ----------------------------------------------------------------------------------------------------------
+// When to ask -------------------------------------------------------------------------------------------------------
 
 let timer = 0;
 let asking = false;
+let askAgain = false;
 
+/** Ask, show, and see to it that there is a next time. */
 async function refresh() {
-  if (asking) return;
+  if (asking) {
+    askAgain = true; // somebody chose another trial meanwhile
+    return;
+  }
   asking = true;
+  askAgain = false;
   clearTimeout(timer);
   try {
     await poll();
     state.gone = false;
     state.answered = new Date();
   } catch (error) {
-    if (!(error instanceof Unanswered)) throw error;
     state.gone = true;
     state.pause = SECONDS.visible;
+    if (!(error instanceof Unanswered)) throw error;
   } finally {
     asking = false;
+    if (state.gone || askAgain || !isOver(state.status)) wait();
+    draw();
   }
-  draw();
-  if (state.gone || !isOver(state.status)) wait();
 }
 
 function wait() {
   clearTimeout(timer);
-  timer = setTimeout(refresh, 1000 * (document.hidden ? Math.max(SECONDS.hidden, state.pause) : state.pause));
+  const seconds = document.hidden ? Math.max(SECONDS.hidden, state.pause) : state.pause;
+  timer = setTimeout(refresh, askAgain ? 0 : 1000 * seconds);
 }
 
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden && (state.gone || !isOver(state.status))) refresh();
 });
 
-// Showing it -----------------------------------------------------------------------------------------------------------
+// Showing it --------------------------------------------------------------------------------------------------------
 
 /** Call a function unless the part shows this already. */
 function once(part, shown, redraw) {
@@ -165,7 +173,7 @@ const STATES = {
 function drawState() {
   const time = state.answered?.toLocaleTimeString() ?? "";
   const { status = "", errors = [] } = state.status ?? {};
-  const [kind, words] = state.gone ? ["bad", "Manager gone"] : STATES[status] ?? ["running", status];
+  const [kind, words] = state.gone ? ["bad", "Manager gone"] : (STATES[status] ?? ["running", status]);
   const details = !state.gone && errors.length ? `: ${errors.join("; ")}` : "";
   once("status", [kind, words, details], () => {
     $("#status").className = kind;
@@ -176,7 +184,7 @@ function drawState() {
   once("gone", [state.gone, asOf], () => {
     $("#gone").hidden = !state.gone;
     $("#gone").textContent = state.gone
-      ? `NNI's manager does not answer. ${asOf}This page goes on asking, and will be up to date again when the manager is back.`
+      ? `NNI's manager does not answer. ${asOf}This page goes on asking, until the manager is back.`
       : "";
   });
 }
@@ -195,7 +203,9 @@ function trialName(job) {
 
 function describeValue(key, value) {
   if (key !== "cost_range") return views.optionText(value);
-  const [low, high] = Array.isArray(value) ? value.map((end) => (end === null ? null : views.formatCost(end))) : [null, null];
+  const [low, high] = Array.isArray(value)
+    ? value.map((end) => (end === null ? null : views.formatCost(end)))
+    : [null, null];
   if (low && high) return `${low} – ${high}`;
   return low ? `≥ ${low}` : high ? `≤ ${high}` : "any";
 }
@@ -213,7 +223,9 @@ function drawNotices(search) {
   const notices = [...search.skipped].map(
     ([problem, count]) => `${count === 1 ? "A result" : `${count} results`} of this trial cannot be shown: ${problem}.`,
   );
-  const strange = state.jobs.filter((job) => job.role !== "search" && job.role !== "retrain" && job.status !== "WAITING");
+  const strange = state.jobs.filter(
+    (job) => job.role !== "search" && job.role !== "retrain" && job.status !== "WAITING",
+  );
   if (strange.length) {
     const numbers = strange.map((job) => job.number).join(", ");
     notices.push(`Not shown, since neither a search nor a retrain trial of nni_cream: trial ${numbers}.`);
@@ -222,7 +234,7 @@ function drawNotices(search) {
   $("#notices").replaceChildren(...notices.map((text) => h("p", { class: "notice" }, text)));
 }
 
-// The selected search --------------------------------------------------------------------------------------------------
+// The selected search -----------------------------------------------------------------------------------------------
 
 const COSTS = { macs: "multiply-adds", params: "parameters" };
 const formats = { accuracy: views.formatPercent, tick: views.tickPercent };
@@ -250,8 +262,11 @@ const charts = {
     describe: ({ x, best, mean, worst }) =>
       best === null
         ? `Epoch ${x}: warm-up, the board is empty`
-        : `Epoch ${x}: best ${formats.accuracy(best)}, mean ${formats.accuracy(mean)}, worst ${formats.accuracy(worst)}`,
-    summarize: (rows) => summarize(rows, "best", "Accuracy of the board's best entry", (value) => formats.accuracy(value)),
+        : `Epoch ${x}: ${Object.entries({ best, mean, worst })
+            .map(([name, value]) => `${name} ${formats.accuracy(value)}`)
+            .join(", ")}`,
+    summarize: (rows) =>
+      summarize(rows, "best", "Accuracy of the board's best entry", (value) => formats.accuracy(value)),
   }),
   weight: new LineChart($("#weight"), {
     lines: [{ key: "weight", kind: "first" }],
@@ -278,7 +293,8 @@ const charts = {
 let current = new Search();
 let legend = new views.Legend(null);
 
-const describeFigures = ({ accuracy, cost }) => `${formats.accuracy(accuracy)} at ${views.formatCost(cost)} ${costTitle}`;
+const describeFigures = ({ accuracy, cost }) =>
+  `${formats.accuracy(accuracy)} at ${views.formatCost(cost)} ${costTitle}`;
 
 function describePoint(point) {
   if (!point) {
@@ -346,13 +362,16 @@ function waitingFor(job, search, settings) {
   }
   if (job.status !== "RUNNING") return "Nothing came before this trial ended.";
   if (search.board.length) return "Waiting for the first teacher.";
-  const warmup = Number.isInteger(settings.warmup) ? `${settings.warmup} epochs` : views.formatPercent(settings.warmup ?? 0);
+  const warmup = Number.isInteger(settings.warmup)
+    ? `${settings.warmup} epochs`
+    : views.formatPercent(settings.warmup ?? 0);
   return `Warming up (${warmup} of the training): waiting for the first entry of the board.`;
 }
 
 function drawTiles(search, settings) {
   const { latest, board } = search;
-  const tile = (term, value, extra) => h("div", {}, h("dt", {}, term), h("dd", {}, value, extra ? h("small", {}, extra) : null));
+  const tile = (term, value, extra) =>
+    h("div", {}, h("dt", {}, term), h("dd", {}, value, extra ? h("small", {}, extra) : null));
   $("#tiles").replaceChildren(
     tile("Best", board.length ? formats.accuracy(board[0].accuracy) : "–"),
     tile("Entries", String(board.length), settings.board_size ? ` of ${settings.board_size}` : ""),
@@ -384,13 +403,16 @@ function drawEpochs() {
   if ($("#epochs-details").open) fill("#epochs", views.epochRows(current, formats));
 }
 
-// The retrain trials ---------------------------------------------------------------------------------------------------
+// The retrain trials ------------------------------------------------------------------------------------------------
 
 function drawRetrained() {
   const jobs = state.jobs.filter((job) => job.role === "retrain");
   const choices = [...state.searches.values()].find((search) => search.choices)?.choices ?? null;
   const format = formatsOf(jobs[0]?.config.search ?? {});
-  fill("#retrained", views.retrainRows(jobs, state.running, (parameters) => choicesAsPath(parameters, choices), format));
+  fill(
+    "#retrained",
+    views.retrainRows(jobs, state.running, (parameters) => choicesAsPath(parameters, choices), format),
+  );
   const planned = state.jobs.find((job) => job.config.retrain)?.config.retrain.top;
   const over = isOver(state.status);
   let waiting = "Waiting for the search trials to end: their best entries are then trained from new weights.";
@@ -405,7 +427,7 @@ function choicesAsPath(parameters, choices) {
   return views.pathOfChoices(given, choices);
 }
 
-// Begin ----------------------------------------------------------------------------------------------------------------
+// Begin -------------------------------------------------------------------------------------------------------------
 
 $("#trial").addEventListener("change", (event) => {
   history.replaceState(null, "", `#${encodeURIComponent(event.target.value)}`);

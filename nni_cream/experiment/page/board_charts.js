@@ -151,7 +151,8 @@ export class LineChart {
 
   areaPath(place) {
     const rows = this.rows.filter((row) => this.area.every((key) => Number.isFinite(row[key])));
-    const side = (list, key) => list.map((row) => `${place.x(row.x).toFixed(1)} ${place.y(row[key]).toFixed(1)}`).join("L");
+    const side = (list, key) =>
+      list.map((row) => `${place.x(row.x).toFixed(1)} ${place.y(row[key]).toFixed(1)}`).join("L");
     return rows.length ? `M${side(rows, this.area[0])}L${side([...rows].reverse(), this.area[1])}Z` : "";
   }
 
@@ -260,7 +261,10 @@ export class PointCloud {
     this.place = null;
     if (this.points.length) {
       const scored = this.points.filter((point) => point.accuracy !== null);
-      const xRange = rangeOf(this.points.map((point) => point.cost), 0.03);
+      const xRange = rangeOf(
+        this.points.map((point) => point.cost),
+        0.03,
+      );
       const yRange = rangeOf([...scored, ...this.board].map((point) => point.accuracy));
       this.rug = scored.length < this.points.length;
       this.place = frame(width, xRange, yRange, MARGIN.bottom + (this.rug ? 10 : 0));

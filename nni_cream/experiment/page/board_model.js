@@ -44,7 +44,8 @@ export function pathKey(path) {
 }
 
 const isPath = (path) =>
-  Array.isArray(path) && path.every((item) => Number.isInteger(item) || (Array.isArray(item) && item.every(Number.isInteger)));
+  Array.isArray(path) &&
+  path.every((item) => Number.isInteger(item) || (Array.isArray(item) && item.every(Number.isInteger)));
 const isNumber = Number.isFinite;
 
 /** Why an intermediate metric cannot be drawn; null if it can. */
@@ -54,7 +55,8 @@ function problemOf(metric) {
   if (update === undefined) return "no board update; written by another version of nni_cream";
   const format = update?.format;
   if (format !== UPDATE_FORMAT) return `format ${JSON.stringify(format ?? null)}, this page reads "${UPDATE_FORMAT}"`;
-  const rows = (list, check) => Array.isArray(list) && list.every((row) => Array.isArray(row) && isPath(row[0]) && check(row));
+  const rows = (list, check) =>
+    Array.isArray(list) && list.every((row) => Array.isArray(row) && isPath(row[0]) && check(row));
   const right =
     isNumber(update.step) &&
     rows(update.board, ([, accuracy, cost, step]) => isNumber(accuracy) && isNumber(cost) && isNumber(step)) &&

@@ -18,7 +18,7 @@ export function h(name, attributes = {}, ...children) {
   return element;
 }
 
-// Numbers ------------------------------------------------------------------------------------------------------------
+// Numbers -----------------------------------------------------------------------------------------------------------
 
 const grouped = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const plain = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 5 });
@@ -40,13 +40,14 @@ function exact(value, format) {
   return h("data", { value, title: value }, format(value));
 }
 
-const number = (value, format, kind = "number") => h("td", { class: kind }, Number.isFinite(value) ? exact(value, format) : "–");
+const number = (value, format, kind = "number") =>
+  h("td", { class: kind }, Number.isFinite(value) ? exact(value, format) : "–");
 
-// Paths --------------------------------------------------------------------------------------------------------------
+// Paths -------------------------------------------------------------------------------------------------------------
 
 /** How an option of a choice is written. */
 export function optionText(option) {
-  return typeof option === "string" ? option : JSON.stringify(option) ?? "?";
+  return typeof option === "string" ? option : (JSON.stringify(option) ?? "?");
 }
 
 function shortCode(text) {
@@ -124,7 +125,7 @@ export class Legend {
   }
 }
 
-// Tables and lists ---------------------------------------------------------------------------------------------------
+// Tables and lists --------------------------------------------------------------------------------------------------
 
 /** Rows of the board. Roles are written out, since a browser forgets those of a table that a phone shows as a grid. */
 export function boardRows(search, legend, format) {
@@ -258,7 +259,9 @@ export function retrainRows(jobs, running, legendOf, format) {
     const { final, parameters } = job;
     const now = running.get(job.id);
     const isBest = final?.validation_accuracy === best;
-    const state = final ? describeStatus(job.status) : `${describeStatus(job.status)}${now ? `, epoch ${now.epoch}` : ""}`;
+    const state = final
+      ? describeStatus(job.status)
+      : `${describeStatus(job.status)}${now ? `, epoch ${now.epoch}` : ""}`;
     return h(
       "tr",
       { "data-trial": job.number, class: isBest ? "best" : undefined },
@@ -273,7 +276,12 @@ export function retrainRows(jobs, running, legendOf, format) {
   });
 }
 
-const STATUS = { UNKNOWN: "unknown", SYS_CANCELED: "cancelled", USER_CANCELED: "cancelled", EARLY_STOPPED: "stopped early" };
+const STATUS = {
+  UNKNOWN: "unknown",
+  SYS_CANCELED: "cancelled",
+  USER_CANCELED: "cancelled",
+  EARLY_STOPPED: "stopped early",
+};
 
 export function describeStatus(status) {
   return STATUS[status] ?? status.toLowerCase().replaceAll("_", " ");
@@ -281,12 +289,17 @@ export function describeStatus(status) {
 
 /** A path that is given by its choices, label -> option, drawn like the others. */
 export function pathOfChoices(given, choices) {
-  const legend = new Legend(choices ?? Object.fromEntries(Object.entries(given).map(([label, option]) => [label, [option].flat()])));
-  const placeOf = (label, option) => legend.choices[label]?.findIndex((known) => optionText(known) === optionText(option)) ?? -1;
+  const legend = new Legend(
+    choices ?? Object.fromEntries(Object.entries(given).map(([label, option]) => [label, [option].flat()])),
+  );
+  const placeOf = (label, option) =>
+    legend.choices[label]?.findIndex((known) => optionText(known) === optionText(option)) ?? -1;
   const several = (label, option) => Array.isArray(option) && placeOf(label, option) < 0;
   return legend.path(
     legend.labels.map((label) =>
-      several(label, given[label]) ? given[label].map((option) => placeOf(label, option)) : placeOf(label, given[label]),
+      several(label, given[label])
+        ? given[label].map((option) => placeOf(label, option))
+        : placeOf(label, given[label]),
     ),
   );
 }
