@@ -287,21 +287,22 @@ class _EpochFiles(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save board, figures and, last, the checkpoint: what stands before it is written again after a resume."""
         figures = self._figures(trainer)
+        module = cast(CreamLightningModule, self._search.strategy.oneshot_module)
+        update = self._search.recorder.take(module, trainer.current_epoch + 1)
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
             return
         board = board_file(self._search.strategy.board, self._search.cost_name, trainer.current_epoch + 1)
         write_json(self._folder.board, board)
         append_line(self._folder.metrics, figures)
-        update = self._add_to_history(trainer)
+        update = self._add_to_history(update)
         with replacing(self._folder.checkpoint) as temporary:
             trainer.save_checkpoint(temporary)
         if self._on_epoch is not None:
             self._on_epoch(figures, update)
 
-    def _add_to_history(self, trainer: pl.Trainer) -> dict[str, Any]:
-        module = cast(CreamLightningModule, self._search.strategy.oneshot_module)
-        whole = self._search.recorder.take(module, trainer.current_epoch + 1)
+    def _add_to_history(self, whole: dict[str, Any]) -> dict[str, Any]:
+        """Write an update down and return it for the listener; the choices are told once in each place."""
         short = {key: value for key, value in whole.items() if key != "choices"}
         path = self._folder.history
         append_line(path, short if path.exists() and path.stat().st_size else whole)

@@ -218,6 +218,19 @@ def test_page_says_that_the_manager_is_gone_and_recovers(browser: Chrome) -> Non
         assert text(browser, "#status") == "Running"
 
 
+@pytest.mark.parametrize("answer", [{"error": "no"}, "no"])
+def test_answer_that_is_not_the_managers_counts_as_none(browser: Chrome, manager: FakeManager, answer: Any) -> None:
+    search(manager, made_up_search(3, 8))
+    jobs, manager.jobs = manager.jobs, answer
+    browser.get(f"{manager.address}#%")
+    wait_for(lambda: one(browser, "#gone").is_displayed())
+    manager.jobs = jobs
+    refresh(browser)
+    wait_for(lambda: len(board(browser)) == 10)
+    assert not one(browser, "#gone").is_displayed()
+    assert console_errors(browser) == []
+
+
 def test_manager_that_is_still_starting_is_waited_for(browser: Chrome, manager: FakeManager) -> None:
     manager.status = "INITIALIZING"
     browser.get(manager.address)
@@ -342,6 +355,12 @@ def test_experiment_that_is_done_is_not_asked_any_more(browser: Chrome, manager:
     asked = len(manager.asked)
     time.sleep(3.5)  # the page would have asked again after 3 s
     assert len(manager.asked) == asked
+    other = made_up_search(3, 8, seed=1)
+    search(manager, other, number=1, status="SUCCEEDED")
+    refresh(browser)
+    wait_for(lambda: len(browser.find_elements(By.CSS_SELECTOR, "#trial option")) == 2)
+    one(browser, "#trial").send_keys(Keys.ARROW_DOWN)
+    wait_for(lambda: accuracies(browser) == accuracies_of(other[-1]))
 
 
 def test_search_trials_can_be_chosen_and_linked_to(browser: Chrome, manager: FakeManager) -> None:

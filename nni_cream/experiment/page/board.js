@@ -29,14 +29,14 @@ const state = {
 
 // Asking the manager ------------------------------------------------------------------------------------------------
 
+/** What the manager did not answer, or not as NNI's manager does. */
+class Unanswered extends Error {}
+
 async function get(path) {
   const response = await fetch(API + path, { cache: "no-store", signal: AbortSignal.timeout(1000 * SECONDS.patience) });
   if (!response.ok) throw new Unanswered(`HTTP ${response.status}`);
   return response.text();
 }
-
-/** What the manager did not answer, or not as NNI's manager does. */
-class Unanswered extends Error {}
 
 async function ask(path) {
   let text;
@@ -49,13 +49,19 @@ async function ask(path) {
   }
 }
 
+async function askList(path) {
+  const answer = await ask(path);
+  if (!Array.isArray(answer)) throw new Unanswered(`${path} is no list`);
+  return answer;
+}
+
 /** Ask how it stands, and for what is new. */
 async function poll() {
   const status = await ask("/check-status");
   if (status.status !== "INITIALIZING") {
     const started = performance.now();
     state.experiment ??= await ask("/experiment");
-    state.jobs = (await ask("/trial-jobs")).map(readJob).sort((a, b) => a.number - b.number);
+    state.jobs = (await askList("/trial-jobs")).map(readJob).sort((a, b) => a.number - b.number);
     select();
     await readSelected(isOver(status));
     if (state.jobs.some((job) => job.status === "RUNNING")) await readLatest(isOver(status));
@@ -80,7 +86,7 @@ async function readSelected(over) {
   const search = state.searches.get(job.id) ?? new Search();
   const asOf = `${job.status} ${over}`;
   if (search.asOf === asOf && !search.incomplete) return;
-  search.add((await ask(`/metric-data/${encodeURIComponent(job.id)}`)).filter(isIntermediate));
+  search.add((await askList(`/metric-data/${encodeURIComponent(job.id)}`)).filter(isIntermediate));
   search.settle();
   search.asOf = asOf;
   state.searches.set(job.id, search);
@@ -89,7 +95,7 @@ async function readSelected(over) {
 /** Read the latest metric of each trial, which brings the selected one up to date unless some were missed. */
 async function readLatest(over) {
   const roles = new Map(state.jobs.map((job) => [job.id, job.role]));
-  for (const record of (await ask("/metric-data-latest")).filter(isIntermediate)) {
+  for (const record of (await askList("/metric-data-latest")).filter(isIntermediate)) {
     if (roles.get(record.trialJobId) === "retrain") state.running.set(record.trialJobId, unpack(record));
     else state.searches.get(record.trialJobId)?.add([record]);
   }
