@@ -541,5 +541,5 @@ def test_search_killed_at_any_moment_resumes_and_ends_as_an_undisturbed_one(
         assert not (tmp_path / name / "best.json").exists()
         assert (tmp_path / name / "last.ckpt").exists() == (name != "first")
         assert main(["search", path, "--out", name, "--resume"]) == 0
-        for file in ("board.json", "metrics.jsonl", "best.json"):
+        for file in ("board.json", "metrics.jsonl", "history.jsonl", "best.json"):
             assert (tmp_path / name / file).read_text() == (tmp_path / "whole" / file).read_text()

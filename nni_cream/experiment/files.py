@@ -33,8 +33,9 @@ __all__ = [
 ]
 
 CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.json", "last.ckpt", "metrics.jsonl"
+HISTORY = "history.jsonl"
 WEIGHTS, RETRAINED, MANAGER, TENSORBOARD = "weights.pt", "retrained.json", "nni", "tensorboard"
-OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, WEIGHTS, RETRAINED, MANAGER, TENSORBOARD)
+OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, WEIGHTS, RETRAINED, MANAGER, TENSORBOARD)
 PREVIOUS = "previous"
 MARK = "# nni_cream output folder, "
 
@@ -179,6 +180,7 @@ class OutputFolder:
         self.best = self.path / BEST
         self.checkpoint = self.path / CHECKPOINT
         self.metrics = self.path / METRICS
+        self.history = self.path / HISTORY
         self.weights = self.path / WEIGHTS
         self.retrained = self.path / RETRAINED
         self.manager = self.path / MANAGER

@@ -28,6 +28,7 @@ from nni_cream.experiment.best import Best, load_best, package_version
 from nni_cream.experiment.definition import expected_trials, load_experiment, platform, try_out
 from nni_cream.experiment.files import BEST, OutputFolder, State, read_json
 from nni_cream.experiment.known import KnownExperiment, find_experiment, running_in
+from nni_cream.experiment.page import page_address
 from nni_cream.experiment.rest import Manager, job_parameters, metric
 from nni_cream.experiment.results import collect, save
 
@@ -244,6 +245,7 @@ def _choose_port(config: Any, port: int | None) -> int:
 def _see_through(experiment: Experiment, folder: OutputFolder, start: float, console: Console) -> ExperimentResult:
     manager = Manager(experiment.port, experiment.url_prefix)
     console.print(f"NNI experiment {experiment.id}, web UI: {manager.address}")
+    console.print(f"board page: {page_address(manager.port, manager.prefix)}", soft_wrap=True)
     log = Path(experiment.config.experiment_working_directory, experiment.id, "log")
     try:
         _watch(manager, expected_trials(experiment.config), log, console)

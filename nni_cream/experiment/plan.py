@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
@@ -24,6 +25,8 @@ __all__ = [
     "check_final",
     "combinations",
     "identity",
+    "pack_final",
+    "unpack_final",
 ]
 
 ATTEMPTS = 2
@@ -44,6 +47,47 @@ class State(Enum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     STOPPED = "stopped"
+
+
+def pack_final(metric: Mapping[str, Any]) -> dict[str, Any]:
+    """Make a final metric fit for NNI's web UI, whose Compare dialog breaks on objects: they travel as JSON text.
+
+    Parameters
+    ----------
+    metric
+        Key -> JSON value.
+
+    Returns
+    -------
+    dict
+        The same keys, with text in place of objects.
+    """
+    return {key: json.dumps(value) if isinstance(value, dict) else value for key, value in metric.items()}
+
+
+def unpack_final(metric: Any) -> Any:
+    """Undo :func:`pack_final`; whatever else a trial sent is returned as it is.
+
+    Parameters
+    ----------
+    metric
+        What the manager has.
+
+    Returns
+    -------
+    Any
+        The metric with its objects.
+    """
+    if not isinstance(metric, dict):
+        return metric
+    return {key: _unpack_value(value) for key, value in metric.items()}
+
+
+def _unpack_value(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("{"):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 @dataclass
@@ -85,6 +129,7 @@ class Trial:
         FileError
             See :func:`check_final`. The trial counts as failed then; another attempt would report the same.
         """
+        metric = unpack_final(metric)
         if isinstance(metric, Mapping) and metric.get(INTERRUPTED):
             self.state = State.STOPPED
             return

@@ -12,6 +12,7 @@ import requests
 from nni.experiment import rest
 
 from nni_cream.errors import ManagerError
+from nni_cream.experiment.plan import unpack_final
 
 __all__ = ["Manager", "job_parameters", "metric"]
 
@@ -88,7 +89,7 @@ class Manager:
         """Return the final metrics: job id -> value, also of jobs that have not succeeded."""
         found: dict[str, Any] = {}
         for record in self.get("/metric-data?type=FINAL"):
-            found.setdefault(record["trialJobId"], metric(record))
+            found.setdefault(record["trialJobId"], unpack_final(metric(record)))
         return found
 
     def read_stderr(self, job_id: str) -> str:

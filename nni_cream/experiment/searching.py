@@ -43,7 +43,8 @@ from nni_cream.experiment.files import (
 from nni_cream.experiment.processes import LOCK, locked
 from nni_cream.experiment.progress import SearchProgress
 from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard
-from nni_cream.search import CostModel, CreamLightningModule, PathSampler, Supernet, encode_path
+from nni_cream.experiment.updates import BOARD_FIGURES, UpdateRecorder
+from nni_cream.search import BoardEvent, CostModel, CreamLightningModule, PathSampler, Supernet, encode_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Recipe, make_loader, seeded
 
@@ -59,7 +60,7 @@ __all__ = [
 
 _VALIDATION_BATCH = 512
 
-EpochListener = Callable[[dict[str, float]], None]
+EpochListener = Callable[[dict[str, float], dict[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class _Search:
     splits: DataSplits
     recipe: Recipe
     strategy: CreamStrategy
+    recorder: UpdateRecorder
     folder: OutputFolder
 
     @property
@@ -124,7 +126,8 @@ def run_search(
     force
         Replace what the folder holds; the result before stays in ``previous/`` until the new one is complete.
     on_epoch
-        Called after each epoch with its figures, as they stand in ``metrics.jsonl``.
+        Called after each epoch with its figures, as they stand in ``metrics.jsonl``, and its update, as it stands in
+        ``history.jsonl``; the first update that it gets names the choices of the space.
     console
         Where to show progress; nowhere without it.
     tensorboard
@@ -163,7 +166,7 @@ def run_search(
     return SearchResult(best, read_json(folder.board, "board", ""), time.perf_counter() - start, folder.path)
 
 
-def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[Path]) -> None:
+def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[Path]) -> bool:
     """Move a half-finished search with this configuration here, if the process that ran it is gone.
 
     A trial that NNI starts in place of a failed one gets a new folder; what the failed one had done lies beside it, if
@@ -177,9 +180,14 @@ def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[P
         Where the search is to go on; nothing happens if it is there already.
     others
         Output folders of other trials of the experiment.
+
+    Returns
+    -------
+    bool
+        Whether one was moved.
     """
     if folder.exists():
-        return
+        return False
     for other in map(OutputFolder, others):
         if not (other.checkpoint.exists() or other.best.exists()):
             continue
@@ -187,9 +195,10 @@ def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[P
             other.check_same_config(config)
             with locked(other.path.parent / LOCK, patience=0):
                 os.rename(other.path, folder)
-                return
+                return True
         except (CreamError, FileNotFoundError):  # another search, one that still runs, or somebody else was faster
             continue
+    return False
 
 
 def _check_readable(checkpoint: Path) -> Path:
@@ -244,10 +253,11 @@ def _put_together(
 ) -> _Search:
     settings = config["search"]
     recipe = _recipe(settings)
-    strategy = make_strategy(settings)
+    recorder = UpdateRecorder()
+    strategy = make_strategy(settings, [recorder.listen])
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
-    search = _Search(config, splits, recipe, strategy, folder)
+    search = _Search(config, splits, recipe, strategy, recorder, folder)
     callbacks: list[pl.Callback] = [_EpochFiles(search, on_epoch)]
     if console is not None:
         callbacks.append(SearchProgress(strategy.board, console))
@@ -262,13 +272,15 @@ def _put_together(
     return search
 
 
-def make_strategy(settings: Mapping[str, Any]) -> CreamStrategy:
+def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[BoardEvent], None]] = ()) -> CreamStrategy:
     """Build the strategy from the ``search`` section of a configuration.
 
     Parameters
     ----------
     settings
         The section, resolved.
+    listeners
+        Called with every event of the board.
 
     Returns
     -------
@@ -284,7 +296,7 @@ def make_strategy(settings: Mapping[str, Any]) -> CreamStrategy:
     arguments = {name: value for name, value in settings.items() if name in known}
     for name in ("cost", "distillation", "score"):
         arguments[name] = _import_function(name, arguments[name])
-    return CreamStrategy(**arguments)
+    return CreamStrategy(**arguments, listeners=listeners)
 
 
 def _import_function(key: str, value: str) -> Any:
@@ -358,20 +370,25 @@ class _EpochFiles(Checkpoint):
         self._search = search
         self._folder = search.folder
         self._on_epoch = on_epoch
+        self._choices_told = False
         self._events: EventFiles | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the figures of epochs that the checkpoint does not know of: they are about to be run again."""
-        if trainer.is_global_zero and self._search.config["trainer"]["tensorboard"]:
+        if not trainer.is_global_zero:
+            return
+        if self._search.config["trainer"]["tensorboard"]:
             self._events = EventFiles(self._folder.tensorboard, first_epoch=trainer.current_epoch + 1)
-        path = self._folder.metrics
-        if trainer.is_global_zero and path.exists():
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, trainer)]
-            write_text(path, "".join(f"{line}\n" for line in lines))
+        for path in (self._folder.metrics, self._folder.history):
+            if path.exists():
+                lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, trainer)]
+                write_text(path, "".join(f"{line}\n" for line in lines))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save board, figures and, last, the checkpoint: what stands before it is written again after a resume."""
         figures = self._figures(trainer)
+        module = cast(CreamLightningModule, self._search.strategy.oneshot_module)
+        update = self._search.recorder.take(module, trainer.current_epoch + 1)
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
             return
@@ -380,10 +397,19 @@ class _EpochFiles(Checkpoint):
         append_line(self._folder.metrics, figures)
         if self._events is not None:
             self._events.add(figures)
+        update = self._add_to_history(update)
         with replacing(self._folder.checkpoint) as temporary:
             trainer.save_checkpoint(temporary)
         if self._on_epoch is not None:
-            self._on_epoch(figures)
+            self._on_epoch(figures, update)
+
+    def _add_to_history(self, whole: dict[str, Any]) -> dict[str, Any]:
+        """Write an update down and return it for the listener; the choices are told once in each place."""
+        short = {key: value for key, value in whole.items() if key != "choices"}
+        path = self._folder.history
+        append_line(path, short if path.exists() and path.stat().st_size else whole)
+        told, self._choices_told = self._choices_told, True
+        return short if told else whole
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the event files."""
@@ -397,7 +423,7 @@ class _EpochFiles(Checkpoint):
     def _figures(self, trainer: pl.Trainer) -> dict[str, float]:
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         counts: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        return counts | dict(sorted((logged | self._search.strategy.statistics).items()))
+        return counts | dict(sorted((BOARD_FIGURES | logged | self._search.strategy.statistics).items()))
 
 
 def _is_before(line: str, trainer: pl.Trainer) -> bool:

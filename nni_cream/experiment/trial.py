@@ -21,8 +21,9 @@ import requests
 from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
 from nni_cream.errors import ConfigError, CreamError
-from nni_cream.experiment.files import TENSORBOARD, write_text
-from nni_cream.experiment.plan import INTERRUPTED
+from nni_cream.experiment.files import TENSORBOARD, OutputFolder, write_text
+from nni_cream.experiment.page import page_address_of_trial
+from nni_cream.experiment.plan import INTERRUPTED, pack_final
 from nni_cream.experiment.processes import LOCK, end_with_parent, locked
 from nni_cream.experiment.quiet import quiet_libraries
 from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard, show_in_web_ui
@@ -34,6 +35,9 @@ SEARCH = "search"
 
 EXPERIMENT = "experiment"
 """File in the folder of a search trial that holds the id of the experiment."""
+
+_PERHAPS_LOST = 3
+"""Epochs that are reported again after an interruption: a manager that was killed may not have kept the latest."""
 
 
 class Reporter:
@@ -86,25 +90,28 @@ def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path
     parameters
         ``config``: the resolved configuration.
     reporter
-        Gets the figures of each epoch, then the board and its best entry.
+        Gets the figures of each epoch with what happened to the board, then the board and its best entry.
     folder
         Where this trial may keep files.
     """
     from nni_cream.experiment.searching import run_search, take_over_search
+    from nni_cream.experiment.updates import read_epochs, search_metric
 
-    def report(figures: Mapping[str, float]) -> None:
-        # While the board is empty there is nothing to compare trials by.
-        default = figures.get("board_best", 0.0)
-        reporter.intermediate(int(figures["epoch"]), {"default": default, "role": "search", **figures})
+    def report(figures: Mapping[str, float], update: Mapping[str, Any]) -> None:
+        reporter.intermediate(int(figures["epoch"]), search_metric(figures, update))
 
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / LOCK):
         write_text(folder / EXPERIMENT, nni.get_experiment_id())
-        take_over_search(parameters["config"], folder / SEARCH, _other_searches(folder))
+        taken_over = take_over_search(parameters["config"], folder / SEARCH, _other_searches(folder))
+        past = read_epochs(OutputFolder(folder / SEARCH))
+        for figures, update in past if taken_over else past[-_PERHAPS_LOST:]:
+            report(figures, update)
         result = run_search(
             parameters["config"], folder / SEARCH, resume=True, on_epoch=report, tensorboard=folder / TENSORBOARD
         )
-    reporter.final({"default": result.best.accuracy, "board": result.board, "best": result.best.to_json()})
+    final = {"default": result.best.accuracy, "role": "search", "board": result.board, "best": result.best.to_json()}
+    reporter.final(pack_final(final))
 
 
 def _other_searches(folder: Path) -> list[Path]:
@@ -157,6 +164,7 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Pat
     reporter.final(
         {
             "default": result.validation_accuracy,
+            "role": "retrain",
             **asdict(result),
             "one_shot_accuracy": parameters["one_shot_accuracy"],
             "cost": parameters["cost"],
@@ -197,7 +205,10 @@ def main() -> int:
         if sys.argv[1:] == ["--check"]:
             check_parts(json.load(sys.stdin))
             return 0
-        return _run(Reporter())
+        reporter = Reporter()
+        if (address := page_address_of_trial()) is not None:
+            print(f"board page: {address}", flush=True)
+        return _run(reporter)
     except KeyboardInterrupt:
         return 130
     except CreamError as error:

@@ -22,6 +22,7 @@ from nni.tuner import Tuner
 from nni_cream.errors import ConfigError, CreamError
 from nni_cream.experiment.arguments import CreamTunerArgsValidator, resolve_experiment
 from nni_cream.experiment.files import BEST, write_text
+from nni_cream.experiment.page import install_page, page_address
 from nni_cream.experiment.plan import ExperimentPlan, Job, State, Trial
 from nni_cream.experiment.processes import end_with_parent
 from nni_cream.experiment.rest import Manager
@@ -71,6 +72,7 @@ class CreamTuner(Tuner):
         self._log_folder = Path(os.environ.get("NNI_LOG_DIRECTORY", "."))
         if self._manager is not None:
             self._tell_python()
+            self._install_page(self._manager)
         if os.environ.get("SDK_PROCESS") == "dispatcher":  # and not a test, say
             end_with_parent()
 
@@ -88,6 +90,11 @@ class CreamTuner(Tuner):
             if self._manager is not None:
                 self._manager.stop()
             raise
+
+    def _install_page(self, manager: Manager) -> None:
+        """Put the board page beside the web UI."""
+        install_page(self._log_folder)
+        print(f"board page: {page_address(manager.port, manager.prefix)}", flush=True)  # shown by `nnictl log stdout`
 
     def update_search_space(self, search_space: Any) -> None:
         """Take the search space; it cannot be changed any more once trials have been issued.

@@ -4,12 +4,13 @@ from nni_cream.search.board import BoardEntry, PrioritizedBoard, Verdict
 from nni_cream.search.cost import CostModel
 from nni_cream.search.matching import BestMatcher, Match, Matcher, MetaMatcher, NoMatcher, RandomMatcher
 from nni_cream.search.module import BoardEvent, CreamLightningModule, SearchSettings
-from nni_cream.search.mutables import decode_path
+from nni_cream.search.mutables import Options, decode_path
 from nni_cream.search.objective import Distillation, Score
 from nni_cream.search.paths import Path, encode_path, path_key
 from nni_cream.search.sampler import PathSampler
 from nni_cream.search.scorer import PathScorer, ValidationSubset
 from nni_cream.search.supernet import FreezableCell, Supernet
+from nni_cream.search.tally import Tally, Teacher
 
 __all__ = [
     "BestMatcher",
@@ -23,6 +24,7 @@ __all__ = [
     "Matcher",
     "MetaMatcher",
     "NoMatcher",
+    "Options",
     "Path",
     "PathSampler",
     "PathScorer",
@@ -31,6 +33,8 @@ __all__ = [
     "Score",
     "SearchSettings",
     "Supernet",
+    "Tally",
+    "Teacher",
     "ValidationSubset",
     "Verdict",
     "decode_path",

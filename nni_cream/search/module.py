@@ -25,6 +25,7 @@ from nni_cream.search.rng import preserved_rng, restore_rng, rng_state
 from nni_cream.search.sampler import CostRange, PathSampler
 from nni_cream.search.scorer import PathScorer, ValidationSubset, split_batch
 from nni_cream.search.supernet import Supernet
+from nni_cream.search.tally import Tally
 
 __all__ = ["BoardEvent", "CreamLightningModule", "SearchSettings"]
 
@@ -120,6 +121,7 @@ class CreamLightningModule(ForwardingLightningModule):
         self.board = board
         self.settings = settings
         self.statistics: dict[str, float] = {}
+        self.tally = Tally()
         self._validation_batches = validation_batches
         self._listeners = tuple(listeners)
         self._step = self._scored = self._admitted = 0
@@ -136,12 +138,18 @@ class CreamLightningModule(ForwardingLightningModule):
         self.scorer: PathScorer
         self.cost: CostModel
 
+    @property
+    def steps(self) -> int:
+        """Training batches so far; a board entry's age counts in them."""
+        return self._step
+
     # The paper's loop -------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Draw a path, pick its teacher, return the joint loss (METHOD.md, "The loop", steps 1 to 3)."""
         path = self.sampler.draw()
         match = None if self._warming_up() else self.matcher.pick(path, self.board.entries)
+        self._count(match)
         self.supernet.activate(path)
         with self._observed() as calls:
             output = call_step(self.training_module.training_step, batch, batch_idx)
@@ -160,6 +168,11 @@ class CreamLightningModule(ForwardingLightningModule):
         else:
             self._report(force=False)
         super().on_train_batch_end(outputs, batch, batch_idx)
+
+    def _count(self, match: Match | None) -> None:
+        self.tally.add_draw(self.sampler.rejected)
+        if match is not None:
+            self.tally.add_match(match)
 
     def _joint_loss(self, task_loss: Tensor, match: Match | None, calls: list[_Call]) -> Tensor:
         """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3)."""
@@ -227,6 +240,7 @@ class CreamLightningModule(ForwardingLightningModule):
         if not math.isfinite(gradient):
             raise SearchError(f"the gradient of the meta network became {gradient} at step {self._step}")
         self.matcher.update(match, gradient)
+        self.tally.add_meta_update()
 
     # Preparation ------------------------------------------------------------------------------------------------------
 
@@ -256,6 +270,7 @@ class CreamLightningModule(ForwardingLightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Put the random number generators where the checkpoint left them, before the epoch's first batch is drawn."""
+        self.tally = Tally()
         if self._resumed is not None:
             restore_rng(self._resumed["rng"])
             self._resumed = None
@@ -474,14 +489,17 @@ class CreamLightningModule(ForwardingLightningModule):
             "board_size": float(len(entries)),
             "scored": float(self._scored),
             "admitted": float(self._admitted),
+            "sampler_drawn": float(self.tally.drawn),
+            "sampler_rejected": float(self.tally.rejected),
+            "meta_updates": float(self.tally.meta_updates),
         }
         if entries:
             figures["board_best"] = entries[0].accuracy
             figures["board_worst"] = entries[-1].accuracy
             figures["board_mean"] = sum(entry.accuracy for entry in entries) / len(entries)
             figures["board_cost_mean"] = sum(entry.cost for entry in entries) / len(entries)
-        if self._match is not None:
-            figures["match_weight"] = self._match.weight
+        if self.tally.mean_weight is not None:
+            figures["match_weight"] = self.tally.mean_weight
         if self._loss is not None:
             figures["joint_loss"] = float(self._loss.detach())
         return figures
@@ -517,6 +535,7 @@ class CreamLightningModule(ForwardingLightningModule):
             "sampler": self.sampler.state_dict(),
             "rng": rng_state(),
             "counts": [self._step, self._scored, self._admitted],
+            "tally": self.tally.state_dict(),
         }
         self.training_module.on_save_checkpoint(checkpoint)
 
@@ -548,6 +567,8 @@ class CreamLightningModule(ForwardingLightningModule):
         self.matcher.load_state_dict(state["matcher"])
         self.sampler.load_state_dict(state["sampler"])
         self._step, self._scored, self._admitted = state["counts"]
+        if "tally" in state:  # version 0.1.0 did not count
+            self.tally.load_state_dict(state["tally"])
 
     def _space_outline(self) -> dict[str, Any]:
         return {

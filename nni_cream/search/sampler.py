@@ -64,6 +64,11 @@ class PathSampler:
         Label to the probability of each of its values, for labels that should not be drawn by the mutable's own
         weights (which are uniform unless the space says otherwise).
 
+    Attributes
+    ----------
+    rejected
+        Samples outside the range, or against a constraint of the space, before the one that :meth:`draw` last returned.
+
     Raises
     ------
     SpaceError
@@ -88,6 +93,7 @@ class PathSampler:
         self._draws = _make_draws(self._mutables, probabilities or {})
         self._cost: Callable[[Path], float] | None = None
         self._generator = np.random.Generator(np.random.PCG64(seed))
+        self.rejected = 0
 
     def constrain(self, cost: Callable[[Path], float], reachable: tuple[float, float] | None = None) -> None:
         """From now on draw only paths whose cost lies within ``cost_range``.
@@ -115,7 +121,7 @@ class PathSampler:
         Returns
         -------
         Path
-            A new sample.
+            A new sample. :attr:`rejected` says how many had to be thrown away for it.
 
         Raises
         ------
@@ -123,14 +129,13 @@ class PathSampler:
             If no path within the range was found in ``attempts`` tries.
         """
         seen: list[float] = []
-        for _ in range(self.attempts):
+        for rejected in range(self.attempts):
             path = {label: draw(self._generator) for label, draw in self._draws.items()}
             if any(constraint.check_contains(path) is not None for constraint in self._constraints):
                 continue
-            if self._cost is None or self.cost_range == (None, None):
-                return path
-            cost = self._cost(path)
-            if self._within(cost):
+            cost = None if self._cost is None or self.cost_range == (None, None) else self._cost(path)
+            if cost is None or self._within(cost):
+                self.rejected = rejected
                 return path
             seen.append(cost)
         if not seen:

@@ -17,6 +17,7 @@ from nni_cream.errors import ManagerError
 from nni_cream.experiment.best import build_network, load_best, load_board
 from nni_cream.experiment.definition import expected_trials, load_experiment
 from nni_cream.experiment.manager import _termination_as_interrupt, _undisturbed, check_port, free_port
+from nni_cream.experiment.plan import unpack_final
 from nni_cream.experiment.results import _without_traceback
 from tests.experiment.experiments import SHIPPED, processes_of, reduced, start, wait_until
 
@@ -75,8 +76,16 @@ def test_experiment_searches_retrains_chooses_and_leaves_no_process(folder: Path
     assert [row["choices"] for row in json.loads((out / "retrained.json").read_text())] == [best.choices]
     assert best.choices in [entry["path"] for entry in load_board(out).entries]
     build_network(best)
-    for text in (f"web UI: http://127.0.0.1:{port}", "trial 0 (search): succeeded", "trial 1 (retrain): succeeded"):
+    page = f"board page: http://127.0.0.1:{port}/logs/board.html"
+    for text in (
+        f"web UI: http://127.0.0.1:{port}",
+        page,
+        "trial 0 (search): succeeded",
+        "trial 1 (retrain): succeeded",
+    ):
         assert text in messages
+    logs = [*out.glob("nni/*/environments/local-env/trials/*/trial.log"), *out.glob("nni/*/log/nnictl_stdout.log")]
+    assert len({log.resolve() for log in logs if page in log.read_text()}) == 3  # tuner and both trials repeat it
     assert processes_of(out) == []
     check_port(port)
 
@@ -218,7 +227,7 @@ def test_nnictl_runs_the_experiment_to_its_end_with_nothing_activated(folder: Pa
         drawn = {"default", "board_best", "board_worst", "board_mean", "board_cost_mean", "admitted", "train_loss"}
         assert len(metrics) == 3
         assert all(drawn <= metric.keys() for metric in metrics)
-        (final,) = (json.loads(json.loads(record["data"])) for record in records if record["type"] == "FINAL")
+        (final,) = (unpack_final(json.loads(json.loads(item["data"]))) for item in records if item["type"] == "FINAL")
         (best,) = (file for file in out.glob("*/log/best.json") if not file.parents[1].is_symlink())
         assert load_best(best).to_json() == final["best"]
         assert str(best) in (best.parent / "nnictl_stdout.log").read_text()

@@ -8,7 +8,7 @@ import pytest
 from nni_cream import config
 from nni_cream.errors import FileError
 from nni_cream.experiment.best import Best
-from nni_cream.experiment.plan import INTERRUPTED, ExperimentPlan, Job, State, Trial
+from nni_cream.experiment.plan import INTERRUPTED, ExperimentPlan, Job, State, Trial, pack_final, unpack_final
 
 CONFIG = config.resolve({"space": "digits", "data": "digits", "retrain": {"top": 2}})
 
@@ -264,3 +264,12 @@ def test_jobs_that_do_not_belong_or_have_another_version_are_named_and_not_taken
     assert "does not belong to this experiment" in problems[0]
     assert "key 'format'" in problems[1]
     assert plan.searches[0].state is State.FAILED
+
+
+def test_final_metric_comes_out_as_it_went_in() -> None:
+    metric = {"default": 0.5, "role": "search", "note": "{not JSON", "board": {"entries": [{"path": {"a": [1, None]}}]}}
+    packed = pack_final(metric)
+    assert all(isinstance(value, float | str) for value in packed.values())
+    assert unpack_final(packed) == metric
+    assert unpack_final(metric) == metric
+    assert unpack_final(0.5) == 0.5

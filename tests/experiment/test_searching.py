@@ -27,7 +27,7 @@ def configuration(**search: Any) -> dict[str, Any]:
 
 
 def texts(folder: Path) -> dict[str, str]:
-    return {name: (folder / name).read_text() for name in ("board.json", "best.json", "metrics.jsonl")}
+    return {name: (folder / name).read_text() for name in ("board.json", "best.json", "metrics.jsonl", "history.jsonl")}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stop_after(epoch: int) -> Any:
-    def listener(figures: dict[str, float]) -> None:
+    def listener(figures: dict[str, float], update: dict[str, Any]) -> None:
         if figures["epoch"] == epoch:
             raise RuntimeError("stopped by the test")
 
@@ -70,9 +70,14 @@ def test_search_that_broke_off_resumes_and_ends_as_the_undisturbed_one(
 ) -> None:
     with pytest.raises(RuntimeError, match="stopped by the test"):
         run_search(configuration(), tmp_path / "out", on_epoch=stop_after(epoch))
-    seen: list[float] = []
-    run_search(configuration(), tmp_path / "out", resume=True, on_epoch=lambda figures: seen.append(figures["epoch"]))
-    assert seen == list(range(epoch + 1, 4))
+    seen: list[tuple[float, bool]] = []
+    run_search(
+        configuration(),
+        tmp_path / "out",
+        resume=True,
+        on_epoch=lambda figures, update: seen.append((figures["epoch"], "choices" in update)),
+    )
+    assert seen == [(number, number == epoch + 1) for number in range(epoch + 1, 4)]
     assert texts(tmp_path / "out") == texts(undisturbed)
 
 

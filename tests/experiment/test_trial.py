@@ -18,12 +18,13 @@ from nni.runtime.trial_command_channel.base import TrialCommandChannel
 from nni_cream import config
 from nni_cream.errors import FileError
 from nni_cream.experiment import trial
-from nni_cream.experiment.plan import INTERRUPTED, ExperimentPlan
+from nni_cream.experiment.plan import INTERRUPTED, ExperimentPlan, unpack_final
 from nni_cream.experiment.processes import LOCK, locked
 
+SPACE = {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]}
 CONFIG = config.resolve(
     {
-        "space": {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]},
+        "space": SPACE,
         "data": {"name": "digits", "train": 300, "validation": 100},
         "search": {"epochs": 3, "board_size": 3, "warmup": 1},
         "trainer": {"accelerator": "cpu", "threads": 1},
@@ -100,7 +101,9 @@ def test_search_trial_reports_what_the_web_ui_can_draw(tmp_path: Path, monkeypat
         assert metric["default"] == metric["board_best"]
     (final,) = channel.values("FINAL")
     assert final["default"] == rest[-1]["board_best"]
-    assert final["board"] == json.loads((tmp_path / "trial" / "search" / "board.json").read_text())
+    assert unpack_final(final)["board"] == json.loads((tmp_path / "trial" / "search" / "board.json").read_text())
+    # NNI's web UI shows a final metric's values as they are, which React refuses for objects.
+    assert all(isinstance(value, float | str) for value in final.values())
 
 
 def test_search_of_another_experiment_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,7 +130,9 @@ def test_search_trial_that_was_interrupted_goes_on(
     undisturbed = run(SEARCH, tmp_path / "undisturbed" / "trial", monkeypatch)
     interrupt(SEARCH, tmp_path / "trials" / "first", monkeypatch)
     resumed = run(SEARCH, tmp_path / "trials" / folder, monkeypatch)
-    assert resumed.metrics == undisturbed.metrics[1:]
+    # What the broken trial could not report is reported now; and each process says once more what the choices are.
+    assert resumed.metrics[1]["value"]["update"].pop("choices") == undisturbed.metrics[0]["value"]["update"]["choices"]
+    assert resumed.metrics == undisturbed.metrics
 
 
 def test_search_of_another_configuration_or_of_a_running_trial_is_not_taken_over(

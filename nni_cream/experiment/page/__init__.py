@@ -1,0 +1,64 @@
+"""The board page: static files that NNI's web server serves beside its own web UI, and where to find them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nni_cream.experiment.files import write_text
+
+__all__ = ["install_page", "page_address", "page_address_of_trial"]
+
+_PAGE = "board.html"
+_SUFFIXES = (".html", ".css", ".js")
+
+
+def install_page(log_folder: Path) -> None:
+    """Put the page where NNI's web server finds it.
+
+    Parameters
+    ----------
+    log_folder
+        The experiment's log folder, which is served at ``/logs/``.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    for source in files(__name__).iterdir():
+        if source.name.endswith(_SUFFIXES):
+            write_text(log_folder / source.name, source.read_text(encoding="utf-8"))
+
+
+def page_address(port: int, url_prefix: str | None = None, host: str = "127.0.0.1") -> str:
+    """Return the page's address in a browser on the manager's machine.
+
+    Parameters
+    ----------
+    port
+        Port of NNI's manager.
+    url_prefix
+        The experiment's ``urlPrefix``.
+    host
+        The manager's machine.
+
+    Returns
+    -------
+    str
+        Such as ``http://127.0.0.1:8080/logs/board.html``.
+    """
+    prefix = f"{url_prefix.strip('/')}/" if url_prefix else ""
+    return f"http://{host}:{port}/{prefix}logs/{_PAGE}"
+
+
+def page_address_of_trial(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the page's address as a trial knows it; ``None`` unless it runs on the manager's machine."""
+    channel = urlsplit(environment.get("NNI_TRIAL_COMMAND_CHANNEL", ""))
+    prefix, found, _ = channel.path.rpartition("/env/")
+    if environment.get("NNI_PLATFORM") != "local" or channel.scheme != "http" or channel.port is None or not found:
+        return None
+    return page_address(channel.port, prefix)

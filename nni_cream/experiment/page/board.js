@@ -1,0 +1,448 @@
+// The board page: asks NNI's manager, and shows what it answers. The parts are in board_model, _views and _charts.
+
+import { LineChart, PointCloud } from "./board_charts.js";
+import { Search, readJob, unpack, variedKeys } from "./board_model.js";
+import * as views from "./board_views.js";
+
+const { h } = views;
+const API = "../api/v1/nni"; // relative: the experiment may have a URL prefix
+const SECONDS = { visible: 3, hidden: 30, most: 60, patience: 20 };
+// The manager reads all metrics of the experiment for each question: the longer it takes, the more seldom it is asked.
+const REST = 60;
+
+const $ = (selector) => document.querySelector(selector);
+
+const isOver = (status) => status?.status === "DONE" || status?.status === "STOPPED";
+
+const state = {
+  jobs: [],
+  searches: new Map(), // id of a search trial -> Search, for those that were looked at
+  running: new Map(), // id of a retrain trial -> its latest metric
+  selected: null,
+  status: null,
+  experiment: null,
+  answered: null, // when the manager last did
+  drawn: new Map(), // what each part shows now, so that nothing is drawn twice
+  pause: SECONDS.visible,
+  gone: false,
+};
+
+// Asking the manager ------------------------------------------------------------------------------------------------
+
+/** What the manager did not answer, or not as NNI's manager does. */
+class Unanswered extends Error {}
+
+async function get(path) {
+  const response = await fetch(API + path, { cache: "no-store", signal: AbortSignal.timeout(1000 * SECONDS.patience) });
+  if (!response.ok) throw new Unanswered(`HTTP ${response.status}`);
+  return response.text();
+}
+
+async function ask(path) {
+  let text;
+  try {
+    text = await get(path);
+    return JSON.parse(text);
+  } catch (error) {
+    if (error instanceof SyntaxError && text === "INITIALIZING") return { status: text, errors: [] };
+    throw new Unanswered(error.message);
+  }
+}
+
+async function askList(path) {
+  const answer = await ask(path);
+  if (!Array.isArray(answer)) throw new Unanswered(`${path} is no list`);
+  return answer;
+}
+
+/** Ask how it stands, and for what is new. */
+async function poll() {
+  const status = await ask("/check-status");
+  if (status.status !== "INITIALIZING") {
+    const started = performance.now();
+    state.experiment ??= await ask("/experiment");
+    state.jobs = (await askList("/trial-jobs")).map(readJob).sort((a, b) => a.number - b.number);
+    select();
+    await readSelected(isOver(status));
+    if (state.jobs.some((job) => job.status === "RUNNING")) await readLatest(isOver(status));
+    state.pause = Math.min(SECONDS.most, Math.max(SECONDS.visible, (REST * (performance.now() - started)) / 1000));
+  }
+  state.status = status; // last: who reads that all is done finds everything else read
+}
+
+/** Which search trial to show: the one in the address, else the first that runs, else the first. */
+function select() {
+  const searches = state.jobs.filter((job) => job.role === "search");
+  const wanted = location.hash.slice(1);
+  const chosen =
+    searches.find((job) => encodeURIComponent(job.id) === wanted) ?? searches.find((job) => job.id === state.selected);
+  state.selected = (chosen ?? searches.find((job) => job.status === "RUNNING") ?? searches[0])?.id ?? null;
+}
+
+/** Read all metrics of the selected trial, if that was not done since it came to be what it is, or some were missed. */
+async function readSelected(over) {
+  const job = state.jobs.find(({ id }) => id === state.selected);
+  if (!job) return;
+  const search = state.searches.get(job.id) ?? new Search();
+  const asOf = `${job.status} ${over}`;
+  if (search.asOf === asOf && !search.incomplete) return;
+  search.add((await askList(`/metric-data/${encodeURIComponent(job.id)}`)).filter(isIntermediate));
+  search.settle();
+  search.asOf = asOf;
+  state.searches.set(job.id, search);
+}
+
+/** Read the latest metric of each trial, which brings the selected one up to date unless some were missed. */
+async function readLatest(over) {
+  const roles = new Map(state.jobs.map((job) => [job.id, job.role]));
+  for (const record of (await askList("/metric-data-latest")).filter(isIntermediate)) {
+    if (roles.get(record.trialJobId) === "retrain") state.running.set(record.trialJobId, unpack(record));
+    else state.searches.get(record.trialJobId)?.add([record]);
+  }
+  if (state.searches.get(state.selected)?.incomplete) await readSelected(over);
+}
+
+const isIntermediate = (record) => record.type === "PERIODICAL";
+
+// When to ask -------------------------------------------------------------------------------------------------------
+
+let timer = 0;
+let asking = false;
+let askAgain = false;
+
+/** Ask, show, and see to it that there is a next time. */
+async function refresh() {
+  if (asking) {
+    askAgain = true; // somebody chose another trial meanwhile
+    return;
+  }
+  asking = true;
+  askAgain = false;
+  clearTimeout(timer);
+  try {
+    await poll();
+    state.gone = false;
+    state.answered = new Date();
+  } catch (error) {
+    state.gone = true;
+    state.pause = SECONDS.visible;
+    if (!(error instanceof Unanswered)) throw error;
+  } finally {
+    asking = false;
+    if (state.gone || askAgain || !isOver(state.status)) wait();
+    draw();
+  }
+}
+
+function wait() {
+  clearTimeout(timer);
+  const seconds = document.hidden ? Math.max(SECONDS.hidden, state.pause) : state.pause;
+  timer = setTimeout(refresh, askAgain ? 0 : 1000 * seconds);
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden && (state.gone || !isOver(state.status))) refresh();
+});
+
+// Showing it --------------------------------------------------------------------------------------------------------
+
+/** Call a function unless the part shows this already. */
+function once(part, shown, redraw) {
+  const text = JSON.stringify(shown);
+  if (state.drawn.get(part) === text) return;
+  state.drawn.set(part, text);
+  redraw();
+}
+
+function draw() {
+  const job = state.jobs.find(({ id }) => id === state.selected);
+  const search = state.searches.get(state.selected) ?? new Search();
+  drawState();
+  once("experiment", state.experiment?.id, drawExperiment);
+  once("selector", [state.selected, state.jobs.map(trialName)], drawSelector);
+  once("notices", [state.selected, search.version, state.jobs.map(({ role }) => role)], () => drawNotices(search));
+  once("search", [state.selected, search.version, job?.status], () => drawSearch(job, search));
+  once("retrained", [state.jobs, [...state.running], state.status, Boolean(search.choices)], drawRetrained);
+}
+
+const STATES = {
+  INITIALIZING: ["connecting", "NNI's manager is starting …"],
+  RUNNING: ["running", "Running"],
+  TUNER_NO_MORE_TRIAL: ["running", "Running"],
+  NO_MORE_TRIAL: ["running", "Running, last trials"],
+  STOPPING: ["running", "Stopping"],
+  DONE: ["done", "Done: all trials have ended"],
+  STOPPED: ["done", "Stopped"],
+  ERROR: ["bad", "NNI's manager reports an error"],
+};
+
+function drawState() {
+  const time = state.answered?.toLocaleTimeString() ?? "";
+  const { status = "", errors = [] } = state.status ?? {};
+  const [kind, words] = state.gone ? ["bad", "Manager gone"] : (STATES[status] ?? ["running", status]);
+  const details = !state.gone && errors.length ? `: ${errors.join("; ")}` : "";
+  once("status", [kind, words, details], () => {
+    $("#status").className = kind;
+    $("#status").textContent = words + details;
+  });
+  $("#updated").textContent = time && !state.gone ? `as of ${time}` : "";
+  const asOf = time ? `What is shown here is as of ${time}. ` : "";
+  once("gone", [state.gone, asOf], () => {
+    $("#gone").hidden = !state.gone;
+    $("#gone").textContent = state.gone
+      ? `NNI's manager does not answer. ${asOf}This page goes on asking, until the manager is back.`
+      : "";
+  });
+}
+
+function drawExperiment() {
+  if (!state.experiment) return;
+  const title = [state.experiment.params?.experimentName, state.experiment.id].filter(Boolean).join(" · ");
+  $("#experiment").textContent = title;
+  document.title = `${title} · board`;
+}
+
+function trialName(job) {
+  const varied = variedKeys(job).map(([key, value]) => `${key} ${describeValue(key, value)}`);
+  return [`Trial ${job.number}`, ...varied, views.describeStatus(job.status)].join(" · ");
+}
+
+function describeValue(key, value) {
+  if (key !== "cost_range") return views.optionText(value);
+  const [low, high] = Array.isArray(value)
+    ? value.map((end) => (end === null ? null : views.formatCost(end)))
+    : [null, null];
+  if (low && high) return `${low} – ${high}`;
+  return low ? `≥ ${low}` : high ? `≤ ${high}` : "any";
+}
+
+function drawSelector() {
+  const select = $("#trial");
+  const searches = state.jobs.filter((job) => job.role === "search");
+  select.disabled = !searches.length;
+  select.replaceChildren(...searches.map((job) => h("option", { value: job.id }, trialName(job))));
+  if (!searches.length) select.append(h("option", {}, "none yet"));
+  else select.value = state.selected;
+}
+
+function drawNotices(search) {
+  const notices = [...search.skipped].map(
+    ([problem, count]) => `${count === 1 ? "A result" : `${count} results`} of this trial cannot be shown: ${problem}.`,
+  );
+  const strange = state.jobs.filter(
+    (job) => job.role !== "search" && job.role !== "retrain" && job.status !== "WAITING",
+  );
+  if (strange.length) {
+    const numbers = strange.map((job) => job.number).join(", ");
+    notices.push(`Not shown, since neither a search nor a retrain trial of nni_cream: trial ${numbers}.`);
+  }
+  if (search.epochs.length && !search.choices) notices.push("This trial did not say what its choices are called.");
+  $("#notices").replaceChildren(...notices.map((text) => h("p", { class: "notice" }, text)));
+}
+
+// The selected search -----------------------------------------------------------------------------------------------
+
+const COSTS = { macs: "multiply-adds", params: "parameters" };
+const formats = { accuracy: views.formatPercent, tick: views.tickPercent };
+let costTitle = "cost";
+
+/** Top-1 accuracies are percentages; what a user's own score is, nobody knows. */
+function formatsOf(settings) {
+  const isTop1 = (settings.score ?? "top1") === "top1";
+  return {
+    accuracy: isTop1 ? views.formatPercent : views.formatPlain,
+    tick: isTop1 ? views.tickPercent : views.tickPlain,
+  };
+}
+
+const charts = {
+  progress: new LineChart($("#progress"), {
+    lines: [
+      { key: "worst", kind: "third" },
+      { key: "mean", kind: "second" },
+      { key: "best", kind: "first" },
+    ],
+    area: ["best", "worst"],
+    yTitle: "accuracy",
+    tick: (value, step) => formats.tick(value, step),
+    describe: ({ x, best, mean, worst }) =>
+      best === null
+        ? `Epoch ${x}: warm-up, the board is empty`
+        : `Epoch ${x}: ${Object.entries({ best, mean, worst })
+            .map(([name, value]) => `${name} ${formats.accuracy(value)}`)
+            .join(", ")}`,
+    summarize: (rows) =>
+      summarize(rows, "best", "Accuracy of the board's best entry", (value) => formats.accuracy(value)),
+  }),
+  weight: new LineChart($("#weight"), {
+    lines: [{ key: "weight", kind: "first" }],
+    yTitle: "ρ",
+    tick: views.tickPlain,
+    describe: ({ x, weight }) =>
+      weight === null ? `Epoch ${x}: no teachers` : `Epoch ${x}: mean match weight ${views.formatWeight(weight)}`,
+    summarize: (rows) => summarize(rows, "weight", "Mean match weight", views.formatWeight),
+  }),
+  cloud: new PointCloud($("#cloud"), {
+    axes: () => ({
+      x: { title: costTitle, tick: views.formatShortCost },
+      y: { title: "accuracy", tick: formats.tick },
+    }),
+    describe: describePoint,
+    summarize: () => {
+      const { points, front } = current;
+      const ends = [front[0], front[front.length - 1]].map((point) => point && describeFigures(point)).join(", up to ");
+      return `Accuracy against cost of ${points.length} scored paths. Pareto front of ${front.length}, from ${ends}.`;
+    },
+  }),
+};
+
+let current = new Search();
+let legend = new views.Legend(null);
+
+const describeFigures = ({ accuracy, cost }) =>
+  `${formats.accuracy(accuracy)} at ${views.formatCost(cost)} ${costTitle}`;
+
+function describePoint(point) {
+  if (!point) {
+    const early = current.totals.rejectedEarly;
+    const count = `${views.formatCount(current.points.length)} paths scored`;
+    return [early ? `${count}, ${views.formatCount(early)} of them rejected early (marks at the bottom)` : count];
+  }
+  return [legend.path(point.path), ` ${describeFigures(point)}, step ${views.formatCount(point.step)}`];
+}
+
+function summarize(rows, key, what, format) {
+  const known = rows.filter((row) => row[key] !== null);
+  if (!known.length) return `${what}: nothing yet.`;
+  const [first, last] = [known[0], known[known.length - 1]];
+  return `${what}: ${format(first[key])} in epoch ${first.x}, ${format(last[key])} in epoch ${last.x}.`;
+}
+
+function drawSearch(job, search) {
+  const settings = job?.config.search ?? {};
+  current = search;
+  legend = new views.Legend(search.choices);
+  Object.assign(formats, formatsOf(settings));
+  const cost = String(settings.cost ?? "cost");
+  costTitle = COSTS[cost] ?? cost.split(":").pop();
+  $("#cost-title").textContent = costTitle[0].toUpperCase() + costTitle.slice(1);
+  document.documentElement.style.setProperty("--code", legend.width);
+  $("#legend").replaceChildren(...legend.list());
+  drawTiles(search, settings);
+  const hasBoard = search.board.length > 0;
+  fill("#board", views.boardRows(search, legend, formats));
+  fill("#front", views.frontRows(search, legend, formats));
+  fill("#teachers", views.teacherRows(search, legend));
+  $("#changes").replaceChildren(...views.changeItems(search, legend, formats));
+  $("#statistics").replaceChildren(...views.statistics(search));
+  drawCharts(search);
+  drawEpochs();
+  const waiting = waitingFor(job, search, settings);
+  empty("#board-empty", hasBoard ? "" : waiting);
+  empty("#changes-empty", search.changes.length ? "" : waiting);
+  empty("#cloud > .empty", search.points.length ? "" : waiting);
+  empty("#progress > .empty", hasBoard ? "" : waiting);
+  empty("#statistics-empty", search.latest ? "" : waiting);
+  const matchless = settings.matching === "none" ? "This search matches no teachers (matching: none)." : waiting;
+  empty("#teachers-empty", search.taught.size ? "" : matchless);
+  empty("#weight > .empty", search.taught.size ? "" : matchless);
+}
+
+function fill(table, rows) {
+  $(`${table} > tbody`).replaceChildren(...rows);
+  $(table).hidden = !rows.length;
+}
+
+/** Say what is waited for, in place of what is not there yet; nothing if there is something. */
+function empty(selector, text) {
+  $(selector).hidden = !text;
+  $(selector).textContent = text;
+  $(selector).parentElement.classList.toggle("is-empty", Boolean(text));
+}
+
+function waitingFor(job, search, settings) {
+  if (!job) return "Waiting for the first search trial.";
+  if (!search.latest) {
+    if (job.status === "WAITING") return "Waiting for this trial to start.";
+    return job.status === "RUNNING" ? "Waiting for the first epoch of this trial." : "This trial reported nothing.";
+  }
+  if (job.status !== "RUNNING") return "Nothing came before this trial ended.";
+  if (search.board.length) return "Waiting for the first teacher.";
+  const warmup = Number.isInteger(settings.warmup)
+    ? `${settings.warmup} epochs`
+    : views.formatPercent(settings.warmup ?? 0);
+  return `Warming up (${warmup} of the training): waiting for the first entry of the board.`;
+}
+
+function drawTiles(search, settings) {
+  const { latest, board } = search;
+  const tile = (term, value, extra) =>
+    h("div", {}, h("dt", {}, term), h("dd", {}, value, extra ? h("small", {}, extra) : null));
+  $("#tiles").replaceChildren(
+    tile("Best", board.length ? formats.accuracy(board[0].accuracy) : "–"),
+    tile("Entries", String(board.length), settings.board_size ? ` of ${settings.board_size}` : ""),
+    tile("Epoch", latest ? String(latest.epoch) : "–", settings.epochs ? ` of ${settings.epochs}` : ""),
+    tile("Scored", views.formatCount(search.points.length), " paths"),
+    tile("Match weight", search.taught.size && latest ? views.formatWeight(latest.figures.match_weight ?? 0) : "–"),
+  );
+}
+
+function drawCharts(search) {
+  const value = (epoch, key) => (epoch.size && Number.isFinite(epoch.figures[key]) ? epoch.figures[key] : null);
+  charts.progress.update(
+    search.epochs.map((epoch) => ({
+      x: epoch.epoch,
+      best: value(epoch, "board_best"),
+      mean: value(epoch, "board_mean"),
+      worst: value(epoch, "board_worst"),
+    })),
+  );
+  const weight = (epoch) => (epoch.figures.match_weight > 0 ? epoch.figures.match_weight : null);
+  charts.weight.update(
+    search.taught.size ? search.epochs.map((epoch) => ({ x: epoch.epoch, weight: weight(epoch) })) : [],
+  );
+  charts.cloud.update(search.points, search.front, search.board);
+}
+
+/** The long table is made only while somebody looks at it. */
+function drawEpochs() {
+  if ($("#epochs-details").open) fill("#epochs", views.epochRows(current, formats));
+}
+
+// The retrain trials ------------------------------------------------------------------------------------------------
+
+function drawRetrained() {
+  const jobs = state.jobs.filter((job) => job.role === "retrain");
+  const choices = [...state.searches.values()].find((search) => search.choices)?.choices ?? null;
+  const format = formatsOf(jobs[0]?.config.search ?? {});
+  fill(
+    "#retrained",
+    views.retrainRows(jobs, state.running, (parameters) => choicesAsPath(parameters, choices), format),
+  );
+  const planned = state.jobs.find((job) => job.config.retrain)?.config.retrain.top;
+  const over = isOver(state.status);
+  let waiting = "Waiting for the search trials to end: their best entries are then trained from new weights.";
+  if (planned === 0) waiting = "This experiment retrains nothing (retrain.top: 0).";
+  else if (over) waiting = "No entry was retrained.";
+  empty("#retrained-empty", jobs.length ? "" : waiting);
+}
+
+function choicesAsPath(parameters, choices) {
+  const given = parameters.choices;
+  if (typeof given !== "object" || given === null) return "–";
+  return views.pathOfChoices(given, choices);
+}
+
+// Begin -------------------------------------------------------------------------------------------------------------
+
+$("#trial").addEventListener("change", (event) => {
+  history.replaceState(null, "", `#${encodeURIComponent(event.target.value)}`);
+  state.selected = event.target.value;
+  draw(); // what is known of it, at once
+  refresh();
+});
+window.addEventListener("hashchange", refresh);
+$("#refresh").addEventListener("click", refresh);
+$("#epochs-details").addEventListener("toggle", drawEpochs);
+draw();
+refresh();

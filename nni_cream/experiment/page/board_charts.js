@@ -1,0 +1,397 @@
+// Two charts, drawn by hand: lines over epochs (SVG), and a cloud of points (canvas, for tens of thousands of them).
+
+const SVG = "http://www.w3.org/2000/svg";
+const HEIGHT = 240;
+const MARGIN = { top: 26, right: 14, bottom: 40, left: 58 };
+
+/** Round numbers that cover a range. */
+export function ticks(low, high, count) {
+  if (!(high > low)) return [low];
+  const raw = (high - low) / Math.max(1, count);
+  const power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= raw * 0.999);
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  if (last <= first && count < 32) return ticks(low, high, 2 * count); // one number says nothing of the scale
+  return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));
+}
+
+function rangeOf(values, padding = 0.06) {
+  let low = Infinity;
+  let high = -Infinity;
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  if (low > high) return [0, 1];
+  const room = (high - low) * padding || Math.abs(high) * 0.05 || 0.5;
+  return [low - room, high + room];
+}
+
+function svg(name, attributes, ...children) {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
+  element.append(...children);
+  return element;
+}
+
+/** Where to put data on a surface of that width. */
+function frame(width, [xLow, xHigh], [yLow, yHigh], bottom = MARGIN.bottom) {
+  const right = width - MARGIN.right;
+  const floor = HEIGHT - bottom;
+  return {
+    left: MARGIN.left,
+    right,
+    top: MARGIN.top,
+    floor,
+    x: (value) => MARGIN.left + ((value - xLow) / (xHigh - xLow || 1)) * (right - MARGIN.left),
+    y: (value) => floor - ((value - yLow) / (yHigh - yLow || 1)) * (floor - MARGIN.top),
+  };
+}
+
+/** Calls back when the width of an element changes, at most once a frame. */
+function onResize(element, redraw) {
+  let width = 0;
+  let due = 0;
+  new ResizeObserver(() => {
+    if (element.clientWidth === width || due) return;
+    due = requestAnimationFrame(() => {
+      due = 0;
+      width = element.clientWidth;
+      redraw();
+    });
+  }).observe(element);
+}
+
+/**
+ * Lines over epochs. Pointer and arrow keys move a cursor, whose values are read out below the chart.
+ *
+ * `lines`: [{name, key, kind}]; `kind` is a CSS class that gives colour and dashes. `area`: keys of two lines to fill
+ * the space between. `tick(value, step)` writes a number at the axis; `describe(row)` gives the text of the read-out,
+ * `summarize(rows)` that for screen readers.
+ */
+export class LineChart {
+  constructor(figure, { lines, area, tick, describe, summarize, yTitle }) {
+    Object.assign(this, { lines, area, tick, describe, summarize, yTitle });
+    this.rows = [];
+    this.cursor = null;
+    this.plot = figure.querySelector(".plot");
+    this.readout = figure.querySelector(".readout");
+    this.surface = svg("svg", { role: "img", tabindex: 0, height: HEIGHT, class: "chart" });
+    this.plot.append(this.surface);
+    onResize(this.plot, () => this.draw());
+    this.surface.addEventListener("pointermove", (event) => this.point(event));
+    this.surface.addEventListener("pointerleave", () => this.moveTo(null));
+    this.surface.addEventListener("blur", () => this.moveTo(null));
+    this.surface.addEventListener("keydown", (event) => this.step(event));
+  }
+
+  /** Draw other rows: [{x, <key of a line>: number or null}], in order of x. */
+  update(rows) {
+    const following = this.cursor === null ? null : Math.min(this.cursor, rows.length - 1);
+    this.rows = rows;
+    this.cursor = rows.length ? following : null;
+    this.surface.setAttribute("aria-label", `${this.summarize(rows)} Arrow keys move through the epochs.`);
+    this.draw();
+  }
+
+  draw() {
+    const width = this.plot.clientWidth;
+    this.surface.replaceChildren();
+    if (!width || !this.rows.length) return;
+    this.surface.setAttribute("width", width);
+    const xs = this.rows.map((row) => row.x);
+    const [first, last] = [xs[0], xs[xs.length - 1]];
+    const values = this.rows.flatMap((row) => this.lines.map(({ key }) => row[key]).filter(Number.isFinite));
+    const yRange = rangeOf(values);
+    const place = frame(width, first === last ? [first - 1, last + 1] : [first, last], yRange);
+    this.place = place;
+    this.drawAxes(place, [first, last], yRange, width);
+    if (this.area) this.surface.append(svg("path", { d: this.areaPath(place), class: "area" }));
+    for (const { key, kind } of this.lines) {
+      this.surface.append(svg("path", { d: this.linePath(place, key), class: `line ${kind}` }));
+    }
+    this.marks = svg("g", { class: "marks" });
+    this.surface.append(this.marks);
+    this.drawCursor();
+  }
+
+  drawAxes(place, [first, last], [low, high], width) {
+    const heights = ticks(low, high, 4);
+    for (const value of heights) {
+      const y = place.y(value);
+      this.surface.append(
+        svg("line", { x1: place.left, x2: place.right, y1: y, y2: y, class: "grid" }),
+        svg("text", { x: place.left - 8, y: y + 4, class: "tick y" }, this.tick(value, heights[1] - heights[0])),
+      );
+    }
+    for (const value of ticks(first, last, Math.max(2, Math.floor(width / 110))).filter(Number.isInteger)) {
+      this.surface.append(svg("text", { x: place.x(value), y: place.floor + 17, class: "tick x" }, String(value)));
+    }
+    this.surface.append(
+      svg("line", { x1: place.left, x2: place.right, y1: place.floor, y2: place.floor, class: "axis" }),
+      svg("text", { x: (place.left + place.right) / 2, y: HEIGHT - 6, class: "title x" }, "epoch"),
+      svg("text", { x: 0, y: 12, class: "title" }, this.yTitle),
+    );
+  }
+
+  linePath(place, key) {
+    let pen = "M";
+    let path = "";
+    for (const row of this.rows) {
+      if (!Number.isFinite(row[key])) {
+        pen = "M";
+        continue;
+      }
+      path += `${pen}${place.x(row.x).toFixed(1)} ${place.y(row[key]).toFixed(1)}`;
+      pen = "L";
+    }
+    return this.rows.length === 1 && path ? `${path}h0.01` : path; // one value: a dot, by the round line cap
+  }
+
+  areaPath(place) {
+    const rows = this.rows.filter((row) => this.area.every((key) => Number.isFinite(row[key])));
+    const side = (list, key) =>
+      list.map((row) => `${place.x(row.x).toFixed(1)} ${place.y(row[key]).toFixed(1)}`).join("L");
+    return rows.length ? `M${side(rows, this.area[0])}L${side([...rows].reverse(), this.area[1])}Z` : "";
+  }
+
+  drawCursor() {
+    const row = this.cursor === null ? null : this.rows[this.cursor];
+    this.readout.textContent = this.describe(row ?? this.rows[this.rows.length - 1]);
+    this.marks.replaceChildren();
+    if (row === null) return;
+    const x = this.place.x(row.x);
+    this.marks.append(svg("line", { x1: x, x2: x, y1: this.place.top, y2: this.place.floor, class: "cursor" }));
+    for (const { key, kind } of this.lines) {
+      if (Number.isFinite(row[key])) {
+        this.marks.append(svg("circle", { cx: x, cy: this.place.y(row[key]), r: 4, class: `dot ${kind}` }));
+      }
+    }
+  }
+
+  moveTo(index) {
+    if (index === this.cursor || !this.rows.length) return;
+    this.cursor = index;
+    if (this.marks) this.drawCursor();
+  }
+
+  point(event) {
+    if (!this.place || !this.rows.length) return;
+    const x = event.clientX - this.surface.getBoundingClientRect().left;
+    let nearest = 0;
+    this.rows.forEach((row, index) => {
+      if (Math.abs(this.place.x(row.x) - x) < Math.abs(this.place.x(this.rows[nearest].x) - x)) nearest = index;
+    });
+    this.moveTo(nearest);
+  }
+
+  step(event) {
+    const target = keyTarget(event, this.cursor, this.rows.length);
+    if (target !== undefined) this.moveTo(target);
+  }
+}
+
+/** Where an arrow key leads to in a list; undefined for other keys. */
+function keyTarget(event, current, length) {
+  if (event.ctrlKey || event.metaKey || event.altKey || !length) return undefined;
+  const last = length - 1;
+  const targets = {
+    ArrowLeft: current === null ? last : Math.max(0, current - 1),
+    ArrowRight: current === null ? 0 : Math.min(last, current + 1),
+    Home: 0,
+    End: last,
+    Escape: null,
+  };
+  if (!(event.key in targets)) return undefined;
+  event.preventDefault();
+  return targets[event.key];
+}
+
+/**
+ * A cloud of points with its Pareto front. Two canvases lie on top of each other: the points, drawn when there are new
+ * ones, and the cursor. Arrow keys walk along the front; the pointer finds any point.
+ *
+ * `describe(point)` returns nodes for the read-out; `axes()` title and tick format of the two axes.
+ */
+export class PointCloud {
+  constructor(figure, { describe, summarize, axes }) {
+    Object.assign(this, { describe, summarize, axes });
+    this.points = [];
+    this.front = [];
+    this.board = [];
+    this.cursor = null; // place on the front
+    this.found = null;
+    this.plot = figure.querySelector(".plot");
+    this.readout = figure.querySelector(".readout");
+    [this.base, this.overlay] = ["points", "cursor"].map((name) => {
+      const canvas = document.createElement("canvas");
+      canvas.className = `layer ${name}`;
+      this.plot.append(canvas);
+      return canvas;
+    });
+    this.base.setAttribute("aria-hidden", "true");
+    this.overlay.tabIndex = 0;
+    this.overlay.setAttribute("role", "img");
+    onResize(this.plot, () => this.draw());
+    for (const query of ["(prefers-color-scheme: dark)", `(resolution: ${devicePixelRatio}dppx)`]) {
+      matchMedia(query).addEventListener("change", () => this.draw());
+    }
+    this.overlay.addEventListener("pointermove", (event) => this.point(event));
+    this.overlay.addEventListener("pointerleave", () => this.show(null));
+    this.overlay.addEventListener("blur", () => this.show(null));
+    this.overlay.addEventListener("keydown", (event) => this.step(event));
+  }
+
+  /** Draw other points. */
+  update(points, front, board) {
+    Object.assign(this, { points, front, board });
+    if (!points.includes(this.found) && !board.includes(this.found)) this.found = null;
+    this.cursor = this.found && front.includes(this.found) ? front.indexOf(this.found) : null;
+    this.overlay.setAttribute("aria-label", `${this.summarize()} Arrow keys walk along the Pareto front.`);
+    this.draw();
+  }
+
+  draw() {
+    const width = this.plot.clientWidth;
+    if (!width) return;
+    const style = getComputedStyle(this.plot);
+    this.colour = (name) => style.getPropertyValue(`--${name}`).trim();
+    const pen = this.pen(this.base, width);
+    this.place = null;
+    if (this.points.length) {
+      const scored = this.points.filter((point) => point.accuracy !== null);
+      const xRange = rangeOf(
+        this.points.map((point) => point.cost),
+        0.03,
+      );
+      const yRange = rangeOf([...scored, ...this.board].map((point) => point.accuracy));
+      this.rug = scored.length < this.points.length;
+      this.place = frame(width, xRange, yRange, MARGIN.bottom + (this.rug ? 10 : 0));
+      this.drawAxes(pen, xRange, yRange, width);
+      this.drawPoints(pen);
+    }
+    this.show(this.found);
+  }
+
+  pen(canvas, width) {
+    const scale = devicePixelRatio || 1;
+    canvas.width = Math.round(width * scale);
+    canvas.height = Math.round(HEIGHT * scale);
+    const pen = canvas.getContext("2d");
+    pen.setTransform(scale, 0, 0, scale, 0, 0);
+    return pen;
+  }
+
+  drawAxes(pen, [xLow, xHigh], [yLow, yHigh], width) {
+    const { place } = this;
+    const axes = this.axes();
+    pen.font = `11px ${getComputedStyle(this.plot).fontFamily}`;
+    pen.fillStyle = this.colour("muted");
+    pen.strokeStyle = this.colour("line");
+    pen.lineWidth = 1;
+    const stroke = (...ends) => {
+      pen.beginPath();
+      pen.moveTo(ends[0], Math.round(ends[1]) + 0.5);
+      pen.lineTo(ends[2], Math.round(ends[3]) + 0.5);
+      pen.stroke();
+    };
+    pen.textAlign = "right";
+    const heights = ticks(yLow, yHigh, 4);
+    for (const value of heights) {
+      stroke(place.left, place.y(value), place.right, place.y(value));
+      pen.fillText(axes.y.tick(value, heights[1] - heights[0]), place.left - 8, place.y(value) + 4);
+    }
+    const bottom = HEIGHT - MARGIN.bottom;
+    pen.textAlign = "center";
+    for (const value of ticks(xLow, xHigh, Math.max(2, Math.floor(width / 120)))) {
+      pen.fillText(axes.x.tick(value), place.x(value), bottom + 17);
+    }
+    pen.strokeStyle = this.colour("axis");
+    stroke(place.left, bottom, place.right, bottom);
+    pen.fillText(axes.x.title, (place.left + place.right) / 2, HEIGHT - 6);
+    pen.textAlign = "left";
+    pen.fillText(axes.y.title, 0, 12);
+  }
+
+  drawPoints(pen) {
+    const { place } = this;
+    const [alpha, size] = this.points.length > 2000 ? [0.3, 3] : [0.65, 4.5];
+    pen.globalAlpha = alpha;
+    pen.fillStyle = this.colour("point");
+    for (const { accuracy, cost } of this.points) {
+      if (accuracy !== null) pen.fillRect(place.x(cost) - size / 2, place.y(accuracy) - size / 2, size, size);
+    }
+    pen.globalAlpha = 0.5;
+    if (this.rug) {
+      pen.fillStyle = this.colour("bad");
+      const bottom = HEIGHT - MARGIN.bottom - 8;
+      for (const { accuracy, cost } of this.points) if (accuracy === null) pen.fillRect(place.x(cost), bottom, 1, 7);
+    }
+    pen.globalAlpha = 1;
+    pen.strokeStyle = this.colour("front");
+    pen.lineWidth = 2;
+    pen.beginPath();
+    this.front.forEach(({ cost, accuracy }, index) => {
+      const [x, y] = [place.x(cost), place.y(accuracy)];
+      if (index) pen.lineTo(x, place.y(this.front[index - 1].accuracy));
+      pen.lineTo(x, y);
+    });
+    pen.stroke();
+    pen.fillStyle = this.colour("front");
+    for (const { cost, accuracy } of this.front) {
+      const [x, y] = [place.x(cost), place.y(accuracy)];
+      pen.beginPath(); // diamonds, which colour alone would not tell from the other points
+      pen.moveTo(x, y - 4.5);
+      pen.lineTo(x + 4.5, y);
+      pen.lineTo(x, y + 4.5);
+      pen.lineTo(x - 4.5, y);
+      pen.fill();
+    }
+    pen.strokeStyle = this.colour("accent");
+    pen.lineWidth = 1.75;
+    for (const { cost, accuracy } of this.board) {
+      pen.beginPath();
+      pen.arc(place.x(cost), place.y(accuracy), 5.5, 0, 2 * Math.PI);
+      pen.stroke();
+    }
+  }
+
+  /** Mark a point and read it out; null for none. */
+  show(point) {
+    this.found = point;
+    const pen = this.pen(this.overlay, this.plot.clientWidth);
+    if (point && this.place) {
+      pen.strokeStyle = this.colour("ink");
+      pen.lineWidth = 2;
+      pen.beginPath();
+      pen.arc(this.place.x(point.cost), this.place.y(point.accuracy), 8, 0, 2 * Math.PI);
+      pen.stroke();
+    }
+    this.readout.replaceChildren(...this.describe(point));
+  }
+
+  point(event) {
+    if (!this.place) return;
+    const box = this.overlay.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    let best = 20 ** 2;
+    let found = null;
+    for (const list of [this.points, this.board]) {
+      for (const point of list) {
+        if (point.accuracy === null) continue;
+        const distance = (this.place.x(point.cost) - x) ** 2 + (this.place.y(point.accuracy) - y) ** 2;
+        if (distance <= best) [best, found] = [distance, point];
+      }
+    }
+    this.cursor = null;
+    if (found !== this.found) this.show(found);
+  }
+
+  step(event) {
+    const target = keyTarget(event, this.cursor, this.front.length);
+    if (target === undefined) return;
+    this.cursor = target;
+    this.show(target === null ? null : this.front[target]);
+  }
+}

@@ -1,0 +1,202 @@
+// What the trials reported, as the page needs it. No DOM in here.
+
+export const UPDATE_FORMAT = "nni_cream.update/1";
+const CHANGES_KEPT = 200;
+
+/** Unpack a metric record of NNI's manager, whose value is JSON wrapped in JSON; null if it is not an object. */
+export function unpack(record) {
+  try {
+    const value = JSON.parse(JSON.parse(record.data));
+    return typeof value === "object" && value !== null && !Array.isArray(value) ? value : null;
+  } catch {
+    return null;
+  }
+}
+
+/** A trial job, with what the tuner gave it and its final result. */
+export function readJob(job) {
+  let parameters = {};
+  try {
+    parameters = JSON.parse(job.hyperParameters[0]).parameters ?? {};
+  } catch {
+    // A trial that was added by hand, or still waits for its parameters: of no role that this page knows.
+  }
+  const final = job.finalMetricData?.length ? unpack(job.finalMetricData[0]) : null;
+  return {
+    id: String(job.trialJobId),
+    number: Number(job.sequenceId ?? 0),
+    status: String(job.status),
+    role: typeof parameters.role === "string" ? parameters.role : null,
+    parameters,
+    config: parameters.config ?? {},
+    final,
+  };
+}
+
+/** The keys that the experiment varies, with this trial's values. */
+export function variedKeys(job) {
+  return Object.entries(job.parameters).filter(([key]) => key !== "role" && key !== "config");
+}
+
+/** Canonical text of a path, which is a list of indices. */
+export function pathKey(path) {
+  return JSON.stringify(path);
+}
+
+const isPath = (path) =>
+  Array.isArray(path) &&
+  path.every((item) => Number.isInteger(item) || (Array.isArray(item) && item.every(Number.isInteger)));
+const isNumber = Number.isFinite;
+
+/** Why an intermediate metric cannot be drawn; null if it can. */
+function problemOf(metric) {
+  if (metric === null) return "no JSON object";
+  const update = metric.update;
+  if (update === undefined) return "no board update; written by another version of nni_cream";
+  const format = update?.format;
+  if (format !== UPDATE_FORMAT) return `format ${JSON.stringify(format ?? null)}, this page reads "${UPDATE_FORMAT}"`;
+  const rows = (list, check) =>
+    Array.isArray(list) && list.every((row) => Array.isArray(row) && isPath(row[0]) && check(row));
+  const right =
+    isNumber(update.step) &&
+    rows(update.board, ([, accuracy, cost, step]) => isNumber(accuracy) && isNumber(cost) && isNumber(step)) &&
+    rows(update.scored, ([, accuracy, cost]) => (accuracy === null || isNumber(accuracy)) && isNumber(cost)) &&
+    rows(update.teachers, ([, count]) => isNumber(count));
+  return right ? null : "an update with values that this page does not understand";
+}
+
+/** One search trial: everything that it reported, folded together in the order of its epochs. */
+export class Search {
+  constructor() {
+    this.records = new Map();
+    this.version = 0; // counts what was added, so that nothing is drawn twice
+    this.reset();
+  }
+
+  reset() {
+    this.next = 0; // sequence of the first record that is not folded in yet
+    this.choices = this.choices ?? null;
+    this.epochs = []; // {epoch, step, figures}
+    this.board = []; // {path, accuracy, cost, step}
+    this.step = 0;
+    this.points = []; // every scored path: {path, accuracy or null, cost, step, admitted}
+    this.scoredFront = []; // of them, those that no other beats in both accuracy and cost, cheapest first
+    this.front = []; // the same with the entries of the board, whose accuracies are fresher
+    this.changes = []; // newest last: {epoch, step, entered, left}
+    this.taught = new Map(); // path -> {path, total, latest}
+    this.totals = { drawn: 0, rejected: 0, metaUpdates: 0, rejectedEarly: 0 };
+    this.skipped = new Map(); // problem -> number of records
+    this.known = new Map(); // path -> latest accuracy and cost that it had on the board
+  }
+
+  /** Take records in; return whether anything is new. */
+  add(records) {
+    let changed = false;
+    let again = false;
+    for (const record of records) {
+      const sequence = Number(record.sequence);
+      const before = this.records.get(sequence);
+      // A resumed trial sends an epoch again: the later one counts.
+      if (before && (before.timestamp > record.timestamp || before.data === record.data)) continue;
+      this.records.set(sequence, record);
+      changed = true;
+      again ||= sequence < this.next;
+    }
+    if (again) this.reset();
+    if (changed) {
+      this.foldIn();
+      this.version += 1;
+    }
+    return changed;
+  }
+
+  /** Whether there are records beyond a gap, so that all have to be read again. */
+  get incomplete() {
+    return [...this.records.keys()].some((sequence) => sequence >= this.next);
+  }
+
+  /** Fold everything in, gaps or not: there is nothing more to be had. */
+  settle() {
+    if (!this.incomplete) return;
+    this.version += 1;
+    this.foldIn(Math.max(...this.records.keys()));
+  }
+
+  /** Fold in what follows without a gap, and beyond gaps what comes up to a given sequence. */
+  foldIn(last = -1) {
+    const before = this.points.length;
+    for (; this.next <= last || this.records.has(this.next); this.next += 1) {
+      if (this.records.has(this.next)) this.fold(this.records.get(this.next));
+    }
+    this.scoredFront = paretoFront([...this.scoredFront, ...this.points.slice(before)]);
+    this.front = paretoFront([...this.board, ...this.scoredFront]);
+  }
+
+  fold(record) {
+    const metric = unpack(record);
+    const problem = problemOf(metric);
+    if (problem !== null) {
+      this.skipped.set(problem, (this.skipped.get(problem) ?? 0) + 1);
+      return;
+    }
+    const { update } = metric;
+    this.choices ??= update.choices ?? null;
+    this.step = update.step;
+    const figures = Object.fromEntries(Object.entries(metric).filter(([, value]) => isNumber(value)));
+    const epoch = figures.epoch ?? Number(record.sequence) + 1;
+    this.epochs.push({ epoch, step: update.step, size: update.board.length, figures });
+    this.foldScored(update, epoch);
+    this.board = update.board.map(([path, accuracy, cost, step]) => ({ path, accuracy, cost, step }));
+    for (const entry of this.board) this.known.set(pathKey(entry.path), entry);
+    this.foldTeachers(update.teachers);
+    this.totals.drawn += figures.sampler_drawn ?? 0;
+    this.totals.rejected += figures.sampler_rejected ?? 0;
+    this.totals.metaUpdates += figures.meta_updates ?? 0;
+  }
+
+  foldScored(update, epoch) {
+    const change = { epoch, step: update.step, entered: [], left: [] };
+    for (const [path, accuracy, cost, step, admitted, evicted] of update.scored) {
+      const point = { path, accuracy, cost, step, admitted: Boolean(admitted) };
+      this.points.push(point);
+      if (accuracy === null) this.totals.rejectedEarly += 1;
+      if (!admitted) continue;
+      change.entered.push(point);
+      this.known.set(pathKey(path), point);
+      if (isPath(evicted)) change.left.push(this.known.get(pathKey(evicted)) ?? { path: evicted });
+    }
+    if (change.entered.length) this.changes.push(change);
+    if (this.changes.length > CHANGES_KEPT) this.changes.shift();
+  }
+
+  foldTeachers(teachers) {
+    for (const teacher of this.taught.values()) teacher.latest = 0;
+    for (const [path, count] of teachers) {
+      const key = pathKey(path);
+      const teacher = this.taught.get(key) ?? { path, total: 0, latest: 0 };
+      teacher.total += count;
+      teacher.latest = count;
+      this.taught.set(key, teacher);
+    }
+  }
+
+  /** The entries that taught, the most frequent first. */
+  get teachers() {
+    return [...this.taught.values()].sort((a, b) => b.total - a.total);
+  }
+
+  get latest() {
+    return this.epochs[this.epochs.length - 1] ?? null;
+  }
+}
+
+/** Points that no other one beats in both accuracy and cost, cheapest first. */
+export function paretoFront(points) {
+  const front = [];
+  const ranked = points.filter((point) => point.accuracy !== null);
+  ranked.sort((a, b) => a.cost - b.cost || b.accuracy - a.accuracy);
+  for (const point of ranked) {
+    if (!front.length || point.accuracy > front[front.length - 1].accuracy) front.push(point);
+  }
+  return front;
+}

@@ -1,0 +1,96 @@
+"""What happened in the training steps of an epoch: draws, matches, updates of the meta network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nni_cream.search.matching import Match
+from nni_cream.search.paths import encode_path
+
+__all__ = ["Tally", "Teacher"]
+
+
+@dataclass
+class Teacher:
+    """A board entry that taught.
+
+    Parameters
+    ----------
+    path
+        Encoded path (:func:`~nni_cream.search.paths.encode_path`) of the entry, which may have left the board since.
+    count
+        Training steps that it was the teacher in.
+    """
+
+    path: dict[str, Any]
+    count: int = 0
+
+
+@dataclass
+class Tally:
+    """Counts since the last epoch ended; a few additions a step.
+
+    Parameters
+    ----------
+    drawn
+        Paths that were drawn and trained.
+    rejected
+        Draws thrown away, because of the cost range or a constraint of the space.
+    meta_updates
+        Steps of the meta network.
+    matched
+        Training steps with a teacher.
+    weight_sum
+        Sum of their match weights rho.
+    """
+
+    drawn: int = 0
+    rejected: int = 0
+    meta_updates: int = 0
+    matched: int = 0
+    weight_sum: float = 0.0
+    _teachers: dict[str, Teacher] = field(default_factory=dict)
+
+    @property
+    def mean_weight(self) -> float | None:
+        """Mean of rho over the steps with a teacher, ``None`` if there was none."""
+        return self.weight_sum / self.matched if self.matched else None
+
+    @property
+    def teachers(self) -> list[Teacher]:
+        """All entries that taught, the most frequent first; those that taught equally often in order of their paths."""
+        return [teacher for _, teacher in sorted(self._teachers.items(), key=lambda item: (-item[1].count, item[0]))]
+
+    def add_draw(self, rejected: int) -> None:
+        """Count a path that was drawn, after so many that were thrown away."""
+        self.drawn += 1
+        self.rejected += rejected
+
+    def add_match(self, match: Match) -> None:
+        """Count a training step with this teacher."""
+        self.matched += 1
+        self.weight_sum += match.weight
+        teacher = self._teachers.get(match.entry.key)
+        if teacher is None:
+            teacher = self._teachers[match.entry.key] = Teacher(encode_path(match.entry.path))
+        teacher.count += 1
+
+    def add_meta_update(self) -> None:
+        """Count a step of the meta network."""
+        self.meta_updates += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the counts for a checkpoint."""
+        return {
+            "counts": [self.drawn, self.rejected, self.meta_updates, self.matched],
+            "weight_sum": self.weight_sum,
+            "teachers": [[key, dict(teacher.path), teacher.count] for key, teacher in self._teachers.items()],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on counting where the saved tally stood."""
+        self.drawn, self.rejected, self.meta_updates, self.matched = state["counts"]
+        self.weight_sum = state["weight_sum"]
+        self._teachers = {key: Teacher(path, count) for key, path, count in state["teachers"]}
