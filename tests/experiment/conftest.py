@@ -12,5 +12,5 @@ from tests.experiment.experiments import processes_of
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Yield a folder whose experiments are stopped in any case."""
     yield tmp_path
-    for process in processes_of(tmp_path / "out"):
+    for process in processes_of(tmp_path):
         process.kill()

@@ -63,6 +63,12 @@ def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run a command of nni-cream to its end."""
+    line = [sys.executable, "-m", "nni_cream", *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=250)
+
+
 def nnictl(*arguments: object) -> None:
     """Run NNI's own command, of this environment though it is not activated."""
     program = shutil.which("nnictl", path=str(Path(sys.executable).parent))
@@ -79,7 +85,10 @@ class Manager:
         self.folder = folder
 
     def get(self, api: str) -> Any:
-        return requests.get(f"http://127.0.0.1:{self.port}/api/v1/nni/{api}", timeout=20).json()
+        return requests.get(self.address(api), timeout=20).json()
+
+    def address(self, api: str) -> str:
+        return f"http://127.0.0.1:{self.port}/api/v1/nni/{api}"
 
     @property
     def id(self) -> str:

@@ -19,7 +19,7 @@ from nni_cream.experiment.definition import expected_trials, load_experiment
 from nni_cream.experiment.manager import _termination_as_interrupt, _undisturbed, check_port, free_port
 from nni_cream.experiment.plan import unpack_final
 from nni_cream.experiment.results import _without_traceback
-from tests.experiment.experiments import SHIPPED, processes_of, reduced, start, wait_until
+from tests.experiment.experiments import SHIPPED, command, processes_of, reduced, start, wait_until
 
 
 def test_shipped_experiment_is_accepted_by_nni_and_by_us() -> None:
@@ -116,11 +116,6 @@ def test_interrupted_experiment_leaves_no_process(folder: Path) -> None:
     assert "Traceback" not in messages
     assert processes_of(out) == []
     check_port(port)
-
-
-def command(*words: object) -> subprocess.CompletedProcess[str]:
-    words = (sys.executable, "-m", "nni_cream", *words)
-    return subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=250)
 
 
 @pytest.mark.integration
