@@ -101,7 +101,8 @@ class CreamTuner(Tuner):
         """Put the board page beside the web UI."""
         if "NNI_LOG_DIRECTORY" in os.environ:
             install_page(self._log_folder)
-            print(f"board page: {page_address_of_tuner()}", flush=True)  # shown by `nnictl log stdout`
+        if (address := page_address_of_tuner()) is not None:
+            print(f"board page: {address}", flush=True)  # shown by `nnictl log stdout`
 
     def update_search_space(self, search_space: Any) -> None:
         """Take the search space; it cannot be changed any more once trials have been issued.
