@@ -214,7 +214,7 @@ def test_unforeseen_error_is_one_line_too(
 
 def test_search_leaves_all_its_files_and_a_table(searched: Path) -> None:
     assert set(files_below(searched)) == {
-        "best.json", "board.json", "config.yml", "last.ckpt", "metrics.jsonl", "weights.pt",
+        "best.json", "board.json", "config.yml", "history.jsonl", "last.ckpt", "metrics.jsonl", "weights.pt",
     }  # fmt: skip
     metrics = [json.loads(line) for line in (searched / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in metrics] == [1, 2]

@@ -28,7 +28,7 @@ from nni_cream.experiment.best import Best, load_best, package_version
 from nni_cream.experiment.definition import expected_trials, load_experiment, platform, try_out
 from nni_cream.experiment.files import BEST, OutputFolder, State, read_json
 from nni_cream.experiment.known import KnownExperiment, find_experiment, running_in
-from nni_cream.experiment.page import page_address
+from nni_cream.experiment.page import PAGE, page_address
 from nni_cream.experiment.rest import Manager, job_parameters, metric
 from nni_cream.experiment.results import collect, save
 
@@ -45,6 +45,7 @@ __all__ = [
 _POLL_SECONDS = 1.0
 _START_SECONDS = 30
 _STOP_SECONDS = 60
+_PAGE_SECONDS = 15
 _LOG_LINES = 30
 # Training services for which NNI listens on the next port, too.
 _TWO_PORTS = ("hybrid", "remote", "openpai", "kubeflow", "frameworkcontroller", "adl")
@@ -245,8 +246,9 @@ def _choose_port(config: Any, port: int | None) -> int:
 def _see_through(experiment: Experiment, folder: OutputFolder, start: float, console: Console) -> ExperimentResult:
     manager = Manager(experiment.port, experiment.url_prefix)
     console.print(f"NNI experiment {experiment.id}, web UI: {manager.address}")
-    console.print(f"board page: {page_address(manager.port, manager.prefix)}", soft_wrap=True)
     log = Path(experiment.config.experiment_working_directory, experiment.id, "log")
+    _wait_for_page(log)
+    console.print(f"board page: {page_address(manager.port, manager.prefix)}", soft_wrap=True)
     try:
         _watch(manager, expected_trials(experiment.config), log, console)
     except ManagerError as error:
@@ -368,6 +370,13 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
     if noticed:
         raise KeyboardInterrupt
+
+
+def _wait_for_page(log: Path) -> None:
+    """Wait a little for the tuner to put the board page in its place, so that its address leads there."""
+    deadline = time.monotonic() + _PAGE_SECONDS
+    while not (log / PAGE).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _watch(manager: Manager, expected: int, log: Path, console: Console) -> None:

@@ -11,12 +11,19 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import pytest
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import (
+    ElementClickInterceptedException,
+    ElementNotInteractableException,
+    StaleElementReferenceException,
+)
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.remote.webelement import WebElement
 
 Found = TypeVar("Found")
 
+# The page is just drawing that part (again), or something still moves across it.
+_NOT_YET = (ElementClickInterceptedException, ElementNotInteractableException, StaleElementReferenceException)
 _OPTIONS = (
     "--headless=new",
     "--disable-background-networking",
@@ -73,12 +80,17 @@ def wait_for(look: Callable[[], Found], seconds: float = 60) -> Found:
     while True:
         try:
             found = look()
-        except StaleElementReferenceException:
-            found = None  # the page was just drawing that part again
+        except _NOT_YET:
+            found = None
         if found:
             return found
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.1)
+
+
+def click(look: Callable[[], list[WebElement]]) -> None:
+    """Click on the first of the elements that are looked for, as soon as that can be done."""
+    wait_for(lambda: [element.click() for element in look()[:1]])
 
 
 def console_errors(browser: Chrome) -> list[str]:

@@ -18,7 +18,7 @@ from selenium.webdriver.remote.webelement import WebElement
 
 from nni_cream.experiment.manager import free_port
 from nni_cream.experiment.page import install_page, page_address, page_address_of_trial
-from tests.experiment.browser import console_errors, emulate, open_browser, require_browser, wait_for
+from tests.experiment.browser import click, console_errors, emulate, open_browser, require_browser, wait_for
 from tests.experiment.experiments import reduced, start
 from tests.experiment.fakes import CHOICES, PAGE, FakeManager, job, made_up_search, record
 
@@ -519,13 +519,16 @@ def check_web_ui(browser: Chrome, port: int, out: Path) -> None:
 
     browser.get(f"http://127.0.0.1:{port}/oview")
     wait_for(lambda: len(all_of(".ms-DetailsRow")) == 2)
-    assert all("SUCCEEDED" in row.text for row in all_of(".ms-DetailsRow"))
+    wait_for(lambda: all("SUCCEEDED" in row.text for row in all_of(".ms-DetailsRow")))
     browser.get(f"http://127.0.0.1:{port}/detail")
     wait_for(lambda: len(all_of(".ms-DetailsRow .ms-Checkbox label")) == 2)
-    wait_for(lambda: all_of(".ms-DetailsRow .ms-Checkbox label"))[0].click()
-    wait_for(lambda: [button for button in all_of("button:not([disabled])") if button.text == "Compare"])[0].click()
-    wait_for(lambda: all_of(".compare-modal .ms-Dropdown"))[0].click()
-    offered = wait_for(lambda: [option.text for option in all_of(".ms-Dropdown-item") if option.text])
+    click(lambda: all_of(".ms-DetailsRow .ms-Checkbox label"))
+    click(lambda: [button for button in all_of("button:not([disabled])") if button.text == "Compare"])
+    click(lambda: all_of(".compare-modal .ms-Dropdown"))
     (metrics,) = {path.resolve() for path in out.glob("nni/*/environments/local-env/trials/*/search/metrics.jsonl")}
-    assert set(offered) == {"default", *json.loads(metrics.read_text().splitlines()[0])}
-    assert {"board_best", "board_worst", "board_mean", "board_cost_mean", "admitted", "match_weight"} < set(offered)
+    expected = {"default", *json.loads(metrics.read_text().splitlines()[0])}
+    assert {"board_best", "board_worst", "board_mean", "board_cost_mean", "admitted", "match_weight"} < expected
+    # Not what is visible: the list unfolds slowly.
+    texts = "return [...document.querySelectorAll('.ms-Dropdown-item')].map((option) => option.textContent)"
+    wait_for(lambda: browser.execute_script(texts))
+    assert set(browser.execute_script(texts)) == expected

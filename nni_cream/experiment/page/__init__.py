@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from nni_cream.experiment.files import write_text
 
-__all__ = ["install_page", "page_address", "page_address_of_trial"]
+__all__ = ["PAGE", "install_page", "page_address", "page_address_of_trial"]
 
-_PAGE = "board.html"
+PAGE = "board.html"
 _SUFFIXES = (".html", ".css", ".js")
 
 
@@ -52,7 +52,7 @@ def page_address(port: int, url_prefix: str | None = None, host: str = "127.0.0.
         Such as ``http://127.0.0.1:8080/logs/board.html``.
     """
     prefix = f"{url_prefix.strip('/')}/" if url_prefix else ""
-    return f"http://{host}:{port}/{prefix}logs/{_PAGE}"
+    return f"http://{host}:{port}/{prefix}logs/{PAGE}"
 
 
 def page_address_of_trial(environment: Mapping[str, str] = os.environ) -> str | None:
