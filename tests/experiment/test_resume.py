@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -54,14 +55,20 @@ def kill_trial(experiment: Manager) -> None:
 
 
 def kill_manager(experiment: Manager) -> None:
-    experiment.process.kill()
+    kill(experiment.process)
     resume(experiment)
 
 
 def kill_both(experiment: Manager) -> None:
-    for process in (experiment.process, *experiment.trials()):
-        process.kill()
+    kill(experiment.process, *experiment.trials())
     resume(experiment)
+
+
+def kill(*processes: psutil.Process) -> None:
+    for process in processes:
+        process.kill()
+    # nnictl takes a process for alive that has ended and that init has not got round to.
+    wait_until(lambda: not any(psutil.pid_exists(process.pid) for process in processes), 60)
 
 
 def stop(experiment: Manager) -> None:
