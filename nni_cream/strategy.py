@@ -24,10 +24,11 @@ from nni_cream.search import (
 )
 from nni_cream.search.cost import CostFunction, check_cost
 from nni_cream.search.matching import MATCHINGS
-from nni_cream.search.mutables import check_mutables, count_paths
+from nni_cream.search.mutables import check_mutables
 from nni_cream.search.objective import LossFunction, resolve_distillation, resolve_score
 from nni_cream.search.sampler import check_cost_range
 from nni_cream.search.supernet import freezable_hooks
+from nni_cream.search.usage import count_architectures
 
 __all__ = ["CreamStrategy"]
 
@@ -194,11 +195,11 @@ class CreamStrategy(RandomOneShot):
             raise SpaceError(
                 f"the search space is a {type(model).__name__}; expected a subclass of nni.nas.nn.pytorch.ModelSpace"
             )
-        mutables = model.simplify()
-        check_mutables(mutables)
-        if count_paths(mutables) < self._board.capacity:
+        check_mutables(model.simplify())
+        count = count_architectures(model)
+        if count < self._board.capacity:
             raise ConfigError(
-                f"board_size is {self._board.capacity}, but the search space has only {count_paths(mutables)} paths; "
+                f"board_size is {self._board.capacity}, but the search space has only {count} paths; "
                 "expected at most that many"
             )
         return super().mutate_model(model)

@@ -16,9 +16,11 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import flop_registry
 
 from nni_cream.errors import ConfigError, SearchError
+from nni_cream.search.counting import CostTable
 from nni_cream.search.paths import Path, path_key
 from nni_cream.search.sampler import PathSampler
 from nni_cream.search.supernet import Supernet
+from nni_cream.search.usage import Usage
 
 __all__ = ["METRICS", "CostFunction", "CostModel", "check_cost"]
 
@@ -107,8 +109,7 @@ class CostModel:
         self._keywords = dict(keywords or {})
         self._meta = _on_meta(supernet) if cost == "params" else None
         self._known: dict[str, float] = {}
-        self._base = 0.0
-        self.table: dict[str, dict[Any, float]] | None = None
+        self.table: CostTable | None = None
         self._sampler = PathSampler(supernet.space, seed)
         self._halves = np.random.Generator(np.random.PCG64(seed))
         if callable(cost):
@@ -118,7 +119,7 @@ class CostModel:
     def __call__(self, path: Path) -> float:
         """Return the cost of a path."""
         if self.table is not None:
-            return self._look_up(path)
+            return self.table(path)
         key = path_key(path)
         if key not in self._known:
             self._known[key] = self.measure(path)
@@ -171,27 +172,26 @@ class CostModel:
         """
         constrained = any(isinstance(mutable, Constraint) for mutable in self._supernet.mutables.values())
         if self.table is not None and not constrained:
-            columns = [column.values() for column in self.table.values()]
-            return self._base + sum(map(min, columns)), self._base + sum(map(max, columns))
+            return self.table.bounds()
         costs = [self(self._sampler.draw()) for _ in range(samples)]
         return min(costs), max(costs)
 
     def _build_table(self) -> None:
         mutables = self._supernet.mutables
-        if not all(isinstance(mutable, Categorical) for mutable in mutables.values()):
+        if Usage(self._supernet.space).conditional or not all(isinstance(m, Categorical) for m in mutables.values()):
             return
         if not all(self._looks_additive() for _ in range(self.checks // 4)):
             return  # found out without measuring every choice
-        base = self._sampler.first()
-        self._base = self.measure(base)
-        table = {
-            label: {value: self.measure({**base, label: value}) - self._base for value in mutable.values}
+        first = self._sampler.first()
+        base = self.measure(first)
+        columns = {
+            label: {value: self.measure({**first, label: value}) - base for value in mutable.values}
             for label, mutable in mutables.items()
         }
-        self.table = table
+        table = CostTable(base, columns)
         paths = [self._sampler.draw() for _ in range(self.checks)]
-        if any(abs(self._look_up(path) - self.measure(path)) > 0.5 for path in paths):
-            self.table = None
+        if not any(abs(table(path) - self.measure(path)) > 0.5 for path in paths):
+            self.table = table
 
     def _looks_additive(self) -> bool:
         """Exchange half of the choices of two random paths: the sum of an additive cost stays what it was."""
@@ -199,10 +199,6 @@ class CostModel:
         exchanged = [label for index, label in enumerate(first) if self._halves.random() < 0.5 or index == 0]
         mixed = [{**a, **{label: b[label] for label in exchanged}} for a, b in ((first, second), (second, first))]
         return abs(sum(map(self.measure, mixed)) - sum(map(self.measure, (first, second)))) < 0.5
-
-    def _look_up(self, path: Mapping[str, Any]) -> float:
-        assert self.table is not None
-        return self._base + sum(column[path[label]] for label, column in self.table.items())
 
     def _count_macs(self, path: Path) -> float:
         # Two samples: BatchNorm refuses a batch whose channels hold one value. Real tensors: faster than torch's meta

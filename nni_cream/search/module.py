@@ -278,7 +278,7 @@ class CreamLightningModule(ForwardingLightningModule):
             self.cost = CostModel(self.supernet, calls[0].args, self.settings.cost, self.settings.seed, calls[0].kwargs)
             self.scorer = self._make_scorer(main_output(output))
             if self.settings.cost_range != (None, None):
-                self.sampler.constrain(self.cost, self.cost.bounds())
+                self.sampler.constrain(self.cost, table=self.cost.table)
         self._parts_ready = True
 
     def _make_scorer(self, output: Tensor) -> PathScorer:

@@ -22,6 +22,7 @@ from nni_cream.errors import SpaceError
 from nni_cream.search.mutables import check_mutables, decode_path
 from nni_cream.search.paths import Path
 from nni_cream.search.rng import preserved_rng
+from nni_cream.search.usage import Usage
 
 __all__ = ["FreezableCell", "Supernet", "freezable_hooks"]
 
@@ -44,6 +45,7 @@ class Supernet:
         self.space = space
         self.mutables: dict[str, LabeledMutable] = space.simplify()
         check_mutables(self.mutables)
+        self._usage = Usage(space)
         self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
 
     def activate(self, path: Path) -> None:
@@ -56,8 +58,8 @@ class Supernet:
         return cast(nn.Module, copy.deepcopy(self.space.freeze(path)))
 
     def decode(self, encoded: Mapping[str, Any]) -> Path:
-        """Make a sample of this space from an encoded path; see :func:`~nni_cream.search.mutables.decode_path`."""
-        return decode_path(encoded, self.mutables)
+        """Make a canonical sample from an encoded path; see :func:`~nni_cream.search.mutables.decode_path`."""
+        return self._usage.canonical(decode_path(encoded, self.mutables))
 
     @contextmanager
     def detached(self, grad: bool = False) -> Iterator[None]:

@@ -132,3 +132,13 @@ def test_counting_leaves_the_supernet_as_it_was():
     CostModel(net, (X,))
     CostModel(net, (X,), "params")
     assert all(torch.equal(before[name], value) for name, value in net.space.state_dict().items())
+
+
+@pytest.mark.parametrize("cost", ["macs", "params"])
+def test_a_range_that_only_the_extreme_path_keeps_is_drawn_from(cost):
+    net = supernet(LayerSpace())
+    model = CostModel(net, (X,), cost)
+    for extreme in model.bounds():
+        sampler = PathSampler(net.space, cost_range=(extreme, extreme))
+        sampler.constrain(model, table=model.table)
+        assert model.measure(sampler.draw()) == extreme
