@@ -306,6 +306,7 @@ class CreamLightningModule(ForwardingLightningModule):
                 self._order.replay(self.trainer, 0)
             self._go_on()
         super().on_train_epoch_start()
+        self.supernet.refresh()  # a user may have exchanged a part of the module
         self._open_epoch = True
         self._order.epoch_starts(self.trainer, iterator_exists=first)
         if resumed and not first:

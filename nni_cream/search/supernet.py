@@ -51,6 +51,14 @@ class Supernet:
         check_mutables(self.mutables)
         self._usage = Usage(space)
         self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at what modules there are; done once, since it takes longer than all else around a forward pass."""
+        self._modules = list(self._host.modules())
+        self._norms = [module for module in self._modules if isinstance(module, _BatchNorm)]
+        self._instance_norms = [module for module in self._modules if isinstance(module, _InstanceNorm)]
+        self._buffered = [m for m in self._modules if m._buffers and not isinstance(m, _BatchNorm)]
 
     def activate(self, path: Path) -> None:
         """Let the next forward pass run this path."""
@@ -66,17 +74,21 @@ class Supernet:
         return self._usage.canonical(decode_path(encoded, self.mutables))
 
     @contextmanager
-    def evaluating(self) -> Iterator[None]:
+    def evaluating(self, seed: int | None = None) -> Iterator[None]:
         """Inside, all is in evaluation mode, except that normalisation takes the statistics of the batch at hand.
 
         The running statistics of a supernet mix those of all paths, and they are not changed (METHOD.md, "Validation,
         cheaply and fairly"). Dropout and the like are off. Whatever is drawn, the generators stay as they were.
+
+        Parameters
+        ----------
+        seed
+            If given, the generators start from it inside.
         """
-        modules = list(self._host.modules())
-        norms = [module for module in modules if isinstance(module, _BatchNorm)]
-        modes = [module.training for module in modules]
+        modules, norms = self._modules, self._norms
+        modes = [module.__dict__["training"] for module in modules]
         tracking = [norm.track_running_stats for norm in norms]
-        running = [(module, dict(module._buffers)) for module in modules if isinstance(module, _InstanceNorm)]
+        running = [(norm, dict(norm._buffers)) for norm in self._instance_norms]
         try:
             # Straight into __dict__: nn.Module.__setattr__ on every module of a large supernet would cost milliseconds.
             for module in modules:
@@ -87,7 +99,7 @@ class Supernet:
             for instance_norm, buffers in running:  # without running statistics it takes those of the image
                 instance_norm.__dict__["training"] = True
                 instance_norm._buffers.update(dict.fromkeys(buffers))
-            with preserved_rng():
+            with preserved_rng(seed):
                 yield
         finally:
             for module, mode in zip(modules, modes, strict=True):
@@ -110,7 +122,7 @@ class Supernet:
             Whether gradients are recorded inside.
         """
         try:
-            with self.evaluating(), preserved_rng(0), torch.set_grad_enabled(grad), self._copied_buffers():
+            with self.evaluating(seed=0), torch.set_grad_enabled(grad), self._copied_buffers():
                 yield
         finally:
             if not grad:
@@ -120,11 +132,7 @@ class Supernet:
     @contextmanager
     def _copied_buffers(self) -> Iterator[None]:
         """Inside, the modules own copies of their buffers; those of BatchNorm, which nobody writes to here, stay."""
-        kept = [
-            (module._buffers, dict(module._buffers))
-            for module in self._host.modules()
-            if module._buffers and not isinstance(module, _BatchNorm)
-        ]
+        kept = [(module._buffers, dict(module._buffers)) for module in self._buffered]
         every = {id(buffer): buffer for _, originals in kept for buffer in originals.values() if buffer is not None}
         copies = {key: buffer.detach().clone() for key, buffer in every.items()}  # one that two modules share stays so
         for buffers, originals in kept:
