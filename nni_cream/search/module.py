@@ -36,7 +36,7 @@ from nni_cream.search.resuming import (
 from nni_cream.search.rng import preserved_rng, restore_rng, rng_state
 from nni_cream.search.sampler import CostRange, PathSampler
 from nni_cream.search.scorer import PathScorer, ValidationSubset, split_batch
-from nni_cream.search.supernet import Supernet
+from nni_cream.search.supernet import Supernet, single_values_explained
 
 __all__ = ["BoardEvent", "CreamLightningModule", "SearchSettings"]
 
@@ -412,16 +412,11 @@ class CreamLightningModule(ForwardingLightningModule):
     def _predict(self, inputs: Tensor) -> Any:
         """Run the active path: the user's ``forward`` if the module has one, else the model."""
         own = type(self.training_module).forward is not pl.LightningModule.forward
-        try:
+        with single_values_explained(
+            f"probe_images is {self.settings.probe_images} and score_batch_size is {self.settings.score_batch_size}; "
+            "give at least 2 for both, and at least 2 validation images"
+        ):
             return self.training_module(inputs) if own else self.supernet.space(inputs)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise ConfigError(
-                f"probe_images is {self.settings.probe_images} and score_batch_size is "
-                f"{self.settings.score_batch_size}, and {len(inputs)} image was to be run at once; BatchNorm has no "
-                "statistics of a single value, so give at least 2 for both, and at least 2 validation images"
-            ) from error
 
     def _features(self, path: Path) -> Tensor:
         self.supernet.activate(path)
@@ -506,7 +501,12 @@ class CreamLightningModule(ForwardingLightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Run the user's ``validation_step`` on that path."""
-        with self.supernet.evaluating():
+        with (
+            self.supernet.evaluating(),
+            single_values_explained(
+                "the validation loader yields a batch of a single image; choose a batch size that leaves none over"
+            ),
+        ):
             return call_step(self.training_module.validation_step, batch, batch_idx, dataloader_idx)
 
     def on_train_epoch_end(self) -> None:

@@ -19,13 +19,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from nni_cream.errors import SpaceError
+from nni_cream.errors import ConfigError, SpaceError
 from nni_cream.search.mutables import check_mutables, decode_path
 from nni_cream.search.paths import Path
 from nni_cream.search.rng import preserved_rng
 from nni_cream.search.usage import Usage
 
-__all__ = ["FreezableCell", "Supernet", "freezable_hooks"]
+__all__ = ["FreezableCell", "Supernet", "freezable_hooks", "single_values_explained"]
 
 
 class Supernet:
@@ -144,6 +144,28 @@ class Supernet:
             for buffers, originals in kept:
                 buffers.clear()
                 buffers.update(originals)
+
+
+@contextmanager
+def single_values_explained(cause: str) -> Iterator[None]:
+    """Say what to do where BatchNorm is given a batch with a single value for each channel.
+
+    Parameters
+    ----------
+    cause
+        Which setting is behind it, and what it should be.
+
+    Raises
+    ------
+    ConfigError
+        In the place of torch's error.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(f"BatchNorm has no statistics of a single value for each channel: {cause}") from error
 
 
 class FreezableCell(PathSamplingCell):

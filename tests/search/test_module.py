@@ -23,7 +23,7 @@ from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError, SpaceError
 from nni_cream.search import PathSampler
 from nni_cream.search.objective import soft_cross_entropy
-from tests.search.small import LayerSpace, custom_evaluator, evaluator, run
+from tests.search.small import LayerSpace, custom_evaluator, digits, evaluator, run
 
 
 class Watch(Callback):
@@ -639,6 +639,15 @@ def test_single_images_for_batch_normalisation_are_refused_by_name(settings):
     ((name, value),) = settings.items()
     with pytest.raises(ConfigError, match=f"{name} is {value}.* at least 2"):
         run(Normalised(), CreamStrategy(board_size=3, warmup=0, **settings), evaluator())
+
+
+def test_a_single_image_left_over_for_validation_is_refused_with_what_to_do():
+    from nni.nas.evaluator.pytorch import DataLoader
+
+    use = evaluator(num_sanity_val_steps=0)
+    use.val_dataloaders = DataLoader(digits(101, start=1000), batch_size=100)
+    with pytest.raises(ConfigError, match="validation loader yields a batch of a single image"):
+        run(Normalised(), CreamStrategy(board_size=3, warmup=0), use)
 
 
 def test_single_images_are_fine_without_batch_normalisation_of_single_values():
