@@ -30,7 +30,7 @@ def sampler_of(best: Any, splits: Any, cost_range: tuple[float, float], seed: in
     space = spaces.create(best.space["name"], **best.space["arguments"])
     cost = CostModel(Supernet(CreamStrategy().mutate_model(space)), (torch.zeros(1, *splits.input_shape),))
     sampler = PathSampler(space, seed, cost_range)
-    sampler.constrain(cost, cost.bounds())
+    sampler.constrain(cost, table=cost.table)
     return sampler
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 from nni.nas.evaluator.pytorch import Lightning, LightningModule
@@ -12,6 +13,7 @@ from nni.nas.space import RawFormatModelSpace
 # From here and not from nni.nas.oneshot.pytorch.strategy: imported first, that module makes NNI replace all its
 # one-shot strategies, for the whole process, by classes that fail when they run.
 from nni.nas.strategy import RandomOneShot
+from pytorch_lightning.strategies import DDPStrategy
 
 from nni_cream.errors import ConfigError, SearchError, SpaceError
 from nni_cream.search import (
@@ -24,10 +26,11 @@ from nni_cream.search import (
 )
 from nni_cream.search.cost import CostFunction, check_cost
 from nni_cream.search.matching import MATCHINGS
-from nni_cream.search.mutables import check_mutables, count_paths
+from nni_cream.search.mutables import check_mutables
 from nni_cream.search.objective import LossFunction, resolve_distillation, resolve_score
 from nni_cream.search.sampler import check_cost_range
 from nni_cream.search.supernet import freezable_hooks
+from nni_cream.search.usage import count_architectures
 
 __all__ = ["CreamStrategy"]
 
@@ -132,10 +135,10 @@ class CreamStrategy(RandomOneShot):
             probe_images=probe_images,
             meta_interval=meta_interval,
         )
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ConfigError(f"seed is {seed!r}; expected a whole number of at least 0")
-        if not isinstance(meta_learning_rate, int | float) or meta_learning_rate <= 0:
-            raise ConfigError(f"meta_learning_rate is {meta_learning_rate!r}; expected a number above 0")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+            raise ConfigError(f"seed is {seed!r}; expected a whole number from 0 to 2**63 - 1")
+        if not isinstance(meta_learning_rate, int | float) or not 0 < meta_learning_rate < math.inf:
+            raise ConfigError(f"meta_learning_rate is {meta_learning_rate!r}; expected a finite number above 0")
         self._board = PrioritizedBoard(board_size, margin)
         self._settings = SearchSettings(
             matching=matching,
@@ -194,11 +197,11 @@ class CreamStrategy(RandomOneShot):
             raise SpaceError(
                 f"the search space is a {type(model).__name__}; expected a subclass of nni.nas.nn.pytorch.ModelSpace"
             )
-        mutables = model.simplify()
-        check_mutables(mutables)
-        if count_paths(mutables) < self._board.capacity:
+        check_mutables(model.simplify())
+        count = count_architectures(model)
+        if count < self._board.capacity:
             raise ConfigError(
-                f"board_size is {self._board.capacity}, but the search space has only {count_paths(mutables)} paths; "
+                f"board_size is {self._board.capacity}, but the search space has only {count} paths; "
                 "expected at most that many"
             )
         return super().mutate_model(model)
@@ -219,7 +222,7 @@ class CreamStrategy(RandomOneShot):
         Raises
         ------
         SearchError
-            If the evaluator is not a Lightning one, or has no loaders.
+            If the evaluator is not a Lightning one, has no loaders, or trains with a DDP that wants every weight used.
         """
         if not isinstance(evaluator, Lightning):
             raise SearchError(
@@ -231,6 +234,7 @@ class CreamStrategy(RandomOneShot):
                 "the evaluator lacks train_dataloaders or val_dataloaders; the weights are trained on the former, "
                 "board and meta network see the latter, so both are needed"
             )
+        _check_device_strategy(evaluator.trainer)
         return super().mutate_evaluator(evaluator)
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
@@ -276,6 +280,11 @@ class CreamStrategy(RandomOneShot):
         loader = self._validation_loader()
         while isinstance(loader, list | tuple):
             loader = loader[0]
+        if isinstance(loader, Mapping):
+            raise SearchError(
+                f"val_dataloaders is a {type(loader).__name__} with the keys {[*loader]}; expected a loader, or "
+                "a list of loaders of which the first gives the images for the board"
+            )
         return cast(Iterable[Any], loader)
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
@@ -304,8 +313,17 @@ class CreamStrategy(RandomOneShot):
             yield self.model_space.freeze(dict(entry.path))
 
 
+def _check_device_strategy(trainer: Any) -> None:
+    strategy = getattr(trainer, "strategy", None)
+    if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
+        raise SearchError(
+            "the trainer's strategy is DDP, which expects a gradient for every weight, but a step trains the weights "
+            "of one path only; give the Trainer strategy='ddp_find_unused_parameters_true'"
+        )
+
+
 def _check_warmup(warmup: int | float) -> None:
-    if isinstance(warmup, bool) or not isinstance(warmup, int | float) or warmup < 0:
+    if isinstance(warmup, bool) or not isinstance(warmup, int | float) or not warmup >= 0:
         raise ConfigError(f"warmup is {warmup!r}; expected a number of epochs, or a fraction in [0, 1)")
     if isinstance(warmup, float) and warmup >= 1:
         raise ConfigError(f"warmup is {warmup!r}; a float is a fraction in [0, 1), give an integer for epochs")

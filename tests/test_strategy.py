@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from functools import partial
@@ -131,15 +132,23 @@ def test_public_names_are_importable_and_others_are_not():
         ({"matching": "teacher"}, "matching is 'teacher'"),
         ({"cost": "flops"}, "cost is 'flops'"),
         ({"cost_range": (2, 1)}, "low end"),
+        ({"cost_range": (math.nan, None)}, "cost_range is .nan"),
         ({"margin": -1}, "margin"),
+        ({"margin": math.nan}, "margin is nan"),
+        ({"margin": math.inf}, "margin is inf"),
         ({"warmup": 1.5}, "warmup is 1.5"),
         ({"warmup": -1}, "warmup is -1"),
         ({"warmup": True}, "warmup is True"),
+        ({"warmup": math.nan}, "warmup is nan"),
+        ({"warmup": math.inf}, "warmup is inf"),
         ({"score_images": 0}, "score_images is 0"),
         ({"score_interval": 2.5}, "score_interval is 2.5"),
         ({"meta_interval": -3}, "meta_interval is -3"),
         ({"meta_learning_rate": 0}, "meta_learning_rate is 0"),
+        ({"meta_learning_rate": math.nan}, "meta_learning_rate is nan"),
+        ({"meta_learning_rate": math.inf}, "meta_learning_rate is inf"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**70}, "seed is 1180591620717411303424"),
         ({"seed": "x"}, "seed is 'x'"),
         ({"distillation": "hard"}, "distillation is 'hard'"),
         ({"score": "top5"}, "score is 'top5'"),
@@ -179,6 +188,26 @@ def test_an_evaluator_without_validation_images_is_refused():
     use = Classification(num_classes=10, train_dataloaders=DataLoader(digits(8), batch_size=4), **TRAINER)
     with pytest.raises(SearchError, match="lacks train_dataloaders or val_dataloaders"):
         CreamStrategy().mutate_evaluator(use)
+
+
+def test_a_dict_of_validation_loaders_is_refused():
+    from tests.search.small import run
+
+    use = Classification(
+        num_classes=10,
+        train_dataloaders=DataLoader(digits(64), batch_size=16),
+        val_dataloaders={"first": DataLoader(digits(64), batch_size=16)},
+        max_epochs=1,
+        **TRAINER,
+    )
+    with pytest.raises(SearchError, match=r"val_dataloaders is a dict with the keys \['first'\]; expected a loader"):
+        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), use)
+
+
+def test_a_distributed_training_that_wants_a_gradient_for_every_weight_is_refused_before_it_starts():
+    with pytest.raises(SearchError, match="ddp_find_unused_parameters_true"):
+        CreamStrategy().mutate_evaluator(evaluator(strategy="ddp", devices=1))
+    CreamStrategy().mutate_evaluator(evaluator(strategy="ddp_find_unused_parameters_true", devices=1))
 
 
 def test_a_datamodule_gives_the_images():

@@ -236,7 +236,7 @@ def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: i
     sampler = PathSampler(supernet.space, settings["seed"], settings["cost_range"])
     if settings["cost_range"] not in (None, [None, None]):
         cost = CostModel(supernet, (sample,), _import_function("cost", settings["cost"]), settings["seed"])
-        sampler.constrain(cost, cost.bounds())
+        sampler.constrain(cost, table=cost.table)
     sampler.draw()
 
 

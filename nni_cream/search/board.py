@@ -95,7 +95,7 @@ class PrioritizedBoard:
     def __init__(self, capacity: int = 10, margin: float = 0.05) -> None:
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
             raise ConfigError(f"board_size is {capacity!r}; expected a whole number of at least 1")
-        if not (isinstance(margin, int | float) and margin >= 0):
+        if not (isinstance(margin, int | float) and 0 <= margin < math.inf):
             raise ConfigError(f"margin is {margin!r}; expected an accuracy gap of at least 0, such as 0.05")
         self.capacity = capacity
         self.margin = float(margin)

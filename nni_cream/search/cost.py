@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -11,19 +13,25 @@ import torch
 from nni.mutable import Categorical
 from nni.mutable.annotation import Constraint
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from nni_cream.errors import ConfigError, SearchError
+from nni_cream.search.counting import CostTable
+from nni_cream.search.objective import failures_of
 from nni_cream.search.paths import Path, path_key
+from nni_cream.search.rng import preserved_rng
 from nni_cream.search.sampler import PathSampler
 from nni_cream.search.supernet import Supernet
+from nni_cream.search.usage import Usage
 
 __all__ = ["METRICS", "CostFunction", "CostModel", "check_cost"]
 
 CostFunction: TypeAlias = Callable[[nn.Module, tuple[Any, ...]], float]
 METRICS = ("macs", "params")
+_logger = logging.getLogger(__name__)
 
 
 def check_cost(cost: str | CostFunction) -> None:
@@ -51,13 +59,52 @@ class _OperationCounter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: int = 0
+        self.unknown: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.operations += formula(*args, **(kwargs or {}), out_val=output)
+        elif _multiplies_weights(func, args):
+            self.unknown.add(str(func._overloadpacket))
         return output
+
+
+_FREE = {
+    "embedding",
+    "native_layer_norm",
+    "native_group_norm",
+    "native_batch_norm",
+    "cat",
+    "stack",
+    "_to_copy",
+    "copy_",
+}
+
+
+def _multiplies_weights(operation: Any, args: Any) -> bool:
+    """Whether an operation takes a matrix of weights, and does more with it than to look at it or to move it."""
+    if operation.is_view or torch.Tag.pointwise in operation.tags or operation._overloadpacket.__name__ in _FREE:
+        return False
+    return any(isinstance(item, nn.Parameter) and item.ndim > 1 for item in tree_leaves(args))
+
+
+@contextmanager
+def _unfused(networks: nn.Module) -> Iterator[None]:
+    """Inside, attention and recurrent layers run as the matrix products that torch has formulas for."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in networks.modules())
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if recurrent:
+                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 class CostModel:
@@ -65,7 +112,9 @@ class CostModel:
 
     ``macs`` counts the multiply-adds of convolutions, linear layers and other matrix products for one input, as
     ``torch.utils.flop_counter`` does (which counts two operations for each); biases, normalisation, activations and
-    pooling are left out. ``params`` counts the parameters of the frozen network.
+    pooling are left out. Recurrent and attention layers are run as the matrix products that they are made of; an
+    operation with weights that torch has no formula for counts as 0, and a warning names it.
+    ``params`` counts the parameters of the frozen network.
 
     Where the cost is a sum over choices, it is read off a table (microseconds a path); whether it is, is checked on
     random paths. Otherwise each new path is measured once and remembered.
@@ -107,8 +156,8 @@ class CostModel:
         self._keywords = dict(keywords or {})
         self._meta = _on_meta(supernet) if cost == "params" else None
         self._known: dict[str, float] = {}
-        self._base = 0.0
-        self.table: dict[str, dict[Any, float]] | None = None
+        self._warned: set[str] = set()
+        self.table: CostTable | None = None
         self._sampler = PathSampler(supernet.space, seed)
         self._halves = np.random.Generator(np.random.PCG64(seed))
         if callable(cost):
@@ -118,7 +167,7 @@ class CostModel:
     def __call__(self, path: Path) -> float:
         """Return the cost of a path."""
         if self.table is not None:
-            return self._look_up(path)
+            return self.table(path)
         key = path_key(path)
         if key not in self._known:
             self._known[key] = self.measure(path)
@@ -151,7 +200,9 @@ class CostModel:
             return self._count_macs(path)
         if self._cost == "params":
             return self._count_params(path)
-        value = cast(CostFunction, self._cost)(self._supernet.freeze(path).eval(), _batch(self._inputs, 1))
+        function, network = cast(CostFunction, self._cost), self._supernet.freeze(path).eval()
+        with failures_of("cost", function), preserved_rng():
+            value = function(network, _batch(self._inputs, 1))
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
             raise SearchError(f"cost function {self.name!r} returned {value!r}; expected a finite number")
         return float(value)
@@ -171,27 +222,34 @@ class CostModel:
         """
         constrained = any(isinstance(mutable, Constraint) for mutable in self._supernet.mutables.values())
         if self.table is not None and not constrained:
-            columns = [column.values() for column in self.table.values()]
-            return self._base + sum(map(min, columns)), self._base + sum(map(max, columns))
+            return self.table.bounds()
         costs = [self(self._sampler.draw()) for _ in range(samples)]
         return min(costs), max(costs)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values of a user's function, which may be noisy; all else can be counted again."""
+        return {"known": dict(self._known)} if callable(self._cost) else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the values that were measured before."""
+        self._known.update(state.get("known", {}))
+
     def _build_table(self) -> None:
         mutables = self._supernet.mutables
-        if not all(isinstance(mutable, Categorical) for mutable in mutables.values()):
+        if Usage(self._supernet.space).conditional or not all(isinstance(m, Categorical) for m in mutables.values()):
             return
         if not all(self._looks_additive() for _ in range(self.checks // 4)):
             return  # found out without measuring every choice
-        base = self._sampler.first()
-        self._base = self.measure(base)
-        table = {
-            label: {value: self.measure({**base, label: value}) - self._base for value in mutable.values}
+        first = self._sampler.first()
+        base = self.measure(first)
+        columns = {
+            label: {value: self.measure({**first, label: value}) - base for value in mutable.values}
             for label, mutable in mutables.items()
         }
-        self.table = table
+        table = CostTable(base, columns)
         paths = [self._sampler.draw() for _ in range(self.checks)]
-        if any(abs(self._look_up(path) - self.measure(path)) > 0.5 for path in paths):
-            self.table = None
+        if not any(abs(table(path) - self.measure(path)) > 0.5 for path in paths):
+            self.table = table
 
     def _looks_additive(self) -> bool:
         """Exchange half of the choices of two random paths: the sum of an additive cost stays what it was."""
@@ -200,18 +258,24 @@ class CostModel:
         mixed = [{**a, **{label: b[label] for label in exchanged}} for a, b in ((first, second), (second, first))]
         return abs(sum(map(self.measure, mixed)) - sum(map(self.measure, (first, second)))) < 0.5
 
-    def _look_up(self, path: Mapping[str, Any]) -> float:
-        assert self.table is not None
-        return self._base + sum(column[path[label]] for label, column in self.table.items())
-
     def _count_macs(self, path: Path) -> float:
         # Two samples: BatchNorm refuses a batch whose channels hold one value. Real tensors: faster than torch's meta
         # device, whose shapes are worked out in Python.
         inputs, keywords = _batch((self._inputs, self._keywords), 2)
         self._supernet.activate(path)
-        with self._supernet.detached(), _OperationCounter() as counter:
+        with self._supernet.detached(), _unfused(self._supernet.space), _OperationCounter() as counter:
             self._supernet.space(*inputs, **keywords)
+        self._warn_of(counter.unknown - self._warned)
         return float(counter.operations) / 2 / 2  # two operations a multiply-add, two samples
+
+    def _warn_of(self, unknown: set[str]) -> None:
+        self._warned |= unknown
+        if unknown:
+            _logger.warning(
+                "torch has no formula for the multiply-adds of %s, so these count as 0; give a cost function of your "
+                "own if they matter.",
+                ", ".join(sorted(unknown)),
+            )
 
     def _count_params(self, path: Path) -> float:
         assert self._meta is not None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import pytorch_lightning as pl
@@ -19,17 +20,29 @@ from nni_cream.search.board import BoardEntry, PrioritizedBoard
 from nni_cream.search.cost import CostFunction, CostModel
 from nni_cream.search.forwarding import ForwardingLightningModule, call_step
 from nni_cream.search.matching import Match, Matcher, make_matcher, match_weight_gradient
-from nni_cream.search.objective import Distillation, Score, main_output
+from nni_cream.search.objective import Distillation, Score, failures_of, function_name, main_output
 from nni_cream.search.paths import Path, encode_path
+from nni_cream.search.resuming import (
+    ImageOrder,
+    end_resumed_epoch,
+    epoch_is_over,
+    gradients_pending,
+    in_step,
+    loader_states,
+    restore_loaders,
+    resume_epoch,
+    settle_step,
+)
 from nni_cream.search.rng import preserved_rng, restore_rng, rng_state
 from nni_cream.search.sampler import CostRange, PathSampler
 from nni_cream.search.scorer import PathScorer, ValidationSubset, split_batch
-from nni_cream.search.supernet import Supernet
+from nni_cream.search.supernet import Supernet, single_values_explained
 from nni_cream.search.tally import Tally
 
 __all__ = ["BoardEvent", "CreamLightningModule", "SearchSettings"]
 
 _STATE = "nni_cream"
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,11 @@ class CreamLightningModule(ForwardingLightningModule):
         self._path: Path | None = None
         self._match: Match | None = None
         self._loss: Tensor | None = None
+        self._open_step: tuple[Path, Any] | None = None
+        self._open_epoch = False
+        self._changed = False
+        self._example: Tensor | None = None
+        self._order = ImageOrder()
         self._resumed: Mapping[str, Any] | None = None
         self._warmup_steps = 0.0
         self._parts_ready = False
@@ -153,26 +171,34 @@ class CreamLightningModule(ForwardingLightningModule):
         self.supernet.activate(path)
         with self._observed() as calls:
             output = call_step(self.training_module.training_step, batch, batch_idx)
-        self._path, self._match = path, match
-        return self._with_loss(output, lambda task_loss: self._joint_loss(task_loss, match, calls))
+        self._path, self._match, self._open_step = path, match, (path, batch)
+        output = self._with_loss(output, lambda task_loss: self._joint_loss(task_loss, match, calls))
+        self._check_loss()
+        return output
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let the path compete for the board, teach the meta network (steps 4 and 5)."""
-        self._step += 1
-        self._check_loss()
-        if self._path is not None and not self._warming_up():
-            changed = self._compete(self._path)
-            if self.matcher.learns and self._step % self.settings.meta_interval == 0:
-                self._update_matcher(self._path, batch)
-            self._report(force=changed)
-        else:
-            self._report(force=False)
+        self._finish_step()
+        self._report(force=self._changed)
         super().on_train_batch_end(outputs, batch, batch_idx)
 
     def _count(self, match: Match | None) -> None:
         self.tally.add_draw(self.sampler.rejected)
         if match is not None:
             self.tally.add_match(match)
+
+    def _finish_step(self) -> None:
+        """Do what follows on the optimizer step, once: at its end, or earlier for a checkpoint that is written then."""
+        if self._open_step is None:
+            return
+        (path, batch), self._open_step = self._open_step, None
+        self._step += 1
+        self._changed = False
+        if self._warming_up():
+            return
+        self._changed = self._compete(path)
+        if self.matcher.learns and self._step % self.settings.meta_interval == 0:
+            self._update_matcher(path, batch)
 
     def _joint_loss(self, task_loss: Tensor, match: Match | None, calls: list[_Call]) -> Tensor:
         """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3)."""
@@ -192,11 +218,12 @@ class CreamLightningModule(ForwardingLightningModule):
         self.supernet.activate(match.entry.path)
         with self.supernet.detached():
             teachers = [main_output(self.supernet.space(*call.args, **call.kwargs)) for call in students]
-        losses = [
-            self.settings.distillation.loss(main_output(call.output), teacher)
-            for call, teacher in zip(students, teachers, strict=True)
-        ]
-        return torch.stack(losses).mean()
+        with failures_of("distillation", self.settings.distillation.loss):
+            losses = [
+                self.settings.distillation.loss(main_output(call.output), teacher)
+                for call, teacher in zip(students, teachers, strict=True)
+            ]
+            return torch.stack(losses).mean()
 
     def _compete(self, path: Path) -> bool:
         """Score the path that was just trained and offer it to the board."""
@@ -208,8 +235,7 @@ class CreamLightningModule(ForwardingLightningModule):
         with self._autocast():
             accuracy = self.scorer.score(path, above=self.board.bar(cost))
         self._scored += 1
-        if accuracy is not None and not math.isfinite(accuracy):
-            raise SearchError(f"the score of a path became {accuracy} at step {self._step}; the search stops")
+        self._check_score(accuracy)
         verdict = None if accuracy is None else self.board.offer(BoardEntry(path, accuracy, cost, self._step))
         admitted = bool(verdict)
         self._admitted += admitted
@@ -247,7 +273,7 @@ class CreamLightningModule(ForwardingLightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
         """Build the parts on the first batch, whose shape the costs are counted on."""
         if not self._parts_ready:
-            self._prepare(batch)
+            self._prepare(split_batch(batch)[0])
         return super().on_train_batch_start(batch, batch_idx)
 
     def on_fit_start(self) -> None:
@@ -258,7 +284,7 @@ class CreamLightningModule(ForwardingLightningModule):
                 "be trained with Lightning's automatic optimization, so return the loss from training_step"
             )
         self._check_warmup()
-        self.supernet = Supernet(self.model)
+        self.supernet = Supernet(self.model, self.training_module)
         self.sampler = PathSampler(self.model, self.settings.seed, self.settings.cost_range)
         self.matcher = make_matcher(
             self.settings.matching, self._features, self.settings.meta_learning_rate, self.settings.seed
@@ -267,33 +293,63 @@ class CreamLightningModule(ForwardingLightningModule):
         if self._resumed is not None:
             self._restore(self._resumed)
         super().on_fit_start()
+        self._order.fit_starts()
+
+    def on_train_start(self) -> None:
+        """Check the warm-up against the length of the training; go on within an epoch if a checkpoint says so."""
+        self._warmup_steps = self._count_warmup_steps()
+        super().on_train_start()
+        if self._resumed is None:
+            return
+        if self._resumed["example"] is not None:
+            self._prepare(self._resumed["example"].to(self.device))
+        loop = self.trainer.fit_loop
+        if loop.restarted_mid_epoch or loop.restarted_on_epoch_end:
+            self._order.load_state_dict(self._resumed["order"])
+            self._open_epoch = bool(self._resumed["open_epoch"])
+            resume_epoch(self.trainer, self._order)
+            self._go_on()
 
     def on_train_epoch_start(self) -> None:
-        """Put the random number generators where the checkpoint left them, before the epoch's first batch is drawn."""
+        """Call the user's hook, and see to it that a resumed epoch draws its images as the uninterrupted one."""
         self.tally = Tally()
+        # Lightning makes the iterator of the first epoch before this hook, those of later epochs after it.
+        resumed, first = self._resumed is not None, self.trainer.current_epoch == 0
         if self._resumed is not None:
-            restore_rng(self._resumed["rng"])
-            self._resumed = None
-            # Lightning made this epoch's iterator before the generators were restored; the seeds that it draws must
-            # be those of the uninterrupted search.
-            iter(self.trainer.fit_loop._data_fetcher)
+            if first:
+                self._order.load_state_dict(self._resumed["order"])
+                self._order.replay(self.trainer, 0)
+            self._go_on()
         super().on_train_epoch_start()
+        self.supernet.refresh()  # a user may have exchanged a part of the module
+        self._open_epoch = True
+        self._order.epoch_starts(self.trainer, iterator_exists=first)
+        if resumed and not first:
+            # It has made one for the resumed epoch as well, before the generators were restored.
+            iter(self.trainer.fit_loop._data_fetcher)
 
-    def _prepare(self, batch: Any) -> None:
-        inputs, _ = split_batch(batch)
-        self._warmup_steps = self._count_warmup_steps()
+    def _go_on(self) -> None:
+        """Put the random number generators where the checkpoint left them."""
+        assert self._resumed is not None
+        restore_rng(self._resumed["rng"])
+        restore_loaders(self._resumed["loaders"], self.trainer)
+        self._resumed = None
+
+    def _prepare(self, inputs: Tensor) -> None:
+        self._example = inputs = inputs[:2].detach().clone()
         self.supernet.activate(self.sampler.first())
         with self._autocast(), self.supernet.detached(), self._observed() as calls:
-            output = self._predict(inputs[:2])
+            output = self._predict(inputs)
         if not calls:
             raise SearchError(
                 "forward of the evaluator's module does not run the model; expected it to return its logits"
             )
         with preserved_rng(self.settings.seed):
             self.cost = CostModel(self.supernet, calls[0].args, self.settings.cost, self.settings.seed, calls[0].kwargs)
+            if self._resumed is not None:
+                self.cost.load_state_dict(self._resumed["cost"])
             self.scorer = self._make_scorer(main_output(output))
-            if self.settings.cost_range != (None, None):
-                self.sampler.constrain(self.cost, self.cost.bounds())
+            self.sampler.constrain(self.cost, table=self.cost.table)
         self._parts_ready = True
 
     def _make_scorer(self, output: Tensor) -> PathScorer:
@@ -311,6 +367,8 @@ class CreamLightningModule(ForwardingLightningModule):
         self.trainer.validating = True
         try:
             for batch in self._validation_batches():
+                batch = self.trainer.precision_plugin.convert_input(batch)
+                batch = self._on_before_batch_transfer(batch, dataloader_idx=0)
                 yield self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         finally:
             self.trainer.training = True
@@ -324,15 +382,40 @@ class CreamLightningModule(ForwardingLightningModule):
             )
 
     def _count_warmup_steps(self) -> float:
-        if isinstance(self.settings.warmup, int):
+        warmup, steps = self.settings.warmup, float(self.trainer.estimated_stepping_batches)
+        steps = math.inf if steps < 0 else steps  # Lightning's way to say that it does not know
+        if isinstance(warmup, int):
+            self._check_warmup_fits(warmup, steps)
             return 0.0
-        steps = float(self.settings.warmup * self.trainer.estimated_stepping_batches)
-        if math.isfinite(steps) or not self.settings.warmup:
-            return steps
+        if math.isfinite(steps) or not warmup:
+            return steps * warmup if warmup else 0.0
         raise ConfigError(
-            f"warmup is {self.settings.warmup}, a fraction of a training that has no end; give a whole number of "
+            f"warmup is {warmup}, a fraction of a training that has no end; give a whole number of "
             "epochs or set max_epochs or max_steps of the trainer"
         )
+
+    def _check_warmup_fits(self, warmup: int, steps: float) -> None:
+        epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        if math.isfinite(epoch) and steps <= warmup * math.ceil(epoch):
+            raise ConfigError(
+                f"warmup is {warmup} epochs of {math.ceil(epoch)} steps but the trainer runs only {steps:.0f} steps; "
+                "the board would stay empty; warm up for fewer epochs or a fraction such as 0.1, or train for longer"
+            )
+
+    def on_fit_end(self) -> None:
+        """Refuse to end without a result.
+
+        Raises
+        ------
+        SearchError
+            If nothing has got onto the board, because something stopped the training within its warm-up.
+        """
+        super().on_fit_end()
+        if not len(self.board) and not self.trainer.interrupted:
+            raise SearchError(
+                f"the board is empty after {self._step} steps: the training ended within its warm-up "
+                f"({self.settings.warmup}), so there is no result; train for longer or warm up for less"
+            )
 
     def _warming_up(self) -> bool:
         if isinstance(self.settings.warmup, int):
@@ -343,9 +426,12 @@ class CreamLightningModule(ForwardingLightningModule):
 
     def _predict(self, inputs: Tensor) -> Any:
         """Run the active path: the user's ``forward`` if the module has one, else the model."""
-        if type(self.training_module).forward is pl.LightningModule.forward:
-            return self.supernet.space(inputs)
-        return self.training_module(inputs)
+        own = type(self.training_module).forward is not pl.LightningModule.forward
+        with single_values_explained(
+            f"probe_images is {self.settings.probe_images} and score_batch_size is {self.settings.score_batch_size}; "
+            "give at least 2 for both, and at least 2 validation images"
+        ):
+            return self.training_module(inputs) if own else self.supernet.space(inputs)
 
     def _features(self, path: Path) -> Tensor:
         self.supernet.activate(path)
@@ -430,20 +516,34 @@ class CreamLightningModule(ForwardingLightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Run the user's ``validation_step`` on that path."""
-        with self.supernet.detached():
+        with (
+            self.supernet.evaluating(),
+            single_values_explained(
+                "the validation loader yields a batch of a single image; choose a batch size that leaves none over"
+            ),
+        ):
             return call_step(self.training_module.validation_step, batch, batch_idx, dataloader_idx)
 
     def on_train_epoch_end(self) -> None:
         """Rescore the board, so that early scores do not outlive their weights; then call the user's hook."""
-        self._check_loss(final=True)
-        if len(self.board) and (self.trainer.current_epoch + 1) % self.settings.rescore_interval == 0:
-            self._rescore()
+        self._check_weights()
+        if self.trainer.fit_loop.restarting:
+            end_resumed_epoch(self.trainer)
+        self._finish_epoch()
         self._report(force=True, on_epoch=True)
         super().on_train_epoch_end()
+
+    def _finish_epoch(self) -> None:
+        """Rescore once at the end of an epoch, or before, for a checkpoint that is written earlier."""
+        due = (self.trainer.current_epoch + 1) % self.settings.rescore_interval == 0
+        if self._open_epoch and len(self.board) and due:
+            self._rescore()
+        self._open_epoch = False
 
     def _rescore(self) -> None:
         def score(entry: BoardEntry) -> float:
             accuracy = self.scorer.score(entry.path)
+            self._check_score(accuracy)
             assert accuracy is not None  # nothing is rejected without a bar
             return accuracy
 
@@ -452,20 +552,28 @@ class CreamLightningModule(ForwardingLightningModule):
         self.matcher.forget()
         self._tell("rescored")
 
-    def _check_loss(self, final: bool = False) -> None:
-        """Stop on a loss or weights that are not finite, before a checkpoint could be written over a good one."""
-        # On an accelerator looking at the loss would stall the queue at each step.
-        due = final or self.device.type == "cpu" or self._step % self.settings.score_interval == 0
+    def _check_loss(self) -> None:
+        """Stop on a loss that is not finite before it reaches the weights."""
+        step = self._step + 1
+        # On an accelerator looking at each loss would stall the queue; a checkpoint is never written without a look.
+        due = self.device.type == "cpu" or step % self.settings.score_interval == 0
         if due and self._loss is not None and not bool(torch.isfinite(self._loss).all()):
             raise SearchError(
-                f"the loss became {float(self._loss.detach())} at step {self._step}; the search stops and keeps its "
-                "last checkpoint. Lower the learning rate, clip gradients or look at the data"
+                f"the loss became {float(self._loss.detach())} at step {step}; the search stops and keeps its last "
+                "checkpoint. Lower the learning rate, clip gradients or look at the data"
             )
-        if final and not all(bool(torch.isfinite(p).all()) for p in self.training_module.parameters()):
+
+    def _check_weights(self) -> None:
+        """Stop on a weight that is not finite before a checkpoint could be written over a good one."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self.training_module.parameters()):
             raise SearchError(
                 f"a weight of the supernet is not finite at step {self._step}; the search stops and keeps its last "
                 "checkpoint. Lower the learning rate or clip gradients"
             )
+
+    def _check_score(self, score: float | None) -> None:
+        if score is not None and not math.isfinite(score):
+            raise SearchError(f"the score of a path became {score} at step {self._step}; the search stops")
 
     # What others see --------------------------------------------------------------------------------------------------
 
@@ -527,15 +635,40 @@ class CreamLightningModule(ForwardingLightningModule):
     # Checkpoint -------------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the board, the meta network, the sampler and every random number generator."""
+        """Add the board, the meta network, the sampler and every random number generator.
+
+        Parameters
+        ----------
+        checkpoint
+            What Lightning is about to write.
+
+        Raises
+        ------
+        SearchError
+            If a weight is not finite, so that a good checkpoint is not replaced by a useless one.
+        """
+        self._check_weights()
+        half = in_step(self.trainer)
+        if not half:
+            self._finish_step()
+            settle_step(checkpoint, self.trainer)
+            if epoch_is_over(self.trainer):
+                self._finish_epoch()
         checkpoint[_STATE] = {
             "space": self._space_outline(),
+            "settings": self._settings_outline(),
             "board": self.board.state_dict(),
             "matcher": self.matcher.state_dict(),
             "sampler": self.sampler.state_dict(),
+            "cost": self.cost.state_dict() if self._parts_ready else {},
             "rng": rng_state(),
+            "loaders": loader_states(self.trainer),
+            "order": self._order.state_dict(),
             "counts": [self._step, self._scored, self._admitted],
             "tally": self.tally.state_dict(),
+            "example": None if self._example is None else self._example.cpu(),
+            "open_epoch": self._open_epoch,
+            "half_a_step": half or gradients_pending(self.trainer),
         }
         self.training_module.on_save_checkpoint(checkpoint)
 
@@ -563,12 +696,39 @@ class CreamLightningModule(ForwardingLightningModule):
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state["space"] != self._space_outline():
             raise SearchError("the checkpoint belongs to another search space; resume with the space it was made with")
+        self._check_settings(state.get("settings", {}))
         self.board.load_state_dict(state["board"], self.supernet.decode)
         self.matcher.load_state_dict(state["matcher"])
         self.sampler.load_state_dict(state["sampler"])
         self._step, self._scored, self._admitted = state["counts"]
         if "tally" in state:  # version 0.1.0 did not count
             self.tally.load_state_dict(state["tally"])
+        if state["half_a_step"]:
+            _logger.warning(
+                "The checkpoint was written in the middle of an optimizer step, after %d batches, at an exception "
+                "or with accumulated gradients that it lacks; the search will not equal an uninterrupted one.",
+                self._step,
+            )
+
+    def _check_settings(self, saved: Mapping[str, Any]) -> None:
+        own = self._settings_outline()
+        different = [name for name in own if saved.get(name) != own[name]]
+        if different:
+            listed = "; ".join(f"{name} was {saved.get(name)!r} and is {own[name]!r}" for name in different)
+            raise SearchError(
+                f"the checkpoint belongs to a search with other settings: {listed}. Resume with the settings that the "
+                "search was started with, or start anew"
+            )
+
+    def _settings_outline(self) -> dict[str, Any]:
+        """Return the settings as plain values, functions by their names."""
+        values = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
+        values["cost_range"] = list(self.settings.cost_range)
+        values["distillation"] = function_name(self.settings.distillation.loss)
+        values["score"] = function_name(self.settings.score.function)
+        if callable(values["cost"]):
+            values["cost"] = function_name(values["cost"])
+        return values
 
     def _space_outline(self) -> dict[str, Any]:
         return {

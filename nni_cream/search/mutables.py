@@ -1,4 +1,4 @@
-"""The choices of a space: whether a supernet can hold them, how many paths they make, and paths read from a file."""
+"""The choices of a space: whether a supernet can hold them, how many values they take, and paths read from a file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nni.mutable.annotation import Constraint
 from nni_cream.errors import SpaceError
 from nni_cream.search.paths import Path, encode_value
 
-__all__ = ["Options", "check_mutables", "count_paths", "decode_path"]
+__all__ = ["Options", "check_mutables", "count_values", "decode_path"]
 
 
 class Options:
@@ -124,12 +124,8 @@ def check_mutables(mutables: Mapping[str, LabeledMutable]) -> None:
             )
 
 
-def count_paths(mutables: Mapping[str, LabeledMutable]) -> int:
-    """Count the paths of a space, its constraints (if it has any) left out of account."""
-    return math.prod(_count(mutable) for mutable in mutables.values())
-
-
-def _count(mutable: LabeledMutable) -> int:
+def count_values(mutable: LabeledMutable) -> int:
+    """Count the values that a choice can take; a constraint has one."""
     if isinstance(mutable, Categorical):
         return len(mutable.values)
     if isinstance(mutable, CategoricalMultiple):

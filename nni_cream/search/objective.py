@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -10,13 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nni_cream.errors import ConfigError
+from nni_cream.errors import ConfigError, CreamError, SearchError
 
 __all__ = [
     "DISTILLATIONS",
     "SCORES",
     "Distillation",
     "Score",
+    "failures_of",
+    "function_name",
     "main_output",
     "mean_squared_error",
     "negative_squared_error",
@@ -54,6 +57,37 @@ def main_output(output: Any) -> Tensor:
     if not isinstance(output, Tensor):
         raise TypeError(f"the network returned {type(output).__name__}; expected a tensor, tuple or dict")
     return output
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Return the name of a function, or of the class of a callable object."""
+    return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+@contextmanager
+def failures_of(role: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Whatever a function that the user may replace raises inside says which function it was.
+
+    Parameters
+    ----------
+    role
+        What the function is for, such as ``"score"``.
+    function
+        The function.
+
+    Raises
+    ------
+    SearchError
+        With the error as its cause.
+    """
+    try:
+        yield
+    except CreamError:
+        raise
+    except Exception as error:
+        raise SearchError(
+            f"the {role} function {function_name(function)!r} raised {type(error).__name__}: {error}"
+        ) from error
 
 
 def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:

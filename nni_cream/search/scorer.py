@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nni_cream.errors import SearchError
-from nni_cream.search.objective import Score, main_output
+from nni_cream.search.objective import Score, failures_of, function_name, main_output
 from nni_cream.search.paths import Path
 
 __all__ = ["PathScorer", "ValidationSubset", "split_batch"]
@@ -109,27 +111,29 @@ class ValidationSubset:
 
 
 def _gather(batches: Iterable[Any], size: int, classes: int | None) -> tuple[Tensor, Tensor]:
-    taken: list[tuple[Tensor, Tensor]] = []
-    spare: list[tuple[Tensor, Tensor]] = []
+    """Keep the first of each class, then the second of each, and so on, until there are enough; in that order."""
+    kept: list[tuple[int, int, Tensor, Tensor]] = []  # a heap with the one to give up first on top
     counts: Counter[int] = Counter()
+    order = itertools.count()
     for batch in batches:
         inputs, targets = split_batch(batch)
         # Equally many of each class, where the targets are classes.
         labelled = classes is not None and targets.ndim == 1 and not targets.is_floating_point()
-        quota = math.ceil(size / classes) if labelled and classes else size
         labels = targets.tolist() if labelled else [0] * len(targets)
         for x, y, label in zip(inputs, targets, labels, strict=True):
-            if counts[label] < quota and len(taken) < size:
-                counts[label] += 1
-                taken.append((x, y))
-            elif len(spare) < size:  # fills up the subset if a class has too few images
-                spare.append((x, y))
-        if len(taken) >= size:
+            place = (-counts[label], -next(order))
+            counts[label] += 1
+            if len(kept) < size:
+                heapq.heappush(kept, (*place, x.clone(), y.clone()))  # a view would keep its whole batch
+            elif place > kept[0][:2]:
+                heapq.heapreplace(kept, (*place, x.clone(), y.clone()))
+        expected = classes if labelled and classes else 1
+        if len(kept) == size and len(counts) >= expected and min(counts.values()) >= size // expected:
             break
-    taken += spare[: max(0, size - len(taken))]
-    if not taken:
+    if not kept:
         raise SearchError("the validation loader yields no images; the board needs some to score paths on")
-    return torch.stack([x for x, _ in taken]), torch.stack([y for _, y in taken])
+    kept.sort(key=lambda item: item[:2], reverse=True)
+    return torch.stack([x for _, _, x, _ in kept]), torch.stack([y for _, _, _, y in kept])
 
 
 class PathScorer:
@@ -184,13 +188,32 @@ class PathScorer:
         total, seen, size = 0.0, 0, len(self.subset)
         with self._undisturbed():
             for inputs, targets in self.subset.chunks:
-                scores = self._score.function(main_output(self._predict(inputs)), targets)
-                total += float(scores.double().sum())
+                total += self._sum(main_output(self._predict(inputs)), targets)
                 seen += len(targets)
                 self.images_seen += len(targets)
                 if self._hopeless(total, size - seen, size, above):
                     return None
         return total / size
+
+    def _sum(self, output: Tensor, targets: Tensor) -> float:
+        """Add up the scores of a chunk, after a look at whether they are one a sample and within their bound."""
+        function, bound = self._score.function, self._score.upper_bound
+        with failures_of("score", function):
+            scores = function(output, targets)
+        found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        if found != (len(targets),):
+            raise SearchError(
+                f"the score function {function_name(function)!r} returned {found} for outputs {tuple(output.shape)} "
+                f"and targets {tuple(targets.shape)}; expected a tensor of shape {(len(targets),)}, one score a "
+                "sample; give a score function that fits the targets"
+            )
+        total, highest = torch.stack([scores.double().sum(), scores.double().max()]).tolist()
+        if bound is not None and highest > bound + 1e-6 * max(1.0, abs(bound)):
+            raise SearchError(
+                f"the score function {function_name(function)!r} returned {highest:.6g}, above its upper_bound "
+                f"{bound}; state a bound that no score exceeds, or None"
+            )
+        return float(total)
 
     def _hopeless(self, total: float, left: int, size: int, above: float) -> bool:
         if self._score.upper_bound is None or left == 0:

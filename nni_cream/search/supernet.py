@@ -17,13 +17,15 @@ from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from nni.nas.space import model_context
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
-from nni_cream.errors import SpaceError
+from nni_cream.errors import ConfigError, SpaceError
 from nni_cream.search.mutables import check_mutables, decode_path
 from nni_cream.search.paths import Path
 from nni_cream.search.rng import preserved_rng
+from nni_cream.search.usage import Usage
 
-__all__ = ["FreezableCell", "Supernet", "freezable_hooks"]
+__all__ = ["FreezableCell", "Supernet", "freezable_hooks", "single_values_explained"]
 
 
 class Supernet:
@@ -33,6 +35,8 @@ class Supernet:
     ----------
     space
         The model space after NNI's one-shot mutation: its choices have become ``BaseSuperNetModule``.
+    host
+        The module that it is run by, with layers of its own; by default the space alone.
 
     Raises
     ------
@@ -40,11 +44,21 @@ class Supernet:
         If the space holds no choice, or one that a supernet cannot hold.
     """
 
-    def __init__(self, space: ModelSpace) -> None:
+    def __init__(self, space: ModelSpace, host: nn.Module | None = None) -> None:
         self.space = space
+        self._host = space if host is None else host
         self.mutables: dict[str, LabeledMutable] = space.simplify()
         check_mutables(self.mutables)
+        self._usage = Usage(space)
         self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at what modules there are; done once, since it takes longer than all else around a forward pass."""
+        self._modules = list(self._host.modules())
+        self._norms = [module for module in self._modules if isinstance(module, _BatchNorm)]
+        self._instance_norms = [module for module in self._modules if isinstance(module, _InstanceNorm)]
+        self._buffered = [m for m in self._modules if m._buffers and not isinstance(m, _BatchNorm)]
 
     def activate(self, path: Path) -> None:
         """Let the next forward pass run this path."""
@@ -56,25 +70,25 @@ class Supernet:
         return cast(nn.Module, copy.deepcopy(self.space.freeze(path)))
 
     def decode(self, encoded: Mapping[str, Any]) -> Path:
-        """Make a sample of this space from an encoded path; see :func:`~nni_cream.search.mutables.decode_path`."""
-        return decode_path(encoded, self.mutables)
+        """Make a canonical sample from an encoded path; see :func:`~nni_cream.search.mutables.decode_path`."""
+        return self._usage.canonical(decode_path(encoded, self.mutables))
 
     @contextmanager
-    def detached(self, grad: bool = False) -> Iterator[None]:
-        """Inside, running the supernet changes no buffer, no random number generator and no mode.
+    def evaluating(self, seed: int | None = None) -> Iterator[None]:
+        """Inside, all is in evaluation mode, except that normalisation takes the statistics of the batch at hand.
 
-        BatchNorm normalises with the statistics of the batch at hand, since the running statistics of a supernet mix
-        those of all paths; dropout and the like are off (METHOD.md, "Validation, cheaply and fairly").
+        The running statistics of a supernet mix those of all paths, and they are not changed (METHOD.md, "Validation,
+        cheaply and fairly"). Dropout and the like are off. Whatever is drawn, the generators stay as they were.
 
         Parameters
         ----------
-        grad
-            Whether gradients are recorded inside.
+        seed
+            If given, the generators start from it inside.
         """
-        modules = list(self.space.modules())
-        norms = [module for module in modules if isinstance(module, _BatchNorm)]
-        modes = [module.training for module in modules]
+        modules, norms = self._modules, self._norms
+        modes = [module.__dict__["training"] for module in modules]
         tracking = [norm.track_running_stats for norm in norms]
+        running = [(norm, dict(norm._buffers)) for norm in self._instance_norms]
         try:
             # Straight into __dict__: nn.Module.__setattr__ on every module of a large supernet would cost milliseconds.
             for module in modules:
@@ -82,16 +96,76 @@ class Supernet:
             for norm in norms:
                 norm.__dict__["training"] = True
                 norm.__dict__["track_running_stats"] = False
-            with preserved_rng(), torch.set_grad_enabled(grad):
+            for instance_norm, buffers in running:  # without running statistics it takes those of the image
+                instance_norm.__dict__["training"] = True
+                instance_norm._buffers.update(dict.fromkeys(buffers))
+            with preserved_rng(seed):
                 yield
         finally:
             for module, mode in zip(modules, modes, strict=True):
                 module.__dict__["training"] = mode
             for norm, tracked in zip(norms, tracking, strict=True):
                 norm.__dict__["track_running_stats"] = tracked
+            for instance_norm, buffers in running:
+                instance_norm._buffers.update(buffers)
+
+    @contextmanager
+    def detached(self, grad: bool = False) -> Iterator[None]:
+        """Inside, running the supernet changes no buffer, no generator and no mode, and gives the same each time.
+
+        In addition to :meth:`evaluating`, modules work on copies of their buffers, and generators start from a fixed
+        seed.
+
+        Parameters
+        ----------
+        grad
+            Whether gradients are recorded inside.
+        """
+        try:
+            with self.evaluating(seed=0), torch.set_grad_enabled(grad), self._copied_buffers():
+                yield
+        finally:
             if not grad:
                 # Autocast would hand the casts made here, which carry no gradient, to the training forward pass.
                 torch.clear_autocast_cache()
+
+    @contextmanager
+    def _copied_buffers(self) -> Iterator[None]:
+        """Inside, the modules own copies of their buffers; those of BatchNorm, which nobody writes to here, stay."""
+        kept = [(module._buffers, dict(module._buffers)) for module in self._buffered]
+        every = {id(buffer): buffer for _, originals in kept for buffer in originals.values() if buffer is not None}
+        copies = {key: buffer.detach().clone() for key, buffer in every.items()}  # one that two modules share stays so
+        for buffers, originals in kept:
+            buffers.update((name, copies.get(id(buffer))) for name, buffer in originals.items())
+        try:
+            yield
+        finally:
+            # The originals themselves, untouched: a graph that is still to be run backwards may hold them.
+            for buffers, originals in kept:
+                buffers.clear()
+                buffers.update(originals)
+
+
+@contextmanager
+def single_values_explained(cause: str) -> Iterator[None]:
+    """Say what to do where BatchNorm is given a batch with a single value for each channel.
+
+    Parameters
+    ----------
+    cause
+        Which setting is behind it, and what it should be.
+
+    Raises
+    ------
+    ConfigError
+        In the place of torch's error.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(f"BatchNorm has no statistics of a single value for each channel: {cause}") from error
 
 
 class FreezableCell(PathSamplingCell):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from nni.mutable import ExpressionConstraint
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -90,6 +91,77 @@ def test_a_users_function_gets_the_frozen_network_and_one_sample():
     assert cost({f"layer_{index}": "identity" for index in range(4)}) == 1
 
 
+def test_an_error_of_a_users_function_names_the_function():
+    def broken_cost(network, inputs):
+        raise KeyError("kaboom")
+
+    net = supernet(LayerSpace())
+    with pytest.raises(SearchError, match=r"cost function .*broken_cost' raised KeyError: 'kaboom'") as caught:
+        CostModel(net, (X,), broken_cost)(PathSampler(net.space).draw())
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_a_users_function_may_draw_random_numbers_without_a_trace():
+    net, before = supernet(LayerSpace()), torch.get_rng_state()
+    CostModel(net, (X,), lambda network, inputs: float(torch.rand(())))(PathSampler(net.space).draw())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+class Sequences(ModelSpace):
+    """Recurrent layers, attention and a bilinear layer over the rows of the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.recurrent = LayerChoice(
+            {
+                "lstm": nn.LSTM(8, 16, batch_first=True),
+                "gru": nn.GRU(8, 16, batch_first=True),
+                "rnn": nn.RNN(8, 16, batch_first=True),
+            },
+            label="recurrent",
+        )
+        self.mix = LayerChoice({"attention": _Attention(), "bilinear": _Bilinear(), "none": nn.Identity()}, label="mix")
+
+    def forward(self, x):
+        return self.mix(self.recurrent(x[:, 0])[0])
+
+
+class _Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(16, 2, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+class _Bilinear(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Bilinear(16, 16, 16)
+
+    def forward(self, x):
+        return self.layer(x, x)
+
+
+def test_recurrent_layers_and_attention_are_counted_by_their_matrix_products():
+    gates = {"lstm": 4, "gru": 3, "rnn": 1}
+    attention = 8 * 4 * 16 * 16 + 2 * 8 * 8 * 16  # four projections of 8 rows; scores and their sum over 16 channels
+    cost = CostModel(supernet(Sequences()), (X,))
+    for name, number in gates.items():
+        recurrent = 8 * number * (8 * 16 + 16 * 16)
+        assert cost({"recurrent": name, "mix": "none"}) == recurrent
+        assert cost({"recurrent": name, "mix": "attention"}) == recurrent + attention
+
+
+def test_an_operation_that_cannot_be_counted_is_named_once(caplog):
+    CostModel(supernet(Sequences()), (X,))
+    assert [record.message.count("_trilinear") for record in caplog.records] == [1]
+    caplog.clear()
+    CostModel(supernet(LayerSpace()), (X,))
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("value", [None, "3", float("nan"), True])
 def test_a_users_function_that_returns_no_number_is_an_error(value):
     net = supernet(LayerSpace())
@@ -132,3 +204,13 @@ def test_counting_leaves_the_supernet_as_it_was():
     CostModel(net, (X,))
     CostModel(net, (X,), "params")
     assert all(torch.equal(before[name], value) for name, value in net.space.state_dict().items())
+
+
+@pytest.mark.parametrize("cost", ["macs", "params"])
+def test_a_range_that_only_the_extreme_path_keeps_is_drawn_from(cost):
+    net = supernet(LayerSpace())
+    model = CostModel(net, (X,), cost)
+    for extreme in model.bounds():
+        sampler = PathSampler(net.space, cost_range=(extreme, extreme))
+        sampler.constrain(model, table=model.table)
+        assert model.measure(sampler.draw()) == extreme

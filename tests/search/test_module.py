@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -21,7 +23,7 @@ from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError, SpaceError
 from nni_cream.search import PathSampler
 from nni_cream.search.objective import soft_cross_entropy
-from tests.search.small import LayerSpace, custom_evaluator, evaluator, run
+from tests.search.small import LayerSpace, custom_evaluator, digits, evaluator, run
 
 
 class Watch(Callback):
@@ -373,6 +375,80 @@ def test_validation_runs_the_boards_best_path_as_it_is_scored():
         assert validated == pytest.approx(scored, abs=0.05)
 
 
+class Surrounded(LightningModuleOfDigits):
+    """A user's module with layers of its own around the model, and augmentation in its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.dropout = nn.BatchNorm1d(10), nn.Dropout(0.5)
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, x):
+        self.calls += 1
+        if self.training:
+            x = x + 0.1 * torch.randn_like(x)
+        return self.dropout(self.norm(self.model(x)))
+
+    def validation_step(self, batch, batch_idx):
+        self(batch[0])
+
+
+def test_scoring_leaves_the_whole_of_a_users_module_as_it_was_and_gives_the_same_each_time():
+    module = Surrounded()
+    run(LayerSpace(), strategy := CreamStrategy(board_size=3, warmup=0, meta_interval=3), custom_evaluator(module))
+    scorer, path = strategy.oneshot_module.scorer, strategy.board.best.path
+    module = strategy.oneshot_module.training_module.train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    scores = []
+    for _ in range(3):
+        state = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())  # noqa: NPY002
+        scores.append(scorer.score(path))
+        assert torch.equal(state[0], torch.get_rng_state())
+        assert (state[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+        assert state[2] == random.getstate()
+        torch.rand(3)
+    assert scores[0] == scores[1] == scores[2]
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    assert module.training
+    assert module.dropout.training
+
+
+def test_scoring_does_not_change_what_is_trained_around_the_model():
+    states = []
+    for interval in (1, 1000):
+        pl.seed_everything(0)
+        strategy = CreamStrategy(board_size=2, warmup=0, matching="none", score_interval=interval, rescore_interval=9)
+        run(LayerSpace(), strategy, custom_evaluator(Surrounded(), max_epochs=1, limit_val_batches=0))
+        states.append(strategy.oneshot_module.training_module.state_dict())
+    assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
+    assert float(states[0]["calls"]) == 8
+
+
+def test_a_users_buffers_may_change_in_validation():
+    module = Surrounded()
+    run(LayerSpace(), CreamStrategy(board_size=2, warmup=0), custom_evaluator(module, max_epochs=1))
+    assert float(module.calls) == 8 + 2 + 2  # training, sanity check, validation
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_validation_images_are_in_the_precision_of_the_trainer(precision):
+    strategy = search(board_size=3, meta_interval=3, trainer={"precision": precision})
+    dtype = {"bf16-true": torch.bfloat16, "64-true": torch.float64}[precision]
+    assert len(strategy.board) == 3
+    assert strategy.oneshot_module.scorer.subset.probe(1).dtype is dtype
+    assert all(value.dtype is dtype for value in strategy.supernet.parameters())
+
+
+def test_validation_images_pass_all_transfer_hooks_of_a_users_module():
+    class Shifting(LightningModuleOfDigits):
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            return batch if self.trainer.training else [batch[0] + 100, batch[1]]
+
+    strategy = CreamStrategy(board_size=3, warmup=0)
+    run(LayerSpace(), strategy, custom_evaluator(Shifting()))
+    assert float(strategy.oneshot_module.scorer.subset.probe(4).min()) > 90
+
+
 def test_progress_bar_shows_the_board():
     strategy = search(board_size=3)
     assert {"board_best", "board_worst", "board_size"} <= set(strategy.oneshot_module.trainer.progress_bar_metrics)
@@ -516,6 +592,68 @@ def test_weights_that_are_not_finite_stop_the_search_before_a_checkpoint(tmp_pat
         run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), custom_evaluator(Broken(), max_epochs=1))
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_never_reaches_the_weights_nor_a_checkpoint_of_every_step(tmp_path, value):
+    callback = ModelCheckpoint(tmp_path, "step", every_n_train_steps=1, enable_version_counter=False)
+    use = custom_evaluator(Exploding(value, at=12), callbacks=[callback], enable_checkpointing=True, max_epochs=3)
+    strategy = CreamStrategy(board_size=3, warmup=0, matching="none")
+    with pytest.raises(SearchError, match="at step 12"):
+        run(LayerSpace(), strategy, use)
+    assert all(bool(torch.isfinite(value).all()) for value in strategy.supernet.state_dict().values())
+    saved = torch.load(tmp_path / "step.ckpt", weights_only=True)
+    assert saved["global_step"] == 11
+    assert all(bool(torch.isfinite(value).all()) for value in saved["state_dict"].values())
+
+
+def test_a_checkpoint_with_weights_that_are_not_finite_is_never_written(tmp_path):
+    class Broken(LightningModuleOfDigits):
+        def on_before_optimizer_step(self, optimizer):
+            if self.trainer.global_step == 5:
+                self.model.head.weight.grad.fill_(math.nan)
+
+    callback = ModelCheckpoint(tmp_path, "step", every_n_train_steps=1, enable_version_counter=False)
+    use = custom_evaluator(Broken(), callbacks=[callback], enable_checkpointing=True, max_epochs=1)
+    with pytest.raises(SearchError, match="not finite at step"):
+        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0, matching="none"), use)
+    saved = torch.load(tmp_path / "step.ckpt", weights_only=True)
+    assert saved["global_step"] == 5
+    assert all(bool(torch.isfinite(value).all()) for value in saved["state_dict"].values())
+
+
+def test_an_error_of_a_users_distillation_names_the_function():
+    def broken_distillation(student, teacher):
+        raise ZeroDivisionError("no")
+
+    with pytest.raises(SearchError, match=r"distillation function .*broken_distillation' raised ZeroDivisionError: no"):
+        search(distillation=broken_distillation, board_size=3)
+
+
+class Normalised(LayerSpace):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Sequential(nn.Linear(8, 10), nn.BatchNorm1d(10))
+
+
+@pytest.mark.parametrize("settings", [{"probe_images": 1}, {"score_batch_size": 1}])
+def test_single_images_for_batch_normalisation_are_refused_by_name(settings):
+    ((name, value),) = settings.items()
+    with pytest.raises(ConfigError, match=f"{name} is {value}.* at least 2"):
+        run(Normalised(), CreamStrategy(board_size=3, warmup=0, **settings), evaluator())
+
+
+def test_a_single_image_left_over_for_validation_is_refused_with_what_to_do():
+    from nni.nas.evaluator.pytorch import DataLoader
+
+    use = evaluator(num_sanity_val_steps=0)
+    use.val_dataloaders = DataLoader(digits(101, start=1000), batch_size=100)
+    with pytest.raises(ConfigError, match="validation loader yields a batch of a single image"):
+        run(Normalised(), CreamStrategy(board_size=3, warmup=0), use)
+
+
+def test_single_images_are_fine_without_batch_normalisation_of_single_values():
+    assert len(search(board_size=3, probe_images=1, score_batch_size=1, score_images=8).board) == 3
+
+
 def test_manual_optimization_is_refused():
     class Manual(LightningModuleOfDigits):
         automatic_optimization = False
@@ -560,6 +698,21 @@ def test_a_warm_up_as_long_as_the_training_is_refused():
         search(warmup=2, trainer={"max_epochs": 2})
 
 
+@pytest.mark.parametrize("steps", [6, 8])
+def test_a_warm_up_that_is_longer_than_the_steps_is_refused(steps):
+    with pytest.raises(ConfigError, match=f"warmup is 1 epochs of 8 steps but the trainer runs only {steps} steps"):
+        search(warmup=1, trainer={"max_epochs": -1, "max_steps": steps})
+
+
+def test_a_training_that_is_stopped_within_its_warm_up_does_not_end_as_if_it_had_a_result():
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+            trainer.should_stop = True
+
+    with pytest.raises(SearchError, match=r"board is empty after \d+ steps: the training ended within its warm-up"):
+        search(warmup=1, trainer={"callbacks": [Stop()], "max_epochs": 3})
+
+
 def test_a_fraction_of_an_endless_training_is_refused():
     with pytest.raises(ConfigError, match="no end"):
         search(warmup=0.5, trainer={"max_epochs": -1})
@@ -574,3 +727,14 @@ def test_an_empty_board_has_nothing_to_export():
 def test_a_score_that_is_not_finite_is_an_error():
     with pytest.raises(SearchError, match="score of a path became nan"):
         search(score=lambda output, target: torch.full((len(target),), math.nan))
+
+
+def test_a_score_that_stops_being_finite_when_the_board_is_rescored_is_an_error():
+    calls: list[int] = []
+
+    def failing(output, target):
+        calls.append(1)
+        return torch.full((len(target),), 0.5 if len(calls) <= 3 else math.nan)
+
+    with pytest.raises(SearchError, match="score of a path became nan at step 8"):
+        search(score=failing, board_size=3, score_interval=1000, matching="best")

@@ -8,7 +8,7 @@ from nni.mutable import Categorical, CategoricalMultiple, ExpressionConstraint, 
 from torch import nn
 
 from nni_cream.errors import SpaceError
-from nni_cream.search.mutables import check_mutables, count_paths, decode_path
+from nni_cream.search.mutables import check_mutables, count_values, decode_path
 from nni_cream.search.paths import encode_path, path_key
 
 MUTABLES = {
@@ -68,11 +68,10 @@ def test_a_path_that_breaks_a_constraint_is_refused():
         decode_path({"a": 1, "b": 1}, mutables)
 
 
-def test_paths_are_counted():
-    assert count_paths(MUTABLES) == 2 * 2 * 2 * 2 * 3
-    assert count_paths({"any": CategoricalMultiple([1, 2, 3], label="any")}) == 8
-    a = Categorical([1, 2], label="a")
-    assert count_paths({"a": a, "rule": ExpressionConstraint(a == 1, label="rule")}) == 2
+def test_the_values_of_each_choice_are_counted():
+    assert [count_values(mutable) for mutable in MUTABLES.values()] == [2, 2, 2, 2, 3]
+    assert count_values(CategoricalMultiple([1, 2, 3], label="any")) == 8
+    assert count_values(ExpressionConstraint(MUTABLES["op"] == "skip", label="rule")) == 1
 
 
 def test_a_space_without_choices_is_refused():

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import product
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from nni.mutable import Categorical, CategoricalMultiple, ExpressionConstraint, MutableList
 from scipy.stats import chisquare
 
 from nni_cream.errors import ConfigError, SpaceError
+from nni_cream.search.counting import CostTable, PathCounts
 from nni_cream.search.paths import path_key
 from nni_cream.search.sampler import PathSampler, check_cost_range
 
@@ -94,21 +99,104 @@ def test_asking_for_the_first_path_draws_nothing():
     assert [asked.draw() for _ in range(5)] == [other.draw() for _ in range(5)]
 
 
-@pytest.mark.parametrize("cost_range", [(100, 200), (None, 5)])
-def test_a_range_outside_of_the_reachable_one_is_refused_before_the_first_draw(cost_range):
+TABLE = CostTable(0.0, {"a": {1: 1.0, 2: 2.0, 3: 3.0}, "b": {10: 10.0, 20: 20.0, 30: 30.0}})
+
+
+@pytest.mark.parametrize("table", [TABLE, None])
+@pytest.mark.parametrize("cost_range", [(100, 200), (None, 5), (14, 20)])
+def test_a_range_without_a_path_is_refused_before_the_first_draw(table, cost_range):
     sampler = PathSampler(SPACE, cost_range=cost_range)
-    with pytest.raises(SpaceError, match=r"reachable range of this space is 11 to 33"):
-        sampler.constrain(cost, reachable=(11, 33))
+    with pytest.raises(SpaceError, match=r"holds no path .* reachable range of this space is 11 to 33"):
+        sampler.constrain(cost, table=table)
 
 
-def test_a_range_between_two_costs_is_refused_with_what_was_seen():
-    sampler = PathSampler(SPACE, cost_range=(14, 20))
-    sampler.constrain(cost, reachable=(11, 33))
-    with pytest.raises(SpaceError, match=r"\(14, 20\) holds no path .* 11 to 33"):
-        sampler.draw()
+@pytest.mark.parametrize("table", [TABLE, None])
+@pytest.mark.parametrize("cost_range", [(33, None), (None, 11), (21, 21)])
+def test_a_range_that_holds_a_single_path_gives_that_path(table, cost_range):
+    sampler = PathSampler(SPACE, cost_range=cost_range)
+    sampler.constrain(cost, table=table)
+    paths = {path_key(sampler.draw()) for _ in range(20)}
+    assert len(paths) == 1
+    assert all(low is None or low <= cost(sampler.draw()) for low in cost_range[:1])
 
 
-@pytest.mark.parametrize("cost_range", [(3,), 5, "ab", (1, "x"), (True, 2)])
+def test_without_a_table_costs_that_happened_to_be_seen_are_no_limits():
+    sampler = PathSampler(SPACE, cost_range=(None, 11))
+    sampler.constrain(cost, reachable=(12, 33))
+    assert sampler.draw() == {"a": 1, "b": 10}
+
+
+def test_a_range_that_is_hit_once_in_a_while_never_ends_the_search_in_the_middle(monkeypatch):
+    space = MutableList([Categorical(list(range(100)), label=name) for name in "ab"])
+    sampler = PathSampler(space, seed=1, cost_range=(None, 0))
+    sampler.constrain(lambda path: float(path["a"] + path["b"]))
+    monkeypatch.setattr(sampler, "attempts", 10)
+    assert [sampler.draw() for _ in range(3)] == [{"a": 0, "b": 0}] * 3
+
+
+@pytest.mark.parametrize("table", [TABLE, None])
+def test_checking_the_range_uses_up_nothing_of_the_sequence(table):
+    def sequence(checks: int) -> list:
+        sampler = PathSampler(SPACE, seed=3, cost_range=(12, 22))
+        for _ in range(checks):
+            sampler.constrain(cost, table=table)
+        return [sampler.draw() for _ in range(10)]
+
+    assert sequence(1) == sequence(2)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=4), min_size=1, max_size=5),
+    st.integers(-1, 20),
+    st.integers(0, 12),
+)
+def test_the_paths_of_a_range_are_counted_and_drawn_as_listing_them_says(columns, low, width):
+    table = CostTable(2.0, {str(i): dict(enumerate(map(float, column))) for i, column in enumerate(columns)})
+    every = [dict(zip(table.columns, values, strict=True)) for values in product(*table.columns.values())]
+    inside = [path for path in every if low <= table(path) <= low + width]
+    counts = PathCounts(table, low, low + width)
+    assert counts.total == len(inside)
+    generator = np.random.default_rng(1)
+    assert all(counts.draw(generator) in inside for _ in range(5 if inside else 0))
+
+
+def test_counting_gives_the_same_uniform_distribution_as_trying():
+    columns = {name: {value: float(value**2) for value in range(5)} for name in "abc"}
+    table = CostTable(0.0, columns)
+    sampler = PathSampler(MutableList([Categorical(list(range(5)), label=name) for name in "abc"]), 5, (10, 14))
+    sampler.constrain(table, table=table)
+    counts = frequencies(sampler, 5000)
+    inside = [path for path in product(range(5), repeat=3) if 10 <= sum(value**2 for value in path) <= 14]
+    assert len(counts) == len(inside)
+    assert chisquare(list(counts.values())).pvalue > 0.001
+
+
+def test_more_paths_than_fit_into_64_bits_are_counted_exactly():
+    table = CostTable(0.0, {f"l{index}": dict.fromkeys(range(10), 1.0) | {10: 2.0} for index in range(30)})
+    counts = PathCounts(table, 31, 31)
+    assert counts.total == 30 * 10**29
+    generator = np.random.default_rng(0)
+    assert Counter(sum(value == 10 for value in counts.draw(generator).values()) for _ in range(50)) == {1: 50}
+    assert PathCounts(table, -math.inf, math.inf).total == 11**30
+
+
+def test_with_too_many_different_sums_paths_are_tried_instead(monkeypatch):
+    monkeypatch.setattr(PathCounts, "limit", 2)
+    sampler = PathSampler(SPACE, seed=4, cost_range=(12, 22))
+    sampler.constrain(cost, table=TABLE)
+    counts = frequencies(sampler, 4000)
+    assert len(counts) == sum(12 <= a + b <= 22 for a, b in product([1, 2, 3], [10, 20, 30]))
+    assert chisquare(list(counts.values())).pvalue > 0.001
+
+
+def test_probabilities_are_kept_within_a_range_too():
+    sampler = PathSampler(SPACE, seed=5, cost_range=(None, 15), probabilities={"a": [0.7, 0.3, 0.0]})
+    sampler.constrain(cost, table=TABLE)
+    counts = Counter(sampler.draw()["a"] for _ in range(4000))
+    assert chisquare([counts[1], counts[2]], [2800, 1200]).pvalue > 0.001
+
+
+@pytest.mark.parametrize("cost_range", [(3,), 5, "ab", (1, "x"), (True, 2), (math.nan, None), (1, math.nan)])
 def test_a_range_that_is_not_a_pair_of_numbers_is_refused(cost_range):
     with pytest.raises(ConfigError, match="cost_range"):
         check_cost_range(cost_range)

@@ -125,6 +125,30 @@ def test_targets_that_are_not_classes_are_taken_as_they_come(classes):
     assert len(subset_of(data, 20, 20, classes=classes)) == 20
 
 
+@pytest.mark.parametrize(("classes", "each"), [(100, 100), (1000, 50), (7, 300)])
+def test_a_subset_of_images_sorted_by_class_is_balanced(classes, each):
+    labels = torch.arange(classes).repeat_interleave(each)
+    subset = subset_of(torch.utils.data.TensorDataset(torch.zeros(len(labels), 1), labels), 2048, 256, classes)
+    counts = torch.bincount(torch.cat([y for _, y in subset.chunks]), minlength=classes)
+    assert counts.sum() == 2048
+    assert counts.max() - counts.min() <= 1
+    first = subset.chunks[0][1]
+    assert len(first.unique()) == min(classes, len(first)), "every chunk is a mixture of classes"
+
+
+def test_a_rare_class_is_in_the_subset_and_the_others_fill_it_up():
+    labels = torch.cat([torch.zeros(500), torch.ones(3), torch.full((500,), 2)]).long()
+    subset = subset_of(torch.utils.data.TensorDataset(torch.arange(1003.0)[:, None], labels), 100, 100, 3)
+    inputs, targets = subset.chunks[0]
+    assert sorted(torch.bincount(targets).tolist()) == [3, 48, 49]
+    assert sorted(inputs[targets == 0, 0].tolist()) == list(map(float, range(int((targets == 0).sum()))))
+
+
+def test_a_subset_keeps_no_more_than_its_own_images_in_memory():
+    subset = subset_of(digits(700), 20, 20)
+    assert sum(x.untyped_storage().nbytes() for x, _ in subset.chunks) == 20 * 64 * 4
+
+
 def test_probe_is_the_first_images():
     subset = subset_of(digits(50), 50, 25)
     assert torch.equal(subset.probe(4), subset.chunks[0][0][:4])
@@ -149,3 +173,48 @@ def test_an_empty_loader_is_an_error():
 def test_a_batch_that_is_not_a_pair_is_an_error(batch, message):
     with pytest.raises(SearchError, match=message):
         split_batch(batch)
+
+
+def a_scorer(score: Score, targets: Tensor) -> PathScorer:
+    chunks = ((torch.randn(len(targets), 10, generator=torch.Generator().manual_seed(0)), targets),)
+    return PathScorer(ValidationSubset(chunks), lambda x: x, lambda path: None, nullcontext, score)
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        torch.zeros(6, 1, dtype=torch.long),
+        functional.one_hot(torch.arange(10), 10),
+    ],
+)
+def test_targets_that_the_score_does_not_fit_are_an_error(targets):
+    with pytest.raises(SearchError, match=r"'top1' returned \(\d+, \d+\) .* expected a tensor of shape \(\d+,\)"):
+        a_scorer(SCORES["top1"], targets).score({})
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        (lambda output, target: (output.argmax(1) == target).float().mean(), r"\(\)"),
+        (lambda output, target: 0.5, "float"),
+        (lambda output, target: output, r"\(6, 10\)"),
+    ],
+)
+def test_a_score_that_is_not_one_a_sample_is_an_error(function, found):
+    with pytest.raises(SearchError, match=f"<lambda>' returned {found} for outputs"):
+        a_scorer(Score(function), torch.zeros(6, dtype=torch.long)).score({})
+
+
+def test_a_score_above_its_bound_is_an_error():
+    score = Score(lambda output, target: torch.full((len(target),), 1.5), upper_bound=1.0)
+    with pytest.raises(SearchError, match=r"returned 1\.5, above its upper_bound 1\.0"):
+        a_scorer(score, torch.zeros(6, dtype=torch.long)).score({})
+
+
+def test_an_error_of_a_users_score_names_the_function():
+    def broken_score(output, target):
+        raise IndexError("out of reach")
+
+    with pytest.raises(SearchError, match=r"score function .*broken_score' raised IndexError: out of reach") as caught:
+        a_scorer(Score(broken_score), torch.zeros(6, dtype=torch.long)).score({})
+    assert isinstance(caught.value.__cause__, IndexError)

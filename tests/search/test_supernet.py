@@ -10,7 +10,7 @@ from torch import nn
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import SpaceError
-from nni_cream.search import PathSampler
+from nni_cream.search import PathSampler, Supernet
 from tests.search.small import SPACES, LayerSpace, ValueSpace, supernet
 
 
@@ -156,3 +156,79 @@ def test_values_of_a_frozen_network_have_their_own_shapes():
     assert network.conv.weight.shape == (4, 1, 3, 3)
     assert len(network.blocks) == 2
     assert network.hidden.out_features == 12
+
+
+class Counting(nn.Module):
+    """A layer that counts its calls in a buffer, one half of the time by a new tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+        self.register_buffer("total", torch.zeros(1))
+        self.register_buffer("nothing", None)
+
+    def forward(self, x):
+        self.calls += 1
+        self.total = self.total + float(x.mean())
+        return x
+
+
+class Host(nn.Module):
+    """What runs a space, with layers and randomness of its own."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.count = Counting()
+        self.before = nn.Sequential(nn.BatchNorm2d(1), nn.InstanceNorm2d(1, track_running_stats=True))
+        self.after = nn.Sequential(nn.BatchNorm1d(10), nn.Dropout(0.5))
+
+    def forward(self, x):
+        if self.training:
+            x = x + torch.randn_like(x)
+        noise = torch.rand(()) + random.random() + np.random.rand()  # noqa: NPY002
+        return self.after(self.model(self.before(self.count(x)))) + noise
+
+
+def test_layers_around_the_space_leave_no_trace_and_give_the_same_each_time():
+    torch.manual_seed(0)
+    net = supernet(LayerSpace())
+    host = Host(net.space)
+    net = Supernet(net.space, host)
+    net.activate(PathSampler(net.space).draw())
+    before = {name: value.clone() for name, value in host.state_dict().items()}
+    tensors = [id(value) for value in host.state_dict(keep_vars=True).values()]
+    x = torch.randn(8, 1, 8, 8)
+    outputs = []
+    for _ in range(3):
+        generators = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())  # noqa: NPY002
+        with net.detached():
+            outputs.append(host(x))
+        assert torch.equal(generators[0], torch.get_rng_state())
+        assert (generators[1] == np.random.get_state()[1]).all()  # noqa: NPY002
+        assert generators[2] == random.getstate()
+        torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
+    assert all(torch.equal(output, outputs[0]) for output in outputs)
+    assert all(torch.equal(before[name], value) for name, value in host.state_dict().items())
+    assert tensors == [id(value) for value in host.state_dict(keep_vars=True).values()]
+    assert all(module.training for module in host.modules())
+
+
+def test_a_graph_that_holds_a_buffer_can_still_be_run_backwards():
+    class Scaled(nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+            self.register_buffer("scale", torch.ones(1))
+
+        def forward(self, x):
+            return self.model(x) * self.scale
+
+    net = supernet(LayerSpace())
+    host = Scaled(net.space)
+    net = Supernet(net.space, host)
+    net.activate(PathSampler(net.space).draw())
+    loss = host(torch.randn(4, 1, 8, 8)).sum()
+    with net.detached():
+        host(torch.randn(4, 1, 8, 8))
+    loss.backward()
