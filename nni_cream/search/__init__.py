@@ -1,14 +1,15 @@
 """The method: board, matching, sampler, scorer, cost model and the training step that joins them."""
 
-from nni_cream.search.board import BoardEntry, PrioritizedBoard, Verdict
+from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard, Verdict
 from nni_cream.search.cost import CostModel
 from nni_cream.search.matching import BestMatcher, Match, Matcher, MetaMatcher, NoMatcher, RandomMatcher
-from nni_cream.search.module import BoardEvent, CreamLightningModule, SearchSettings
+from nni_cream.search.module import CreamLightningModule
 from nni_cream.search.mutables import Options, decode_path
 from nni_cream.search.objective import Distillation, Score
 from nni_cream.search.paths import Path, encode_path, path_key
 from nni_cream.search.sampler import PathSampler
 from nni_cream.search.scorer import PathScorer, ValidationSubset
+from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet import FreezableCell, Supernet
 from nni_cream.search.tally import Tally, Teacher
 

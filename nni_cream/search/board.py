@@ -11,7 +11,7 @@ from typing import Any
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.search.paths import Path, encode_path, path_key
 
-__all__ = ["BoardEntry", "PrioritizedBoard", "Verdict"]
+__all__ = ["BoardEntry", "BoardEvent", "PrioritizedBoard", "Verdict"]
 
 _FORMAT = "nni_cream.board/1"
 
@@ -71,6 +71,34 @@ class Verdict:
 
     def __bool__(self) -> bool:
         return self.admitted
+
+
+@dataclass(frozen=True)
+class BoardEvent:
+    """What listeners are told.
+
+    Parameters
+    ----------
+    kind
+        ``"scored"``: a candidate was scored; ``"rescored"``: every entry got a fresh accuracy.
+    step
+        Number of training batches so far.
+    epoch
+        Epoch, from 0.
+    candidate
+        Encoded path, accuracy (``None`` if rejected early), cost; ``None`` for ``"rescored"``.
+    admitted
+        Whether the candidate entered.
+    evicted
+        The entry that left for it.
+    """
+
+    kind: str
+    step: int
+    epoch: int
+    candidate: dict[str, Any] | None = None
+    admitted: bool = False
+    evicted: BoardEntry | None = None
 
 
 class PrioritizedBoard:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from nni.mutable.annotation import Constraint
 from torch import Tensor
-from torchmetrics import Metric
 
 from nni_cream.errors import ConfigError, SearchError
-from nni_cream.search.board import BoardEntry, PrioritizedBoard
-from nni_cream.search.cost import CostFunction, CostModel
+from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
+from nni_cream.search.cost import CostModel
 from nni_cream.search.forwarding import ForwardingLightningModule, call_step
 from nni_cream.search.matching import Match, Matcher, make_matcher, match_weight_gradient
-from nni_cream.search.objective import Distillation, Score, failures_of, function_name, main_output
+from nni_cream.search.objective import failures_of, main_output
+from nni_cream.search.observing import Call, muted, observed
 from nni_cream.search.paths import Path, encode_path
 from nni_cream.search.resuming import (
     ImageOrder,
@@ -34,75 +33,16 @@ from nni_cream.search.resuming import (
     settle_step,
 )
 from nni_cream.search.rng import preserved_rng, restore_rng, rng_state
-from nni_cream.search.sampler import CostRange, PathSampler
+from nni_cream.search.sampler import PathSampler
 from nni_cream.search.scorer import PathScorer, ValidationSubset, split_batch
+from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet import Supernet, single_values_explained
 from nni_cream.search.tally import Tally
 
-__all__ = ["BoardEvent", "CreamLightningModule", "SearchSettings"]
+__all__ = ["CreamLightningModule"]
 
 _STATE = "nni_cream"
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SearchSettings:
-    """Everything that decides a search, apart from the space, the data and the user's own training recipe.
-
-    See :class:`~nni_cream.strategy.CreamStrategy` for the meaning of each.
-    """
-
-    matching: str
-    cost: str | CostFunction
-    cost_range: CostRange
-    warmup: int | float
-    score_images: int
-    score_interval: int
-    score_batch_size: int
-    rescore_interval: int
-    probe_images: int
-    meta_interval: int
-    meta_learning_rate: float
-    distillation: Distillation
-    score: Score
-    seed: int
-
-
-@dataclass(frozen=True)
-class BoardEvent:
-    """What listeners are told.
-
-    Parameters
-    ----------
-    kind
-        ``"scored"``: a candidate was scored; ``"rescored"``: every entry got a fresh accuracy.
-    step
-        Number of training batches so far.
-    epoch
-        Epoch, from 0.
-    candidate
-        Encoded path, accuracy (``None`` if rejected early), cost; ``None`` for ``"rescored"``.
-    admitted
-        Whether the candidate entered.
-    evicted
-        The entry that left for it.
-    """
-
-    kind: str
-    step: int
-    epoch: int
-    candidate: dict[str, Any] | None = None
-    admitted: bool = False
-    evicted: BoardEntry | None = None
-
-
-@dataclass
-class _Call:
-    """One forward pass of the supernet inside the user's training step."""
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    output: Any
 
 
 class CreamLightningModule(ForwardingLightningModule):
@@ -169,7 +109,7 @@ class CreamLightningModule(ForwardingLightningModule):
         match = None if self._warming_up() else self.matcher.pick(path, self.board.entries)
         self._count(match)
         self.supernet.activate(path)
-        with self._observed() as calls:
+        with observed(self.supernet.space) as calls:
             output = call_step(self.training_module.training_step, batch, batch_idx)
         self._path, self._match, self._open_step = path, match, (path, batch)
         output = self._with_loss(output, lambda task_loss: self._joint_loss(task_loss, match, calls))
@@ -200,14 +140,14 @@ class CreamLightningModule(ForwardingLightningModule):
         if self.matcher.learns and self._step % self.settings.meta_interval == 0:
             self._update_matcher(path, batch)
 
-    def _joint_loss(self, task_loss: Tensor, match: Match | None, calls: list[_Call]) -> Tensor:
+    def _joint_loss(self, task_loss: Tensor, match: Match | None, calls: list[Call]) -> Tensor:
         """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3)."""
         if match is None:
             return task_loss
         distillation_loss = self._distillation_loss(match, calls)
         return (match.weight * distillation_loss + (2 - match.weight) * task_loss) / 2
 
-    def _distillation_loss(self, match: Match, calls: list[_Call]) -> Tensor:
+    def _distillation_loss(self, match: Match, calls: list[Call]) -> Tensor:
         """KD of the student's forward passes against the teacher's on the very same inputs."""
         students = [call for call in calls if main_output(call.output).requires_grad]
         if not students:
@@ -249,8 +189,8 @@ class CreamLightningModule(ForwardingLightningModule):
         if match is None:
             return
         self.supernet.activate(path)
-        with self._muted(), self._autocast(), self.supernet.detached(grad=True):
-            with self._observed() as calls:
+        with muted(self.training_module), self._autocast(), self.supernet.detached(grad=True):
+            with observed(self.supernet.space) as calls:
                 task_loss = self._task_loss(batch)
             distillation_loss = self._distillation_loss(match, calls)
             self.supernet.activate(path)
@@ -338,7 +278,7 @@ class CreamLightningModule(ForwardingLightningModule):
     def _prepare(self, inputs: Tensor) -> None:
         self._example = inputs = inputs[:2].detach().clone()
         self.supernet.activate(self.sampler.first())
-        with self._autocast(), self.supernet.detached(), self._observed() as calls:
+        with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
             output = self._predict(inputs)
         if not calls:
             raise SearchError(
@@ -439,20 +379,6 @@ class CreamLightningModule(ForwardingLightningModule):
             output = main_output(self._predict(self.scorer.subset.probe(self.settings.probe_images)))
             return self.settings.distillation.features(output)
 
-    @contextmanager
-    def _observed(self) -> Iterator[list[_Call]]:
-        """Note down every forward pass of the supernet inside."""
-        calls: list[_Call] = []
-
-        def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            calls.append(_Call(args, kwargs, output))
-
-        handle = self.supernet.space.register_forward_hook(note, with_kwargs=True)
-        try:
-            yield calls
-        finally:
-            handle.remove()
-
     def _autocast(self) -> AbstractContextManager[Any]:
         """Return the trainer's precision context, which Lightning enters around steps but not around hooks."""
         plugin = getattr(self.trainer, "precision_plugin", None)
@@ -483,22 +409,6 @@ class CreamLightningModule(ForwardingLightningModule):
         """Take validation images for the meta network, as many as there are in a chunk, in turn."""
         chunks = self.scorer.subset.chunks
         return list(chunks[(self._step // self.settings.meta_interval) % len(chunks)])
-
-    @contextmanager
-    def _muted(self) -> Iterator[None]:
-        """Inside, the user's ``training_step`` logs nothing and leaves its metrics as they are."""
-        metrics = [module for module in self.training_module.modules() if isinstance(module, Metric)]
-        saved = [(metric._copy_state_dict(), metric._update_count, metric._computed) for metric in metrics]
-        log = self.training_module.log
-        self.training_module.log = lambda *args, **kwargs: None
-        try:
-            yield
-        finally:
-            self.training_module.log = log
-            for metric, (state, count, computed) in zip(metrics, saved, strict=True):
-                for name, value in state.items():
-                    setattr(metric, name, value)
-                metric._update_count, metric._computed = count, computed
 
     def _mean_over_ranks(self, value: float) -> float:
         if self.trainer.world_size == 1:
@@ -656,7 +566,7 @@ class CreamLightningModule(ForwardingLightningModule):
                 self._finish_epoch()
         checkpoint[_STATE] = {
             "space": self._space_outline(),
-            "settings": self._settings_outline(),
+            "settings": self.settings.outline(),
             "board": self.board.state_dict(),
             "matcher": self.matcher.state_dict(),
             "sampler": self.sampler.state_dict(),
@@ -696,7 +606,7 @@ class CreamLightningModule(ForwardingLightningModule):
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state["space"] != self._space_outline():
             raise SearchError("the checkpoint belongs to another search space; resume with the space it was made with")
-        self._check_settings(state.get("settings", {}))
+        self.settings.check_same(state.get("settings", {}))
         self.board.load_state_dict(state["board"], self.supernet.decode)
         self.matcher.load_state_dict(state["matcher"])
         self.sampler.load_state_dict(state["sampler"])
@@ -709,26 +619,6 @@ class CreamLightningModule(ForwardingLightningModule):
                 "or with accumulated gradients that it lacks; the search will not equal an uninterrupted one.",
                 self._step,
             )
-
-    def _check_settings(self, saved: Mapping[str, Any]) -> None:
-        own = self._settings_outline()
-        different = [name for name in own if saved.get(name) != own[name]]
-        if different:
-            listed = "; ".join(f"{name} was {saved.get(name)!r} and is {own[name]!r}" for name in different)
-            raise SearchError(
-                f"the checkpoint belongs to a search with other settings: {listed}. Resume with the settings that the "
-                "search was started with, or start anew"
-            )
-
-    def _settings_outline(self) -> dict[str, Any]:
-        """Return the settings as plain values, functions by their names."""
-        values = {field.name: getattr(self.settings, field.name) for field in fields(self.settings)}
-        values["cost_range"] = list(self.settings.cost_range)
-        values["distillation"] = function_name(self.settings.distillation.loss)
-        values["score"] = function_name(self.settings.score.function)
-        if callable(values["cost"]):
-            values["cost"] = function_name(values["cost"])
-        return values
 
     def _space_outline(self) -> dict[str, Any]:
         return {
