@@ -92,7 +92,8 @@ def test_figures_and_updates_count_the_same(searched: Path) -> None:
         assert 0 < line["match_weight"] < 1
         assert line["sampler_drawn"] == 8
         assert line["meta_updates"] in (2, 3)
-    assert sum(line["sampler_rejected"] for line in figures) > 0
+    # Within a range of a cost that is a sum over choices, nothing is drawn in vain.
+    assert [line["sampler_rejected"] for line in figures] == [0.0] * len(figures)
 
 
 def test_every_figure_is_a_number_from_the_first_epoch_on(searched: Path) -> None:
