@@ -25,6 +25,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    # One more than there are processors: the tests of whole experiments mostly wait for NNI's manager.
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     # NNI's experiments say goodbye when the process ends, to a stream that pytest has closed by then.
     logging.disable(logging.CRITICAL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import yaml
 
 from nni_cream.experiment.best import load_best
 from nni_cream.experiment.manager import check_port, free_port
+from nni_cream.experiment.processes import locked
 from tests.experiment.experiments import Manager, nnictl, processes_of, reduced, start, wait_until
 
 EPOCHS = 40
@@ -116,11 +118,15 @@ def test_disturbed_experiment_ends_as_an_undisturbed_one(
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the choice of the same experiment where nobody disturbs it."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    process = start(disturbed_later(folder), folder / "out")
-    _, messages = process.communicate(timeout=200)
-    assert process.returncode == 0, messages
+    """Return the choice of the same experiment where nobody disturbs it; run once for all processes of pytest."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
+    folder.mkdir(exist_ok=True)
+    with locked(folder / "lock", patience=250):
+        if not (folder / "out" / "best.json").exists():
+            process = start(disturbed_later(folder), folder / "out", "--force")
+            _, messages = process.communicate(timeout=200)
+            assert process.returncode == 0, messages
     return without_times(load_best(folder / "out").to_json())
 
 
