@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 from nni.nas.evaluator.pytorch import Lightning, Trainer
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -64,9 +63,12 @@ def test_unknown_public_name_is_an_attribute_error() -> None:
         nni_cream.CreemStrategy  # noqa: B018
 
 
-def test_import_contracts_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    assert lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == EXIT_STATUS_SUCCESS
+def test_import_contracts_hold() -> None:
+    # In a process of its own: it switches off every logger that there is.
+    code = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "6 kept, 0 broken" in done.stdout
 
 
 def test_command_line_can_be_imported_without_torch_and_nni() -> None:
