@@ -53,6 +53,7 @@ __all__ = [
     "check_search",
     "cpu_threads",
     "make_strategy",
+    "recipe_of",
     "run_search",
     "take_over_search",
     "trainer_arguments",
@@ -227,7 +228,7 @@ def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: i
         What the search or a retraining would raise.
     """
     for section in ("search", "retrain"):
-        recipe = _recipe(config[section])
+        recipe = recipe_of(config[section])
         recipe.module(num_classes)
         _make_trainer(config["trainer"], recipe.epochs, Path.cwd(), [])
     settings = config["search"]
@@ -240,7 +241,8 @@ def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: i
     sampler.draw()
 
 
-def _recipe(settings: Mapping[str, Any]) -> Recipe:
+def recipe_of(settings: Mapping[str, Any]) -> Recipe:
+    """Return how a section of a configuration, ``search`` or ``retrain``, wants a network to be trained."""
     return Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
 
 
@@ -252,7 +254,7 @@ def _put_together(
     console: Console | None,
 ) -> _Search:
     settings = config["search"]
-    recipe = _recipe(settings)
+    recipe = recipe_of(settings)
     recorder = UpdateRecorder()
     strategy = make_strategy(settings, [recorder.listen])
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])

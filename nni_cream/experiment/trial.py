@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +134,12 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Pat
     """
     from nni_cream import data
     from nni_cream.experiment.best import build_path
-    from nni_cream.experiment.searching import cpu_threads, trainer_arguments
-    from nni_cream.training import Recipe, retrain, seeded
+    from nni_cream.experiment.searching import cpu_threads, recipe_of, trainer_arguments
+    from nni_cream.training import retrain, seeded
 
     config = parameters["config"]
     settings = config["retrain"]
-    recipe = Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
+    recipe = recipe_of(settings)
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
 
     events = EventFiles(folder / TENSORBOARD) if config["trainer"]["tensorboard"] else None

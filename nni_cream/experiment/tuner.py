@@ -25,7 +25,7 @@ from nni_cream.experiment.files import BEST, write_text
 from nni_cream.experiment.page import install_page, page_address
 from nni_cream.experiment.plan import ExperimentPlan, Job, State, Trial
 from nni_cream.experiment.processes import end_with_parent
-from nni_cream.experiment.rest import Manager
+from nni_cream.experiment.rest import Manager, job_parameters
 
 __all__ = ["PYTHON_FILE", "CreamTuner"]
 
@@ -180,9 +180,7 @@ class CreamTuner(Tuner):
         assert self._manager is not None, "only a manager resumes experiments"
         finals = self._manager.finals()
         return {
-            job["trialJobId"]: Job(
-                json.loads(job["hyperParameters"][0])["parameters"], job["status"], finals.get(job["trialJobId"])
-            )
+            job["trialJobId"]: Job(job_parameters(job), job["status"], finals.get(job["trialJobId"]))
             for job in self._manager.jobs()
         }
 

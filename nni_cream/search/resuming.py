@@ -91,7 +91,7 @@ class ImageOrder:
 
 
 def _moment(trainer: pl.Trainer | None) -> dict[str, Any]:
-    return {"rng": rng_state(), "loaders": [] if trainer is None else [g.get_state() for g in _generators(trainer)]}
+    return {"rng": rng_state(), "loaders": [] if trainer is None else loader_states(trainer)}
 
 
 def _return_to(moment: Mapping[str, Any], trainer: pl.Trainer) -> None:

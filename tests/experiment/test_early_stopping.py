@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,14 +29,6 @@ HOPELESS = """
     TrialCommandChannelV3.send_metric = send_metric
     runpy.run_module("nni_cream.experiment.trial", run_name="__main__", alter_sys=True)
 """
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """Yield a folder whose experiments are stopped in any case."""
-    yield tmp_path
-    for process in processes_of(tmp_path / "out"):
-        process.kill()
 
 
 @pytest.mark.integration

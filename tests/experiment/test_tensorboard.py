@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -189,14 +188,6 @@ def test_trial_on_another_machine_writes_nowhere_else(
     folder.mkdir(parents=True)
     show_in_web_ui(folder)
     assert os.listdir(tmp_path) == ["environments"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """Yield a folder whose experiments are stopped in any case."""
-    yield tmp_path
-    for process in processes_of(tmp_path / "out"):
-        process.kill()
 
 
 @pytest.mark.integration
