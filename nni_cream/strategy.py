@@ -20,10 +20,13 @@ from nni_cream.search import (
     BoardEvent,
     CreamLightningModule,
     Distillation,
+    Finalist,
     PrioritizedBoard,
     Score,
     SearchSettings,
+    finalise,
 )
+from nni_cream.search.averaging import check_decay
 from nni_cream.search.cost import CostFunction, check_cost
 from nni_cream.search.matching import MATCHINGS
 from nni_cream.search.mutables import check_mutables
@@ -81,6 +84,9 @@ class CreamStrategy(RandomOneShot):
     score
         ``"top1"``, ``"negative_squared_error"`` (regression), a function ``(output, target) -> score of each sample``
         (higher is better), or a :class:`~nni_cream.search.Score` with an upper bound that allows early rejection.
+    ema_decay
+        Decay of an average of the supernet's weights (paper: 0.9998), which :meth:`finalise` takes in their place;
+        ``None`` for no average. It has no effect on the search itself, and holds one more copy of the weights.
     seed
         Decides paths, matching and the validation subset. Seed weights and data yourself (``seed_everything``).
     listeners
@@ -118,6 +124,7 @@ class CreamStrategy(RandomOneShot):
         meta_learning_rate: float = 1e-4,
         distillation: str | LossFunction | Distillation = "soft_cross_entropy",
         score: str | LossFunction | Score = "top1",
+        ema_decay: float | None = None,
         seed: int = 0,
         listeners: Iterable[Callable[[BoardEvent], None]] = (),
         mutation_hooks: list[MutationHook] | None = None,
@@ -126,6 +133,7 @@ class CreamStrategy(RandomOneShot):
         if matching not in MATCHINGS:
             raise ConfigError(f"matching is {matching!r}; expected one of {', '.join(MATCHINGS)}")
         check_cost(cost)
+        check_decay(ema_decay)
         _check_warmup(warmup)
         _check_positive(
             score_images=score_images,
@@ -154,6 +162,7 @@ class CreamStrategy(RandomOneShot):
             meta_learning_rate=float(meta_learning_rate),
             distillation=resolve_distillation(distillation),
             score=resolve_score(score),
+            ema_decay=ema_decay,
             seed=seed,
         )
         self._listeners = tuple(listeners)
@@ -286,6 +295,38 @@ class CreamStrategy(RandomOneShot):
                 "a list of loaders of which the first gives the images for the board"
             )
         return cast(Iterable[Any], loader)
+
+    def finalise(
+        self, training_loader: Iterable[Any], validation_loader: Iterable[Any], images: int = 8192
+    ) -> tuple[Finalist, ...]:
+        """Validate the board's entries on copies when the search is over, and put the board in the order of the outcome.
+
+        Each entry is frozen, with BatchNorm statistics that are estimated anew on training images, and validated in
+        evaluation mode on all validation images. The supernet is left as it is.
+
+        Parameters
+        ----------
+        training_loader
+            Images for BatchNorm's statistics; seed it if it shuffles, for an outcome that can be repeated.
+        validation_loader
+            All validation images.
+        images
+            How many training images are used at least.
+
+        Returns
+        -------
+        tuple of Finalist
+            Every entry with its validated accuracy and its network, best first.
+
+        Raises
+        ------
+        SearchError
+            If the board is empty or has not been trained in this process.
+        """
+        module = None if self._mutated_model_space is None else self.oneshot_module
+        if module is None or not hasattr(module, "supernet"):
+            raise SearchError("there is nothing to finalise before the search has run; run the experiment first")
+        return finalise(module, training_loader, validation_loader, images)
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
         """Yield the board's entries, best first.

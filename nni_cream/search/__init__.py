@@ -2,6 +2,7 @@
 
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard, Verdict
 from nni_cream.search.cost import CostModel
+from nni_cream.search.finalising import Finalist, finalise
 from nni_cream.search.matching import BestMatcher, Match, Matcher, MetaMatcher, NoMatcher, RandomMatcher
 from nni_cream.search.module import CreamLightningModule
 from nni_cream.search.mutables import Options, decode_path
@@ -20,6 +21,7 @@ __all__ = [
     "CostModel",
     "CreamLightningModule",
     "Distillation",
+    "Finalist",
     "FreezableCell",
     "Match",
     "Matcher",
@@ -40,5 +42,6 @@ __all__ = [
     "Verdict",
     "decode_path",
     "encode_path",
+    "finalise",
     "path_key",
 ]

@@ -30,28 +30,38 @@ class BoardEntry:
         Complexity: multiply-adds of one input, parameters, or the unit of the user's own cost function.
     step
         Training step at which the path was scored for the board; its age counts from there.
+    validated
+        Accuracy on all validation images with BatchNorm statistics of its own, measured when the search was over;
+        ``None`` before that.
     """
 
     path: Path
     accuracy: float
     cost: float
     step: int
+    validated: float | None = None
     key: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", path_key(self.path))
 
     def __hash__(self) -> int:
-        return hash((self.key, self.accuracy, self.cost, self.step))
+        return hash((self.key, self.accuracy, self.cost, self.step, self.validated))
+
+    @property
+    def standing(self) -> float:
+        """The accuracy that decides its rank: the validated one, once there is one."""
+        return self.accuracy if self.validated is None else self.validated
 
     @property
     def rank_key(self) -> tuple[float, float, int, str]:
         """Total order with the best first, by accuracy, then lower cost, then age, then the path itself."""
-        return (-self.accuracy, self.cost, self.step, self.key)
+        return (-self.standing, self.cost, self.step, self.key)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, the path included."""
-        return {"path": encode_path(self.path), "accuracy": self.accuracy, "cost": self.cost, "step": self.step}
+        """Return plain JSON values, the path included; ``validated`` only where there is such a figure."""
+        content = {"path": encode_path(self.path), "accuracy": self.accuracy, "cost": self.cost, "step": self.step}
+        return content if self.validated is None else {**content, "validated": self.validated}
 
 
 @dataclass(frozen=True)
@@ -196,14 +206,25 @@ class PrioritizedBoard:
 
     def rescore(self, score: Callable[[BoardEntry], float]) -> None:
         """Give every entry a fresh accuracy (the weights have moved since) and put them in order again."""
-        self._entries = [replace(entry, accuracy=float(score(entry))) for entry in self._entries]
+        self._entries = [replace(entry, accuracy=float(score(entry)), validated=None) for entry in self._entries]
+        self._sort()
+
+    def validate(self, accuracies: Mapping[str, float]) -> None:
+        """Put the entries in the order of their final validation, which counts more than the score.
+
+        Parameters
+        ----------
+        accuracies
+            Key of an entry -> its accuracy; one that is not there has no validated accuracy any more.
+        """
+        self._entries = [replace(entry, validated=accuracies.get(entry.key)) for entry in self._entries]
         self._sort()
 
     def pareto(self) -> tuple[BoardEntry, ...]:
         """Entries that no other entry beats in both accuracy and cost, cheapest first."""
         front: list[BoardEntry] = []
         for entry in sorted(self._entries, key=lambda entry: (entry.cost, entry.rank_key)):
-            if not front or entry.accuracy > front[-1].accuracy:
+            if not front or entry.standing > front[-1].standing:
                 front.append(entry)
         return tuple(front)
 
@@ -298,4 +319,5 @@ def _read_entry(item: Any, index: int) -> BoardEntry:
         accuracy=_number(item, "accuracy", float, where),
         cost=_number(item, "cost", float, where),
         step=_number(item, "step", int, where),
+        validated=None if item.get("validated") is None else _number(item, "validated", float, where),
     )

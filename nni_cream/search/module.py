@@ -14,6 +14,7 @@ from nni.mutable.annotation import Constraint
 from torch import Tensor
 
 from nni_cream.errors import ConfigError, SearchError
+from nni_cream.search.averaging import WeightAverage
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
 from nni_cream.search.cost import CostModel
 from nni_cream.search.forwarding import ForwardingLightningModule, call_step
@@ -84,11 +85,13 @@ class CreamLightningModule(ForwardingLightningModule):
         self._open_step: tuple[Path, Any] | None = None
         self._open_epoch = False
         self._changed = False
+        self._steps_before = 0
         self._example: Tensor | None = None
         self._order = ImageOrder()
         self._resumed: Mapping[str, Any] | None = None
         self._warmup_steps = 0.0
         self._parts_ready = False
+        self.average: WeightAverage | None = None
         # Made by _prepare as soon as the model space and the first batch are known.
         self.supernet: Supernet
         self.sampler: PathSampler
@@ -134,6 +137,8 @@ class CreamLightningModule(ForwardingLightningModule):
         (path, batch), self._open_step = self._open_step, None
         self._step += 1
         self._changed = False
+        if self.average is not None and self.trainer.global_step > self._steps_before:
+            self.average.update()
         if self._warming_up():
             return
         self._changed = self._compete(path)
@@ -214,6 +219,7 @@ class CreamLightningModule(ForwardingLightningModule):
         """Build the parts on the first batch, whose shape the costs are counted on."""
         if not self._parts_ready:
             self._prepare(split_batch(batch)[0])
+        self._steps_before = self.trainer.global_step
         return super().on_train_batch_start(batch, batch_idx)
 
     def on_fit_start(self) -> None:
@@ -229,7 +235,10 @@ class CreamLightningModule(ForwardingLightningModule):
         self.matcher = make_matcher(
             self.settings.matching, self._features, self.settings.meta_learning_rate, self.settings.seed
         )
+        if self.settings.ema_decay is not None:
+            self.average = WeightAverage(self.training_module, self.settings.ema_decay)
         self._parts_ready = False
+        self.board.validate({})  # of a training that goes on, the weights will move
         if self._resumed is not None:
             self._restore(self._resumed)
         super().on_fit_start()
@@ -294,7 +303,7 @@ class CreamLightningModule(ForwardingLightningModule):
 
     def _make_scorer(self, output: Tensor) -> PathScorer:
         subset = ValidationSubset.collect(
-            self._transferred_validation_batches(),
+            self.transferred(self._validation_batches()),
             self.settings.score_images,
             self.settings.score_batch_size,
             output.shape[1] if output.ndim == 2 else None,
@@ -302,16 +311,29 @@ class CreamLightningModule(ForwardingLightningModule):
         )
         return PathScorer(subset, self._predict, self.supernet.activate, self.supernet.detached, self.settings.score)
 
-    def _transferred_validation_batches(self) -> Iterator[Any]:
-        """Yield validation batches as ``validation_step`` would get them, the user's transfer hooks included."""
-        self.trainer.validating = True
-        try:
-            for batch in self._validation_batches():
+    def transferred(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Bring batches where ``validation_step`` would get them, the user's transfer hooks included.
+
+        Parameters
+        ----------
+        batches
+            Of a loader.
+
+        Yields
+        ------
+        Any
+            Each batch, on the device that the trainer computes on.
+        """
+        state = self.trainer.state.stage
+        for batch in batches:
+            self.trainer.validating = True  # the hooks may ask
+            try:
                 batch = self.trainer.precision_plugin.convert_input(batch)
                 batch = self._on_before_batch_transfer(batch, dataloader_idx=0)
-                yield self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-        finally:
-            self.trainer.training = True
+                batch = self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+            finally:
+                self.trainer.state.stage = state
+            yield batch
 
     def _check_warmup(self) -> None:
         warmup, epochs = self.settings.warmup, self.trainer.max_epochs
@@ -571,6 +593,7 @@ class CreamLightningModule(ForwardingLightningModule):
             "matcher": self.matcher.state_dict(),
             "sampler": self.sampler.state_dict(),
             "cost": self.cost.state_dict() if self._parts_ready else {},
+            "average": None if self.average is None else self.average.state_dict(),
             "rng": rng_state(),
             "loaders": loader_states(self.trainer),
             "order": self._order.state_dict(),
@@ -611,6 +634,8 @@ class CreamLightningModule(ForwardingLightningModule):
         self.matcher.load_state_dict(state["matcher"])
         self.sampler.load_state_dict(state["sampler"])
         self._step, self._scored, self._admitted = state["counts"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         if "tally" in state:  # version 0.1.0 did not count
             self.tally.load_state_dict(state["tally"])
         if state["half_a_step"]:

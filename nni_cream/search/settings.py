@@ -34,6 +34,7 @@ class SearchSettings:
     meta_learning_rate: float
     distillation: Distillation
     score: Score
+    ema_decay: float | None
     seed: int
 
     def outline(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,7 @@ from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.operation import NATIVE_MIXED_OPERATIONS
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from nni.nas.space import model_context
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
@@ -67,7 +68,9 @@ class Supernet:
 
     def freeze(self, path: Path) -> nn.Module:
         """Return a network of its own that holds this path and a copy of its weights."""
-        return cast(nn.Module, copy.deepcopy(self.space.freeze(path)))
+        with _shared_tensors(self.space):
+            frozen = self.space.freeze(path)
+        return cast(nn.Module, copy.deepcopy(frozen))
 
     def decode(self, encoded: Mapping[str, Any]) -> Path:
         """Make a canonical sample from an encoded path; see :func:`~nni_cream.search.mutables.decode_path`."""
@@ -166,6 +169,27 @@ def single_values_explained(cause: str) -> Iterator[None]:
         if "more than 1 value per channel" not in str(error):
             raise
         raise ConfigError(f"BatchNorm has no statistics of a single value for each channel: {cause}") from error
+
+
+@contextmanager
+def _shared_tensors(module: nn.Module) -> Iterator[None]:
+    """Inside, deep copies of the module have its very parameters and buffers.
+
+    NNI freezes a space by copying it whole, at every level anew, and throwing away what was not chosen: a second
+    supernet in memory for a moment.
+    """
+    tensors = [*module.parameters(), *module.buffers()]
+    try:
+        for tensor in tensors:
+            tensor.__dict__["__deepcopy__"] = partial(_itself, tensor)
+        yield
+    finally:
+        for tensor in tensors:
+            tensor.__dict__.pop("__deepcopy__", None)  # shared between modules, it may stand here twice
+
+
+def _itself(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
+    return tensor
 
 
 class FreezableCell(PathSamplingCell):
