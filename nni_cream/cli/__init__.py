@@ -1,0 +1,92 @@
+"""The command line: parse, check, call one function, show the result. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from nni_cream import __version__
+from nni_cream.cli import experiments, searching
+from nni_cream.errors import CreamError
+
+__all__ = ["main"]
+
+_EXAMPLES = """\
+examples:
+  nni-cream search experiments/search_digits.yml --out out/digits
+        search in this process; with --resume go on where it was interrupted
+  nni-cream board out/digits
+        the board as a table, also while the search is running
+  nni-cream export out/digits --weights --out digits.json
+        the chosen architecture as a file, its one-shot weights beside it
+  nni-cream run experiments/cream_experiment.yml --out out/experiment
+        search, then retrain the best, as trials of an NNI experiment with a web UI
+  nni-cream resume out/experiment
+        go on with an experiment that was stopped, or whose machine went down
+  nni-cream status out/experiment
+        how an experiment stands, from another terminal
+  nni-cream stop out/experiment
+        stop it, with all that it started
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Parameters
+    ----------
+    arguments
+        Words of the command line, without the program's name; ``sys.argv`` by default.
+
+    Returns
+    -------
+    int
+        Exit code: 0 well, 1 failed, 2 used wrongly, 130 interrupted.
+    """
+    options = _parser().parse_args(arguments)
+    options.debug = "debug" in options
+    # As `python -m` does: a user's own space is looked for in the current folder, too.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    try:
+        options.command(options)
+    except CreamError as error:
+        _explain(error, options.debug)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("nni-cream: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - a user gets one line, and all of it with --debug
+        _explain(error, options.debug, f"unexpected {type(error).__name__}: {error} (--debug shows where)")
+        return 1
+    return 0
+
+
+def _explain(error: Exception, debug: bool, message: str | None = None) -> None:
+    if debug:
+        traceback.print_exception(error)
+    print(f"nni-cream: error: {message or error}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks and all logs")
+    parser = argparse.ArgumentParser(
+        prog="nni-cream",
+        description="Neural architecture search with prioritized path distillation (Cream of the Crop), for NNI.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[shared],
+    )
+    parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for group in (searching, experiments):
+        group.add_commands(commands, shared)
+    return parser

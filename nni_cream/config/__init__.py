@@ -1,0 +1,26 @@
+"""What a user may write in a file: tables of keys that check, document and give the defaults.
+
+Neither torch nor NNI is imported here, so that a mistake is reported within a moment.
+"""
+
+from nni_cream.config.layout import Key, Layout, describe_problems, dump, read_yaml
+from nni_cream.config.search import KEYS, SEARCH, resolve_search_space
+
+__all__ = [
+    "KEYS",
+    "SEARCH",
+    "Key",
+    "Layout",
+    "describe_problems",
+    "dump",
+    "load",
+    "read_yaml",
+    "reference",
+    "resolve",
+    "resolve_search_space",
+]
+
+# Of the file of a search, which is the one that most of the package is about.
+load = SEARCH.load
+resolve = SEARCH.resolve
+reference = SEARCH.reference

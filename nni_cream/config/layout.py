@@ -1,0 +1,257 @@
+"""A file that a user writes, as one table of keys that checks it, documents it and gives the defaults."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from schema import SchemaError
+
+from nni_cream.config.rules import Rule, show
+from nni_cream.errors import ConfigError
+
+__all__ = ["NAMED_EXPECTED", "Key", "Layout", "describe_problems", "dump", "read_yaml", "unknown_key", "validate"]
+
+NAMED_EXPECTED = "a name, or a mapping with 'name' and the arguments, such as {name: digits, seed: 0}"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a section.
+
+    Parameters
+    ----------
+    name
+        Dotted, such as ``search.epochs``.
+    default
+        Value where the user gives none.
+    rule
+        What a value has to be.
+    description
+        One sentence for the configuration reference.
+    """
+
+    name: str
+    default: Any
+    rule: Rule
+    description: str
+
+
+def _nothing_more(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    yield from ()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one kind of file may hold.
+
+    Parameters
+    ----------
+    named
+        Keys that name a thing with arguments, such as ``space``, and what each is.
+    sections
+        Mappings of the file, and what each is.
+    keys
+        All keys of all sections.
+    contradictions
+        Given a file whose keys are right one by one, and the prefix of messages: what is wrong with them together.
+    """
+
+    named: Mapping[str, str]
+    sections: Mapping[str, str]
+    keys: tuple[Key, ...]
+    contradictions: Callable[[Mapping[str, Any], str], Iterator[str]] = _nothing_more
+
+    def load(self, path: str | Path) -> dict[str, Any]:
+        """Read and check a YAML file.
+
+        Parameters
+        ----------
+        path
+            File that the user wrote.
+
+        Returns
+        -------
+        dict
+            The configuration with every key present; see :meth:`resolve`.
+
+        Raises
+        ------
+        ConfigError
+            If the file is missing, is not YAML, or breaks a rule; all broken rules are listed.
+        """
+        content = read_yaml(path)
+        try:
+            return self.resolve(content)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    def resolve(self, content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        """Check a configuration and fill in the defaults.
+
+        Parameters
+        ----------
+        content
+            What the user wrote.
+        prefix
+            Put before each key in messages, such as ``tuner.classArgs.``.
+
+        Returns
+        -------
+        dict
+            Named things as ``{name, arguments}``, and the sections with all their keys; plain JSON values, so that it
+            can travel as the parameters of a trial.
+
+        Raises
+        ------
+        ConfigError
+            With every problem: its key, the value, what was expected, and the nearest key for an unknown one.
+        """
+        problems: list[str] = []
+        known = [*self.named, *self.sections]
+        problems += [self.unknown(key, known, prefix) for key in content if key not in known]
+        resolved: dict[str, Any] = {name: _resolve_named(name, content, prefix, problems) for name in self.named}
+        for section in self.sections:
+            resolved[section] = self._resolve_section(section, content.get(section), prefix, problems)
+        if not problems:
+            problems += self.contradictions(resolved, prefix)
+        if problems:
+            raise ConfigError(describe_problems(problems))
+        return resolved
+
+    def section(self, name: str) -> dict[str, Key]:
+        """Return the keys of a section by their names there."""
+        return {key.name.removeprefix(f"{name}."): key for key in self.keys if key.name.startswith(f"{name}.")}
+
+    def unknown(self, key: Any, known: list[str], prefix: str) -> str:
+        """Return the message about a key that is not known."""
+        return unknown_key(key, known, prefix, [item.name for item in self.keys])
+
+    def reference(self) -> str:
+        """Return the configuration reference: one Markdown table for each section."""
+        return "\n".join(self._reference_lines())
+
+    def _resolve_section(self, section: str, value: Any, prefix: str, problems: list[str]) -> dict[str, Any]:
+        keys = self.section(section)
+        if value is None:
+            value = {}
+        if not isinstance(value, Mapping):
+            problems.append(
+                f"{prefix}{section}: {show(value)}; expected a mapping with keys such as {next(iter(keys))}"
+            )
+            return {}
+        problems += [self.unknown(name, list(keys), f"{prefix}{section}.") for name in value if name not in keys]
+        resolved = {name: copy.deepcopy(key.default) for name, key in keys.items()}
+        for name in keys.keys() & value.keys():
+            resolved[name] = validate(keys[name], value[name], prefix, problems)
+        return resolved
+
+    def _reference_lines(self) -> Iterator[str]:
+        yield from ("## Top level", "", "| Key | Expected | What it is |", "| --- | --- | --- |")
+        for name, description in self.named.items():
+            yield f"| `{name}` | {NAMED_EXPECTED} | {description} |"
+        for section, title in self.sections.items():
+            yield f"| `{section}` | a mapping (may be left out) | See [below](#section-{section}): {title}. |"
+        for section, title in self.sections.items():
+            yield from ("", f"(section-{section})=", f"## `{section}`", "", f"{title[0].upper()}{title[1:]}.", "")
+            yield from ("| Key | Default | Expected | What it is |", "| --- | --- | --- | --- |")
+            for key in self.section(section).values():
+                yield f"| `{key.name}` | `{_default(key.default)}` | {key.rule.expected} | {key.description} |"
+        yield ""
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML file that has to hold a mapping.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    dict
+        Its content.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, cannot be read, is not YAML or holds something else.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file; expected a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a text file: {error}") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the latter two: an impossible date, endless nesting
+        raise ConfigError(f"{path}: is not YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds {show(content)}; expected a mapping, such as 'space: digits'")
+    return content
+
+
+def describe_problems(problems: list[str]) -> str:
+    """Put all problems into one message."""
+    if len(problems) == 1:
+        return problems[0]
+    return "\n  ".join([f"{len(problems)} problems:", *problems])
+
+
+def _resolve_named(name: str, content: Mapping[str, Any], prefix: str, problems: list[str]) -> dict[str, Any]:
+    value = content.get(name)
+    if isinstance(value, str):
+        value = {"name": value}
+    if name not in content:
+        problems.append(f"{prefix}{name}: is missing; expected {NAMED_EXPECTED}")
+    elif not isinstance(value, Mapping) or not isinstance(value.get("name"), str) or not value["name"]:
+        problems.append(f"{prefix}{name}: {show(value)}; expected {NAMED_EXPECTED}")
+    else:
+        return {"name": value["name"], "arguments": _arguments(name, value, prefix, problems)}
+    return {}
+
+
+def _arguments(name: str, value: Mapping[str, Any], prefix: str, problems: list[str]) -> dict[str, Any]:
+    arguments = {key: item for key, item in value.items() if key != "name"}
+    if list(arguments) == ["arguments"] and isinstance(arguments["arguments"], Mapping):
+        arguments = dict(arguments["arguments"])  # the form in which a resolved configuration is written
+    for key, item in arguments.items():
+        try:
+            json.dumps(item, allow_nan=False)
+        except (TypeError, ValueError):
+            problems.append(f"{prefix}{name}.{key}: {show(item)}; expected numbers, texts, lists or mappings")
+    return copy.deepcopy(arguments)
+
+
+def validate(key: Key, value: Any, prefix: str, problems: list[str]) -> Any:
+    """Return a value as its key's rule makes it, or add to the problems."""
+    try:
+        return key.rule.check.validate(value)
+    except SchemaError:
+        problems.append(f"{prefix}{key.name}: {show(value)}; expected {key.rule.expected}")
+        return None
+
+
+def unknown_key(key: Any, known: list[str], prefix: str, elsewhere: list[str]) -> str:
+    """Return the message about a key that is not known, with the nearest one, there or in another section."""
+    near = difflib.get_close_matches(str(key), known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
+    others = [name for name in elsewhere if name.endswith(f".{key}")]
+    if not near and others:
+        hint = f"did you mean {others[0]!r}?"
+    return f"{prefix}{key}: unknown key; {hint}"
+
+
+def dump(config: Mapping[str, Any]) -> str:
+    """Return a resolved configuration as YAML that :func:`load` reads again."""
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+
+
+def _default(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value).strip('"')

@@ -1,0 +1,164 @@
+"""The file of a search: the same keys stand in the YAML of ``nni-cream search`` and in ``tuner.classArgs`` of NNI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from nni_cream.config.layout import Key, Layout, describe_problems, validate
+from nni_cream.config.rules import (
+    DEVICES,
+    FLAG,
+    FRACTION,
+    IMPORTABLE,
+    NOTHING,
+    PRECISIONS,
+    RANGE,
+    number,
+    one_of,
+    show,
+    whole,
+)
+from nni_cream.errors import ConfigError
+
+__all__ = ["KEYS", "SEARCH", "resolve_search_space", "trainer_keys"]
+
+_SECTIONS = {
+    "search": "the search: training of the supernet, and the arguments of CreamStrategy",
+    "trainer": "handed to Lightning's Trainer, for the search and for retraining",
+    "retrain": "training of the board's best entries from new weights (NNI experiments only)",
+}
+_NAMED = {
+    "space": "Search space: a name, or a mapping with `name` and the arguments of that space. Your own class: "
+    "`package.module:Class`.",
+    "data": "Images: a name, or a mapping with `name` and the arguments of that loader.",
+}
+
+
+def _training_keys(section: str) -> tuple[Key, ...]:
+    """Return the settings of one training, of the supernet or an architecture; the defaults are those of ``Recipe``."""
+    keys = (
+        ("epochs", 30, whole(1), "Passes over the training images."),
+        ("batch_size", 64, whole(2), "Images a training step."),
+        ("learning_rate", 0.1, number(0, above=True), "Highest learning rate of SGD; it follows a cosine."),
+        ("momentum", 0.9, number(0, 1, below=True), "Momentum of SGD."),
+        ("nesterov", True, FLAG, "Whether the momentum is Nesterov's."),
+        ("weight_decay", 5e-4, number(0), "Decay of convolution and linear weights."),
+        ("warmup_fraction", 0.1, number(0, 1, below=True), "Share of all steps in which the learning rate rises."),
+        ("label_smoothing", 0.0, number(0, 1, below=True), "Share of the target spread over all classes."),
+        ("augment", "none", one_of("none", "shift", "shift+flip"), "Random changes of the training images."),
+    )
+    return tuple(Key(f"{section}.{name}", *rest) for name, *rest in keys)  # type: ignore[arg-type]
+
+
+def trainer_keys() -> tuple[Key, ...]:
+    """Return the section that is handed to Lightning's Trainer, the same in every file."""
+    return (
+        Key("trainer.accelerator", "auto", one_of("auto", "cpu", "gpu", "mps", "tpu"), "Hardware to train on."),
+        Key("trainer.devices", 1, whole(1) | DEVICES | one_of("auto"), "How many devices, or which."),
+        Key("trainer.strategy", "auto", one_of("auto", "ddp", "ddp_find_unused_parameters_true"),
+            "How several devices share the work."),
+        Key("trainer.precision", "32-true", one_of(*PRECISIONS), "Floating point format of the training."),
+        Key("trainer.gradient_clip_val", None, number(0, above=True) | NOTHING, "Largest gradient norm (or value)."),
+        Key("trainer.gradient_clip_algorithm", "norm", one_of("norm", "value"), "What is clipped."),
+        Key("trainer.accumulate_grad_batches", 1, whole(1), "Batches whose gradients make one step."),
+        Key("trainer.threads", None, whole(1) | NOTHING,
+            "CPU threads of the process, null for one a core; 1 suits small networks and several trials at once."),
+        Key("trainer.tensorboard", False, FLAG,
+            "Whether the figures of each epoch are also written for TensorBoard (needs the extra `tensorboard`)."),
+    )  # fmt: skip
+
+
+KEYS: tuple[Key, ...] = (
+    *_training_keys("search"),
+    Key("search.seed", 0, whole(0), "Decides weights, order of the images, paths and teachers."),
+    Key("search.board_size", 10, whole(1), "K, the entries of the prioritized path board."),
+    Key("search.matching", "meta", one_of("meta", "random", "best", "none"),
+        "Who picks the teacher from the board: the meta network, chance, its rank, or nobody (plain SPOS)."),
+    Key("search.cost", "macs", one_of("macs", "params") | IMPORTABLE,
+        "What a path costs: multiply-adds of one image, parameters, or your `function(network, inputs)`."),
+    Key("search.cost_range", None, RANGE | NOTHING, "Only paths within these costs are sampled."),
+    Key("search.margin", 0.05, number(0, 1),
+        "Gap in accuracy from which on a candidate may be dearer than the weakest entry."),
+    Key("search.warmup", 1 / 6, whole(0) | FRACTION, "Training before the board starts: epochs, or a share of all."),
+    Key("search.score_images", 2048, whole(1), "Validation images (the same for all) that score a candidate."),
+    Key("search.score_interval", 10, whole(1), "Training steps between two candidates once the board is full."),
+    Key("search.score_batch_size", 256, whole(2), "Images at once while scoring."),
+    Key("search.rescore_interval", 1, whole(1), "Epochs between two rescorings of the whole board."),
+    Key("search.probe_images", 4, whole(1), "Images on which the meta network compares two paths."),
+    Key("search.meta_interval", 200, whole(1), "Training steps between two updates of the meta network."),
+    Key("search.meta_learning_rate", 1e-4, number(0, above=True), "Learning rate of the meta network."),
+    Key("search.distillation", "soft_cross_entropy", one_of("soft_cross_entropy", "mean_squared_error") | IMPORTABLE,
+        "Loss between the student's and the teacher's output."),
+    Key("search.score", "top1", one_of("top1", "negative_squared_error") | IMPORTABLE,
+        "What a candidate is scored by; higher is better."),
+    *trainer_keys(),
+    Key("retrain.top", 3, whole(0), "How many entries, over all boards, are trained from new weights."),
+    Key("retrain.seed", 0, whole(0), "Decides weights and order of the images."),
+    *_training_keys("retrain"),
+)  # fmt: skip
+
+
+def _contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    search = resolved["search"]
+    warmup, epochs = search["warmup"], search["epochs"]
+    if isinstance(warmup, int) and warmup >= epochs:
+        yield (
+            f"{prefix}search.warmup: {warmup} epochs; expected fewer than search.epochs ({epochs}), since the board "
+            "would stay empty"
+        )
+
+
+SEARCH = Layout(_NAMED, _SECTIONS, KEYS, _contradictions)
+
+
+def resolve_search_space(space: Any, prefix: str = "searchSpace") -> dict[str, list[Any]]:
+    """Check the ``searchSpace`` of an NNI experiment: which keys of ``search`` to vary, over which values.
+
+    Parameters
+    ----------
+    space
+        NNI's format, each key with ``_type: choice``.
+    prefix
+        How messages call it.
+
+    Returns
+    -------
+    dict
+        Key of ``search`` -> its values, checked as those of the configuration are.
+
+    Raises
+    ------
+    ConfigError
+        With every problem.
+    """
+    if not isinstance(space, Mapping) or not space:
+        raise ConfigError(
+            f"{prefix}: {show(space)}; expected at least one key of search, such as "
+            "{seed: {_type: choice, _value: [0]}}"
+        )
+    keys = SEARCH.section("search")
+    problems = [SEARCH.unknown(name, list(keys), f"{prefix}.") for name in space if name not in keys]
+    resolved: dict[str, list[Any]] = {}
+    for name in space:
+        if name in keys:
+            resolved[name] = _choices(keys[name], space[name], f"{prefix}.{name}", problems)
+    if problems:
+        raise ConfigError(describe_problems(problems))
+    return resolved
+
+
+def _choices(key: Key, choice: Any, where: str, problems: list[str]) -> list[Any]:
+    values = choice.get("_value") if isinstance(choice, Mapping) and choice.get("_type") == "choice" else None
+    if not isinstance(values, list) or not values:
+        problems.append(f"{where}: {show(choice)}; expected {{_type: choice, _value: [...]}} with at least one value")
+        return []
+    found: list[str] = []
+    checked = [validate(key, value, "", found) for value in values]
+    problems += [f"{where}._value: {problem.removeprefix(f'{key.name}: ')}" for problem in found]
+    problems += [
+        f"{where}._value: {show(value)} stands there twice; expected different values"
+        for index, value in enumerate(checked)
+        if not found and value in checked[:index]
+    ]
+    return checked
