@@ -21,11 +21,12 @@ from nni_cream.config.rules import (
 )
 from nni_cream.errors import ConfigError
 
-__all__ = ["KEYS", "SEARCH", "resolve_search_space", "trainer_keys"]
+__all__ = ["KEYS", "SEARCH", "loader_keys", "resolve_search_space", "trainer_keys"]
 
 _SECTIONS = {
     "search": "the search: training of the supernet, and the arguments of CreamStrategy",
     "trainer": "handed to Lightning's Trainer, for the search and for retraining",
+    "loader": "how images get from the disk to the device",
     "retrain": "training of the board's best entries from new weights (NNI experiments only)",
 }
 _NAMED = {
@@ -69,6 +70,17 @@ def trainer_keys() -> tuple[Key, ...]:
     )  # fmt: skip
 
 
+def loader_keys() -> tuple[Key, ...]:
+    """Return the section about how images get to the device, the same in every file."""
+    return (
+        Key("loader.workers", 0, whole(0),
+            "Processes that read and decode images; 0 for images that are in memory, one a CPU core for files."),
+        Key("loader.prefetch", 2, whole(1), "Batches that each of them keeps ready."),
+        Key("loader.persistent", True, FLAG, "Whether they stay from epoch to epoch."),
+        Key("loader.pin_memory", False, FLAG, "Whether batches lie where a GPU fetches them faster."),
+    )  # fmt: skip
+
+
 KEYS: tuple[Key, ...] = (
     *_training_keys("search"),
     Key("search.seed", 0, whole(0), "Decides weights, order of the images, paths and teachers."),
@@ -92,7 +104,12 @@ KEYS: tuple[Key, ...] = (
         "Loss between the student's and the teacher's output."),
     Key("search.score", "top1", one_of("top1", "negative_squared_error") | IMPORTABLE,
         "What a candidate is scored by; higher is better."),
+    Key("search.recalibration_images", 8192, whole(2),
+        "Training images on which BatchNorm of the board's entries is estimated anew for their final validation."),
+    Key("search.ema_decay", None, number(0, 1, above=True, below=True) | NOTHING,
+        "Decay of an average of the supernet's weights for the final validation and the weights that are kept."),
     *trainer_keys(),
+    *loader_keys(),
     Key("retrain.top", 3, whole(0), "How many entries, over all boards, are trained from new weights."),
     Key("retrain.seed", 0, whole(0), "Decides weights and order of the images."),
     *_training_keys("retrain"),

@@ -35,7 +35,8 @@ __all__ = [
 CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.json", "last.ckpt", "metrics.jsonl"
 HISTORY = "history.jsonl"
 WEIGHTS, RETRAINED, MANAGER, TENSORBOARD = "weights.pt", "retrained.json", "nni", "tensorboard"
-OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, WEIGHTS, RETRAINED, MANAGER, TENSORBOARD)
+PARETO = "pareto"
+OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, WEIGHTS, PARETO, RETRAINED, MANAGER, TENSORBOARD)
 PREVIOUS = "previous"
 MARK = "# nni_cream output folder, "
 
@@ -182,6 +183,7 @@ class OutputFolder:
         self.metrics = self.path / METRICS
         self.history = self.path / HISTORY
         self.weights = self.path / WEIGHTS
+        self.pareto = self.path / PARETO
         self.retrained = self.path / RETRAINED
         self.manager = self.path / MANAGER
         self.tensorboard = self.path / TENSORBOARD
@@ -316,7 +318,8 @@ class OutputFolder:
         Parameters
         ----------
         config
-            What the user wants now, resolved. How to retrain is no part of a search, and may differ.
+            What the user wants now, resolved. How to retrain is no part of a search, and how images are loaded has no
+            effect on it; both may differ.
 
         Raises
         ------
@@ -329,7 +332,8 @@ class OutputFolder:
             before = load_config(self.config)
         except CreamError as error:
             raise FileError(f"{self.config}: broken: {error}") from None
-        changed = sorted(_differences({**before, "retrain": None}, {**config, "retrain": None}))
+        free = {"retrain": None, "loader": None}
+        changed = sorted(_differences({**before, **free}, {**config, **free}))
         if changed:
             raise ConfigError(
                 f"{self.path}: was started with other values of {', '.join(changed)} (see {CONFIG} there); resume with "

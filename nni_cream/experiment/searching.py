@@ -23,13 +23,12 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning.callbacks import Checkpoint
 from rich.console import Console
-from torch.optim.swa_utils import update_bn
 
 from nni_cream import data, spaces
 from nni_cream.config import dump
 from nni_cream.data import DataSplits
-from nni_cream.errors import ConfigError, CreamError, FileError, SearchError
-from nni_cream.experiment.best import Best, board_file, load_best, package_version, versions
+from nni_cream.errors import ConfigError, CreamError, FileError
+from nni_cream.experiment.best import Best, board_file, load_best, package_version
 from nni_cream.experiment.files import (
     OutputFolder,
     State,
@@ -40,13 +39,14 @@ from nni_cream.experiment.files import (
     write_json,
     write_text,
 )
+from nni_cream.experiment.finalising import finish_search
 from nni_cream.experiment.processes import LOCK, locked
 from nni_cream.experiment.progress import SearchProgress
 from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard
 from nni_cream.experiment.updates import BOARD_FIGURES, UpdateRecorder
-from nni_cream.search import BoardEvent, CostModel, CreamLightningModule, PathSampler, Supernet, encode_path
+from nni_cream.search import BoardEvent, CostModel, CreamLightningModule, PathSampler, Supernet
 from nni_cream.strategy import CreamStrategy
-from nni_cream.training import Recipe, make_loader, seeded
+from nni_cream.training import Loading, Recipe, make_loader, seeded
 
 __all__ = [
     "SearchResult",
@@ -163,7 +163,7 @@ def run_search(
         _run(search)
         if not is_leader():
             sys.exit(0)  # Lightning started this process to help with the training, which is over
-        best = _save_result(search)
+        best = finish_search(config, search.splits, search.strategy, folder, search.cost_name, console)
     return SearchResult(best, read_json(folder.board, "board", ""), time.perf_counter() - start, folder.path)
 
 
@@ -263,11 +263,12 @@ def _put_together(
     callbacks: list[pl.Callback] = [_EpochFiles(search, on_epoch)]
     if console is not None:
         callbacks.append(SearchProgress(strategy.board, console))
+    loading = Loading(**config["loader"])
     evaluator = Lightning(
         recipe.module(splits.num_classes),
         _make_trainer(config["trainer"], recipe.epochs, folder.path, callbacks),
-        make_loader(splits.train, recipe.batch_size, shuffle=True),
-        make_loader(splits.validation, _VALIDATION_BATCH),
+        make_loader(splits.train, recipe.batch_size, shuffle=True, loading=loading),
+        make_loader(splits.validation, _VALIDATION_BATCH, loading=loading),
         fit_kwargs={} if checkpoint is None else {"ckpt_path": str(checkpoint), "weights_only": True},
     )
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
@@ -433,35 +434,3 @@ def _is_before(line: str, trainer: pl.Trainer) -> bool:
         return bool(json.loads(line)["epoch"] <= trainer.current_epoch)
     except (ValueError, KeyError, TypeError):
         return False  # half a line, from a kill while it was written
-
-
-def _save_result(search: _Search) -> Best:
-    entry = search.strategy.board.best
-    if entry is None:
-        raise SearchError("the board is empty: the training was over before its warm-up; search for more epochs")
-    with replacing(search.folder.weights) as temporary:
-        torch.save(_weights(search, entry.path), temporary)
-    config = search.config
-    splits = search.splits
-    best = Best(
-        space={"name": config["space"]["name"], "arguments": config["space"]["arguments"]},
-        choices=encode_path(entry.path),
-        accuracy=entry.accuracy,
-        cost=entry.cost,
-        cost_name=search.cost_name,
-        data={"name": config["data"]["name"], "arguments": splits.arguments, "fingerprint": splits.fingerprint},
-        seed=config["search"]["seed"],
-        versions=versions(),
-    )
-    best.save(search.folder.best)
-    search.folder.finish()
-    return best
-
-
-def _weights(search: _Search, path: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the path's weights, with BatchNorm statistics of its own instead of those of all paths mixed."""
-    module = cast(CreamLightningModule, search.strategy.oneshot_module)
-    network = module.supernet.freeze(dict(path))
-    with seeded(search.config["search"]["seed"]):  # the same order of images after a resume
-        update_bn(make_loader(search.splits.train, search.recipe.batch_size, shuffle=True), network)
-    return {name: value.detach().cpu() for name, value in network.state_dict().items()}

@@ -39,13 +39,18 @@ def describe_path(path: Mapping[str, Any]) -> str:
 
 
 def board_table(board: SavedBoard) -> Table:
-    """Return the entries of a board, best first."""
+    """Return the entries of a board, best first; with their final validation once the search is over."""
+    validated = any("validated" in entry for entry in board.entries)
     table = Table("rank", "path", title=f"board after epoch {board.epoch}")
-    for title in ("accuracy", _COST_TITLES.get(board.cost_name, board.cost_name), "admitted at step"):
+    accuracies = {"validated": "validated", "accuracy": "score"} if validated else {"accuracy": "accuracy"}
+    cost_title = _COST_TITLES.get(board.cost_name, board.cost_name)
+    for title in (*accuracies.values(), cost_title, "admitted at step"):
         table.add_column(title, justify="right")
     for rank, entry in enumerate(board.entries, 1):
-        figures = (f"{entry['accuracy']:.4f}", _cost(entry["cost"]), str(entry["step"]))
-        table.add_row(str(rank), describe_path(entry["path"]), *figures)
+        figures = [f"{entry[key]:.4f}" if key in entry else "" for key in accuracies]
+        table.add_row(
+            str(rank), describe_path(entry["path"]), *figures, _cost(entry["cost"]), str(entry["step"])
+        )
     return table
 
 
@@ -101,7 +106,8 @@ def show_best(best: Best, console: Console) -> None:
     """Print the chosen architecture and what is known of it."""
     console.print(f"chosen: {describe_path(best.choices)}")
     cost = f"{_cost(best.cost)} {_COST_TITLES.get(best.cost_name, best.cost_name)}"
-    console.print(f"one-shot accuracy {best.accuracy:.4f}, {cost}")
+    score = "" if best.score is None else f" on all validation images ({best.score:.4f} on the board)"
+    console.print(f"one-shot accuracy {best.accuracy:.4f}{score}, {cost}")
     if best.retrained is not None:
         figures = f"validation {best.retrained['validation_accuracy']:.4f}, test {best.retrained['test_accuracy']:.4f}"
         console.print(f"retrained: {figures}")
