@@ -13,7 +13,7 @@ from nni_cream.data.fashion import load_fashion
 from nni_cream.data.splits import DataSplits
 from nni_cream.errors import ConfigError, CreamError, DataError
 
-__all__ = ["create", "list_datasets"]
+__all__ = ["create", "find", "list_datasets"]
 
 _DATASETS: dict[str, Callable[..., DataSplits]] = {"digits": load_digits, "fashion": load_fashion}
 
@@ -21,6 +21,11 @@ _DATASETS: dict[str, Callable[..., DataSplits]] = {"digits": load_digits, "fashi
 def list_datasets() -> list[str]:
     """Names that ``create`` knows, in alphabetical order."""
     return sorted(_DATASETS)
+
+
+def find(name: str) -> Callable[..., DataSplits] | None:
+    """Return the loader of a name that ``list_datasets`` has, ``None`` for any other."""
+    return _DATASETS.get(name)
 
 
 def create(name: str, /, **arguments: Any) -> DataSplits:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nni_cream import data
+from nni_cream.data.outlines import outline
 from nni_cream.errors import DataError, SearchError
 
 __all__ = [
@@ -29,15 +30,13 @@ __all__ = [
     "Rehearsing",
     "bytes_of",
     "devices_here",
+    "duration",
     "estimate",
     "made_up_images",
     "rehearsal_table",
     "shape_of_data",
     "training_memory",
 ]
-
-_WITHOUT_FILES: Mapping[str, tuple[int, int, int]] = {"imagenet": (1000, 1_281_167, 224)}
-"""Classes, training images and default size of data sets that everybody knows but not everybody has."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,8 @@ class DataShape:
         Number of classes.
     train_images
         Images of one epoch.
+    validation_images
+        Images of the validation part.
     assumptions
         What was taken for granted because the images are not here.
     """
@@ -59,6 +60,7 @@ class DataShape:
     input_shape: tuple[int, int, int]
     num_classes: int
     train_images: int
+    validation_images: int
     assumptions: tuple[str, ...] = ()
 
 
@@ -84,17 +86,14 @@ def shape_of_data(named: Mapping[str, Any]) -> DataShape:
     try:
         splits = data.create(name, **arguments)
     except DataError as error:
-        if name not in _WITHOUT_FILES:
+        known = outline(name, arguments)
+        if known is None:
             raise
-        classes, images, size = _WITHOUT_FILES[name]
-        size = int(arguments.get("image_size", size))
-        held_out = arguments.get("validation", 0)
-        images -= held_out if isinstance(held_out, int) else 0
-        note = (
-            f"data set {name!r} is not on this machine ({error}): {images:,} training images of {size} pixels assumed"
-        )
-        return DataShape((3, size, size), classes, images, (note,))
-    return DataShape(splits.input_shape, splits.num_classes, len(splits.train))  # type: ignore[arg-type]
+        size = " x ".join(map(str, known.input_shape))
+        note = f"no images here ({error}): {known.train:,} of {size} in {known.num_classes:,} classes are assumed"
+        return DataShape(known.input_shape, known.num_classes, known.train, known.validation, (note,))
+    sizes = [len(part) for part in (splits.train, splits.validation)]  # type: ignore[arg-type]
+    return DataShape(splits.input_shape, splits.num_classes, *sizes)
 
 
 def made_up_images(shape: DataShape, count: int) -> TensorDataset:
@@ -416,10 +415,10 @@ def rehearsal_table(rehearsal: Rehearsal) -> Table:
     table.add_column("value", justify="right")
     for name, size in rehearsal.memory.items():
         table.add_row(f"memory: {name}", _memory(size))
-    table.add_row("time of a step", _duration(rehearsal.seconds_per_step))
+    table.add_row("time of a step", duration(rehearsal.seconds_per_step))
     table.add_row("steps of an epoch", f"{rehearsal.steps_per_epoch:,}")
-    table.add_row("time of an epoch", _duration(rehearsal.seconds_per_epoch))
-    table.add_row(f"time of {rehearsal.epochs} epochs", _duration(rehearsal.seconds))
+    table.add_row("time of an epoch", duration(rehearsal.seconds_per_epoch))
+    table.add_row(f"time of {rehearsal.epochs} epochs", duration(rehearsal.seconds))
     table.add_row("device hours", f"{rehearsal.seconds * rehearsal.devices / 3600:,.2f}")
     if rehearsal.assumptions:
         table.caption = "\n".join(rehearsal.assumptions)
@@ -430,7 +429,8 @@ def _memory(size: int) -> str:
     return f"{size / 2**20:,.1f} MiB"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Write a time in the unit that suits it."""
     if seconds < 120:
         return f"{seconds:,.3g} s"
     return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

@@ -53,6 +53,7 @@ __all__ = [
     "check_search",
     "cpu_threads",
     "make_strategy",
+    "make_trainer",
     "recipe_of",
     "run_search",
     "take_over_search",
@@ -230,7 +231,7 @@ def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: i
     for section in ("search", "retrain"):
         recipe = recipe_of(config[section])
         recipe.module(num_classes)
-        _make_trainer(config["trainer"], recipe.epochs, Path.cwd(), [])
+        make_trainer(config["trainer"], recipe.epochs, Path.cwd(), [])
     settings = config["search"]
     strategy = make_strategy(settings)
     supernet = Supernet(strategy.mutate_model(spaces.create(config["space"]["name"], **config["space"]["arguments"])))
@@ -266,7 +267,7 @@ def _put_together(
     loading = Loading(**config["loader"])
     evaluator = Lightning(
         recipe.module(splits.num_classes),
-        _make_trainer(config["trainer"], recipe.epochs, folder.path, callbacks),
+        make_trainer(config["trainer"], recipe.epochs, folder.path, callbacks),
         make_loader(splits.train, recipe.batch_size, shuffle=True, loading=loading),
         make_loader(splits.validation, _VALIDATION_BATCH, loading=loading),
         fit_kwargs={} if checkpoint is None else {"ckpt_path": str(checkpoint), "weights_only": True},
@@ -314,7 +315,34 @@ def _import_function(key: str, value: str) -> Any:
     return function
 
 
-def _make_trainer(settings: Mapping[str, Any], epochs: int, root: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+def make_trainer(
+    settings: Mapping[str, Any], epochs: int, root: Path, callbacks: list[pl.Callback], **more: Any
+) -> pl.Trainer:
+    """Build Lightning's trainer of a search.
+
+    Parameters
+    ----------
+    settings
+        Section ``trainer`` of the configuration.
+    epochs
+        Passes over the training images.
+    root
+        Folder for whatever Lightning may write.
+    callbacks
+        Of the search.
+    **more
+        Further arguments of the trainer.
+
+    Returns
+    -------
+    pytorch_lightning.Trainer
+        One that NNI can record.
+
+    Raises
+    ------
+    ConfigError
+        If Lightning does not accept the settings.
+    """
     try:
         trainer: pl.Trainer = Trainer(
             **{**trainer_arguments(settings), "strategy": _device_strategy(settings)},
@@ -325,6 +353,7 @@ def _make_trainer(settings: Mapping[str, Any], epochs: int, root: Path, callback
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            **more,
         )
     except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"trainer: Lightning does not accept {dict(settings)}: {error}") from error
