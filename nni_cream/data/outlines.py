@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nni_cream.data import registry
+from nni_cream.data.registry import arguments_of
 
 __all__ = ["Outline", "outline"]
 
@@ -68,11 +67,10 @@ def outline(name: str, arguments: Mapping[str, Any]) -> Outline | None:
     Outline or None
         ``None`` if nothing is known of it without its files.
     """
-    published, loader = _PUBLISHED.get(name), registry.find(name)
-    if published is None or loader is None:
+    published = _PUBLISHED.get(name)
+    if published is None:
         return None
-    defaults = {key: parameter.default for key, parameter in inspect.signature(loader).parameters.items()}
-    given = {**defaults, **arguments}
+    given = {**arguments_of(name), **arguments}
     size = given.get("image_size") or published.size
     validation = given["validation"]
     train = given["train"] if given["train"] is not None else published.images - validation

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,19 +104,27 @@ def rehearse_search(config: Mapping[str, Any], images: int | None = None) -> Sea
     at_once = images or _images_at_once(settings["batch_size"], shape, trainer["accelerator"])
     if at_once < 2:
         raise ConfigError(f"{at_once} images at once; expected at least 2, since BatchNorm needs more than one")
+    scored = min(settings["score_batch_size"], settings["score_images"], shape.validation_images)
+    scored = images or _images_at_once(max(2, scored), shape, trainer["accelerator"])
     if at_once != settings["batch_size"]:
         notes.append(f"measured with {at_once} images at once instead of {settings['batch_size']}")
     with seeded(settings["seed"]), cpu_threads(trainer["threads"]), tempfile.TemporaryDirectory() as folder:
-        run = _Run(config, trainer, shape, at_once, Path(folder))
+        run = _Run(config, trainer, shape, at_once, scored, Path(folder))
         run.go()
-    return _estimate(config, shape, at_once, run, [*shape.assumptions, *notes])
+        return _estimate(config, shape, at_once, run, [*shape.assumptions, *notes])
 
 
 class _Run:
     """The few steps, and what was seen in them."""
 
     def __init__(
-        self, config: Mapping[str, Any], trainer: Mapping[str, Any], shape: DataShape, at_once: int, folder: Path
+        self,
+        config: Mapping[str, Any],
+        trainer: Mapping[str, Any],
+        shape: DataShape,
+        at_once: int,
+        scored: int,
+        folder: Path,
     ) -> None:
         settings = config["search"]
         hurried = {
@@ -125,13 +132,13 @@ class _Run:
             "meta_interval": 2,
             "score_interval": 1,
             "rescore_interval": 1,
-            "score_images": at_once,
-            "score_batch_size": at_once,
+            "score_images": scored,
+            "score_batch_size": scored,
         }
+        self.scored = scored
         self.seen, self.profiler = Rehearsing(), SimpleProfiler()
         self.strategy: CreamStrategy = make_strategy({**settings, **hurried})
-        self.images = made_up_images(shape, at_once)
-        self._final_images = min(at_once, settings["recalibration_images"])
+        self.images = made_up_images(shape, scored)
         module = recipe_of(settings).module(shape.num_classes)
         self.trainer = make_trainer(
             trainer, 1, folder, [self.seen], profiler=self.profiler, enable_checkpointing=False, log_every_n_steps=1
@@ -140,11 +147,10 @@ class _Run:
             module,
             self.trainer,
             make_loader(made_up_images(shape, _BATCHES * at_once), at_once, shuffle=True),
-            make_loader(self.images, at_once),
+            make_loader(self.images, scored),
         )
         space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
         self.strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
-        self.final_seconds = 0.0
 
     @property
     def module(self) -> CreamLightningModule:
@@ -155,10 +161,8 @@ class _Run:
     def go(self) -> None:
         """Train, then validate the board's entries."""
         self.strategy.run()
-        loader = make_loader(self.images, len(self.images))
-        start = time.perf_counter()
-        self.strategy.finalise(loader, loader, self._final_images)
-        self.final_seconds = time.perf_counter() - start
+        loader = make_loader(self.images, self.scored)
+        self.strategy.finalise(loader, loader, self.scored)
 
     def durations(self, hook: str) -> list[float]:
         """Return the seconds of each call of one of the module's hooks."""
@@ -216,30 +220,27 @@ def _estimate(
     memory = {**training.memory, "activations": activations}
     training = replace(training, images_at_once=settings["batch_size"], memory=memory)
     batches = shape.train_images // (settings["batch_size"] * wanted) * settings["epochs"]
-    return SearchRehearsal(training, _parts(settings, shape, at_once, run, training, batches), len(run.strategy.board))
+    parts = {"training": training.seconds, **_other_parts(settings, shape, at_once, run, batches)}
+    return SearchRehearsal(training, parts, len(run.strategy.board))
 
 
-def _parts(
-    settings: Mapping[str, Any], shape: DataShape, at_once: int, run: _Run, training: Rehearsal, batches: int
+def _other_parts(
+    settings: Mapping[str, Any], shape: DataShape, at_once: int, run: _Run, batches: int
 ) -> dict[str, float]:
-    """Say how long a search of so many batches is busy with what. Scoring is not shared out among devices."""
+    """Say how long a search of so many batches is busy with all but training, which devices do not share out."""
     first, with_meta_update, third = run.durations("on_train_batch_end")
-    score = min(first, third) / at_once
-    (validation,) = run.durations("on_train_epoch_end")  # the rescoring of the few entries that there are
-    per_image = validation / at_once / len(run.strategy.board)
-    warmup, epochs = settings["warmup"], settings["epochs"]
-    after = 1 - (warmup / epochs if isinstance(warmup, int) else warmup)
-    final = settings["recalibration_images"] + shape.validation_images
-    board, scored = settings["board_size"], min(settings["score_images"], shape.validation_images)
+    (rescoring,) = run.durations("on_train_epoch_end")
+    per_image = rescoring / run.scored / len(run.strategy.board)
+    meta_update = max(0.0, with_meta_update - min(first, third)) * settings["batch_size"] / at_once
+    warmup, epochs, board = settings["warmup"], settings["epochs"], settings["board_size"]
+    share = 1 - (warmup / epochs if isinstance(warmup, int) else warmup)
+    score = per_image * min(settings["score_images"], shape.validation_images)
     return {
-        "training": training.seconds,
-        "scores of candidates": score * scored * (batches * after / settings["score_interval"] + board),
-        "scores of the board": per_image * scored * board * epochs * after / settings["rescore_interval"],
-        "meta network": max(0.0, with_meta_update - min(first, third))
-        * (settings["batch_size"] / at_once)
-        * (batches * after / settings["meta_interval"]),
+        "scores of candidates": score * (batches * share / settings["score_interval"] + board),
+        "scores of the board": score * board * epochs * share / settings["rescore_interval"],
+        "meta network": meta_update * batches * share / settings["meta_interval"],
         "validation": per_image * shape.validation_images * epochs,
-        "final validation": per_image * final * board,
+        "final validation": per_image * board * (settings["recalibration_images"] + shape.validation_images),
     }
 
 
@@ -256,7 +257,7 @@ def search_rehearsal_table(rehearsal: SearchRehearsal) -> Table:
     Table
         One row for each figure, the assumptions below.
     """
-    table = rehearsal_table(rehearsal.training)
+    table = rehearsal_table(rehearsal.training, hours=False)
     table.add_section()
     for name, seconds in rehearsal.parts.items():
         table.add_row(f"of the search: {name}", duration(seconds))

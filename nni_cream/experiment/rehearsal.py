@@ -398,13 +398,15 @@ def _describe(device: torch.device) -> str:
     return f"{device.type}, {torch.get_num_threads()} threads"
 
 
-def rehearsal_table(rehearsal: Rehearsal) -> Table:
+def rehearsal_table(rehearsal: Rehearsal, hours: bool = True) -> Table:
     """Return an estimate for the eye.
 
     Parameters
     ----------
     rehearsal
         The estimate.
+    hours
+        Whether the device hours of the training stand last.
 
     Returns
     -------
@@ -419,7 +421,8 @@ def rehearsal_table(rehearsal: Rehearsal) -> Table:
     table.add_row("steps of an epoch", f"{rehearsal.steps_per_epoch:,}")
     table.add_row("time of an epoch", duration(rehearsal.seconds_per_epoch))
     table.add_row(f"time of {rehearsal.epochs} epochs", duration(rehearsal.seconds))
-    table.add_row("device hours", f"{rehearsal.seconds * rehearsal.devices / 3600:,.2f}")
+    if hours:
+        table.add_row("device hours", f"{rehearsal.seconds * rehearsal.devices / 3600:,.2f}")
     if rehearsal.assumptions:
         table.caption = "\n".join(rehearsal.assumptions)
     return table
