@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nni_cream.data.registry import arguments_of
+from nni_cream.data.registry import defaults_of
 
 __all__ = ["Outline", "outline"]
 
@@ -70,7 +70,7 @@ def outline(name: str, arguments: Mapping[str, Any]) -> Outline | None:
     published = _PUBLISHED.get(name)
     if published is None:
         return None
-    given = {**arguments_of(name), **arguments}
+    given = {**defaults_of(name), **arguments}
     size = given.get("image_size") or published.size
     validation = given["validation"]
     train = given["train"] if given["train"] is not None else published.images - validation

@@ -136,6 +136,7 @@ class _Run:
             "score_batch_size": scored,
         }
         self.scored = scored
+        self.path_bytes = 0
         self.seen, self.profiler = Rehearsing(), SimpleProfiler()
         self.strategy: CreamStrategy = make_strategy({**settings, **hurried})
         self.images = made_up_images(shape, scored)
@@ -162,7 +163,8 @@ class _Run:
         """Train, then validate the board's entries."""
         self.strategy.run()
         loader = make_loader(self.images, self.scored)
-        self.strategy.finalise(loader, loader, self.scored)
+        finalists = self.strategy.finalise(loader, loader, self.scored)
+        self.path_bytes = max(bytes_of(finalist.network.parameters()) for finalist in finalists)
 
     def durations(self, hook: str) -> list[float]:
         """Return the seconds of each call of one of the module's hooks."""
@@ -178,8 +180,8 @@ class _Run:
         memory = {
             "parameters": bytes_of(self.module.training_module.parameters()),
             "buffers": bytes_of(self.module.training_module.buffers()),
-            # Those of one path; DDP keeps room for those of all.
-            "gradients": bytes_of(weight.grad for weight in weights) if devices == 1 else 2 * every,
+            # Those of one path; DDP keeps room for those of all, and a copy to send.
+            "gradients": self.path_bytes if devices == 1 else 2 * every,
             # A weight has a state from the first step on that its path was drawn for.
             "optimizer": round(states * every / moved) if moved else 0,
             "images of the scores": settings["score_images"] * bytes_of([self.images[0][0]]),
@@ -234,13 +236,14 @@ def _other_parts(
     meta_update = max(0.0, with_meta_update - min(first, third)) * settings["batch_size"] / at_once
     warmup, epochs, board = settings["warmup"], settings["epochs"], settings["board_size"]
     share = 1 - (warmup / epochs if isinstance(warmup, int) else warmup)
+    final = min(settings["recalibration_images"], shape.train_images) + shape.validation_images
     score = per_image * min(settings["score_images"], shape.validation_images)
     return {
         "scores of candidates": score * (batches * share / settings["score_interval"] + board),
         "scores of the board": score * board * epochs * share / settings["rescore_interval"],
         "meta network": meta_update * batches * share / settings["meta_interval"],
         "validation": per_image * shape.validation_images * epochs,
-        "final validation": per_image * board * (settings["recalibration_images"] + shape.validation_images),
+        "final validation": per_image * final * board,
     }
 
 
