@@ -80,7 +80,10 @@ def _rehearse(options: argparse.Namespace) -> None:
     if options.json:
         print_json(rehearsal.to_json())
     else:
-        make_console().print(search_rehearsal_table(rehearsal))
+        console = make_console()
+        console.print(search_rehearsal_table(rehearsal))
+        for assumption in rehearsal.training.assumptions:
+            console.print(f"note: {assumption}", soft_wrap=True)
 
 
 def _run_search(options: argparse.Namespace) -> None:

@@ -151,6 +151,7 @@ class _Run:
             make_loader(self.images, scored),
         )
         space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
+        spaces.check_images(space, shape.input_shape)
         self.strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
 
     @property
@@ -258,9 +259,9 @@ def search_rehearsal_table(rehearsal: SearchRehearsal) -> Table:
     Returns
     -------
     Table
-        One row for each figure, the assumptions below.
+        One row for each figure; the assumptions are left to the caller, who has more room for them.
     """
-    table = rehearsal_table(rehearsal.training, hours=False)
+    table = rehearsal_table(replace(rehearsal.training, assumptions=()), hours=False)
     table.add_section()
     for name, seconds in rehearsal.parts.items():
         table.add_row(f"of the search: {name}", duration(seconds))

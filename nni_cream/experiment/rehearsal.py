@@ -90,7 +90,7 @@ def shape_of_data(named: Mapping[str, Any]) -> DataShape:
         if known is None:
             raise
         size = " x ".join(map(str, known.input_shape))
-        note = f"no images here ({error}): {known.train:,} of {size} in {known.num_classes:,} classes are assumed"
+        note = f"no images here ({str(error).splitlines()[0]}): {known.train:,} of {size} in {known.num_classes:,} classes are assumed"
         return DataShape(known.input_shape, known.num_classes, known.train, known.validation, (note,))
     sizes = [len(part) for part in (splits.train, splits.validation)]  # type: ignore[arg-type]
     return DataShape(splits.input_shape, splits.num_classes, *sizes)
