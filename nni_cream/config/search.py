@@ -21,7 +21,7 @@ from nni_cream.config.rules import (
 )
 from nni_cream.errors import ConfigError
 
-__all__ = ["KEYS", "SEARCH", "resolve_search_space", "trainer_keys"]
+__all__ = ["KEYS", "SEARCH", "loader_keys", "resolve_search_space", "trainer_keys"]
 
 _SECTIONS = {
     "search": "the search: training of the supernet, and the arguments of CreamStrategy",
@@ -66,6 +66,17 @@ def trainer_keys() -> tuple[Key, ...]:
             "CPU threads of the process, null for one a core; 1 suits small networks and several trials at once."),
         Key("trainer.tensorboard", False, FLAG,
             "Whether the figures of each epoch are also written for TensorBoard (needs the extra `tensorboard`)."),
+    )  # fmt: skip
+
+
+def loader_keys() -> tuple[Key, ...]:
+    """Return the section about how images get to the device, the same in every file."""
+    return (
+        Key("loader.workers", 0, whole(0),
+            "Processes that read and decode images; 0 for images that are in memory, one a CPU core for files."),
+        Key("loader.prefetch", 2, whole(1), "Batches that each of them keeps ready."),
+        Key("loader.persistent", True, FLAG, "Whether they stay from epoch to epoch."),
+        Key("loader.pin_memory", False, FLAG, "Whether batches lie where a GPU fetches them faster."),
     )  # fmt: skip
 
 
