@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from nni_cream import __version__
-from nni_cream.cli import experiments, searching
+from nni_cream.cli import experiments, searching, training
 from nni_cream.errors import CreamError
 
 __all__ = ["main"]
@@ -22,6 +22,10 @@ examples:
         the board as a table, also while the search is running
   nni-cream export out/digits --weights --out digits.json
         the chosen architecture as a file, its one-shot weights beside it
+  nni-cream retrain out/digits experiments/retrain_digits.yml --out out/digits-retrained
+        train the chosen architecture by the full recipe; --dry-run estimates what that costs
+  nni-cream evaluate out/digits-retrained experiments/retrain_digits.yml
+        its top-1 and top-5 on the test images
   nni-cream run experiments/cream_experiment.yml --out out/experiment
         search, then retrain the best, as trials of an NNI experiment with a web UI
   nni-cream resume out/experiment
@@ -87,6 +91,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (searching, experiments):
+    for group in (searching, training, experiments):
         group.add_commands(commands, shared)
     return parser
