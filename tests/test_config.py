@@ -24,7 +24,7 @@ def problems_of(content: dict[str, Any]) -> str:
 def test_smallest_configuration_gets_every_default() -> None:
     resolved = config.resolve(SMALLEST)
     assert resolved["space"] == {"name": "digits", "arguments": {}}
-    assert {f"{section}.{key}" for section in ("search", "trainer", "retrain") for key in resolved[section]} == {
+    assert {f"{section}.{key}" for section in ("search", "trainer", "loader", "retrain") for key in resolved[section]} == {
         key.name for key in config.KEYS
     }
     assert resolved["search"]["board_size"] == 10
@@ -76,7 +76,7 @@ def test_values_that_could_not_travel_to_a_trial_are_refused() -> None:
     assert "data.day: " in problems_of({"space": "digits", "data": {"name": "digits", "day": object()}})
 
 
-@pytest.mark.parametrize("section", ["search", "trainer", "retrain"])
+@pytest.mark.parametrize("section", ["search", "trainer", "loader", "retrain"])
 def test_section_that_is_no_mapping_is_refused(section: str) -> None:
     assert f"{section}: [1]; expected a mapping" in problems_of({**SMALLEST, section: [1]})
 

@@ -87,10 +87,9 @@ def finalise(
             "the board is empty: the training was over before its warm-up, so there is nothing to validate; search for "
             "more epochs or warm up for fewer"
         )
-    networks, runnable = zip(*(_hand_out(module, entry) for entry in entries), strict=True)
-    device = module.trainer.strategy.root_device
-    together = _Together(runnable).to(device)
     with preserved_rng(module.settings.seed), torch.no_grad():
+        networks, runnable = zip(*(_hand_out(module, entry) for entry in entries), strict=True)
+        together = _Together(runnable).to(module.trainer.strategy.root_device)
         with single_values_explained("a training batch holds a single image; choose a larger batch size"):
             update_bn((split_batch(batch)[0] for batch in _enough(module, training_batches, images)), together)
         accuracies = _validate(module, together.eval(), validation_batches)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ ENTRIES = st.builds(
     cost=st.integers(1, 4).map(float),
     step=st.integers(0, 30),
 )
+VALIDATED = st.dictionaries(ENTRIES.map(lambda entry: entry.key), st.integers(0, 20).map(lambda tenth: tenth / 20))
 BOARDS = st.builds(PrioritizedBoard, capacity=st.integers(1, 6), margin=st.sampled_from([0.0, 0.05, 0.2]))
 
 
@@ -177,3 +179,41 @@ def test_state_is_restored_with_the_spaces_own_values():
     copy = PrioritizedBoard(2)
     copy.load_state_dict(json.loads(json.dumps(board.state_dict())), lambda path: {"size": tuple(path["size"])})
     assert copy.entries == board.entries
+
+
+@given(BOARDS, st.lists(ENTRIES, max_size=20), VALIDATED)
+def test_a_validated_accuracy_takes_the_place_of_the_score(board, offers, accuracies):
+    for offer in offers:
+        board.offer(offer)
+    before = {item.key: item for item in board.entries}
+    board.validate(accuracies)
+    assert {item.key: replace(item, validated=None) for item in board.entries} == before
+    ranks = [accuracies.get(item.key, item.accuracy) for item in board.entries]
+    assert ranks == sorted(ranks, reverse=True)
+    assert [item.standing for item in board.entries] == ranks
+    assert PrioritizedBoard.from_json(json.loads(json.dumps(board.to_json()))).entries == board.entries
+    front = board.pareto()
+    for item in board.entries:
+        beaten = any(
+            (other.standing, -other.cost) != (item.standing, -item.cost)
+            and other.standing >= item.standing
+            and other.cost <= item.cost
+            for other in board.entries
+        )
+        assert (item in front) <= (not beaten)
+
+
+def test_rescoring_drops_validated_accuracies_since_the_weights_have_moved():
+    board = PrioritizedBoard(2)
+    board.offer(entry(1))
+    board.validate({entry(1).key: 0.9})
+    board.rescore(lambda _: 0.3)
+    assert [(item.accuracy, item.validated) for item in board.entries] == [(0.3, None)]
+
+
+def test_a_board_of_a_version_without_final_validation_is_read():
+    board = PrioritizedBoard(2)
+    board.offer(entry(1))
+    content = board.to_json()
+    assert "validated" not in content["entries"][0]
+    assert PrioritizedBoard.from_json(content).best == entry(1)
