@@ -5,22 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, cast
 
 import torch
 from nni.mutable import LabeledMutable
 from nni.nas.nn.pytorch import Cell, ModelSpace
-from nni.nas.nn.pytorch.base import recursive_freeze
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.operation import NATIVE_MIXED_OPERATIONS
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
 from nni.nas.space import model_context
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from nni_cream.errors import ConfigError, SpaceError
+from nni_cream.search.freezing import frozen_view
 from nni_cream.search.mutables import check_mutables, decode_path
 from nni_cream.search.paths import Path
 from nni_cream.search.rng import preserved_rng
@@ -50,7 +49,7 @@ class Supernet:
         self._host = space if host is None else host
         self.mutables: dict[str, LabeledMutable] = space.simplify()
         check_mutables(self.mutables)
-        self._usage = Usage(space)
+        self.usage = Usage(space)
         self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
         self.refresh()
 
@@ -68,13 +67,15 @@ class Supernet:
 
     def freeze(self, path: Path) -> nn.Module:
         """Return a network of its own that holds this path and a copy of its weights."""
-        with _shared_tensors(self.space):
-            frozen = self.space.freeze(path)
-        return cast(nn.Module, copy.deepcopy(frozen))
+        return copy.deepcopy(self.view(path))
+
+    def view(self, path: Path) -> nn.Module:
+        """Return a network that holds this path, made of the supernet's own layers where that is possible."""
+        return cast(nn.Module, frozen_view(self.space, path))
 
     def decode(self, encoded: Mapping[str, Any]) -> Path:
         """Make a canonical sample from an encoded path; see :func:`~nni_cream.search.mutables.decode_path`."""
-        return self._usage.canonical(decode_path(encoded, self.mutables))
+        return self.usage.canonical(decode_path(encoded, self.mutables))
 
     @contextmanager
     def evaluating(self, seed: int | None = None) -> Iterator[None]:
@@ -169,27 +170,6 @@ def single_values_explained(cause: str) -> Iterator[None]:
         if "more than 1 value per channel" not in str(error):
             raise
         raise ConfigError(f"BatchNorm has no statistics of a single value for each channel: {cause}") from error
-
-
-@contextmanager
-def _shared_tensors(module: nn.Module) -> Iterator[None]:
-    """Inside, deep copies of the module have its very parameters and buffers.
-
-    NNI freezes a space by copying it whole, at every level anew, and throwing away what was not chosen: a second
-    supernet in memory for a moment.
-    """
-    tensors = [*module.parameters(), *module.buffers()]
-    try:
-        for tensor in tensors:
-            tensor.__dict__["__deepcopy__"] = partial(_itself, tensor)
-        yield
-    finally:
-        for tensor in tensors:
-            tensor.__dict__.pop("__deepcopy__", None)  # shared between modules, it may stand here twice
-
-
-def _itself(tensor: Tensor, memo: dict[int, Any]) -> Tensor:
-    return tensor
 
 
 class FreezableCell(PathSamplingCell):
@@ -319,4 +299,4 @@ def freezable_hooks(hooks: list[Any]) -> list[Any]:
 def _freeze_part(part: Any, sample: Path) -> Any:
     if not isinstance(part, nn.Module):
         return part
-    return copy.deepcopy(recursive_freeze(part, sample)[0])
+    return copy.deepcopy(frozen_view(part, sample))
