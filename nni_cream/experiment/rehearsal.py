@@ -15,6 +15,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from rich import filesize
+from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -31,8 +33,8 @@ __all__ = [
     "devices_here",
     "estimate",
     "made_up_images",
-    "rehearsal_table",
     "shape_of_data",
+    "show_rehearsal",
     "training_memory",
 ]
 
@@ -375,7 +377,7 @@ def estimate(
     per_step = per_image * plan.global_batch_size / available
     notes = list(assumptions)
     if available < plan.devices:
-        notes.append(f"{plan.devices} devices are configured, {available} is here: times are for {available}")
+        notes.append(f"times are for {available} of the {plan.devices} devices that are configured: no more are here")
     peak = {"peak on the device": seen.device_peak} if seen.device_peak else {}
     return Rehearsal(
         device=_describe(seen.device),
@@ -399,35 +401,24 @@ def _describe(device: torch.device) -> str:
     return f"{device.type}, {torch.get_num_threads()} threads"
 
 
-def rehearsal_table(rehearsal: Rehearsal) -> Table:
-    """Return an estimate for the eye.
+def show_rehearsal(rehearsal: Rehearsal, console: Console) -> None:
+    """Print an estimate for the eye, and what it rests on."""
+    console.print(_table(rehearsal))
+    for assumption in rehearsal.assumptions:
+        console.print(f"note: {assumption}", soft_wrap=True)
 
-    Parameters
-    ----------
-    rehearsal
-        The estimate.
 
-    Returns
-    -------
-    Table
-        One row for each figure, the assumptions below.
-    """
+def _table(rehearsal: Rehearsal) -> Table:
     table = Table("estimate", title=f"dry run on {rehearsal.devices} x {rehearsal.device}")
     table.add_column("value", justify="right")
     for name, size in rehearsal.memory.items():
-        table.add_row(f"memory: {name}", _memory(size))
+        table.add_row(f"memory: {name}", filesize.decimal(size))
     table.add_row("time of a step", _duration(rehearsal.seconds_per_step))
     table.add_row("steps of an epoch", f"{rehearsal.steps_per_epoch:,}")
     table.add_row("time of an epoch", _duration(rehearsal.seconds_per_epoch))
     table.add_row(f"time of {rehearsal.epochs} epochs", _duration(rehearsal.seconds))
     table.add_row("device hours", f"{rehearsal.seconds * rehearsal.devices / 3600:,.2f}")
-    if rehearsal.assumptions:
-        table.caption = "\n".join(rehearsal.assumptions)
     return table
-
-
-def _memory(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB"
 
 
 def _duration(seconds: float) -> str:
