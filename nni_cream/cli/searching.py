@@ -74,16 +74,14 @@ def _rehearse(options: argparse.Namespace) -> None:
 
     config = load(options.config)
     be_quiet(options, training=True)
-    from nni_cream.experiment.dry_run import rehearse_search, search_rehearsal_table
+    from nni_cream.experiment.dry_run import rehearse_search
+    from nni_cream.experiment.rehearsal import show_rehearsal
 
     rehearsal = rehearse_search(config, options.images)
     if options.json:
         print_json(rehearsal.to_json())
     else:
-        console = make_console()
-        console.print(search_rehearsal_table(rehearsal))
-        for assumption in rehearsal.training.assumptions:
-            console.print(f"note: {assumption}", soft_wrap=True)
+        show_rehearsal(rehearsal.training, make_console(), rehearsal.parts)
 
 
 def _run_search(options: argparse.Namespace) -> None:

@@ -91,7 +91,7 @@ def _retrain(options: argparse.Namespace) -> None:
 
 def _rehearse(options: argparse.Namespace, config: dict[str, Any]) -> None:
     be_quiet(options, training=True)
-    from nni_cream.experiment.rehearsal import rehearsal_table
+    from nni_cream.experiment.rehearsal import show_rehearsal
     from nni_cream.experiment.retrain_rehearsal import rehearse_retraining
     from nni_cream.experiment.tables import make_console
 
@@ -99,7 +99,7 @@ def _rehearse(options: argparse.Namespace, config: dict[str, Any]) -> None:
     if options.json:
         print_json(rehearsal.to_json())
     else:
-        make_console().print(rehearsal_table(rehearsal))
+        show_rehearsal(rehearsal, make_console())
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -21,7 +21,7 @@ _SECTIONS = {
 _NAMED = {"data": "Images: a name, or a mapping with `name` and the arguments of that loader."}
 
 _TEXT = Rule(Schema(And(str, len)), "a text")
-_MAPPING = Rule(Schema({str: object}), "a mapping")
+_MAPPING = Rule(Schema(And(dict, lambda value: all(isinstance(key, str) for key in value))), "a mapping of names")
 
 
 def _recipe_keys() -> tuple[Key, ...]:

@@ -14,7 +14,6 @@ from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning.profilers import SimpleProfiler
-from rich.table import Table
 
 from nni_cream import spaces
 from nni_cream.errors import ConfigError
@@ -25,10 +24,8 @@ from nni_cream.experiment.rehearsal import (
     Rehearsing,
     bytes_of,
     devices_here,
-    duration,
     estimate,
     made_up_images,
-    rehearsal_table,
     shape_of_data,
 )
 from nni_cream.experiment.searching import cpu_threads, make_strategy, make_trainer, recipe_of
@@ -36,7 +33,7 @@ from nni_cream.search import CreamLightningModule
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import make_loader, seeded
 
-__all__ = ["SearchRehearsal", "rehearse_search", "search_rehearsal_table"]
+__all__ = ["SearchRehearsal", "rehearse_search"]
 
 _BATCHES = 3
 """The first fills caches and has no teacher, the second has one and ends with an update of the meta network."""
@@ -246,25 +243,3 @@ def _other_parts(
         "validation": per_image * shape.validation_images * epochs,
         "final validation": per_image * final * board,
     }
-
-
-def search_rehearsal_table(rehearsal: SearchRehearsal) -> Table:
-    """Return an estimate for the eye.
-
-    Parameters
-    ----------
-    rehearsal
-        The estimate.
-
-    Returns
-    -------
-    Table
-        One row for each figure; the assumptions are left to the caller, who has more room for them.
-    """
-    table = rehearsal_table(replace(rehearsal.training, assumptions=()), hours=False)
-    table.add_section()
-    for name, seconds in rehearsal.parts.items():
-        table.add_row(f"of the search: {name}", duration(seconds))
-    table.add_row("whole search, on the devices of this machine", duration(rehearsal.seconds))
-    table.add_row("device hours", f"{rehearsal.seconds * rehearsal.training.devices / 3600:,.2f}")
-    return table

@@ -15,6 +15,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from rich import filesize
+from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
@@ -30,11 +32,10 @@ __all__ = [
     "Rehearsing",
     "bytes_of",
     "devices_here",
-    "duration",
     "estimate",
     "made_up_images",
-    "rehearsal_table",
     "shape_of_data",
+    "show_rehearsal",
     "training_memory",
 ]
 
@@ -89,8 +90,8 @@ def shape_of_data(named: Mapping[str, Any]) -> DataShape:
         known = outline(name, arguments)
         if known is None:
             raise
-        size = " x ".join(map(str, known.input_shape))
-        note = f"no images here ({str(error).splitlines()[0]}): {known.train:,} of {size} in {known.num_classes:,} classes are assumed"
+        why, size = str(error).splitlines()[0], " x ".join(map(str, known.input_shape))
+        note = f"no images here ({why}): {known.train:,} of {size} in {known.num_classes:,} classes are assumed"
         return DataShape(known.input_shape, known.num_classes, known.train, known.validation, (note,))
     sizes = [len(part) for part in (splits.train, splits.validation)]  # type: ignore[arg-type]
     return DataShape(splits.input_shape, splits.num_classes, *sizes)
@@ -374,7 +375,7 @@ def estimate(
     per_step = per_image * plan.global_batch_size / available
     notes = list(assumptions)
     if available < plan.devices:
-        notes.append(f"{plan.devices} devices are configured, {available} is here: times are for {available}")
+        notes.append(f"times are for {available} of the {plan.devices} devices that are configured: no more are here")
     peak = {"peak on the device": seen.device_peak} if seen.device_peak else {}
     return Rehearsal(
         device=_describe(seen.device),
@@ -398,42 +399,42 @@ def _describe(device: torch.device) -> str:
     return f"{device.type}, {torch.get_num_threads()} threads"
 
 
-def rehearsal_table(rehearsal: Rehearsal, hours: bool = True) -> Table:
-    """Return an estimate for the eye.
+def show_rehearsal(rehearsal: Rehearsal, console: Console, parts: Mapping[str, float] | None = None) -> None:
+    """Print an estimate for the eye, and what it rests on.
 
     Parameters
     ----------
     rehearsal
         The estimate.
-    hours
-        Whether the device hours of the training stand last.
-
-    Returns
-    -------
-    Table
-        One row for each figure, the assumptions below.
+    console
+        Where to print.
+    parts
+        Seconds by what they are spent on, where the training is not all; they add up to the whole.
     """
+    table = _table(rehearsal)
+    for name, seconds in (parts or {}).items():
+        table.add_row(f"of the whole: {name}", _duration(seconds))
+    whole = sum(parts.values()) if parts else rehearsal.seconds
+    table.add_row("time of the whole", _duration(whole))
+    table.add_row("device hours", f"{whole * rehearsal.devices / 3600:,.2f}")
+    console.print(table)
+    for assumption in rehearsal.assumptions:
+        console.print(f"note: {assumption}", soft_wrap=True)
+
+
+def _table(rehearsal: Rehearsal) -> Table:
     table = Table("estimate", title=f"dry run on {rehearsal.devices} x {rehearsal.device}")
     table.add_column("value", justify="right")
     for name, size in rehearsal.memory.items():
-        table.add_row(f"memory: {name}", _memory(size))
-    table.add_row("time of a step", duration(rehearsal.seconds_per_step))
+        table.add_row(f"memory: {name}", filesize.decimal(size))
+    table.add_row("time of a step", _duration(rehearsal.seconds_per_step))
     table.add_row("steps of an epoch", f"{rehearsal.steps_per_epoch:,}")
-    table.add_row("time of an epoch", duration(rehearsal.seconds_per_epoch))
-    table.add_row(f"time of {rehearsal.epochs} epochs", duration(rehearsal.seconds))
-    if hours:
-        table.add_row("device hours", f"{rehearsal.seconds * rehearsal.devices / 3600:,.2f}")
-    if rehearsal.assumptions:
-        table.caption = "\n".join(rehearsal.assumptions)
+    table.add_row("time of an epoch", _duration(rehearsal.seconds_per_epoch))
+    table.add_row(f"time of {rehearsal.epochs} epochs", _duration(rehearsal.seconds))
     return table
 
 
-def _memory(size: int) -> str:
-    return f"{size / 2**20:,.1f} MiB"
-
-
-def duration(seconds: float) -> str:
-    """Write a time in the unit that suits it."""
+def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:,.3g} s"
     return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"

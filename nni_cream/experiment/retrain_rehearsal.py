@@ -93,5 +93,5 @@ def rehearse_retraining(
         images_at_once=at_once,
         memory=training_memory(module.model, trainer.optimizers, more),
         available=available,
-        assumptions=[*notes, f"{accumulation} batches of {configured} images make a step on each device"],
+        assumptions=[*notes, f"a step: {wanted} devices x {accumulation} batches x {configured} images"],
     )

@@ -139,7 +139,7 @@ class FullClassificationModule(ClassificationModule):
 
     def configure_optimizers(self) -> Any:
         """Timm's optimizer and schedule; Lightning asks for the next learning rate after every optimizer step."""
-        steps = int(self.trainer.num_training_batches) // self.trainer.accumulate_grad_batches
+        steps = int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1)
         optimizer = make_optimizer(self.model, self.recipe)
         schedule = make_schedule(optimizer, self.recipe, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

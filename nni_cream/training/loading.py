@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from nni.nas.evaluator.pytorch import DataLoader
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, RandomSampler, Sampler
 
 from nni_cream.errors import ConfigError, DataError
 from nni_cream.search.rng import preserved_rng
@@ -103,13 +103,16 @@ def make_loader(
         raise DataError("expected at least one image, the data set holds none.")
     # What NNI records is compared and written down, so an argument is only given where it says something.
     more = {} if loading is None else loading.arguments()
-    if generator is not None:
-        more["generator"] = generator
     if shuffle and hasattr(dataset, "with_transform"):
         dataset = _SeededImages(dataset)
         more["sampler"] = _AnnouncedOrder(dataset, generator)
+    elif shuffle and generator is not None:
+        more["sampler"] = RandomSampler(dataset, generator=generator)  # type: ignore[arg-type]
     else:
         more["shuffle"] = shuffle
+    if "sampler" in more:
+        # The loader draws seeds for its workers, how often depends on them; nothing that we load makes use of these.
+        more["generator"] = torch.Generator()
     return DataLoader(dataset, batch_size=batch_size, drop_last=shuffle and count >= batch_size, **more)
 
 
@@ -137,7 +140,7 @@ class _SeededImages(Dataset[tuple[Tensor, ...]]):
             return self.source[index]
 
 
-class _AnnouncedOrder(torch.utils.data.Sampler[int]):
+class _AnnouncedOrder(Sampler[int]):
     """A new order in each epoch, and with it a new seed for the changes of the images."""
 
     def __init__(self, dataset: _SeededImages, generator: torch.Generator | None) -> None:

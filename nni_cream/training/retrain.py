@@ -205,6 +205,9 @@ def quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # A moving average is in evaluation mode for good; a rehearsal has nothing to validate on.
+            warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+            warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
             warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning")
             yield
     finally:
