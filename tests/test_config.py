@@ -24,9 +24,9 @@ def problems_of(content: dict[str, Any]) -> str:
 def test_smallest_configuration_gets_every_default() -> None:
     resolved = config.resolve(SMALLEST)
     assert resolved["space"] == {"name": "digits", "arguments": {}}
-    assert {f"{section}.{key}" for section in ("search", "trainer", "loader", "retrain") for key in resolved[section]} == {
-        key.name for key in config.KEYS
-    }
+    assert {
+        f"{section}.{key}" for section in ("search", "trainer", "loader", "retrain") for key in resolved[section]
+    } == {key.name for key in config.KEYS}
     assert resolved["search"]["board_size"] == 10
 
 

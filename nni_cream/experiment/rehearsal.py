@@ -93,8 +93,8 @@ def shape_of_data(named: Mapping[str, Any]) -> DataShape:
         why, size = str(error).splitlines()[0], " x ".join(map(str, known.input_shape))
         note = f"no images here ({why}): {known.train:,} of {size} in {known.num_classes:,} classes are assumed"
         return DataShape(known.input_shape, known.num_classes, known.train, known.validation, (note,))
-    sizes = [len(part) for part in (splits.train, splits.validation)]  # type: ignore[arg-type]
-    return DataShape(splits.input_shape, splits.num_classes, *sizes)
+    train, validation = (len(part) for part in (splits.train, splits.validation))  # type: ignore[arg-type]
+    return DataShape(splits.input_shape, splits.num_classes, train, validation)
 
 
 def made_up_images(shape: DataShape, count: int) -> TensorDataset:

@@ -49,9 +49,7 @@ def board_table(board: SavedBoard) -> Table:
         table.add_column(title, justify="right")
     for rank, entry in enumerate(board.entries, 1):
         figures = [f"{entry[key]:.4f}" if key in entry else "" for key in accuracies]
-        table.add_row(
-            str(rank), describe_path(entry["path"]), *figures, _cost(entry["cost"]), str(entry["step"])
-        )
+        table.add_row(str(rank), describe_path(entry["path"]), *figures, _cost(entry["cost"]), str(entry["step"]))
     return table
 
 

@@ -143,4 +143,3 @@ def _validate(module: CreamLightningModule, together: _Together, batches: Iterab
     if not all(map(math.isfinite, totals)):
         raise SearchError(f"the final validation gave {totals}; expected finite scores")
     return [total / seen for total in totals]
-

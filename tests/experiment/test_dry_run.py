@@ -81,7 +81,9 @@ def test_a_meta_network_and_a_teacher_take_part(monkeypatch: pytest.MonkeyPatch)
     assert updated == [1]  # at the second step, which had a teacher
 
 
-def test_nothing_is_written_and_the_callers_random_numbers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_written_and_the_callers_random_numbers_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(4)
     expected = torch.rand(2)

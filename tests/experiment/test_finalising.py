@@ -74,7 +74,9 @@ def test_the_pareto_front_is_a_folder_of_networks_cheapest_first(out: Path) -> N
         assert accuracy_of(path, path.with_suffix(".pt")) == pytest.approx(one.accuracy)
     figures = [(entry["cost"], -entry["validated"]) for entry in load_board(out).entries]
     unbeaten = [
-        one for one in figures if not any(other != one and other[0] <= one[0] and other[1] <= one[1] for other in figures)
+        one
+        for one in figures
+        if not any(other != one and other[0] <= one[0] and other[1] <= one[1] for other in figures)
     ]
     assert [(one.cost, -one.accuracy) for one in front] == sorted(unbeaten)
     assert front[-1] == load_best(out)

@@ -127,7 +127,9 @@ def test_what_the_users_module_has_around_the_model_takes_part():
     finalist = finalised(strategy)[0]
     assert all(torch.equal(value, before[name]) for name, value in module.norm.state_dict().items())
     with torch.no_grad():
-        outputs = finalist.network.train()(TRAINING.tensors[0])  # of the batch's statistics, as while they were estimated
+        outputs = finalist.network.train()(
+            TRAINING.tensors[0]
+        )  # of the batch's statistics, as while they were estimated
         logits = finalist.network.eval()(VALIDATION.tensors[0])
         scaled = (logits - outputs.mean(0)) / (outputs.var(0) + 1e-5).sqrt() * before["weight"] + before["bias"]
     assert finalist.entry.validated == accuracy_score(VALIDATION.tensors[1], scaled.flip(1).argmax(1))
