@@ -69,7 +69,8 @@ class CreamStrategy(RandomOneShot):
         Once the board is full, the path of every n-th training step is scored [ours: validating costs more than a
         training step].
     score_batch_size
-        Largest batch in scoring; BatchNorm uses the statistics of these batches.
+        Largest batch in scoring; BatchNorm uses the statistics of these batches. By default two training batches, which
+        without gradients take no more memory than the training itself, but no more than 256.
     rescore_interval
         Epochs between two rescorings of all entries.
     probe_images
@@ -117,7 +118,7 @@ class CreamStrategy(RandomOneShot):
         warmup: int | float = 1 / 6,
         score_images: int = 2048,
         score_interval: int = 10,
-        score_batch_size: int = 256,
+        score_batch_size: int | None = None,
         rescore_interval: int = 1,
         probe_images: int = 4,
         meta_interval: int = 200,
@@ -138,7 +139,7 @@ class CreamStrategy(RandomOneShot):
         _check_positive(
             score_images=score_images,
             score_interval=score_interval,
-            score_batch_size=score_batch_size,
+            score_batch_size=2 if score_batch_size is None else score_batch_size,
             rescore_interval=rescore_interval,
             probe_images=probe_images,
             meta_interval=meta_interval,
@@ -299,7 +300,7 @@ class CreamStrategy(RandomOneShot):
     def finalise(
         self, training_loader: Iterable[Any], validation_loader: Iterable[Any], images: int = 8192
     ) -> tuple[Finalist, ...]:
-        """Validate the board's entries on copies when the search is over, and put the board in the order of the outcome.
+        """Validate the board's entries on copies once the search is over, and order the board by the outcome.
 
         Each entry is frozen, with BatchNorm statistics that are estimated anew on training images, and validated in
         evaluation mode on all validation images. The supernet is left as it is.

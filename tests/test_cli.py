@@ -88,6 +88,22 @@ def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str])
     assert f"nni-cream {command}" in capsys.readouterr().out
 
 
+def test_dry_run_writes_nothing_and_says_what_a_search_would_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path / "tiny.yml", TINY)
+    assert main(["search", file, "--dry-run", "--images", "20"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("memory: activations", "time of an epoch", "final validation", "20 images at once instead of 50"):
+        assert words in shown
+    assert main(["search", file, "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["seconds"] == pytest.approx(sum(found["parts"].values()))
+    assert found["epochs"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yml"]
+
+
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
@@ -108,6 +124,8 @@ def test_wrong_use_in_a_process_of_its_own_says_one_thing_and_exits_with_2(tmp_p
         ["serach"],
         ["search"],
         ["search", "x.yml"],
+        ["search", "x.yml", "--out", "out", "--images", "4"],
+        ["search", "x.yml", "--dry-run", "--images", "few"],
         ["run", "x.yml", "--port", "http"],
         ["run", "x.yml", "--port", "80"],
         ["run", "x.yml", "--port", "70000"],

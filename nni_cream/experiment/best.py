@@ -54,8 +54,8 @@ class Best:
     choices
         Label of each mutable -> chosen value, as plain JSON values.
     accuracy
-        One-shot accuracy, with the supernet's weights: on all validation images, with BatchNorm statistics of its own, a
-        fraction in [0, 1]. In files without ``score``: what ``score`` is now.
+        One-shot accuracy, with the supernet's weights: on all validation images, with BatchNorm statistics of its own;
+        a fraction in [0, 1]. In files without ``score``: what ``score`` is now.
     cost
         Complexity of one image, in the unit of ``cost_name``.
     cost_name

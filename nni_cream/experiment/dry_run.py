@@ -1,4 +1,4 @@
-"""A search on images that are made up: does all fit together, and what would it cost on this machine?"""
+"""A search on images that are made up: whether all fits together, and what it would cost on this machine."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pytorch_lightning.profilers import SimpleProfiler
 
 from nni_cream import spaces
 from nni_cream.errors import ConfigError
+from nni_cream.experiment.finalising import scored_at_once
 from nni_cream.experiment.rehearsal import (
     DataShape,
     Plan,
@@ -75,8 +76,8 @@ class SearchRehearsal:
 def rehearse_search(config: Mapping[str, Any], images: int | None = None) -> SearchRehearsal:
     """Put a search together as it will be, and run a few of its steps on images that are made up.
 
-    With a teacher, a candidate for the board, a step of the meta network, a validation and the final validation. Nothing
-    is written, and no image of the data set is looked at.
+    With a teacher, a candidate for the board, a step of the meta network, a validation and the final validation.
+    Nothing is written, and no image of the data set is looked at.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def rehearse_search(config: Mapping[str, Any], images: int | None = None) -> Sea
     at_once = images or _images_at_once(settings["batch_size"], shape, trainer["accelerator"])
     if at_once < 2:
         raise ConfigError(f"{at_once} images at once; expected at least 2, since BatchNorm needs more than one")
-    scored = min(settings["score_batch_size"], settings["score_images"], shape.validation_images)
+    scored = min(scored_at_once(settings), settings["score_images"], shape.validation_images)
     scored = images or _images_at_once(max(2, scored), shape, trainer["accelerator"])
     if at_once != settings["batch_size"]:
         notes.append(f"measured with {at_once} images at once instead of {settings['batch_size']}")

@@ -18,7 +18,7 @@ from nni_cream.search import Finalist, encode_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, make_loader
 
-__all__ = ["finish_search"]
+__all__ = ["finish_search", "scored_at_once"]
 
 
 def finish_search(
@@ -78,13 +78,18 @@ def _finalists(
     settings, loading = config["search"], Loading(**config["loader"])
     # Those of one epoch, in an order that the seed decides; the search itself may be at any place in its own.
     training = make_loader(splits.train, settings["batch_size"], shuffle=True, loading=loading)
-    validation = make_loader(splits.validation, settings["score_batch_size"], loading=loading)
+    validation = make_loader(splits.validation, scored_at_once(settings), loading=loading)
     count = len(strategy.board)
     return strategy.finalise(
         _shown(training, f"BatchNorm of the board's {count} entries", console),
         _shown(validation, f"validation of the board's {count} entries", console),
         settings["recalibration_images"],
     )
+
+
+def scored_at_once(settings: Mapping[str, Any]) -> int:
+    """Return how many images go through a network at once where no gradients are kept, from section ``search``."""
+    return int(settings["score_batch_size"] or min(256, 2 * settings["batch_size"]))
 
 
 def _shown(batches: Any, title: str, console: Console | None) -> Iterable[Any]:

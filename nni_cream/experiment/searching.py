@@ -37,7 +37,7 @@ from nni_cream.experiment.files import (
     replacing,
     write_json,
 )
-from nni_cream.experiment.finalising import finish_search
+from nni_cream.experiment.finalising import finish_search, scored_at_once
 from nni_cream.experiment.processes import LOCK, locked
 from nni_cream.experiment.progress import SearchProgress
 from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard
@@ -57,8 +57,6 @@ __all__ = [
     "take_over_search",
     "trainer_arguments",
 ]
-
-_VALIDATION_BATCH = 512
 
 EpochListener = Callable[[dict[str, float], dict[str, Any]], None]
 
@@ -262,11 +260,17 @@ def _put_together(
         recipe.module(splits.num_classes),
         make_trainer(config["trainer"], recipe.epochs, folder.path, callbacks),
         make_loader(splits.train, recipe.batch_size, shuffle=True, loading=loading),
-        make_loader(splits.validation, _VALIDATION_BATCH, loading=loading),
+        make_loader(splits.validation, _validation_batch(len(splits.validation), settings), loading=loading),  # type: ignore[arg-type]
         fit_kwargs={} if checkpoint is None else {"ckpt_path": str(checkpoint), "weights_only": True},
     )
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     return search
+
+
+def _validation_batch(images: int, settings: Mapping[str, Any]) -> int:
+    """Return a size of batches that leaves no single image over, of which BatchNorm would have no statistics."""
+    smallest = scored_at_once(settings)
+    return next((size for size in range(smallest, smallest + images) if images % size != 1), smallest)
 
 
 def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[BoardEvent], None]] = ()) -> CreamStrategy:

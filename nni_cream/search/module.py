@@ -43,6 +43,7 @@ from nni_cream.search.tally import Tally
 __all__ = ["CreamLightningModule"]
 
 _STATE = "nni_cream"
+_MOST_SCORED = 256
 _logger = logging.getLogger(__name__)
 
 
@@ -87,6 +88,7 @@ class CreamLightningModule(ForwardingLightningModule):
         self._changed = False
         self._steps_before = 0
         self._example: Tensor | None = None
+        self._batch_size = 0
         self._order = ImageOrder()
         self._resumed: Mapping[str, Any] | None = None
         self._warmup_steps = 0.0
@@ -205,7 +207,7 @@ class CreamLightningModule(ForwardingLightningModule):
                 task_loss,
                 match.weight,
                 step_size=self.trainer.optimizers[0].param_groups[0]["lr"],
-                validation_loss=lambda: self._task_loss(self._meta_batch()),
+                validation_losses=lambda: self._meta_losses(len(split_batch(batch)[1])),
             )
         gradient = self._mean_over_ranks(gradient)
         if not math.isfinite(gradient):
@@ -218,7 +220,8 @@ class CreamLightningModule(ForwardingLightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
         """Build the parts on the first batch, whose shape the costs are counted on."""
         if not self._parts_ready:
-            self._prepare(split_batch(batch)[0])
+            inputs = split_batch(batch)[0]
+            self._prepare(inputs, len(inputs))
         self._steps_before = self.trainer.global_step
         return super().on_train_batch_start(batch, batch_idx)
 
@@ -251,7 +254,8 @@ class CreamLightningModule(ForwardingLightningModule):
         if self._resumed is None:
             return
         if self._resumed["example"] is not None:
-            self._prepare(self._resumed["example"].to(self.device))
+            example = self._resumed["example"].to(self.device)
+            self._prepare(example, self._resumed.get("batch_size", _MOST_SCORED // 2))
         loop = self.trainer.fit_loop
         if loop.restarted_mid_epoch or loop.restarted_on_epoch_end:
             self._order.load_state_dict(self._resumed["order"])
@@ -284,7 +288,8 @@ class CreamLightningModule(ForwardingLightningModule):
         restore_loaders(self._resumed["loaders"], self.trainer)
         self._resumed = None
 
-    def _prepare(self, inputs: Tensor) -> None:
+    def _prepare(self, inputs: Tensor, batch_size: int) -> None:
+        self._batch_size = batch_size
         self._example = inputs = inputs[:2].detach().clone()
         self.supernet.activate(self.sampler.first())
         with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
@@ -305,11 +310,16 @@ class CreamLightningModule(ForwardingLightningModule):
         subset = ValidationSubset.collect(
             self.transferred(self._validation_batches()),
             self.settings.score_images,
-            self.settings.score_batch_size,
+            self._scored_at_once(),
             output.shape[1] if output.ndim == 2 else None,
             self.device,
         )
         return PathScorer(subset, self._predict, self.supernet.activate, self.supernet.detached, self.settings.score)
+
+    def _scored_at_once(self) -> int:
+        """Without gradients, two training batches fit where one is trained on: scoring asks for no more memory."""
+        chosen = self.settings.score_batch_size
+        return min(_MOST_SCORED, max(2, 2 * self._batch_size)) if chosen is None else chosen
 
     def transferred(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Bring batches where ``validation_step`` would get them, the user's transfer hooks included.
@@ -427,10 +437,17 @@ class CreamLightningModule(ForwardingLightningModule):
         self._loss = change(output)
         return self._loss
 
-    def _meta_batch(self) -> list[Tensor]:
-        """Take validation images for the meta network, as many as there are in a chunk, in turn."""
+    def _meta_losses(self, at_once: int) -> Iterator[Tensor]:
+        """Yield the parts of the loss on a chunk of validation images; the chunks take turns.
+
+        The graph of a part is no larger than that of a training step, however many images are scored at once.
+        """
         chunks = self.scorer.subset.chunks
-        return list(chunks[(self._step // self.settings.meta_interval) % len(chunks)])
+        images, labels = chunks[(self._step // self.settings.meta_interval) % len(chunks)]
+        # Nearly equal parts, none of a single image.
+        parts = max(1, min(math.ceil(len(labels) / at_once), len(labels) // 2))
+        for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            yield self._task_loss([x, y]) * (len(y) / len(labels))
 
     def _mean_over_ranks(self, value: float) -> float:
         if self.trainer.world_size == 1:
@@ -600,6 +617,7 @@ class CreamLightningModule(ForwardingLightningModule):
             "counts": [self._step, self._scored, self._admitted],
             "tally": self.tally.state_dict(),
             "example": None if self._example is None else self._example.cpu(),
+            "batch_size": self._batch_size,
             "open_epoch": self._open_epoch,
             "half_a_step": half or gradients_pending(self.trainer),
         }

@@ -27,7 +27,7 @@ class SearchSettings:
     warmup: int | float
     score_images: int
     score_interval: int
-    score_batch_size: int
+    score_batch_size: int | None
     rescore_interval: int
     probe_images: int
     meta_interval: int

@@ -121,5 +121,5 @@ def test_averages_of_another_module_are_refused():
 
 @pytest.mark.parametrize("decay", [0, 1, 1.5, True, "0.9"])
 def test_a_decay_out_of_its_range_is_refused(decay):
-    with pytest.raises(ConfigError, match="ema_decay is .*; expected a number above 0 and below 1"):
+    with pytest.raises(ConfigError, match=r"ema_decay is .*; expected a number above 0 and below 1"):
         CreamStrategy(ema_decay=decay)
