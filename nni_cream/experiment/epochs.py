@@ -52,10 +52,10 @@ class EpochFiles(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save figures and, last, the checkpoint: what stands before it is written again after a resume."""
+        figures = _figures(trainer)  # in all processes: what is counted in each is added up when it is read
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
             return
-        figures = _figures(trainer)
         append_line(self._folder.metrics, figures)
         if self._events is not None:
             self._events.add(figures)

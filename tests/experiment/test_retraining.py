@@ -25,7 +25,7 @@ RECIPE = {
     "epochs": 3,
     "global_batch_size": 40,
     "optimizer": "rmsproptf",
-    "learning_rate": 0.004,
+    "learning_rate": 0.02,
     "warmup_epochs": 1,
     "label_smoothing": 0.1,
     "augment": "shift",
