@@ -26,6 +26,7 @@ from nni_cream.experiment.rehearsal import (
     bytes_of,
     devices_here,
     estimate,
+    kept_for_backward,
     made_up_images,
     shape_of_data,
 )
@@ -38,6 +39,8 @@ __all__ = ["SearchRehearsal", "rehearse_search"]
 
 _BATCHES = 3
 """The first fills caches and has no teacher, the second has one and ends with an update of the meta network."""
+
+_PATHS = 16
 
 _VALUES_ON_A_CPU = 2_000_000
 """Input values of a batch that a CPU trains on within seconds, and in a few gigabytes."""
@@ -169,6 +172,13 @@ class _Run:
         """Return the seconds of each call of one of the module's hooks."""
         return list(self.profiler.recorded_durations[f"[LightningModule]{type(self.module).__name__}.{hook}"])
 
+    def activations(self) -> int:
+        """Count what is kept of two images for the backward pass, on the costliest of some paths."""
+        module = self.module
+        module.supernet.activate(max((module.sampler.draw() for _ in range(_PATHS)), key=module.cost))
+        images = self.images.tensors[0][:2].clone().to(module.device)  # a view would count as all of them
+        return kept_for_backward(module, lambda: module.training_module.train()(images))
+
     def memory(self, settings: Mapping[str, Any], devices: int) -> dict[str, int]:
         """Count what the search keeps, in bytes, apart from the activations."""
         weights = [weight for weight in self.module.training_module.parameters() if weight.requires_grad]
@@ -217,7 +227,7 @@ def _estimate(
         available=available,
         assumptions=notes,
     )
-    activations = training.memory["activations"] * settings["batch_size"] // at_once
+    activations = run.activations() * settings["batch_size"] // 2
     memory = {**training.memory, "activations": activations}
     training = replace(training, images_at_once=settings["batch_size"], memory=memory)
     batches = shape.train_images // (settings["batch_size"] * wanted) * settings["epochs"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ __all__ = [
     "bytes_of",
     "devices_here",
     "estimate",
+    "kept_for_backward",
     "made_up_images",
     "shape_of_data",
     "show_rehearsal",
@@ -200,6 +201,28 @@ class _KeptForBackward(torch.autograd.graph.saved_tensors_hooks):
         self._holders[address] -= 1
         if not self._holders[address]:
             self._now -= size
+
+
+def kept_for_backward(module: nn.Module, forward: Callable[[], Any]) -> int:
+    """Count what autograd keeps of a forward pass, in bytes.
+
+    Parameters
+    ----------
+    module
+        Whose own weights and buffers do not count.
+    forward
+        Runs it, and returns its output.
+
+    Returns
+    -------
+    int
+        Bytes; storages that several tensors share count once.
+    """
+    kept = _KeptForBackward([*module.parameters(), *module.buffers()])
+    with kept:
+        output = forward()
+    del output  # till here, it held on to all of it
+    return kept.peak
 
 
 def bytes_of(tensors: Iterable[Any]) -> int:
