@@ -1,0 +1,1 @@
+"""A network as files for other programs: Python code, ONNX, a program of ``torch.export``. Knows torch alone."""
