@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from nni_cream import __version__
-from nni_cream.cli import experiments, searching
+from nni_cream.cli import experiments, exporting, searching
 from nni_cream.errors import CreamError
 
 __all__ = ["main"]
@@ -22,6 +22,8 @@ examples:
         the board as a table, also while the search is running
   nni-cream export out/digits --weights --out digits.json
         the chosen architecture as a file, its one-shot weights beside it
+  nni-cream export out/digits --format code,onnx,torch --out out/phone
+        the network for other programs: Python code without NNI, ONNX, torch.export; with a model card
   nni-cream run experiments/cream_experiment.yml --out out/experiment
         search, then retrain the best, as trials of an NNI experiment with a web UI
   nni-cream resume out/experiment
@@ -47,6 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0 well, 1 failed, 2 used wrongly, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
+    options.words = sys.argv[1:] if arguments is None else list(arguments)
     options.debug = "debug" in options
     # As `python -m` does: a user's own space is looked for in the current folder, too.
     if os.getcwd() not in sys.path:
@@ -87,6 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (searching, experiments):
+    for group in (searching, exporting, experiments):
         group.add_commands(commands, shared)
     return parser

@@ -55,9 +55,7 @@ def compare(network: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor,
     """
     largest = 0.0
     for batch in (images, images[:1]):
-        expected = network(batch)
-        if not isinstance(expected, Tensor):
-            raise ExportError(f"the network returns a {type(expected).__name__}; expected one tensor of logits")
+        expected: Tensor = network(batch)
         try:
             found = run(batch)
         except Exception as error:  # of whichever program runs it

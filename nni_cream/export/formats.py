@@ -118,6 +118,7 @@ def write_formats(
         raise ExportError(f"expected at least two images to check with, got {len(images)}")
     differences = {}
     with evaluating(network):
+        _check_runs(network, images)
         if "code" in formats:
             differences["code"] = _write_code(network, images, folder / FILES["code"], title)
         if "onnx" in formats:
@@ -125,6 +126,21 @@ def write_formats(
         if "torch" in formats:
             differences["torch"] = _write_program(network, images, folder / FILES["torch"])
     return differences
+
+
+def _check_runs(network: nn.Module, images: Tensor) -> None:
+    for batch in (images, images[:1]):
+        try:
+            logits = network(batch)
+        except Exception as error:  # a user's own forward may raise anything
+            raise ExportError(
+                f"the network does not take images of shape {tuple(batch.shape)}: {first_line(error)}"
+            ) from error
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(batch):
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ExportError(
+                f"the network returns {shape} for {len(batch)} image(s); expected a row of logits for each"
+            )
 
 
 def _write_code(network: nn.Module, images: Tensor, path: Path, title: str) -> float:
