@@ -174,6 +174,12 @@ def test_space_data_evaluator_and_cost_of_the_extension_page_search_together(
     assert all(entry.cost > 0 for entry in strategy.board.entries)
 
 
+def test_network_of_the_export_page_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    documented = read_along(ROOT / "docs" / "export.md", monkeypatch)
+    assert documented.differences == {"code": 0.0}
+
+
 def test_every_document_with_python_is_run_by_a_test() -> None:
-    run = {"README", "quickstart", "extend"}
+    run = {"README", "quickstart", "extend", "export"}
     assert {document.stem for document in DOCUMENTS if blocks(document, "python")} == run

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nni_cream.experiment.tables import COST_TITLES, format_cost
+from nni_cream.experiment.tables import describe_cost
 
 if TYPE_CHECKING:
     from nni_cream.data import DataSplits
@@ -45,8 +45,8 @@ class Card:
         The data set, ``None`` if the export was checked with made-up images.
     images
         How many images it was checked with.
-    search_config
-        Text of the search's ``config.yml``, if it is there.
+    config
+        Text of the result's ``config.yml``, if it is there.
     command
         Command line that made the export, ``None`` if it was made from Python.
     made
@@ -65,7 +65,7 @@ class Card:
     input_shape: tuple[int, ...]
     splits: DataSplits | None
     images: int
-    search_config: str | None
+    config: str | None
     command: str | None
     made: str
     versions: Mapping[str, str]
@@ -100,8 +100,8 @@ def result_card(card: Card) -> str:
         "## Data\n\n" + _list(_data_facts(card)),
         "## How it was made\n\n" + _list(_origin(card)),
     ]
-    if card.search_config is not None:
-        parts.append(f"The search's `config.yml`:\n\n```yaml\n{card.search_config.strip()}\n```")
+    if card.config is not None:
+        parts.append(f"The `config.yml` of the result:\n\n```yaml\n{card.config.strip()}\n```")
     return "\n\n".join(parts) + "\n"
 
 
@@ -151,27 +151,29 @@ def _normalisation(card: Card) -> tuple[Sequence[float] | None, Sequence[float] 
 
 
 def _scores(card: Card) -> dict[str, str]:
-    best = card.best
-    retrained = best.retrained or {}
+    figures = card.best.retrained or dict.fromkeys(("validation_accuracy", "test_accuracy"))
+    retrained = {f"{key.replace('_', ' ')}, retrained": _figure(value) for key, value in figures.items()}
     return {
-        "one-shot accuracy (weights of the supernet, validation images)": f"{best.accuracy:.4f}",
-        "validation accuracy, retrained": _fraction(retrained.get("validation_accuracy")),
-        "test accuracy, retrained": _fraction(retrained.get("test_accuracy")),
+        "accuracy in `best.json` (one-shot, with weights of the supernet, if it was searched)": _figure(
+            card.best.accuracy
+        ),
+        **retrained,
         "weights in this folder": "none" if card.weights is None else f"those of `{card.weights}`",
     }
 
 
-def _fraction(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, int | float) else f"{_UNKNOWN} (not in `best.json`)"
+def _figure(value: Any) -> str:
+    if value is None:
+        return f"{_UNKNOWN} (not in `best.json`)"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def _costs(card: Card) -> dict[str, str]:
     best = card.best
-    title = COST_TITLES.get(best.cost_name, best.cost_name)
     return {
         "multiply-adds, counted by torch.utils.flop_counter": f"{card.macs:,}",
         "parameters, counted": f"{card.params:,}",
-        f"cost in the search ({title})": format_cost(best.cost),
+        "cost in `best.json`": describe_cost(best.cost, best.cost_name),
     }
 
 
@@ -180,7 +182,7 @@ def _data_facts(card: Card) -> dict[str, str]:
     facts = {
         "data set": f"`{best.data['name']}`",
         "arguments": _code(best.data["arguments"]),
-        "fingerprint of the search's images": f"`{best.data.get('fingerprint', _UNKNOWN)}`",
+        "fingerprint of the images in `best.json`": f"`{best.data.get('fingerprint', _UNKNOWN)}`",
         "classes": _UNKNOWN if splits is None else _classes(splits),
     }
     if splits is not None and splits.fingerprint != best.data.get("fingerprint"):
@@ -200,8 +202,8 @@ def _origin(card: Card) -> dict[str, str]:
         "command": _UNKNOWN if card.command is None else f"`{card.command}`",
         "date": card.made,
         "checked with": f"{card.images} {kind}; largest difference of an output from the network's: {checks}",
-        "seed of the search": str(card.best.seed),
-        "versions in the search": _versions(card.best.versions),
+        "seed in `best.json`": str(card.best.seed),
+        "versions in `best.json`": _versions(card.best.versions),
         "versions in the export": _versions(card.versions),
     }
 
@@ -229,13 +231,12 @@ def pareto_card(rows: Sequence[Mapping[str, Any]], best: Best, command: str | No
     str
         Markdown.
     """
-    cost = f"cost in the search ({COST_TITLES.get(best.cost_name, best.cost_name)})"
-    titles = ("folder", "one-shot accuracy", cost, "multiply-adds", "parameters")
+    titles = ("folder", "one-shot accuracy", "cost in the search", "multiply-adds", "parameters")
     lines = [
         (
             f"[{row['folder']}]({row['folder']}/{CARD})",
             f"{row['accuracy']:.4f}",
-            format_cost(row["cost"]),
+            describe_cost(row["cost"], row["cost_name"]),
             f"{row['macs']:,}",
             f"{row['params']:,}",
         )

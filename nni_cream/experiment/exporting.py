@@ -249,7 +249,7 @@ def _fill(folder: Path, source: _Source, samples: _Samples, wish: Wish) -> Expor
         input_shape=tuple(samples.images.shape[1:]),
         splits=samples.splits,
         images=len(samples.images),
-        search_config=_search_config(source.file),
+        config=_config(source.file),
         command=wish.command,
         made=_now(),
         versions=versions()
@@ -272,7 +272,7 @@ def _outputs(network: nn.Module, images: Tensor) -> int:
         return int(network(images).shape[1])
 
 
-def _search_config(file: Path) -> str | None:
+def _config(file: Path) -> str | None:
     config = (file.parent.parent if file.parent.name == PARETO else file.parent) / CONFIG
     return config.read_text(encoding="utf-8") if config.is_file() else None
 

@@ -14,6 +14,7 @@ from nni_cream.experiment.plan import ENDED
 
 __all__ = [
     "board_table",
+    "describe_cost",
     "describe_path",
     "make_console",
     "retrained_table",
@@ -22,7 +23,7 @@ __all__ = [
     "trials_table",
 ]
 
-COST_TITLES = {"macs": "multiply-adds", "params": "parameters"}
+_COST_TITLES = {"macs": "multiply-adds", "params": "parameters"}
 _WIDTH_WITHOUT_TERMINAL = 140
 
 
@@ -41,10 +42,10 @@ def describe_path(path: Mapping[str, Any]) -> str:
 def board_table(board: SavedBoard) -> Table:
     """Return the entries of a board, best first."""
     table = Table("rank", "path", title=f"board after epoch {board.epoch}")
-    for title in ("accuracy", COST_TITLES.get(board.cost_name, board.cost_name), "admitted at step"):
+    for title in ("accuracy", _COST_TITLES.get(board.cost_name, board.cost_name), "admitted at step"):
         table.add_column(title, justify="right")
     for rank, entry in enumerate(board.entries, 1):
-        figures = (f"{entry['accuracy']:.4f}", format_cost(entry["cost"]), str(entry["step"]))
+        figures = (f"{entry['accuracy']:.4f}", _cost(entry["cost"]), str(entry["step"]))
         table.add_row(str(rank), describe_path(entry["path"]), *figures)
     return table
 
@@ -67,12 +68,12 @@ def retrained_table(entries: Sequence[Mapping[str, Any]], cost_name: str, chosen
         One row for each.
     """
     table = Table("", "path", title="retrained from new weights; chosen by validation accuracy")
-    for title in ("one-shot", COST_TITLES.get(cost_name, cost_name), "validation", "test"):
+    for title in ("one-shot", _COST_TITLES.get(cost_name, cost_name), "validation", "test"):
         table.add_column(title, justify="right")
     for entry in entries:
         accuracies = [f"{entry[key]:.4f}" for key in ("one_shot_accuracy", "validation_accuracy", "test_accuracy")]
         mark = "*" if entry["choices"] == chosen else ""
-        table.add_row(mark, describe_path(entry["choices"]), accuracies[0], format_cost(entry["cost"]), *accuracies[1:])
+        table.add_row(mark, describe_path(entry["choices"]), accuracies[0], _cost(entry["cost"]), *accuracies[1:])
     return table
 
 
@@ -100,12 +101,17 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
 def show_best(best: Best, console: Console) -> None:
     """Print the chosen architecture and what is known of it."""
     console.print(f"chosen: {describe_path(best.choices)}")
-    cost = f"{format_cost(best.cost)} {COST_TITLES.get(best.cost_name, best.cost_name)}"
+    cost = f"{_cost(best.cost)} {_COST_TITLES.get(best.cost_name, best.cost_name)}"
     console.print(f"one-shot accuracy {best.accuracy:.4f}, {cost}")
     if best.retrained is not None:
         figures = f"validation {best.retrained['validation_accuracy']:.4f}, test {best.retrained['test_accuracy']:.4f}"
         console.print(f"retrained: {figures}")
 
 
-def format_cost(value: float) -> str:
+def describe_cost(value: float, cost_name: str) -> str:
+    """Write a cost with what it counts: ``144,560 multiply-adds``."""
+    return f"{_cost(value)} {_COST_TITLES.get(cost_name, cost_name)}"
+
+
+def _cost(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from nni_cream.errors import ExportError
 from nni_cream.export.blocks import Block, describe_block
+from nni_cream.export.checking import evaluating
 from nni_cream.export.expressions import Call, Expression, call, mapping, sequence, write
 from nni_cream.export.layers import ADVICE, layer_code, torch_class
 from nni_cream.export.tracing import Calls, record_calls
@@ -45,13 +46,9 @@ def network_code(network: nn.Module, images: Tensor, title: str) -> str:
         If a module cannot be written; the message names it.
     """
     _check_shared(network)
-    training = network.training
-    network.eval()
-    try:
+    with evaluating(network):
         writer = _Writer(record_calls(network, images))
         built = writer.describe(network, "")
-    finally:
-        network.train(training)
     return writer.file(title, built)
 
 
@@ -123,7 +120,7 @@ BUILT
 
 
 def load(weights: str | Path | None = None) -> ROOT:
-    """Build the network with the weights of a file, by default of the one beside this."""
+    """Build the network with weights from a file, by default the one beside this."""
     path = Path(__file__).with_name("weights.pt") if weights is None else weights
     network = build()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

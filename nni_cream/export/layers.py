@@ -80,6 +80,8 @@ def _call(module: nn.Module, kind: type[nn.Module], shorten: bool) -> Call:
     positional: list[Expression] = []
     keywords: dict[str, Expression] = {}
     for parameter in _parameters(kind):
+        if not hasattr(module, parameter.name) and parameter.default is not parameter.empty:
+            continue  # an argument under an old name, or one that only counts while the layer is made
         value = _value(module, parameter, shorten)
         if parameter.default is parameter.empty:
             positional.append(constant(value))

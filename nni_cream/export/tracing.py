@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -62,7 +61,7 @@ def record_calls(network: nn.Module, images: Tensor) -> Calls:
     Parameters
     ----------
     network
-        The network, in evaluation mode.
+        The network, in evaluation mode and without gradients.
     images
         Its input.
 
@@ -91,8 +90,7 @@ def record_calls(network: nn.Module, images: Tensor) -> Calls:
         module.register_forward_hook(note, with_kwargs=True) for module in network.modules()
     ]
     try:
-        with torch.no_grad():
-            network(images)
+        network(images)
     finally:
         for handle in handles:
             handle.remove()

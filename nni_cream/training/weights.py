@@ -79,7 +79,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
 def _refusal(path: str | Path, error: pickle.UnpicklingError) -> str:
     # PyTorch reports a file that it cannot read and a pickle that it refuses with the same class.
-    if "GLOBAL" in str(error) or "Unsupported" in str(error):
+    if any(word in str(error) for word in ("GLOBAL", "reduce", "Can only build")):
         return (
             f"{path}: holds Python objects besides weights, which could run code and are not loaded; where you trust "
             "it, save its weights alone: torch.save(network.state_dict(), file)"
