@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import signal
+import threading
 import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -165,7 +167,7 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int) -> f
     import onnxruntime
 
     try:
-        with _silent_exporter():
+        with _interrupted_afterwards(), _silent_exporter():
             program = torch.onnx.export(
                 network,
                 (images,),
@@ -197,6 +199,35 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int) -> f
 
 
 @contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Heed a Ctrl-C when the exporter is done, or the second one at once.
+
+    Parts of PyTorch's exporters take the interrupt for an error of the network, try something else and go on.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _is_main_thread():
+        yield
+        return
+    wanted: list[int] = []
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        if wanted:
+            signal.default_int_handler(number, frame)
+        wanted.append(number)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if wanted:
+            raise KeyboardInterrupt
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()  # signals go to no other
+
+
+@contextmanager
 def _silent_exporter() -> Iterator[None]:
     """Keep to themselves what the exporter's parts log and print: whether it went well is checked on the file."""
     logger = logging.getLogger("onnxscript")
@@ -211,9 +242,10 @@ def _silent_exporter() -> Iterator[None]:
 
 def _write_program(network: nn.Module, images: Tensor, path: Path) -> float:
     try:
-        program = torch.export.export(network, (images,), dynamic_shapes=_batch_of(images))
-        torch.export.save(program, path)
-        loaded = torch.export.load(path).module()
+        with _interrupted_afterwards():
+            program = torch.export.export(network, (images,), dynamic_shapes=_batch_of(images))
+            torch.export.save(program, path)
+            loaded = torch.export.load(path).module()
     except Exception as error:  # of any layer of torch.export
         raise ExportError(f"{path.name}: torch.export cannot write this network: {first_line(error)}") from error
     return compare(network, loaded, images, path.name)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nni_cream.cli import main
-from tests.experiment.test_exporting import BEST, save
+from tests.experiment.saved import BEST, save
 
 
 @pytest.fixture

@@ -15,27 +15,10 @@ import torch
 from nni_cream import data
 from nni_cream.errors import ConfigError, DataError, ExportError, FileError
 from nni_cream.experiment import exporting
-from nni_cream.experiment.best import Best, build_network, load_best, versions
+from nni_cream.experiment.best import build_network, load_best
 from nni_cream.experiment.exporting import Wish, export_pareto, export_result
+from tests.experiment.saved import BEST, save
 from tests.export.networks import settled
-
-OPERATIONS = ["conv_3x3", "mbconv_k3e2", "conv_1x1"]
-BEST = Best(
-    space={"name": "digits", "arguments": {"channels": [8, 12], "operations": OPERATIONS}},
-    choices={"layer_1": "mbconv_k3e2", "layer_2": "conv_3x3"},
-    accuracy=0.875,
-    cost=12345.0,
-    cost_name="macs",
-    data={"name": "digits", "arguments": {"train": 200, "validation": 100, "seed": 3}, "fingerprint": "0123"},
-    seed=17,
-    versions={**versions(), "torch": "1.2.3"},
-)
-
-
-def save(best: Best, file: Path, weights: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    best.save(file)
-    torch.save(settled(build_network(best)).state_dict(), weights)
 
 
 @pytest.fixture

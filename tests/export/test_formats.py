@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -31,6 +33,22 @@ def test_all_formats_agree_with_the_network_on_any_number_of_images(tmp_path: Pa
     batch = torch.randn(7, 1, 6, 6)
     program = torch.export.load(tmp_path / "network.pt2").module()
     torch.testing.assert_close(program(batch), network(batch), rtol=0, atol=1e-5)
+
+
+def test_interrupt_that_the_exporter_would_swallow_still_stops_the_export(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swallow(*arguments: object, **keywords: object) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt as interrupt:
+            raise TypeError("failed to unpack the object") from interrupt
+
+    monkeypatch.setattr(torch.export, "export", swallow)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        write_formats(small(), IMAGES, tmp_path, ["torch"])
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 class FixedBatch(nn.Module):
