@@ -174,6 +174,19 @@ def test_space_data_evaluator_and_cost_of_the_extension_page_search_together(
     assert all(entry.cost > 0 for entry in strategy.board.entries)
 
 
+def test_spaces_page_says_what_the_code_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    documented = read_along(ROOT / "docs" / "spaces.md", monkeypatch)
+    assert capsys.readouterr().out.startswith("64\n")
+    assert documented.network.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 100)
+    text = (ROOT / "docs" / "spaces.md").read_text(encoding="utf-8")
+    for name in spaces.list_networks():
+        network = spaces.published(name)
+        assert f"| `{name}` | {network.image_size} | {network.macs:,} | {network.params:,} | {network.flops}M |" in text
+        assert f"| {100 * network.top1:.1f} / {100 * network.top5:.1f} |" in text
+
+
 def test_every_document_with_python_is_run_by_a_test() -> None:
-    run = {"README", "quickstart", "extend"}
+    run = {"README", "quickstart", "extend", "spaces"}
     assert {document.stem for document in DOCUMENTS if blocks(document, "python")} == run

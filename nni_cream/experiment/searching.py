@@ -233,7 +233,9 @@ def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: i
         _make_trainer(config["trainer"], recipe.epochs, Path.cwd(), [])
     settings = config["search"]
     strategy = make_strategy(settings)
-    supernet = Supernet(strategy.mutate_model(spaces.create(config["space"]["name"], **config["space"]["arguments"])))
+    space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
+    spaces.check_images(space, sample.shape[1:])
+    supernet = Supernet(strategy.mutate_model(space))
     sampler = PathSampler(supernet.space, settings["seed"], settings["cost_range"])
     if settings["cost_range"] not in (None, [None, None]):
         cost = CostModel(supernet, (sample,), _import_function("cost", settings["cost"]), settings["seed"])
@@ -259,6 +261,7 @@ def _put_together(
     strategy = make_strategy(settings, [recorder.listen])
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
+    spaces.check_images(space, splits.input_shape)
     search = _Search(config, splits, recipe, strategy, recorder, folder)
     callbacks: list[pl.Callback] = [_EpochFiles(search, on_epoch)]
     if console is not None:

@@ -1,9 +1,25 @@
-"""Search spaces in NNI's primitives, by name."""
+"""Search spaces in NNI's primitives, and the networks that the paper published, by name."""
 
 from nni_cream.spaces.blocks import OPERATIONS, MBConv
 from nni_cream.spaces.chain import ChainSpace
+from nni_cream.spaces.cream import CreamSpace
 from nni_cream.spaces.digits import DigitsSpace
 from nni_cream.spaces.fashion import FashionSpace
-from nni_cream.spaces.registry import create, list_spaces
+from nni_cream.spaces.registry import check_images, create, list_spaces
+from nni_cream.spaces.zoo import Published, from_published_checkpoint, list_networks, published
 
-__all__ = ["OPERATIONS", "ChainSpace", "DigitsSpace", "FashionSpace", "MBConv", "create", "list_spaces"]
+__all__ = [
+    "OPERATIONS",
+    "ChainSpace",
+    "CreamSpace",
+    "DigitsSpace",
+    "FashionSpace",
+    "MBConv",
+    "Published",
+    "check_images",
+    "create",
+    "from_published_checkpoint",
+    "list_networks",
+    "list_spaces",
+    "published",
+]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nni_cream.errors import SpaceError
 from nni_cream.spaces.blocks import OPERATIONS, conv_bn_relu, downsample, make_operations
+from nni_cream.spaces.checks import at_least
 
 __all__ = ["ChainSpace"]
 
@@ -52,9 +53,9 @@ class ChainSpace(ModelSpace):
     ) -> None:
         super().__init__()
         widths = _positive_integers("channels", channels)
-        _at_least("num_classes", num_classes, 2)
-        _at_least("input_channels", input_channels, 1)
-        _at_least("stem_stride", stem_stride, 1)
+        at_least("num_classes", num_classes, 2)
+        at_least("input_channels", input_channels, 1)
+        at_least("stem_stride", stem_stride, 1)
         names = _known_operations(operations)
 
         self.stem = conv_bn_relu(input_channels, widths[0], 3, stem_stride)
@@ -74,17 +75,11 @@ class ChainSpace(ModelSpace):
         return logits
 
 
-def _at_least(name: str, value: Any, minimum: int) -> None:
-    # bool is an int in Python, but `num_classes: true` in a file is a mistake.
-    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-        raise SpaceError(f"{name}: expected a whole number of at least {minimum}, got {value!r}.")
-
-
 def _positive_integers(name: str, values: Any) -> tuple[int, ...]:
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise SpaceError(f"{name}: expected a list of whole numbers, one for each layer, got {values!r}.")
     for position, value in enumerate(values):
-        _at_least(f"{name}[{position}]", value, 1)
+        at_least(f"{name}[{position}]", value, 1)
     return tuple(values)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -11,21 +12,23 @@ from nni.nas.nn.pytorch import ModelSpace
 from nni.nas.space import current_model
 
 from nni_cream.errors import CreamError, SpaceError
+from nni_cream.spaces.cream import CreamSpace
 from nni_cream.spaces.digits import DigitsSpace
 from nni_cream.spaces.fashion import FashionSpace
+from nni_cream.spaces.zoo import build_published, list_networks
 
-__all__ = ["create", "list_spaces"]
+__all__ = ["check_images", "create", "list_spaces"]
 
-_SPACES: dict[str, type[ModelSpace]] = {"digits": DigitsSpace, "fashion": FashionSpace}
+_SPACES: dict[str, type[ModelSpace]] = {"cream": CreamSpace, "digits": DigitsSpace, "fashion": FashionSpace}
 
 
 def list_spaces() -> list[str]:
-    """Names that ``create`` knows, in alphabetical order."""
+    """Names of the search spaces that ``create`` knows, in alphabetical order; for networks, ``list_networks``."""
     return sorted(_SPACES)
 
 
 def create(name: str, /, **arguments: Any) -> ModelSpace:
-    """Build a search space.
+    """Build a search space, or a published network.
 
     Inside ``nni.nas.space.model_context(path)`` the result is that one architecture instead, with new weights.
 
@@ -33,7 +36,7 @@ def create(name: str, /, **arguments: Any) -> ModelSpace:
     ----------
     name
         One of ``list_spaces``, or ``package.module:Class`` for a subclass of NNI's ``ModelSpace`` that Python can
-        import.
+        import; or one of ``list_networks``, which holds nothing to search any more.
     **arguments
         Handed to the class. NNI records them: ``space.trace_kwargs`` holds those given, ``space.args`` all of them.
 
@@ -48,6 +51,9 @@ def create(name: str, /, **arguments: Any) -> ModelSpace:
         If the name is unknown, the class cannot be imported or is no ``ModelSpace``, it does not take these arguments,
         or it holds nothing to search.
     """
+    if name in list_networks():
+        _check_arguments(name, CreamSpace, arguments)
+        return build_published(name, **arguments)
     space_class = _SPACES.get(name) or _import_space(name)
     _check_arguments(name, space_class, arguments)
     try:
@@ -67,13 +73,32 @@ def create(name: str, /, **arguments: Any) -> ModelSpace:
     return space
 
 
+def check_images(space: ModelSpace, input_shape: Sequence[int]) -> None:
+    """Refuse images that a space is not made for, if it has a word to say: a method ``check_images``.
+
+    Parameters
+    ----------
+    space
+        A search space, or a network that was built from one.
+    input_shape
+        Shape (C, H, W) of one image.
+
+    Raises
+    ------
+    SpaceError
+        If the space refuses them.
+    """
+    check: Callable[[Sequence[int]], None] | None = getattr(space, "check_images", None)
+    if check is not None:
+        check(input_shape)
+
+
 def _import_space(name: str) -> type[ModelSpace]:
     if ":" not in name:
-        near = get_close_matches(name, _SPACES, n=1)
+        near = get_close_matches(name, [*_SPACES, *list_networks()], n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise SpaceError(
-            f"unknown space {name!r}; known: {', '.join(list_spaces())}; your own: package.module:Class.{hint}"
-        )
+        known = ", ".join([*list_spaces(), *list_networks()])
+        raise SpaceError(f"unknown space {name!r}; known: {known}; your own: package.module:Class.{hint}")
     try:
         found = pkgutil.resolve_name(name)
     except Exception as error:
