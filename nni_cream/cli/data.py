@@ -69,8 +69,8 @@ def _check(options: argparse.Namespace) -> None:
         _show(found)
     if not found.usable:
         raise DataError(
-            f"data set {name!r}: {len(found.unreadable)} unreadable files, max_unreadable allows {found.limit}. Get them "
-            "again or remove them; those that are found without --full may also be left out with max_unreadable."
+            f"data set {name!r}: {len(found.unreadable)} unreadable files, max_unreadable allows {found.limit}. Get "
+            "them again or remove them; those that are found without --full may also be left out with max_unreadable."
         )
 
 

@@ -59,7 +59,7 @@ class UnreadableFilesError(DataError):
 def is_damaged(path: str) -> str | None:
     """Look at the beginning and the end of an image file, without decoding more than needed.
 
-    A JPEG that does not end as it should is decoded to be sure; that of other formats is what Pillow's ``verify`` sees.
+    That is enough for a JPEG that ends as it should, and for a PNG, which has checksums; others are decoded to be sure.
 
     Parameters
     ----------
@@ -73,14 +73,14 @@ def is_damaged(path: str) -> str | None:
     """
     try:
         with Image.open(path) as image:
-            is_jpeg = image.format in ("JPEG", "MPO")
-            if not is_jpeg:
+            kind = image.format
+            if kind == "PNG":
                 image.verify()
-        if is_jpeg and not _ends_as_jpeg(path):
-            return cannot_be_decoded(path)
+        if kind == "PNG" or (kind in ("JPEG", "MPO") and _ends_as_jpeg(path)):
+            return None
+        return cannot_be_decoded(path)
     except Exception as error:  # noqa: BLE001 - Pillow's readers raise whatever they stumble over
         return f"{type(error).__name__}: {error}"
-    return None
 
 
 def _ends_as_jpeg(path: str) -> bool:
