@@ -24,7 +24,7 @@ from nni_cream.training import make_loader
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^(`{3,})(\w+)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"\bnni-cream (--?\w+|[a-z]+)")
+COMMAND = re.compile(r"\bnni-cream (--?\w+|data [a-z]+|[a-z]+)")
 OPTION = re.compile(r"(?<=\s)--[a-z][a-z-]*")
 
 
@@ -118,7 +118,7 @@ def test_documented_commands_and_options_exist(capsys: pytest.CaptureFixture[str
         command = COMMAND.search(line)
         assert command is not None
         name = command.group(1)
-        text = help_of(capsys) if name.startswith("-") else help_of(capsys, name)
+        text = help_of(capsys) if name.startswith("-") else help_of(capsys, *name.split())
         for option in OPTION.findall(line[command.end() :]):
             assert re.search(rf"{option}\b", text), f"{option} of {line!r}"
 

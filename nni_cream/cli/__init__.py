@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from nni_cream import __version__
-from nni_cream.cli import experiments, exporting, searching
+from nni_cream.cli import data, experiments, exporting, searching
 from nni_cream.errors import CreamError
 
 __all__ = ["main"]
@@ -32,6 +32,10 @@ examples:
         how an experiment stands, from another terminal
   nni-cream stop out/experiment
         stop it, with all that it started
+  nni-cream data check experiments/search_digits.yml
+        what is in a data set, and which of its files cannot be read
+  nni-cream data subimagenet --imagenet /data/imagenet --out /data/subimagenet
+        100 classes of ImageNet with 250 + 50 images each, as links
 """
 
 
@@ -90,6 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (searching, exporting, experiments):
+    for group in (searching, exporting, experiments, data):
         group.add_commands(commands, shared)
     return parser

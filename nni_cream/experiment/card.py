@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nni_cream.data.images import ImagePart
+from nni_cream.data.splits import NormalisedImages
 from nni_cream.experiment.tables import describe_cost
 
 if TYPE_CHECKING:
@@ -135,19 +137,26 @@ def _python(text: str, code: str) -> str:
 
 def _input_facts(card: Card) -> dict[str, str]:
     shape = ", ".join(map(str, card.input_shape))
-    mean, std = _normalisation(card)
     return {
         "input": f"`images`, float32, shape (N, {shape})",
-        "normalisation": f"mean {mean}, standard deviation {std} of each channel"
-        if mean
-        else f"{_UNKNOWN}: the data set's images are normalised already, and its files do not say with which numbers",
+        "normalisation": _normalisation(None if card.splits is None else card.splits.test),
         "output": f"`logits`, float32, shape (N, {card.outputs}), before softmax",
     }
 
 
-def _normalisation(card: Card) -> tuple[Sequence[float] | None, Sequence[float] | None]:
-    part = None if card.splits is None else card.splits.test
-    return getattr(part, "mean", None), getattr(part, "std", None)
+def _normalisation(images: Any) -> str:
+    if isinstance(images, NormalisedImages):
+        mean, std = _numbers(images.pixel_mean), _numbers(images.pixel_std)
+        return f"from pixel values as they are in the source subtract {mean}, then divide by {std}"
+    if isinstance(images, ImagePart):
+        mean, std = _numbers(images.mean), _numbers(images.std)
+        steps = " ".join(repr(images.transform).split())
+        return f"from pixel values in [0, 1] subtract {mean}, then divide by {std}; all that is done: `{steps}`"
+    return _UNKNOWN
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g}" for value in values)
 
 
 def _scores(card: Card) -> dict[str, str]:
@@ -191,8 +200,7 @@ def _data_facts(card: Card) -> dict[str, str]:
 
 
 def _classes(splits: DataSplits) -> str:
-    names = getattr(splits, "classes", ())
-    return f"{splits.num_classes}{': ' + ', '.join(names) if names else ''}"
+    return f"{splits.num_classes}{': ' + ', '.join(splits.classes) if splits.classes else ''}"
 
 
 def _origin(card: Card) -> dict[str, str]:

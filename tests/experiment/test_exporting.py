@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from nni_cream import data
 from nni_cream.errors import ConfigError, DataError, ExportError, FileError
@@ -94,7 +96,9 @@ def test_card_says_what_the_files_say_and_what_they_do_not(result: Path, tmp_pat
     export_result(result, wish(tmp_path, command="nni-cream export result --format code --out out"))
     card = (tmp_path / "out" / "README.md").read_text()
     digits = data.create("digits", train=200, validation=100, seed=3)
+    pixels = load_digits().data[digits.indices["train"]]
     for fact in (
+        f"subtract {pixels.mean():.6g}, then divide by {pixels.std():.6g}",
         "`digits`",
         '| `layer_1` | `"mbconv_k3e2"` |',
         '`{"train": 200, "validation": 100, "seed": 3}`',
@@ -129,6 +133,7 @@ def test_card_of_a_retrained_network_has_its_accuracies(result: Path, tmp_path: 
     assert "epochs, retrained: 30" in card
     assert "8 made-up images" in card
     assert "classes: unknown" in card
+    assert "normalisation: unknown" in card
     assert "command: unknown" in card
 
 
@@ -229,3 +234,20 @@ def test_pareto_front_is_exported_whole_or_not_at_all(front: Path, tmp_path: Pat
     shutil.rmtree(front / "pareto")
     with pytest.raises(FileError, match="there is no Pareto front"):
         export_pareto(front, wish(tmp_path))
+
+
+def test_card_of_image_files_has_classes_and_every_step_from_file_to_input(result: Path, tmp_path: Path) -> None:
+    for number in range(20):
+        file = tmp_path / "images" / ("cat" if number % 2 else "dog") / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 36), (number, 100, 200)).save(file)
+    source = {"root": str(tmp_path / "images"), "image_size": 32, "validation": 0.3, "test": 0.3, "crop_fraction": 0.8}
+    space = {"name": "digits", "arguments": {**BEST.space["arguments"], "input_channels": 3, "num_classes": 2}}
+    replace(BEST, space=space, data={"name": "folder", "arguments": source}).save(result / "best.json")
+    (result / "weights.pt").unlink()
+    export_result(result, wish(tmp_path))
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "classes: 2: cat, dog" in card
+    assert "from pixel values in [0, 1] subtract 0.485, 0.456, 0.406, then divide by 0.229, 0.224, 0.225" in card
+    assert "size=[40]" in card  # resized so that the centre of 32 pixels is 80 % of it
+    assert "CenterCrop(size=(32, 32))" in card
