@@ -80,7 +80,8 @@ def read_image(path: str | Path, shortest_side: int | None = None) -> Image.Imag
         with Image.open(path) as image:
             if shortest_side is not None:
                 image.draft(None, (shortest_side, shortest_side))
-            return image.convert("RGB")
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise UnreadableImageError(
             f"{path}: cannot be decoded ({type(error).__name__}: {error}). Get the file again or remove it; "
@@ -111,6 +112,21 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self._names)
 
+    def name(self, index: int) -> str:
+        """Return what an image is called.
+
+        Parameters
+        ----------
+        index
+            Number of the image.
+
+        Returns
+        -------
+        str
+            Path of its file, relative to the root.
+        """
+        return os.fsdecode(self._names[index])
+
     def path(self, index: int) -> str:
         """Return where an image is.
 
@@ -124,7 +140,7 @@ class ImageFiles:
         str
             Path of its file.
         """
-        return os.path.join(self.root, os.fsdecode(self._names[index]))
+        return os.path.join(self.root, self.name(index))
 
     def load(self, index: int) -> Image.Image:
         """Decode one image.

@@ -21,6 +21,7 @@ __all__ = [
     "PARTS",
     "DataSplits",
     "Indices",
+    "NormalisedImages",
     "balanced_split",
     "check_seed",
     "fingerprint_arrays",
@@ -88,6 +89,29 @@ class DataSplits:
                 raise DataError(f"data set {self.name!r}: part {part!r} has {images} images but {positions} indices.")
 
 
+class NormalisedImages(TensorDataset):
+    """Images in memory that are normalised already, and what was done to them.
+
+    Parameters
+    ----------
+    images
+        Normalised images (N, C, H, W).
+    labels
+        Their labels (N,).
+    pixel_mean
+        What was subtracted from each channel's values, as they are in the source.
+    pixel_std
+        What each channel was divided by.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, pixel_mean: tuple[float, ...], pixel_std: tuple[float, ...]
+    ) -> None:
+        super().__init__(images, labels)
+        self.pixel_mean = pixel_mean
+        self.pixel_std = pixel_std
+
+
 def make_splits(
     name: str,
     arguments: dict[str, Any],
@@ -136,11 +160,13 @@ def make_splits(
     deviation = train.std(axis=(0, 2, 3), keepdims=True)
     deviation[deviation == 0] = 1.0  # a channel of one value carries nothing to scale
 
-    def part(positions: Indices) -> TensorDataset:
+    def part(positions: Indices) -> NormalisedImages:
         normalised = torch.from_numpy(((images[positions] - mean) / deviation).astype(np.float32))
         if image_size is not None:
             normalised = functional.interpolate(normalised, size=(image_size, image_size), mode="bilinear")
-        return TensorDataset(normalised, torch.from_numpy(labels[positions].astype(np.int64)))
+        return NormalisedImages(
+            normalised, torch.from_numpy(labels[positions].astype(np.int64)), _floats(mean), _floats(deviation)
+        )
 
     return DataSplits(
         name=name,
@@ -153,6 +179,10 @@ def make_splits(
         indices=indices,
         fingerprint=fingerprint_arrays(images, labels, indices),
     )
+
+
+def _floats(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values.ravel())
 
 
 def stratified_split(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -27,6 +28,7 @@ __all__ = [
 _logger = logging.getLogger(__name__)
 
 _END_OF_JPEG = b"\xff\xd9"
+_AT_ONCE = 4096  # results of a million files are not all waited for in memory
 _TAIL = 64  # bytes at a file's end in which a JPEG's end is looked for; some cameras and tools append a few
 
 
@@ -57,7 +59,7 @@ class UnreadableFilesError(DataError):
 def is_damaged(path: str) -> str | None:
     """Look at the beginning and the end of an image file, without decoding more than needed.
 
-    A JPEG that does not end as it should is decoded to be sure; that of other formats is what Pillow's ``verify`` sees.
+    That is enough for a JPEG that ends as it should, and for a PNG, which has checksums; others are decoded to be sure.
 
     Parameters
     ----------
@@ -71,14 +73,14 @@ def is_damaged(path: str) -> str | None:
     """
     try:
         with Image.open(path) as image:
-            is_jpeg = image.format in ("JPEG", "MPO")
-            if not is_jpeg:
+            kind = image.format
+            if kind == "PNG":
                 image.verify()
-        if is_jpeg and not _ends_as_jpeg(path):
-            return cannot_be_decoded(path)
+        if kind == "PNG" or (kind in ("JPEG", "MPO") and _ends_as_jpeg(path)):
+            return None
+        return cannot_be_decoded(path)
     except Exception as error:  # noqa: BLE001 - Pillow's readers raise whatever they stumble over
         return f"{type(error).__name__}: {error}"
-    return None
 
 
 def _ends_as_jpeg(path: str) -> bool:
@@ -108,7 +110,10 @@ def cannot_be_decoded(path: str) -> str | None:
 
 
 def find_unreadable(
-    root: str | Path, names: Iterable[str], look: Callable[[str], str | None] = is_damaged
+    root: str | Path,
+    names: Sequence[str],
+    look: Callable[[str], str | None] = is_damaged,
+    watch: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
 ) -> dict[int, Unreadable]:
     """Look at files, several at once.
 
@@ -120,20 +125,27 @@ def find_unreadable(
         The files.
     look
         Says what is wrong with a file: ``is_damaged`` or ``cannot_be_decoded``.
+    watch
+        Given the results as they come, and how many there are: passes them on, and may show how far it is.
 
     Returns
     -------
     dict
         Position -> file, of those that something is wrong with.
     """
-    names = list(names)
+    reasons: Iterable[Any] = _look_at_all([os.path.join(root, name) for name in names], look)
+    reasons = reasons if watch is None else watch(reasons, len(names))
+    return {
+        number: Unreadable(name, why)
+        for number, (name, why) in enumerate(zip(names, reasons, strict=True))
+        if why is not None
+    }
+
+
+def _look_at_all(paths: Sequence[str], look: Callable[[str], str | None]) -> Iterator[str | None]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = pool.map(look, (os.path.join(root, name) for name in names), chunksize=256)
-        return {
-            number: Unreadable(name, why)
-            for number, (name, why) in enumerate(zip(names, reasons, strict=True))
-            if why is not None
-        }
+        for first in range(0, len(paths), _AT_ONCE):
+            yield from pool.map(look, paths[first : first + _AT_ONCE])
 
 
 def leave_out_unreadable(
