@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from nni_cream import __version__
-from nni_cream.cli import experiments, searching, training
+from nni_cream.cli import data, experiments, exporting, searching, training
 from nni_cream.errors import CreamError
 
 __all__ = ["main"]
@@ -26,6 +26,8 @@ examples:
         train the chosen architecture by the full recipe; --dry-run estimates what that costs
   nni-cream evaluate out/digits-retrained experiments/retrain_digits.yml
         its top-1 and top-5 on the test images
+  nni-cream export out/digits --format code,onnx,torch --out out/phone
+        the network for other programs: Python code without NNI, ONNX, torch.export; with a model card
   nni-cream run experiments/cream_experiment.yml --out out/experiment
         search, then retrain the best, as trials of an NNI experiment with a web UI
   nni-cream resume out/experiment
@@ -34,6 +36,10 @@ examples:
         how an experiment stands, from another terminal
   nni-cream stop out/experiment
         stop it, with all that it started
+  nni-cream data check experiments/search_digits.yml
+        what is in a data set, and which of its files cannot be read
+  nni-cream data subimagenet --imagenet /data/imagenet --out /data/subimagenet
+        100 classes of ImageNet with 250 + 50 images each, as links
 """
 
 
@@ -51,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0 well, 1 failed, 2 used wrongly, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
+    options.words = sys.argv[1:] if arguments is None else list(arguments)
     options.debug = "debug" in options
     # As `python -m` does: a user's own space is looked for in the current folder, too.
     if os.getcwd() not in sys.path:
@@ -91,6 +98,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (searching, training, experiments):
+    for group in (searching, training, exporting, experiments, data):
         group.add_commands(commands, shared)
     return parser

@@ -92,9 +92,8 @@ def shape_of_data(named: Mapping[str, Any]) -> DataShape:
         size = int(arguments.get("image_size", size))
         held_out = arguments.get("validation", 0)
         images -= held_out if isinstance(held_out, int) else 0
-        note = (
-            f"data set {name!r} is not on this machine ({error}): {images:,} training images of {size} pixels assumed"
-        )
+        reason = str(error).split(". ")[0]
+        note = f"{reason}: {images:,} training images of {size} pixels are assumed"
         return DataShape((3, size, size), classes, images, (note,))
     return DataShape(splits.input_shape, splits.num_classes, len(splits.train))  # type: ignore[arg-type]
 

@@ -14,6 +14,7 @@ from nni_cream.experiment.plan import ENDED
 
 __all__ = [
     "board_table",
+    "describe_cost",
     "describe_path",
     "make_console",
     "retrained_table",
@@ -118,6 +119,11 @@ def show_best(best: Best, console: Console) -> None:
     if best.retrained is not None:
         figures = f"validation {best.retrained['validation_accuracy']:.4f}, test {best.retrained['test_accuracy']:.4f}"
         console.print(f"retrained: {figures}")
+
+
+def describe_cost(value: float, cost_name: str) -> str:
+    """Write a cost with what it counts: ``144,560 multiply-adds``."""
+    return f"{_cost(value)} {_COST_TITLES.get(cost_name, cost_name)}"
 
 
 def _cost(value: float) -> str:

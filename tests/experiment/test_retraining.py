@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nni_cream import config, data, spaces
 from nni_cream.errors import ConfigError, FileError
@@ -19,7 +21,10 @@ from nni_cream.experiment.retraining import run_retraining
 from nni_cream.training import seeded
 from nni_cream.training.full_module import FullClassificationModule
 
-SPACE = {"name": "digits", "arguments": {"channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]}}
+SPACE: dict[str, Any] = {
+    "name": "digits",
+    "arguments": {"channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]},
+}
 CHOICES = {"layer_1": "conv_3x3", "layer_2": "mbconv_k3e2"}
 RECIPE = {
     "epochs": 3,
@@ -46,10 +51,16 @@ def configuration(trainer: dict[str, Any] | None = None, images: Any = None, **r
     )
 
 
-def write_result(folder: Path, choices: dict[str, str] = CHOICES, accuracy: float = 0.4, name: str = "best") -> Path:
+def write_result(
+    folder: Path,
+    choices: dict[str, str] = CHOICES,
+    accuracy: float = 0.4,
+    name: str = "best",
+    space: dict[str, Any] | None = None,
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     images = {"name": "digits", "arguments": {}, "fingerprint": ""}
-    best = Best(SPACE, choices, accuracy, 1000.0, "macs", images, 0, {})
+    best = Best(space or SPACE, choices, accuracy, 1000.0, "macs", images, 0, {})
     best.save(folder / f"{name}.json")
     with seeded(7):
         torch.save(build_network(best).state_dict(), folder / ("weights.pt" if name == "best" else f"{name}.pt"))
@@ -226,6 +237,33 @@ def test_data_of_other_classes_or_channels_is_told(searched: Path, tmp_path: Pat
         run_retraining(searched, settings, tmp_path / "out")
     with pytest.raises(ConfigError, match="has 12 classes, the network gives 10 logits"):
         evaluate_result(searched, settings)
+
+
+def picture_folder(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for label in range(3):
+        (root / f"class_{label}").mkdir(parents=True)
+        for number in range(16):
+            pixels = rng.integers(0, 100, (20, 24, 3), dtype=np.uint8) + 70 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(root / f"class_{label}" / f"{number}.jpg")
+    return root
+
+
+def test_pictures_are_changed_alike_by_any_number_of_workers_and_after_an_interruption(tmp_path: Path) -> None:
+    space = {"name": "digits", "arguments": {**SPACE["arguments"], "num_classes": 3, "input_channels": 3}}
+    result = write_result(tmp_path / "searched", space=space)
+    images = {"name": "folder", "root": str(picture_folder(tmp_path / "pictures")), "image_size": 16}
+    arguments = {"global_batch_size": 8, "auto_augment": "rand-m9-mstd0.5", "epochs": 2, "augment": "none"}
+    alone = configuration({"device_batch_size": None}, images, **arguments)
+    helped = {**alone, "loader": {**alone["loader"], "workers": 2}}
+    undisturbed = run_retraining(result, alone, tmp_path / "alone").out
+    with pytest.raises(RuntimeError, match="stopped by the test"):
+        run_retraining(result, helped, tmp_path / "helped", on_epoch=stop_after(1))
+    run_retraining(result, helped, tmp_path / "helped", resume=True)
+    assert same_weights(weights(tmp_path / "helped"), weights(undisturbed))
+    assert (tmp_path / "helped" / "metrics.jsonl").read_text() == (undisturbed / "metrics.jsonl").read_text()
+    plain = configuration({"device_batch_size": None}, images, **{**arguments, "auto_augment": None})
+    assert not same_weights(weights(run_retraining(result, plain, tmp_path / "plain").out), weights(undisturbed))
 
 
 def test_picture_changes_are_refused_for_images_in_memory(searched: Path, tmp_path: Path) -> None:
