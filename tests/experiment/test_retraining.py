@@ -25,6 +25,7 @@ SPACE: dict[str, Any] = {
     "name": "digits",
     "arguments": {"channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]},
 }
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CHOICES = {"layer_1": "conv_3x3", "layer_2": "mbconv_k3e2"}
 RECIPE = {
     "epochs": 3,
@@ -298,6 +299,22 @@ def test_result_that_is_nothing_known_is_told_with_what_there_is(tmp_path: Path)
         evaluate_result("cream-14", configuration())
 
 
+def test_checkpoint_with_the_published_names_is_evaluated(tmp_path: Path) -> None:
+    with seeded(2):
+        network = spaces.create("cream-14", num_classes=10, input_channels=1)
+    ours = network.state_dict()
+    theirs = {name.replace("stem.0.", "conv_stem.").replace("stem.1.", "bn1."): ours[name] for name in ours}
+    assert theirs.keys() != ours.keys()
+    for content, name in ((ours, "ours.pt"), ({"state_dict_ema": theirs}, "theirs.pth.tar")):
+        torch.save(content, tmp_path / name)
+    images = {"name": "digits", "image_size": 32}
+    first, second = (
+        evaluate_result("cream-14", configuration(images=images), weights=tmp_path / name)
+        for name in ("ours.pt", "theirs.pth.tar")
+    )
+    assert first["loss"] == second["loss"]
+
+
 def test_published_network_is_rehearsed_for_the_users_classes() -> None:
     settings = configuration(
         dropout=0.2, erasing=0.0, mixup=0.0, cutmix=0.0, trainer={"devices": 8, "device_batch_size": None}
@@ -315,3 +332,25 @@ def test_published_network_is_rehearsed_for_the_users_classes() -> None:
     assert rehearsal.seconds == pytest.approx(rehearsal.seconds_per_step * 15)
     assert any("of the 8 devices" in note for note in rehearsal.assumptions)
     assert any("measured with 2" in note for note in rehearsal.assumptions)
+
+
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("retrain_cream_*.yml")), ids=lambda file: file.stem)
+def test_file_of_a_published_network_is_rehearsed_at_its_size(file: Path) -> None:
+    settings = config.RETRAIN.load(file)
+    settings["trainer"] |= {
+        "precision": "32-true",
+        "threads": 1,
+    }  # bfloat16 takes minutes where a CPU has to imitate it
+    name = file.stem.removeprefix("retrain_").replace("_", "-")
+    assert settings["data"]["arguments"]["image_size"] == spaces.published(name).image_size
+    rehearsal = rehearse_retraining(name, settings, images_at_once=2)
+    assert rehearsal.epochs == 500
+    assert rehearsal.steps_per_epoch == 1_271_167 // 1024
+    assert rehearsal.memory["parameters"] == pytest.approx(4 * spaces.published(name).params, rel=0.01)
+
+
+@pytest.mark.integration
+def test_file_for_digits_trains_a_good_network(searched: Path, tmp_path: Path) -> None:
+    result = run_retraining(searched, config.RETRAIN.load(EXPERIMENTS / "retrain_digits.yml"), tmp_path / "out")
+    assert result.best.retrained is not None
+    assert result.best.retrained["test_accuracy"] > 0.93
