@@ -14,7 +14,7 @@ from nni_cream import data
 from nni_cream.experiment.searching import cpu_threads
 from nni_cream.experiment.sources import find_source
 from nni_cream.experiment.tables import describe_path
-from nni_cream.training import Loading, load_weights, measure
+from nni_cream.training import Loading, measure
 from nni_cream.training.measuring import check_classes
 
 __all__ = ["evaluate_result", "evaluation_table"]
@@ -47,13 +47,14 @@ def evaluate_result(
         Of the kind that fits: the architecture, data or weights is not usable.
     """
     source = find_source(result)
-    found = source.weights(None if weights is None else Path(weights))
+    named = None if weights is None else Path(weights)
+    source.weights(named)  # a missing file is told before the images are looked for
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
     images = getattr(splits, part)
     with cpu_threads(config["trainer"]["threads"]), torch.random.fork_rng():
         network = source.build(splits)
         check_classes(network, images, splits.num_classes, splits.name)
-        load_weights(network, found)
+        found = source.load(network, named)
         measured = measure(
             network, images, device=_device(config["trainer"]["accelerator"]), loading=Loading(**config["loader"])
         )

@@ -91,7 +91,7 @@ def shape_of_data(named: Mapping[str, Any]) -> DataShape:
         known = outline(name, arguments)
         if known is None:
             raise
-        why, size = str(error).splitlines()[0], " x ".join(map(str, known.input_shape))
+        why, size = str(error).splitlines()[0].split(". ")[0], " x ".join(map(str, known.input_shape))
         note = f"no images here ({why}): {known.train:,} of {size} in {known.num_classes:,} classes are assumed"
         return DataShape(known.input_shape, known.num_classes, known.train, known.validation, (note,))
     train, validation = (len(part) for part in (splits.train, splits.validation))  # type: ignore[arg-type]

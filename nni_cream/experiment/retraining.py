@@ -27,7 +27,7 @@ from nni_cream.experiment.progress import TrainingProgress
 from nni_cream.experiment.searching import cpu_threads
 from nni_cream.experiment.sources import Images, Source, best_teacher, find_source
 from nni_cream.experiment.tensorboard import check_tensorboard
-from nni_cream.training import Loading, load_weights, make_loader, measure, seeded
+from nni_cream.training import Loading, make_loader, measure, seeded
 from nni_cream.training.full_module import FullClassificationModule
 from nni_cream.training.full_recipe import FullRecipe, split_batch_size
 from nni_cream.training.loading import Images as ImageSet
@@ -199,7 +199,7 @@ def make_module(
     set_dropout(network, recipe)
     named = None if weights is None else Path(weights)
     if config["recipe"]["start"] == "supernet":
-        load_weights(network, source.weights(named))
+        source.load(network, named)
     elif named is not None:
         raise ConfigError(f"--weights {named}: recipe.start is scratch; expected recipe.start: supernet with it")
     module = FullClassificationModule(
@@ -218,7 +218,7 @@ def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Modul
         return None
     teacher = best_teacher(source) if named == "board" else find_source(named)
     network = teacher.build(images)
-    load_weights(network, teacher.weights(None))
+    teacher.load(network)
     return network
 
 

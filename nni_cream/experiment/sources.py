@@ -110,6 +110,36 @@ class Source:
             raise FileError(f"{beside}: there are no weights beside {self.place.name}; name a file with --weights")
         return beside
 
+    def load(self, network: nn.Module, named: Path | None = None) -> Path:
+        """Put the weights that belong to the architecture into its network.
+
+        Parameters
+        ----------
+        network
+            Of :meth:`build`.
+        named
+            File that the user names; the published checkpoints' names of weights are understood.
+
+        Returns
+        -------
+        Path
+            Where the weights were.
+
+        Raises
+        ------
+        FileError
+            If there are none, or they do not fit.
+        """
+        from nni_cream import spaces
+        from nni_cream.training.weights import fit_weights, read_weights
+
+        path = self.weights(named)
+        weights = read_weights(path)
+        if self.space["name"] == "cream":
+            weights = spaces.from_published_checkpoint(weights)
+        fit_weights(network, weights, path)
+        return path
+
     def identity(self) -> dict[str, Any]:
         """Return what tells it from other architectures, as plain JSON values."""
         return {"space": dict(self.space), "choices": dict(self.choices)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -83,6 +84,14 @@ def test_shape_of_a_data_set_is_its_own() -> None:
     images, labels = made_up_images(shape, 12)[:]
     assert images.shape == (12, 1, 8, 8)
     assert labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+
+
+def test_imagenet_need_not_be_there(tmp_path: Path) -> None:
+    arguments = {"root": str(tmp_path / "none"), "image_size": 96, "validation": 1167}
+    shape = shape_of_data({"name": "imagenet", "arguments": arguments})
+    assert (shape.input_shape, shape.num_classes, shape.train_images) == ((3, 96, 96), 1000, 1_280_000)
+    (note,) = shape.assumptions
+    assert f"{tmp_path / 'none'}: no such folder: 1,280,000 training images of 96 pixels are assumed" in note
 
 
 def test_data_that_nobody_knows_without_its_files_is_an_error() -> None:

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from nni_cream import config, data, spaces
 from nni_cream.errors import ConfigError, FileError
@@ -19,7 +21,11 @@ from nni_cream.experiment.retraining import run_retraining
 from nni_cream.training import seeded
 from nni_cream.training.full_module import FullClassificationModule
 
-SPACE = {"name": "digits", "arguments": {"channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]}}
+SPACE: dict[str, Any] = {
+    "name": "digits",
+    "arguments": {"channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]},
+}
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CHOICES = {"layer_1": "conv_3x3", "layer_2": "mbconv_k3e2"}
 RECIPE = {
     "epochs": 3,
@@ -46,10 +52,16 @@ def configuration(trainer: dict[str, Any] | None = None, images: Any = None, **r
     )
 
 
-def write_result(folder: Path, choices: dict[str, str] = CHOICES, accuracy: float = 0.4, name: str = "best") -> Path:
+def write_result(
+    folder: Path,
+    choices: dict[str, str] = CHOICES,
+    accuracy: float = 0.4,
+    name: str = "best",
+    space: dict[str, Any] | None = None,
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     images = {"name": "digits", "arguments": {}, "fingerprint": ""}
-    best = Best(SPACE, choices, accuracy, 1000.0, "macs", images, 0, {})
+    best = Best(space or SPACE, choices, accuracy, 1000.0, "macs", images, 0, {})
     best.save(folder / f"{name}.json")
     with seeded(7):
         torch.save(build_network(best).state_dict(), folder / ("weights.pt" if name == "best" else f"{name}.pt"))
@@ -228,6 +240,33 @@ def test_data_of_other_classes_or_channels_is_told(searched: Path, tmp_path: Pat
         evaluate_result(searched, settings)
 
 
+def picture_folder(root: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for label in range(3):
+        (root / f"class_{label}").mkdir(parents=True)
+        for number in range(16):
+            pixels = rng.integers(0, 100, (20, 24, 3), dtype=np.uint8) + 70 * label
+            Image.fromarray(pixels.astype(np.uint8)).save(root / f"class_{label}" / f"{number}.jpg")
+    return root
+
+
+def test_pictures_are_changed_alike_by_any_number_of_workers_and_after_an_interruption(tmp_path: Path) -> None:
+    space = {"name": "digits", "arguments": {**SPACE["arguments"], "num_classes": 3, "input_channels": 3}}
+    result = write_result(tmp_path / "searched", space=space)
+    images = {"name": "folder", "root": str(picture_folder(tmp_path / "pictures")), "image_size": 16}
+    arguments = {"global_batch_size": 8, "auto_augment": "rand-m9-mstd0.5", "epochs": 2, "augment": "none"}
+    alone = configuration({"device_batch_size": None}, images, **arguments)
+    helped = {**alone, "loader": {**alone["loader"], "workers": 2}}
+    undisturbed = run_retraining(result, alone, tmp_path / "alone").out
+    with pytest.raises(RuntimeError, match="stopped by the test"):
+        run_retraining(result, helped, tmp_path / "helped", on_epoch=stop_after(1))
+    run_retraining(result, helped, tmp_path / "helped", resume=True)
+    assert same_weights(weights(tmp_path / "helped"), weights(undisturbed))
+    assert (tmp_path / "helped" / "metrics.jsonl").read_text() == (undisturbed / "metrics.jsonl").read_text()
+    plain = configuration({"device_batch_size": None}, images, **{**arguments, "auto_augment": None})
+    assert not same_weights(weights(run_retraining(result, plain, tmp_path / "plain").out), weights(undisturbed))
+
+
 def test_picture_changes_are_refused_for_images_in_memory(searched: Path, tmp_path: Path) -> None:
     settings = configuration(auto_augment="rand-m9-mstd0.5")
     with pytest.raises(ConfigError, match=r"recipe\.auto_augment: .* are tensors in memory"):
@@ -260,6 +299,22 @@ def test_result_that_is_nothing_known_is_told_with_what_there_is(tmp_path: Path)
         evaluate_result("cream-14", configuration())
 
 
+def test_checkpoint_with_the_published_names_is_evaluated(tmp_path: Path) -> None:
+    with seeded(2):
+        network = spaces.create("cream-14", num_classes=10, input_channels=1)
+    ours = network.state_dict()
+    theirs = {name.replace("stem.0.", "conv_stem.").replace("stem.1.", "bn1."): ours[name] for name in ours}
+    assert theirs.keys() != ours.keys()
+    for content, name in ((ours, "ours.pt"), ({"state_dict_ema": theirs}, "theirs.pth.tar")):
+        torch.save(content, tmp_path / name)
+    images = {"name": "digits", "image_size": 32}
+    first, second = (
+        evaluate_result("cream-14", configuration(images=images), weights=tmp_path / name)
+        for name in ("ours.pt", "theirs.pth.tar")
+    )
+    assert first["loss"] == second["loss"]
+
+
 def test_published_network_is_rehearsed_for_the_users_classes() -> None:
     settings = configuration(
         dropout=0.2, erasing=0.0, mixup=0.0, cutmix=0.0, trainer={"devices": 8, "device_batch_size": None}
@@ -277,3 +332,25 @@ def test_published_network_is_rehearsed_for_the_users_classes() -> None:
     assert rehearsal.seconds == pytest.approx(rehearsal.seconds_per_step * 15)
     assert any("of the 8 devices" in note for note in rehearsal.assumptions)
     assert any("measured with 2" in note for note in rehearsal.assumptions)
+
+
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("retrain_cream_*.yml")), ids=lambda file: file.stem)
+def test_file_of_a_published_network_is_rehearsed_at_its_size(file: Path) -> None:
+    settings = config.RETRAIN.load(file)
+    settings["trainer"] |= {
+        "precision": "32-true",
+        "threads": 1,
+    }  # bfloat16 takes minutes where a CPU has to imitate it
+    name = file.stem.removeprefix("retrain_").replace("_", "-")
+    assert settings["data"]["arguments"]["image_size"] == spaces.published(name).image_size
+    rehearsal = rehearse_retraining(name, settings, images_at_once=2)
+    assert rehearsal.epochs == 500
+    assert rehearsal.steps_per_epoch == 1_271_167 // 1024
+    assert rehearsal.memory["parameters"] == pytest.approx(4 * spaces.published(name).params, rel=0.01)
+
+
+@pytest.mark.integration
+def test_file_for_digits_trains_a_good_network(searched: Path, tmp_path: Path) -> None:
+    result = run_retraining(searched, config.RETRAIN.load(EXPERIMENTS / "retrain_digits.yml"), tmp_path / "out")
+    assert result.best.retrained is not None
+    assert result.best.retrained["test_accuracy"] > 0.93

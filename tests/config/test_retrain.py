@@ -13,7 +13,7 @@ from nni_cream.errors import ConfigError
 from nni_cream.training import Loading
 from nni_cream.training.full_recipe import FullRecipe, split_batch_size
 
-FILES = sorted((Path(__file__).parents[1] / "experiments").glob("retrain_*.yml"))
+FILES = sorted((Path(__file__).parents[2] / "experiments").glob("retrain_*.yml"))
 
 
 def defaults_of(settings: type) -> dict[str, Any]:
