@@ -24,17 +24,20 @@ from nni_cream.search import (
     Score,
     SearchSettings,
 )
-from nni_cream.search.cost import CostFunction, check_cost
+from nni_cream.search.cost import cost_name
+from nni_cream.search.costs import Cost, check_costs, check_ranges
 from nni_cream.search.matching import MATCHINGS
 from nni_cream.search.mutables import check_mutables
 from nni_cream.search.objective import LossFunction, resolve_distillation, resolve_score
-from nni_cream.search.sampler import check_cost_range
 from nni_cream.search.supernet import freezable_hooks
+from nni_cream.search.timing import LatencySettings
 from nni_cream.search.usage import count_architectures
 
 __all__ = ["CreamStrategy"]
 
 MutationHook: TypeAlias = Callable[..., Any]
+Range: TypeAlias = Sequence[float | None]
+Ranges: TypeAlias = Range | Mapping[str, Range] | Sequence[Range | None]
 
 
 class CreamStrategy(RandomOneShot):
@@ -51,10 +54,12 @@ class CreamStrategy(RandomOneShot):
     matching
         Who teaches: ``"meta"`` (the paper's meta network), ``"random"``, ``"best"``, or ``"none"`` (plain SPOS).
     cost
-        ``"macs"`` (multiply-adds, which papers call FLOPs), ``"params"``, or a function of a frozen network and its
-        inputs that returns a number. Counted on the shape of the first batch.
+        ``"macs"`` (multiply-adds, which papers call FLOPs), ``"params"``, ``"latency"`` (seconds), or a function of a
+        frozen network and its inputs that returns a number; or a list of several, the first of which is the primary
+        one. Counted on the shape of the first batch.
     cost_range
-        (low, high) that every sampled path keeps; either end may be ``None``.
+        (low, high) that every sampled path keeps; either end may be ``None``. With several costs a mapping of their
+        names to such pairs, or a list of pairs.
     margin
         Accuracy gap from which on a costlier path may enter a full board (reference code: 0.05).
     warmup
@@ -83,6 +88,9 @@ class CreamStrategy(RandomOneShot):
         (higher is better), or a :class:`~nni_cream.search.Score` with an upper bound that allows early rejection.
     seed
         Decides paths, matching and the validation subset. Seed weights and data yourself (``seed_everything``).
+    latency
+        How latency is measured, or the table to take it from; by default on the GPU if there is one, else on the CPU,
+        one image at a time.
     listeners
         Called with each :class:`~nni_cream.search.BoardEvent`.
     mutation_hooks
@@ -105,8 +113,8 @@ class CreamStrategy(RandomOneShot):
         self,
         board_size: int = 10,
         matching: str = "meta",
-        cost: str | CostFunction = "macs",
-        cost_range: Sequence[float | None] | None = None,
+        cost: Cost | Sequence[Cost] = "macs",
+        cost_range: Ranges | None = None,
         margin: float = 0.05,
         warmup: int | float = 1 / 6,
         score_images: int = 2048,
@@ -119,13 +127,15 @@ class CreamStrategy(RandomOneShot):
         distillation: str | LossFunction | Distillation = "soft_cross_entropy",
         score: str | LossFunction | Score = "top1",
         seed: int = 0,
+        latency: LatencySettings | None = None,
         listeners: Iterable[Callable[[BoardEvent], None]] = (),
         mutation_hooks: list[MutationHook] | None = None,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
         if matching not in MATCHINGS:
             raise ConfigError(f"matching is {matching!r}; expected one of {', '.join(MATCHINGS)}")
-        check_cost(cost)
+        costs = check_costs(cost)
+        ranges = check_ranges(cost_range, [cost_name(item) for item in costs])
         _check_warmup(warmup)
         _check_positive(
             score_images=score_images,
@@ -142,8 +152,8 @@ class CreamStrategy(RandomOneShot):
         self._board = PrioritizedBoard(board_size, margin)
         self._settings = SearchSettings(
             matching=matching,
-            cost=cost,
-            cost_range=check_cost_range(cost_range),
+            cost=costs if len(costs) > 1 else costs[0],
+            cost_range=ranges if len(costs) > 1 else ranges[0],
             warmup=warmup,
             score_images=score_images,
             score_interval=score_interval,
@@ -155,6 +165,7 @@ class CreamStrategy(RandomOneShot):
             distillation=resolve_distillation(distillation),
             score=resolve_score(score),
             seed=seed,
+            latency=latency or LatencySettings(),
         )
         self._listeners = tuple(listeners)
         self._validation_loader: Callable[[], Any] | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,19 +30,27 @@ class BoardEntry:
         Complexity: multiply-adds of one input, parameters, or the unit of the user's own cost function.
     step
         Training step at which the path was scored for the board; its age counts from there.
+    others
+        Further costs by their names, where a search has several; ``cost`` is the first, the primary one.
     """
 
     path: Path
     accuracy: float
     cost: float
     step: int
+    others: Mapping[str, float] = field(default_factory=dict)
     key: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", path_key(self.path))
 
     def __hash__(self) -> int:
-        return hash((self.key, self.accuracy, self.cost, self.step))
+        return hash((self.key, self.accuracy, self.costs, self.step))
+
+    @property
+    def costs(self) -> tuple[float, ...]:
+        """All costs, the primary one first."""
+        return (self.cost, *self.others.values())
 
     @property
     def rank_key(self) -> tuple[float, float, int, str]:
@@ -51,7 +59,8 @@ class BoardEntry:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, the path included."""
-        return {"path": encode_path(self.path), "accuracy": self.accuracy, "cost": self.cost, "step": self.step}
+        plain = {"path": encode_path(self.path), "accuracy": self.accuracy, "cost": self.cost, "step": self.step}
+        return plain | {"others": dict(self.others)} if self.others else plain
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ class BoardEvent:
     epoch
         Epoch, from 0.
     candidate
-        Encoded path, accuracy (``None`` if rejected early), cost; ``None`` for ``"rescored"``.
+        Encoded path, accuracy (``None`` if rejected early), cost and other costs; ``None`` for ``"rescored"``.
     admitted
         Whether the candidate entered.
     evicted
@@ -106,6 +115,9 @@ class PrioritizedBoard:
 
     *Selective competition*: a candidate enters while there is room. On a full board it replaces the weakest entry if it
     is more accurate **and** cheaper, or more accurate by more than ``margin``. Equals keep their order of age.
+
+    Where entries have several costs, *cheaper* means dearer in none of them and cheaper in at least one; among equally
+    accurate entries the primary cost decides the rank.
 
     Parameters
     ----------
@@ -151,12 +163,24 @@ class PrioritizedBoard:
         """The most accurate entry, ``None`` on an empty board."""
         return self._entries[0] if self._entries else None
 
-    def bar(self, cost: float) -> float:
-        """Accuracy that a candidate of this cost must exceed to enter; minus infinity while there is room."""
+    def bar(self, costs: float | Sequence[float]) -> float:
+        """Accuracy that a candidate of this cost must exceed to enter; minus infinity while there is room.
+
+        Parameters
+        ----------
+        costs
+            One cost, or all of them, the primary one first.
+
+        Returns
+        -------
+        float
+            The bar.
+        """
         if not self.full:
             return -math.inf
         weakest = self._entries[-1]
-        return weakest.accuracy if cost < weakest.cost else weakest.accuracy + self.margin
+        costs = tuple(costs) if isinstance(costs, Sequence) else (costs,)
+        return weakest.accuracy if _cheaper(costs, weakest.costs) else weakest.accuracy + self.margin
 
     def offer(self, candidate: BoardEntry) -> Verdict:
         """Let a candidate compete for a place.
@@ -174,10 +198,14 @@ class PrioritizedBoard:
         Raises
         ------
         ValueError
-            If accuracy or cost is not a finite number.
+            If accuracy or cost is not a finite number, or its costs are others than those of the entries.
         """
-        if not (math.isfinite(candidate.accuracy) and math.isfinite(candidate.cost)):
-            raise ValueError(f"accuracy {candidate.accuracy} and cost {candidate.cost} of an offer must be finite")
+        if not all(map(math.isfinite, (candidate.accuracy, *candidate.costs))):
+            raise ValueError(f"accuracy {candidate.accuracy} and cost {candidate.costs} of an offer must be finite")
+        if self._entries and list(candidate.others) != list(self._entries[0].others):
+            raise ValueError(
+                f"an offer has the further costs {list(candidate.others)}; expected {list(self._entries[0].others)}"
+            )
         if any(entry.key == candidate.key for entry in self._entries):
             return Verdict(False)
         evicted = None
@@ -190,9 +218,9 @@ class PrioritizedBoard:
         return Verdict(True, evicted)
 
     def _beats(self, candidate: BoardEntry, weakest: BoardEntry) -> bool:
-        if (candidate.accuracy, candidate.cost) == (weakest.accuracy, weakest.cost):
+        if (candidate.accuracy, candidate.costs) == (weakest.accuracy, weakest.costs):
             return candidate.rank_key < weakest.rank_key
-        return candidate.accuracy > self.bar(candidate.cost)
+        return candidate.accuracy > self.bar(candidate.costs)
 
     def rescore(self, score: Callable[[BoardEntry], float]) -> None:
         """Give every entry a fresh accuracy (the weights have moved since) and put them in order again."""
@@ -200,12 +228,14 @@ class PrioritizedBoard:
         self._sort()
 
     def pareto(self) -> tuple[BoardEntry, ...]:
-        """Entries that no other entry beats in both accuracy and cost, cheapest first."""
+        """Entries that no other entry beats in accuracy and all costs, cheapest first; of equals the highest-ranked."""
         front: list[BoardEntry] = []
-        for entry in sorted(self._entries, key=lambda entry: (entry.cost, entry.rank_key)):
-            if not front or entry.accuracy > front[-1].accuracy:
+        for entry in self._entries:  # best first: of two with the same costs the former is at least as good
+            rivals = [other for other in self._entries if other.accuracy >= entry.accuracy]
+            beaten = any(_cheaper(other.costs, entry.costs) for other in rivals)
+            if not beaten and all(other.costs != entry.costs for other in front):
                 front.append(entry)
-        return tuple(front)
+        return tuple(sorted(front, key=lambda entry: (entry.cost, entry.rank_key)))
 
     def _sort(self) -> None:
         self._entries.sort(key=lambda entry: entry.rank_key)
@@ -250,6 +280,8 @@ class PrioritizedBoard:
         board._entries = [_read_entry(item, index) for index, item in enumerate(entries)]
         if len({entry.key for entry in board._entries}) < len(board._entries):
             raise FileError("board key 'entries': the same path stands there twice")
+        if len({tuple(entry.others) for entry in board._entries}) > 1:
+            raise FileError("board key 'entries': expected the same further costs (key 'others') in all of them")
         board._sort()
         return board
 
@@ -281,6 +313,12 @@ class PrioritizedBoard:
         self._entries = [replace(entry, path=decode(entry.path)) for entry in saved._entries]
 
 
+def _cheaper(costs: Sequence[float], than: Sequence[float]) -> bool:
+    """Whether some costs are dearer than others in nothing and cheaper in something."""
+    pairs = list(zip(costs, than, strict=True))
+    return all(one <= other for one, other in pairs) and any(one < other for one, other in pairs)
+
+
 def _number(content: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     value = content.get(key)
     accepted = int if kind is int else (int, float)
@@ -298,4 +336,12 @@ def _read_entry(item: Any, index: int) -> BoardEntry:
         accuracy=_number(item, "accuracy", float, where),
         cost=_number(item, "cost", float, where),
         step=_number(item, "step", int, where),
+        others=_read_others(item, where),
     )
+
+
+def _read_others(item: Mapping[str, Any], where: str) -> dict[str, float]:
+    others = item.get("others", {})  # not there with one cost
+    if not isinstance(others, Mapping):
+        raise FileError(f"{where} key 'others' is {others!r}; expected further costs by their names")
+    return {name: _number(others, name, float, where) for name in others}

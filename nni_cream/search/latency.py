@@ -79,16 +79,8 @@ class LatencyModel(CostModel):
         if self.latencies is not None:
             self._use(self.latencies)
 
-    def prepare(self, state: Mapping[str, Any] | None = None) -> None:
-        """Measure the table, unless there is one already or the space allows none.
-
-        Parameters
-        ----------
-        state
-            What :meth:`state_dict` returned in the search that goes on.
-        """
-        if state:
-            self.load_state_dict(state)
+    def prepare(self) -> None:
+        """Measure the table, unless there is one already or the space allows none."""
         if self.latencies is None and has_table(self._supernet):
             content = None
             if self._leader:
