@@ -14,6 +14,7 @@ from nni.nas.space import RawFormatModelSpace
 # one-shot strategies, for the whole process, by classes that fail when they run.
 from nni.nas.strategy import RandomOneShot
 from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
 
 from nni_cream.errors import ConfigError, SearchError, SpaceError
 from nni_cream.search import (
@@ -25,11 +26,12 @@ from nni_cream.search import (
     SearchSettings,
 )
 from nni_cream.search.cost import cost_name
-from nni_cream.search.costs import Cost, check_costs, check_ranges
+from nni_cream.search.costs import Cost, Costs, check_costs, check_ranges
 from nni_cream.search.matching import MATCHINGS
 from nni_cream.search.mutables import check_mutables
 from nni_cream.search.objective import LossFunction, resolve_distillation, resolve_score
-from nni_cream.search.supernet import freezable_hooks
+from nni_cream.search.sampler import PathSampler
+from nni_cream.search.supernet import Supernet, freezable_hooks
 from nni_cream.search.timing import LatencySettings
 from nni_cream.search.usage import count_architectures
 
@@ -216,6 +218,36 @@ class CreamStrategy(RandomOneShot):
                 "expected at most that many"
             )
         return super().mutate_model(model)
+
+    def check_range(self, supernet: Supernet, inputs: Tensor) -> None:
+        """Draw a path within the ranges of the costs, to see before a search whether there is one.
+
+        A range of latencies that are still to be measured is left to the search.
+
+        Parameters
+        ----------
+        supernet
+            The mutated space.
+        inputs
+            Images (N, C, H, W).
+
+        Raises
+        ------
+        SpaceError
+            If no path lies within the ranges; the message states what can be reached.
+        """
+        settings = self._settings
+        given = settings.latency.table is not None
+        known = [
+            (cost, pair)
+            for cost, pair in zip(settings.costs, settings.ranges, strict=True)
+            if pair != (None, None) and (cost != "latency" or given)
+        ]
+        sampler = PathSampler(supernet.space, settings.seed, known[0][1] if known else None)
+        if known:
+            costs, ranges = zip(*known, strict=True)
+            Costs.make(costs, ranges, settings.latency, supernet, (inputs,), seed=settings.seed).constrain(sampler)
+        sampler.draw()
 
     def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
         """Put the search around the evaluator's module.

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from nni_cream import __version__
-from nni_cream.cli import experiments, searching
+from nni_cream.cli import experiments, latency, searching
 from nni_cream.errors import CreamError
 
 __all__ = ["main"]
@@ -22,6 +22,8 @@ examples:
         the board as a table, also while the search is running
   nni-cream export out/digits --weights --out digits.json
         the chosen architecture as a file, its one-shot weights beside it
+  nni-cream latency experiments/search_digits.yml --out latencies.json
+        what each choice takes on this machine, for `cost: latency`
   nni-cream run experiments/cream_experiment.yml --out out/experiment
         search, then retrain the best, as trials of an NNI experiment with a web UI
   nni-cream resume out/experiment
@@ -87,6 +89,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (searching, experiments):
+    for group in (searching, latency, experiments):
         group.add_commands(commands, shared)
     return parser

@@ -35,7 +35,8 @@ __all__ = [
 CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.json", "last.ckpt", "metrics.jsonl"
 HISTORY = "history.jsonl"
 WEIGHTS, RETRAINED, MANAGER, TENSORBOARD = "weights.pt", "retrained.json", "nni", "tensorboard"
-OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, WEIGHTS, RETRAINED, MANAGER, TENSORBOARD)
+LATENCIES = "latencies.json"
+OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, LATENCIES, WEIGHTS, RETRAINED, MANAGER, TENSORBOARD)
 PREVIOUS = "previous"
 MARK = "# nni_cream output folder, "
 
@@ -179,6 +180,7 @@ class OutputFolder:
         self.board = self.path / BOARD
         self.best = self.path / BEST
         self.checkpoint = self.path / CHECKPOINT
+        self.latencies = self.path / LATENCIES
         self.metrics = self.path / METRICS
         self.history = self.path / HISTORY
         self.weights = self.path / WEIGHTS

@@ -328,6 +328,7 @@ class ExperimentPlan:
                 "search_trial": entry["trial"],
                 "one_shot_accuracy": entry["accuracy"],
                 "cost": entry["cost"],
+                **({"other_costs": entry["other_costs"]} if "other_costs" in entry else {}),
                 "choices": entry["path"],
                 "config": config,
             }
@@ -354,6 +355,7 @@ class ExperimentPlan:
             choices=parameters["choices"],
             accuracy=parameters["one_shot_accuracy"],
             cost=parameters["cost"],
+            other_costs=parameters.get("other_costs"),
             retrained={key: value for key, value in result.items() if key != "default"},
         )
 

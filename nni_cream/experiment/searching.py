@@ -40,17 +40,19 @@ from nni_cream.experiment.files import (
     write_json,
     write_text,
 )
+from nni_cream.experiment.latencies import latency_settings
 from nni_cream.experiment.processes import LOCK, locked
 from nni_cream.experiment.progress import SearchProgress
 from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard
 from nni_cream.experiment.updates import BOARD_FIGURES, UpdateRecorder
-from nni_cream.search import BoardEvent, CostModel, CreamLightningModule, PathSampler, Supernet, encode_path
+from nni_cream.search import BoardEvent, CreamLightningModule, Supernet, encode_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Recipe, make_loader, seeded
 
 __all__ = [
     "SearchResult",
     "check_search",
+    "cost_names",
     "cpu_threads",
     "make_strategy",
     "recipe_of",
@@ -99,8 +101,7 @@ class _Search:
 
     @property
     def cost_name(self) -> str:
-        cost = self.config["search"]["cost"]
-        return str(cost.rpartition(":")[2])
+        return cost_names(self.config["search"])[0]
 
 
 def run_search(
@@ -232,15 +233,11 @@ def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: i
         recipe.module(num_classes)
         _make_trainer(config["trainer"], recipe.epochs, Path.cwd(), [])
     settings = config["search"]
-    strategy = make_strategy(settings)
+    strategy = make_strategy(settings, latency=config.get("latency"))
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     spaces.check_images(space, sample.shape[1:])
     supernet = Supernet(strategy.mutate_model(space))
-    sampler = PathSampler(supernet.space, settings["seed"], settings["cost_range"])
-    if settings["cost_range"] not in (None, [None, None]):
-        cost = CostModel(supernet, (sample,), _import_function("cost", settings["cost"]), settings["seed"])
-        sampler.constrain(cost, table=cost.table)
-    sampler.draw()
+    strategy.check_range(supernet, sample)
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
@@ -258,7 +255,7 @@ def _put_together(
     settings = config["search"]
     recipe = recipe_of(settings)
     recorder = UpdateRecorder()
-    strategy = make_strategy(settings, [recorder.listen])
+    strategy = make_strategy(settings, [recorder.listen], config.get("latency"))
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
     spaces.check_images(space, splits.input_shape)
@@ -277,7 +274,17 @@ def _put_together(
     return search
 
 
-def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[BoardEvent], None]] = ()) -> CreamStrategy:
+def cost_names(settings: Mapping[str, Any]) -> list[str]:
+    """Return what the costs of the ``search`` section are called, the primary one first."""
+    costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
+    return [str(cost.rpartition(":")[2]) for cost in costs]
+
+
+def make_strategy(
+    settings: Mapping[str, Any],
+    listeners: Iterable[Callable[[BoardEvent], None]] = (),
+    latency: Mapping[str, Any] | None = None,
+) -> CreamStrategy:
     """Build the strategy from the ``search`` section of a configuration.
 
     Parameters
@@ -286,6 +293,8 @@ def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[Boa
         The section, resolved.
     listeners
         Called with every event of the board.
+    latency
+        The ``latency`` section, resolved.
 
     Returns
     -------
@@ -299,8 +308,12 @@ def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[Boa
     """
     known = inspect.signature(CreamStrategy).parameters
     arguments = {name: value for name, value in settings.items() if name in known}
-    for name in ("cost", "distillation", "score"):
+    for name in ("distillation", "score"):
         arguments[name] = _import_function(name, arguments[name])
+    costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
+    arguments["cost"] = [_import_function("cost", cost) for cost in costs]
+    if latency is not None and "latency" in costs:
+        arguments["latency"] = latency_settings(latency)
     return CreamStrategy(**arguments, listeners=listeners)
 
 
@@ -397,6 +410,8 @@ class _EpochFiles(Checkpoint):
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
             return
+        if module.costs.latencies is not None and not self._folder.latencies.exists():
+            write_json(self._folder.latencies, module.costs.latencies.to_json())
         board = board_file(self._search.strategy.board, self._search.cost_name, trainer.current_epoch + 1)
         write_json(self._folder.board, board)
         append_line(self._folder.metrics, figures)
@@ -452,6 +467,7 @@ def _save_result(search: _Search) -> Best:
         accuracy=entry.accuracy,
         cost=entry.cost,
         cost_name=search.cost_name,
+        other_costs=dict(entry.other_costs) or None,
         data={"name": config["data"]["name"], "arguments": splits.arguments, "fingerprint": splits.fingerprint},
         seed=config["search"]["seed"],
         versions=versions(),

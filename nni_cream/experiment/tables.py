@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +23,7 @@ __all__ = [
     "trials_table",
 ]
 
-_COST_TITLES = {"macs": "multiply-adds", "params": "parameters"}
+_COST_TITLES = {"macs": "multiply-adds", "params": "parameters", "latency": "latency (s)"}
 _WIDTH_WITHOUT_TERMINAL = 140
 
 
@@ -41,10 +42,13 @@ def describe_path(path: Mapping[str, Any]) -> str:
 def board_table(board: SavedBoard) -> Table:
     """Return the entries of a board, best first."""
     table = Table("rank", "path", title=f"board after epoch {board.epoch}")
-    for title in ("accuracy", _COST_TITLES.get(board.cost_name, board.cost_name), "admitted at step"):
+    others = list(board.entries[0].get("other_costs", {})) if board.entries else []
+    costs = [_COST_TITLES.get(name, name) for name in (board.cost_name, *others)]
+    for title in ("accuracy", *costs, "admitted at step"):
         table.add_column(title, justify="right")
     for rank, entry in enumerate(board.entries, 1):
-        figures = (f"{entry['accuracy']:.4f}", _cost(entry["cost"]), str(entry["step"]))
+        values = [entry["cost"], *(entry.get("other_costs", {}).get(name, math.nan) for name in others)]
+        figures = (f"{entry['accuracy']:.4f}", *map(_cost, values), str(entry["step"]))
         table.add_row(str(rank), describe_path(entry["path"]), *figures)
     return table
 
@@ -100,12 +104,13 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
 def show_best(best: Best, console: Console) -> None:
     """Print the chosen architecture and what is known of it."""
     console.print(f"chosen: {describe_path(best.choices)}")
-    cost = f"{_cost(best.cost)} {_COST_TITLES.get(best.cost_name, best.cost_name)}"
-    console.print(f"one-shot accuracy {best.accuracy:.4f}, {cost}")
+    costs = {best.cost_name: best.cost, **(best.other_costs or {})}
+    figures = [f"{_cost(value)} {_COST_TITLES.get(name, name)}" for name, value in costs.items()]
+    console.print(f"one-shot accuracy {best.accuracy:.4f}, {', '.join(figures)}")
     if best.retrained is not None:
-        figures = f"validation {best.retrained['validation_accuracy']:.4f}, test {best.retrained['test_accuracy']:.4f}"
-        console.print(f"retrained: {figures}")
+        scores = f"validation {best.retrained['validation_accuracy']:.4f}, test {best.retrained['test_accuracy']:.4f}"
+        console.print(f"retrained: {scores}")
 
 
 def _cost(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"

@@ -1,5 +1,6 @@
 """The method: board, matching, sampler, scorer, cost model and the training step that joins them."""
 
+from nni_cream.search.bench import measure_table
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard, Verdict
 from nni_cream.search.cost import CostModel
 from nni_cream.search.costs import Costs
@@ -50,5 +51,6 @@ __all__ = [
     "Verdict",
     "decode_path",
     "encode_path",
+    "measure_table",
     "path_key",
 ]

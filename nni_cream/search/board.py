@@ -30,7 +30,7 @@ class BoardEntry:
         Complexity: multiply-adds of one input, parameters, or the unit of the user's own cost function.
     step
         Training step at which the path was scored for the board; its age counts from there.
-    others
+    other_costs
         Further costs by their names, where a search has several; ``cost`` is the first, the primary one.
     """
 
@@ -38,7 +38,7 @@ class BoardEntry:
     accuracy: float
     cost: float
     step: int
-    others: Mapping[str, float] = field(default_factory=dict)
+    other_costs: Mapping[str, float] = field(default_factory=dict)
     key: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class BoardEntry:
     @property
     def costs(self) -> tuple[float, ...]:
         """All costs, the primary one first."""
-        return (self.cost, *self.others.values())
+        return (self.cost, *self.other_costs.values())
 
     @property
     def rank_key(self) -> tuple[float, float, int, str]:
@@ -60,7 +60,7 @@ class BoardEntry:
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values, the path included."""
         plain = {"path": encode_path(self.path), "accuracy": self.accuracy, "cost": self.cost, "step": self.step}
-        return plain | {"others": dict(self.others)} if self.others else plain
+        return plain | {"other_costs": dict(self.other_costs)} if self.other_costs else plain
 
 
 @dataclass(frozen=True)
@@ -198,14 +198,13 @@ class PrioritizedBoard:
         Raises
         ------
         ValueError
-            If accuracy or cost is not a finite number, or its costs are others than those of the entries.
+            If accuracy or cost is not a finite number, or its costs are other_costs than those of the entries.
         """
         if not all(map(math.isfinite, (candidate.accuracy, *candidate.costs))):
             raise ValueError(f"accuracy {candidate.accuracy} and cost {candidate.costs} of an offer must be finite")
-        if self._entries and list(candidate.others) != list(self._entries[0].others):
-            raise ValueError(
-                f"an offer has the further costs {list(candidate.others)}; expected {list(self._entries[0].others)}"
-            )
+        found = [[*entry.other_costs] for entry in (*self._entries[:1], candidate)]
+        if found[0] != found[-1]:
+            raise ValueError(f"an offer has the other costs {found[-1]}; expected {found[0]}")
         if any(entry.key == candidate.key for entry in self._entries):
             return Verdict(False)
         evicted = None
@@ -280,8 +279,8 @@ class PrioritizedBoard:
         board._entries = [_read_entry(item, index) for index, item in enumerate(entries)]
         if len({entry.key for entry in board._entries}) < len(board._entries):
             raise FileError("board key 'entries': the same path stands there twice")
-        if len({tuple(entry.others) for entry in board._entries}) > 1:
-            raise FileError("board key 'entries': expected the same further costs (key 'others') in all of them")
+        if len({tuple(entry.other_costs) for entry in board._entries}) > 1:
+            raise FileError("board key 'entries': expected the same further costs (key 'other_costs') in all of them")
         board._sort()
         return board
 
@@ -314,7 +313,7 @@ class PrioritizedBoard:
 
 
 def _cheaper(costs: Sequence[float], than: Sequence[float]) -> bool:
-    """Whether some costs are dearer than others in nothing and cheaper in something."""
+    """Whether some costs are dearer than other_costs in nothing and cheaper in something."""
     pairs = list(zip(costs, than, strict=True))
     return all(one <= other for one, other in pairs) and any(one < other for one, other in pairs)
 
@@ -336,12 +335,12 @@ def _read_entry(item: Any, index: int) -> BoardEntry:
         accuracy=_number(item, "accuracy", float, where),
         cost=_number(item, "cost", float, where),
         step=_number(item, "step", int, where),
-        others=_read_others(item, where),
+        other_costs=_read_other_costs(item, where),
     )
 
 
-def _read_others(item: Mapping[str, Any], where: str) -> dict[str, float]:
-    others = item.get("others", {})  # not there with one cost
-    if not isinstance(others, Mapping):
-        raise FileError(f"{where} key 'others' is {others!r}; expected further costs by their names")
-    return {name: _number(others, name, float, where) for name in others}
+def _read_other_costs(item: Mapping[str, Any], where: str) -> dict[str, float]:
+    other_costs = item.get("other_costs", {})  # not there with one cost
+    if not isinstance(other_costs, Mapping):
+        raise FileError(f"{where} key 'other_costs' is {other_costs!r}; expected further costs by their names")
+    return {name: _number(other_costs, name, float, where) for name in other_costs}

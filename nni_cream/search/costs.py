@@ -77,7 +77,7 @@ def check_ranges(cost_range: Any, names: Sequence[str]) -> tuple[CostRange, ...]
     pairs = isinstance(cost_range, list | tuple) and all(
         item is None or isinstance(item, list | tuple) for item in cost_range
     )
-    if cost_range is not None and pairs and len(cost_range) == len(names) and cost_range != (None, None):
+    if cost_range is not None and pairs and len(cost_range) == len(names):
         return tuple(check_cost_range(pair) for pair in cost_range)
     if len(names) > 1 and cost_range is not None:
         raise ConfigError(

@@ -177,16 +177,16 @@ class CreamLightningModule(ForwardingLightningModule):
             return False
         if path in self.board:
             return False
-        cost, others = self.costs(path)
+        cost, other_costs = self.costs(path)
         with self._autocast():
-            accuracy = self.scorer.score(path, above=self.board.bar((cost, *others.values())))
+            accuracy = self.scorer.score(path, above=self.board.bar((cost, *other_costs.values())))
         self._scored += 1
         self._check_score(accuracy)
-        entry = None if accuracy is None else BoardEntry(path, accuracy, cost, self._step, others)
+        entry = None if accuracy is None else BoardEntry(path, accuracy, cost, self._step, other_costs)
         verdict = None if entry is None else self.board.offer(entry)
         admitted = bool(verdict)
         self._admitted += admitted
-        candidate = {"path": encode_path(path), "accuracy": accuracy, "cost": cost, "others": others}
+        candidate = {"path": encode_path(path), "accuracy": accuracy, "cost": cost, "other_costs": other_costs}
         self._tell("scored", candidate, admitted, verdict.evicted if verdict else None)
         return admitted
 
