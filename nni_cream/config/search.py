@@ -144,7 +144,7 @@ def _contradicting_ranges(names: list[str], ranges: Any, prefix: str) -> Iterato
     if isinstance(ranges, dict):
         for name in ranges:
             if name not in names:
-                yield f"{where}.{name}: is no cost of this search; expected one of search.cost ({', '.join(names)})"
+                yield f"{where}: {name!r} is no cost of this search; expected one of search.cost ({', '.join(names)})"
     elif ranges is not None and len(names) > 1 and (len(ranges) != len(names) or not _are_pairs(ranges)):
         yield f"{where}: {show(ranges)}; expected a range for each of search.cost ({', '.join(names)})"
     elif ranges is not None and len(names) == 1 and _are_pairs(ranges) and len(ranges) != 1 and any(ranges):
