@@ -102,6 +102,11 @@ class Limit:
         (low, high), spread = self.ends, seen[1] - seen[0]
         return low > seen[1] + spread or high < seen[0] - spread
 
+    def is_beyond(self, seen: tuple[float, float]) -> bool:
+        """Return whether the range begins above all costs seen, or ends below them."""
+        low, high = self.ends
+        return low > seen[1] or high < seen[0]
+
     def describe(self) -> str:
         """Return the range in words."""
         low, high = self.cost_range
@@ -241,7 +246,7 @@ class PathSampler:
         return self._search(self._generator)
 
     def _search(self, generator: np.random.Generator) -> Path:
-        seen: list[tuple[float, float] | None] = [limit.reachable for limit in self._limits]
+        seen = [limit.reachable if limit.table is None else limit.table.bounds() for limit in self._limits]
         for attempt in itertools.count():
             # A range that is known to hold a path holds it for the whole search, however long it takes to hit.
             if not self._reachable and (attempt >= self.attempts or (attempt == self.glance and self._are_far(seen))):
@@ -257,7 +262,8 @@ class PathSampler:
         reachable = [known for known in seen if known is not None]
         if not reachable:
             raise SpaceError(f"no path in {self.attempts} tries kept the constraints of the space; loosen them")
-        raise self._unreachable(self._limits, reachable)
+        beyond = [pair for pair in zip(self._limits, reachable, strict=True) if pair[0].is_beyond(pair[1])]
+        raise self._unreachable(*zip(*(beyond or zip(self._limits, reachable, strict=True)), strict=True))
 
     def _candidate(self, generator: np.random.Generator) -> Path:
         if self._counts is not None:
