@@ -42,7 +42,7 @@ def main() -> None:
     arguments = parser.parse_args()
     images = torch.zeros(2, 3, arguments.image_size, arguments.image_size)
 
-    theirs = MobileNetV3Space()
+    theirs = MobileNetV3Space().eval()
     start = time.perf_counter()
     profiler = FlopsProfiler(theirs, (images[:1],))
     nni_built = time.perf_counter() - start
