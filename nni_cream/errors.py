@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["ConfigError", "CreamError", "DataError", "FileError", "ManagerError", "SearchError", "SpaceError"]
+__all__ = [
+    "ConfigError",
+    "CreamError",
+    "DataError",
+    "ExportError",
+    "FileError",
+    "ManagerError",
+    "SearchError",
+    "SpaceError",
+]
 
 
 class CreamError(Exception):
@@ -37,6 +46,10 @@ class SearchError(CreamError, RuntimeError):
 
 class FileError(CreamError):
     """A file that nni_cream reads or writes is missing, broken, foreign or in the way."""
+
+
+class ExportError(CreamError):
+    """A network cannot be written in the form that was asked for, or what was written computes something else."""
 
 
 class ManagerError(CreamError):

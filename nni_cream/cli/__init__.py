@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from nni_cream import __version__
-from nni_cream.cli import experiments, latency, searching
+from nni_cream.cli import data, experiments, exporting, latency, searching
 from nni_cream.errors import CreamError
 
 __all__ = ["main"]
@@ -22,6 +22,8 @@ examples:
         the board as a table, also while the search is running
   nni-cream export out/digits --weights --out digits.json
         the chosen architecture as a file, its one-shot weights beside it
+  nni-cream export out/digits --format code,onnx,torch --out out/phone
+        the network for other programs: Python code without NNI, ONNX, torch.export; with a model card
   nni-cream latency experiments/search_digits.yml --out latencies.json
         what each choice takes on this machine, for `cost: latency`
   nni-cream run experiments/cream_experiment.yml --out out/experiment
@@ -32,6 +34,10 @@ examples:
         how an experiment stands, from another terminal
   nni-cream stop out/experiment
         stop it, with all that it started
+  nni-cream data check experiments/search_digits.yml
+        what is in a data set, and which of its files cannot be read
+  nni-cream data subimagenet --imagenet /data/imagenet --out /data/subimagenet
+        100 classes of ImageNet with 250 + 50 images each, as links
 """
 
 
@@ -49,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Exit code: 0 well, 1 failed, 2 used wrongly, 130 interrupted.
     """
     options = _parser().parse_args(arguments)
+    options.words = sys.argv[1:] if arguments is None else list(arguments)
     options.debug = "debug" in options
     # As `python -m` does: a user's own space is looked for in the current folder, too.
     if os.getcwd() not in sys.path:
@@ -89,6 +96,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (searching, latency, experiments):
+    for group in (searching, latency, exporting, experiments, data):
         group.add_commands(commands, shared)
     return parser

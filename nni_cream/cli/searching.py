@@ -1,19 +1,11 @@
-"""``search``, ``board``, ``export``: one search in this process, and its result."""
+"""``search``, ``board``: one search in this process, and its board."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nni_cream.cli.common import be_quiet, print_json, summary
-from nni_cream.errors import FileError
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["add_commands"]
 
@@ -22,7 +14,6 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the commands to the command line; ``shared`` holds the options that all have."""
     _add_search(commands, shared)
     _add_board(commands, shared)
-    _add_export(commands, shared)
 
 
 def _add_search(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -40,15 +31,6 @@ def _add_board(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.add_argument("folder", metavar="DIR", help="output folder of a search or experiment")
     command.add_argument("--json", action="store_true", help="print it as JSON")
     command.set_defaults(command=_board)
-
-
-def _add_export(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser("export", parents=[shared], help="write the chosen architecture to a file")
-    command.add_argument("folder", metavar="DIR", help="output folder of a search or experiment")
-    command.add_argument("--out", metavar="FILE", help="JSON file to write; printed without it")
-    command.add_argument("--weights", action="store_true", help="also write its one-shot weights beside FILE, as .pt")
-    command.add_argument("--force", action="store_true", help="replace files that are there")
-    command.set_defaults(command=_export, parser=command)
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -84,29 +66,3 @@ def _board(options: argparse.Namespace) -> None:
         print_json(asdict(board))
     else:
         make_console().print(board_table(board))
-
-
-def _export(options: argparse.Namespace) -> None:
-    from nni_cream.experiment.best import load_best
-
-    if options.weights and options.out is None:
-        options.parser.error("--weights needs --out FILE, to put them beside it")
-    best = load_best(options.folder)
-    if options.out is None:
-        print(json.dumps(best.to_json(), indent=2))
-        return
-    out = Path(options.out)
-    weights = out.with_suffix(".pt")
-    if options.weights and weights == out:
-        options.parser.error(f"--out {out}: the weights would have the same name; expected a name such as chosen.json")
-    for path in (out, weights) if options.weights else (out,):
-        if os.path.lexists(path) and not options.force:
-            raise FileError(f"{path}: is there already; name another file with --out, or use --force to replace it")
-    if options.weights:
-        be_quiet(options)
-        from nni_cream.experiment.best import export_weights
-
-        export_weights(best, Path(options.folder), weights)
-        print(f"weights: {weights}", file=sys.stderr)
-    best.save(out)
-    print(f"architecture: {out}", file=sys.stderr)

@@ -8,14 +8,25 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any
 
+from nni_cream.data.cifar import load_cifar10, load_cifar100
 from nni_cream.data.digits import load_digits
 from nni_cream.data.fashion import load_fashion
+from nni_cream.data.folder import load_folder
+from nni_cream.data.imagenet import load_imagenet, load_subimagenet
 from nni_cream.data.splits import DataSplits
 from nni_cream.errors import ConfigError, CreamError, DataError
 
-__all__ = ["create", "list_datasets"]
+__all__ = ["arguments_of", "create", "list_datasets"]
 
-_DATASETS: dict[str, Callable[..., DataSplits]] = {"digits": load_digits, "fashion": load_fashion}
+_DATASETS: dict[str, Callable[..., DataSplits]] = {
+    "cifar10": load_cifar10,
+    "cifar100": load_cifar100,
+    "digits": load_digits,
+    "fashion": load_fashion,
+    "folder": load_folder,
+    "imagenet": load_imagenet,
+    "subimagenet": load_subimagenet,
+}
 
 
 def list_datasets() -> list[str]:
@@ -57,6 +68,27 @@ def create(name: str, /, **arguments: Any) -> DataSplits:
     if not isinstance(splits, DataSplits):
         raise DataError(f"data set {name!r} gave {type(splits).__name__}; expected nni_cream.data.DataSplits.")
     return splits
+
+
+def arguments_of(name: str) -> tuple[str, ...]:
+    """Return which arguments a data set takes.
+
+    Parameters
+    ----------
+    name
+        As for ``create``.
+
+    Returns
+    -------
+    tuple of str
+        Their names.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown, or the function cannot be imported.
+    """
+    return tuple(inspect.signature(_DATASETS.get(name) or _import_loader(name)).parameters)
 
 
 def _import_loader(name: str) -> Callable[..., DataSplits]:

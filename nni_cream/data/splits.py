@@ -12,13 +12,26 @@ import torch
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
 from nni_cream.errors import ConfigError, DataError
 
-__all__ = ["PARTS", "DataSplits", "Indices", "make_splits", "stratified_split"]
+__all__ = [
+    "PARTS",
+    "DataSplits",
+    "Indices",
+    "NormalisedImages",
+    "balanced_split",
+    "check_seed",
+    "fingerprint_arrays",
+    "make_splits",
+    "stratified_split",
+]
 
 PARTS = ("train", "validation", "test")
+
+_LARGEST_IMAGE = 256  # of images that are enlarged in memory
 
 Indices = NDArray[np.int64]
 
@@ -46,7 +59,10 @@ class DataSplits:
     indices
         For each part, where its images stood in the source; no number occurs in two parts.
     fingerprint
-        SHA-256 of the source's images and labels, part by part.
+        SHA-256 of the source's images and labels, part by part; of a folder, SHA-256 of the names and sizes of its
+        files.
+    classes
+        Name of each class; empty where they have none.
 
     Raises
     ------
@@ -63,6 +79,7 @@ class DataSplits:
     input_shape: tuple[int, int, int]
     indices: dict[str, Indices]
     fingerprint: str
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_parts(self.name, self.indices)
@@ -72,6 +89,29 @@ class DataSplits:
                 raise DataError(f"data set {self.name!r}: part {part!r} has {images} images but {positions} indices.")
 
 
+class NormalisedImages(TensorDataset):
+    """Images in memory that are normalised already, and what was done to them.
+
+    Parameters
+    ----------
+    images
+        Normalised images (N, C, H, W).
+    labels
+        Their labels (N,).
+    pixel_mean
+        What was subtracted from each channel's values, as they are in the source.
+    pixel_std
+        What each channel was divided by.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, pixel_mean: tuple[float, ...], pixel_std: tuple[float, ...]
+    ) -> None:
+        super().__init__(images, labels)
+        self.pixel_mean = pixel_mean
+        self.pixel_std = pixel_std
+
+
 def make_splits(
     name: str,
     arguments: dict[str, Any],
@@ -79,6 +119,7 @@ def make_splits(
     labels: NDArray[Any],
     indices: dict[str, Indices],
     num_classes: int,
+    image_size: int | None = None,
 ) -> DataSplits:
     """Normalise the images with the statistics of the training part and put each part in memory.
 
@@ -96,26 +137,36 @@ def make_splits(
         Positions along N for each of the three parts.
     num_classes
         Number of classes.
+    image_size
+        Height and width that the images are enlarged to, with bilinear interpolation, once, after they were normalised;
+        ``None`` leaves them as they are.
 
     Returns
     -------
     DataSplits
-        The three parts, each channel with mean 0 and standard deviation 1 over the training part.
+        The three parts, each channel with mean 0 and standard deviation 1 over the training part's own pixels.
 
     Raises
     ------
+    ConfigError
+        If the images would have to be made smaller, or larger than 256 pixels.
     DataError
         If two parts share an image.
     """
     _check_parts(name, indices)
+    _check_image_size(name, image_size, max(images.shape[2:]))
     train = images[indices["train"]].astype(np.float64)
     mean = train.mean(axis=(0, 2, 3), keepdims=True)
     deviation = train.std(axis=(0, 2, 3), keepdims=True)
     deviation[deviation == 0] = 1.0  # a channel of one value carries nothing to scale
 
-    def part(positions: Indices) -> TensorDataset:
-        normalised = ((images[positions] - mean) / deviation).astype(np.float32)
-        return TensorDataset(torch.from_numpy(normalised), torch.from_numpy(labels[positions].astype(np.int64)))
+    def part(positions: Indices) -> NormalisedImages:
+        normalised = torch.from_numpy(((images[positions] - mean) / deviation).astype(np.float32))
+        if image_size is not None:
+            normalised = functional.interpolate(normalised, size=(image_size, image_size), mode="bilinear")
+        return NormalisedImages(
+            normalised, torch.from_numpy(labels[positions].astype(np.int64)), _floats(mean), _floats(deviation)
+        )
 
     return DataSplits(
         name=name,
@@ -124,10 +175,14 @@ def make_splits(
         validation=part(indices["validation"]),
         test=part(indices["test"]),
         num_classes=num_classes,
-        input_shape=(images.shape[1], images.shape[2], images.shape[3]),
+        input_shape=(images.shape[1], image_size or images.shape[2], image_size or images.shape[3]),
         indices=indices,
-        fingerprint=_fingerprint(images, labels, indices),
+        fingerprint=fingerprint_arrays(images, labels, indices),
     )
+
+
+def _floats(values: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(value) for value in values.ravel())
 
 
 def stratified_split(
@@ -159,15 +214,10 @@ def stratified_split(
         If a size or the seed is no whole number, a part is smaller than the number of classes, or there are not enough
         images.
     """
-    if not _is_whole(seed) or not 0 <= seed < 2**32:
-        raise ConfigError(f"data set {name!r}: seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}.")
+    check_seed(name, seed)
     num_classes = len(np.unique(labels))
     for part, size in (("train", train), ("validation", validation)):
-        if not _is_whole(size) or size < num_classes:
-            raise ConfigError(
-                f"data set {name!r}: {part}: expected a whole number of at least {num_classes} (one image of each "
-                f"class), got {size!r}."
-            )
+        _check_size(name, part, size, num_classes)
     if train + validation > len(labels):
         raise ConfigError(
             f"data set {name!r}: train ({train}) and validation ({validation}) ask for {train + validation} images; "
@@ -178,6 +228,99 @@ def stratified_split(
         everything, train_size=train, test_size=validation, stratify=labels, random_state=seed
     )
     return first, second, np.setdiff1d(everything, np.concatenate([first, second]))
+
+
+def balanced_split(
+    name: str, labels: NDArray[Any], train: int | None, validation: int, seed: int
+) -> tuple[Indices, Indices]:
+    """Draw a validation part with as many images of each class as of any other, and a training part from what is left.
+
+    Where a size is no multiple of the number of classes, some classes, drawn too, have one image more.
+
+    Parameters
+    ----------
+    name
+        The data set's name, for messages.
+    labels
+        Labels (N,) of all images that may be drawn, each class 0 to the highest among them.
+    train
+        Number of images in the training part, as many of each class; ``None`` for all that validation leaves.
+    validation
+        Number of images in the validation part.
+    seed
+        Decides the draw.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        The positions of the training part and of the validation part, each in ascending order.
+
+    Raises
+    ------
+    ConfigError
+        If a size or the seed is no whole number, a part is smaller than the number of classes, or a class has too few
+        images.
+    """
+    check_seed(name, seed)
+    num_classes = len(np.unique(labels))
+    _check_size(name, "validation", validation, num_classes)
+    if train is not None:
+        _check_size(name, "train", train, num_classes)
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(num_classes)
+    parts: tuple[list[Indices], list[Indices]] = ([], [])
+    for place, label in enumerate(order):
+        mine = generator.permutation(np.flatnonzero(labels == label))
+        held = _quota(validation, num_classes, place)
+        wanted = max(1, len(mine) - held) if train is None else _quota(train, num_classes, place)
+        if held + wanted > len(mine):
+            raise ConfigError(
+                f"data set {name!r}: train ({'all others' if train is None else train}) and validation ({validation}) "
+                f"ask for {held + wanted} images or more of each class; class number {label} has {len(mine)}."
+            )
+        parts[0].append(mine[held : held + wanted])
+        parts[1].append(mine[:held])
+    first, second = (np.sort(np.concatenate(part)).astype(np.int64) for part in parts)
+    return first, second
+
+
+def _quota(size: int, num_classes: int, place: int) -> int:
+    return size // num_classes + (place < size % num_classes)
+
+
+def check_seed(name: str, seed: Any) -> None:
+    """Check the seed of a split.
+
+    Parameters
+    ----------
+    name
+        The data set's name, for the message.
+    seed
+        What the user gave.
+
+    Raises
+    ------
+    ConfigError
+        If it is no whole number from 0 to 4294967295.
+    """
+    if not _is_whole(seed) or not 0 <= seed < 2**32:
+        raise ConfigError(f"data set {name!r}: seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}.")
+
+
+def _check_size(name: str, part: str, size: Any, num_classes: int) -> None:
+    if not _is_whole(size) or size < num_classes:
+        raise ConfigError(
+            f"data set {name!r}: {part}: expected a whole number of at least {num_classes} (one image of each class), "
+            f"got {size!r}."
+        )
+
+
+def _check_image_size(name: str, size: Any, own: int) -> None:
+    if size is not None and not (_is_whole(size) and own <= size <= _LARGEST_IMAGE):
+        raise ConfigError(
+            f"data set {name!r}: image_size: expected a whole number from {own} (that of the images) to "
+            f"{_LARGEST_IMAGE}, got {size!r}."
+        )
 
 
 def _is_whole(value: Any) -> bool:
@@ -198,7 +341,23 @@ def _check_parts(name: str, indices: dict[str, Indices]) -> None:
             )
 
 
-def _fingerprint(images: NDArray[Any], labels: NDArray[Any], indices: dict[str, Indices]) -> str:
+def fingerprint_arrays(images: NDArray[Any], labels: NDArray[Any], indices: dict[str, Indices]) -> str:
+    """Tell the images and labels of one data set from all others.
+
+    Parameters
+    ----------
+    images
+        All images (N, ...).
+    labels
+        Their labels (N,).
+    indices
+        Positions along N for each of the three parts.
+
+    Returns
+    -------
+    str
+        SHA-256 of all bytes, part by part.
+    """
     digest = hashlib.sha256(repr((images.shape[1:], images.dtype.str, labels.dtype.str)).encode())
     for part in PARTS:
         digest.update(np.ascontiguousarray(images[indices[part]]).tobytes())

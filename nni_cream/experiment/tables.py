@@ -15,6 +15,7 @@ from nni_cream.experiment.plan import ENDED
 
 __all__ = [
     "board_table",
+    "describe_cost",
     "describe_path",
     "make_console",
     "retrained_table",
@@ -110,6 +111,11 @@ def show_best(best: Best, console: Console) -> None:
     if best.retrained is not None:
         scores = f"validation {best.retrained['validation_accuracy']:.4f}, test {best.retrained['test_accuracy']:.4f}"
         console.print(f"retrained: {scores}")
+
+
+def describe_cost(value: float, cost_name: str) -> str:
+    """Write a cost with what it counts: ``144,560 multiply-adds``."""
+    return f"{_cost(value)} {_COST_TITLES.get(cost_name, cost_name)}"
 
 
 def _cost(value: float) -> str:

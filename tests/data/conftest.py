@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 
 def idx_bytes(values: NDArray[np.uint8]) -> bytes:
@@ -31,5 +32,26 @@ def write_fashion() -> Callable[..., Path]:
                 path = folder / (f"{name}.gz" if compressed else name)
                 path.write_bytes(gzip.compress(content) if compressed else content)
         return folder
+
+    return write
+
+
+def write_image(path: Path, label: int = 0, number: int = 0, size: tuple[int, int] = (24, 20)) -> None:
+    """Write a file whose mean colour says which label it has: red is 40 times that, green is the number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (40 * label, number, 128)).save(path, quality=95)
+
+
+@pytest.fixture
+def write_imagenet(tmp_path: Path) -> Callable[..., Path]:
+    """A function that makes an ImageNet of tiny JPEGs: the class n0000000<k> has the label k."""
+
+    def write(classes: int = 3, train: int = 6, val: int = 2, root: Path = tmp_path / "imagenet") -> Path:
+        for part, count in (("train", train), ("val", val)):
+            for label in range(classes):
+                for number in range(count):
+                    name = f"{part}/n{label:08d}/{part}_{label}_{number}.JPEG"
+                    write_image(root / name, label, number)
+        return root
 
     return write

@@ -46,7 +46,8 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.
 
 
 def test_lists_the_data_sets_of_the_package() -> None:
-    assert data.list_datasets() == ["digits", "fashion"]
+    names = ["cifar10", "cifar100", "digits", "fashion", "folder", "imagenet", "subimagenet"]
+    assert data.list_datasets() == names
 
 
 def test_loads_a_users_own_data_with_its_arguments(own_module: str) -> None:
@@ -58,7 +59,7 @@ def test_loads_a_users_own_data_with_its_arguments(own_module: str) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "error", "words"),
     [
-        ("digit", {}, ConfigError, ["unknown data set 'digit'", "digits, fashion", "Did you mean 'digits'?"]),
+        ("digit", {}, ConfigError, ["unknown data set 'digit'", "digits, fashion, folder", "Did you mean 'digits'?"]),
         ("zzz", {}, ConfigError, ["unknown data set 'zzz'", "package.module:function"]),
         ("no_such_package.images:load", {}, ConfigError, ["cannot be imported", "no_such_package", "PYTHONPATH"]),
         ("{own}:absent", {}, ConfigError, ["cannot be imported", "absent"]),

@@ -67,3 +67,17 @@ def test_asking_for_too_many_or_too_few_images_is_told_with_numbers(
         data.create("digits", train=train, validation=validation)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_images_of_results_from_before_are_still_the_same() -> None:
+    # As nni_cream 0.1.0 gave it; best.json files hold it.
+    expected = "06ba96df9e6f5e0e6211635d93a09494526c6299677566f90eea13c9b2f6196c"
+    assert data.create("digits").fingerprint == expected
+
+
+def test_images_can_be_enlarged() -> None:
+    splits = data.create("digits", image_size=32)
+    assert splits.input_shape == (1, 32, 32)
+    assert splits.train[:][0].shape == (1080, 1, 32, 32)
+    assert splits.arguments == {"train": 1080, "validation": 360, "seed": 0, "image_size": 32}
+    assert splits.fingerprint == data.create("digits").fingerprint

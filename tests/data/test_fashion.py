@@ -193,3 +193,12 @@ def test_debians_package_holds_the_official_images() -> None:
     assert torch.bincount(splits.train[:][1]).tolist() == [100] * 10
     # The first test image is an ankle boot, class 9.
     assert splits.test[0][1] == 9
+
+
+def test_images_can_be_enlarged(tmp_path: Path, write_fashion: Write) -> None:
+    root = write_fashion(tmp_path)
+    splits = load(root, image_size=9)
+    assert splits.input_shape == (1, 9, 9)
+    assert splits.test[0][0].shape == (1, 9, 9)
+    assert splits.arguments["image_size"] == 9
+    assert splits.fingerprint == load(root).fingerprint

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nni_cream.data import DataSplits, make_splits, stratified_split
+from nni_cream.data import DataSplits, balanced_split, make_splits, stratified_split
 from nni_cream.errors import ConfigError, DataError
 
 LABELS = np.repeat(np.arange(4), [100, 50, 30, 20])
@@ -146,3 +146,45 @@ def test_fingerprint_tells_images_labels_and_parts_apart() -> None:
     }
     assert len(prints) == 4
     assert small_splits(images=images, labels=labels).fingerprint in prints
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(4, 40), st.one_of(st.none(), st.integers(4, 35)), st.integers(0, 2**32 - 1))
+def test_balanced_parts_differ_by_one_image_a_class_at_most(validation: int, train: int | None, seed: int) -> None:
+    first, second = balanced_split("small", LABELS, train, validation, seed)
+    assert len(second) == validation
+    assert len(first) == (len(LABELS) - validation if train is None else train)
+    assert not set(first.tolist()) & set(second.tolist())
+    for part in [second] if train is None else [first, second]:
+        assert np.ptp(np.bincount(LABELS[part], minlength=4)) <= 1
+
+
+def test_balanced_split_follows_its_seed() -> None:
+    drawn = [balanced_split("small", LABELS, None, 20, seed)[1].tolist() for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+
+
+def test_balanced_split_leaves_something_of_each_class_to_train_on() -> None:
+    with pytest.raises(ConfigError, match=r"validation \(80\) ask for 21 images or more of each class"):
+        balanced_split("small", LABELS, None, 80, seed=0)
+    assert np.bincount(LABELS[balanced_split("small", LABELS, None, 76, seed=0)[0]]).tolist() == [81, 31, 11, 1]
+
+
+def test_enlarged_images_are_the_normalised_ones_between_their_pixels() -> None:
+    small, large = small_splits(), small_splits(image_size=10)
+    assert large.input_shape == (2, 10, 10)
+    assert large.fingerprint == small.fingerprint
+    image = small.validation[3][0].numpy()
+    # Bilinear by hand, at pixel (4, 4) of 10x10 whose centre lies at (4.5 * 4 / 10 - 0.5, 4.5 * 5 / 10 - 0.5).
+    row, column = 1.3, 1.75
+    corners = [(1 - row % 1) * (1 - column % 1), (1 - row % 1) * (column % 1), row % 1 * (1 - column % 1)]
+    weights = np.array([*corners, row % 1 * (column % 1)])
+    expected = (image[:, [1, 1, 2, 2], [1, 2, 1, 2]] * weights).sum(axis=1)
+    np.testing.assert_allclose(large.validation[3][0][:, 4, 4].numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [4, 257, 8.0, True, "32"])
+def test_image_size_out_of_range_is_told(size: Any) -> None:
+    with pytest.raises(ConfigError, match=r"image_size: expected a whole number from 5 \(that of the images\) to 256"):
+        small_splits(image_size=size)

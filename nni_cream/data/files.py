@@ -1,0 +1,203 @@
+"""Folders with one sub-folder a class: what is in them, and what they can be told apart by."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+from nni_cream.data.splits import PARTS, Indices
+from nni_cream.errors import DataError
+
+__all__ = ["FolderContent", "check_same_classes", "class_folders", "counted", "fingerprint_files", "join", "scan"]
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class FolderContent:
+    """Image files with their labels.
+
+    Parameters
+    ----------
+    root
+        The folder that the names are relative to.
+    classes
+        Names of the classes, in the order of their labels.
+    names
+        Path of each file, relative to ``root``.
+    labels
+        Label of each file (N,).
+    sizes
+        Bytes of each file (N,).
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def only(self, keep: Iterable[int]) -> FolderContent:
+        """Return some of the files.
+
+        Parameters
+        ----------
+        keep
+            Their positions.
+
+        Returns
+        -------
+        FolderContent
+            Those alone, with all classes.
+        """
+        kept = np.fromiter(keep, dtype=np.int64)
+        names = tuple(self.names[index] for index in kept)
+        return FolderContent(self.root, self.classes, names, self.labels[kept], self.sizes[kept])
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Return the names of the sub-folders, without hidden ones, in alphabetical order."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read ({error.strerror or error}).") from error
+
+
+def scan(name: str, root: Path, within: str = "") -> FolderContent:
+    """List the images of a folder that has one sub-folder a class, as torchvision's ``ImageFolder`` reads it.
+
+    Parameters
+    ----------
+    name
+        The data set's name, for messages.
+    root
+        What the names of the files are to be relative to.
+    within
+        The folder of the classes, relative to ``root``.
+
+    Returns
+    -------
+    FolderContent
+        Classes and files, each in alphabetical order.
+
+    Raises
+    ------
+    DataError
+        If a class has no image, or a file is a link to nothing.
+    """
+    folder = root / within
+    classes = class_folders(folder)
+    labels = {label: number for number, label in enumerate(classes)}
+    found = make_dataset(str(folder), labels, extensions=IMG_EXTENSIONS, allow_empty=True) if classes else []
+    numbers = np.array([number for _, number in found], dtype=np.int64)
+    empty = [classes[number] for number in np.flatnonzero(np.bincount(numbers, minlength=len(classes)) == 0)]
+    if empty:
+        raise DataError(
+            f"data set {name!r}: {folder}: no image in {counted(empty, 'class folder')}; expected files with one of "
+            f"the endings {', '.join(IMG_EXTENSIONS)}. Fill these folders or remove them."
+        )
+    names = tuple(os.path.relpath(path, root) for path, _ in found)
+    return FolderContent(root, tuple(classes), names, numbers, _sizes(name, root, names))
+
+
+def _sizes(name: str, root: Path, names: tuple[str, ...]) -> NDArray[np.int64]:
+    sizes, missing = [], []
+    for relative in names:
+        try:
+            sizes.append(os.stat(root / relative).st_size)
+        except OSError:
+            missing.append(relative)
+    if missing:
+        raise DataError(
+            f"data set {name!r}: {root}: {counted(missing, 'file')}: a link to something that is not "
+            "there, or not to be read. Were the images moved? Make the links again."
+        )
+    return np.array(sizes, dtype=np.int64)
+
+
+def join(first: FolderContent, *others: FolderContent) -> FolderContent:
+    """Put the files of several folders with the same root and classes behind one another."""
+    parts = (first, *others)
+    return FolderContent(
+        first.root,
+        first.classes,
+        tuple(name for part in parts for name in part.names),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.sizes for part in parts]),
+    )
+
+
+def check_same_classes(name: str, first: FolderContent, second: FolderContent, places: tuple[str, str]) -> None:
+    """Make sure that two folders have the same classes.
+
+    Parameters
+    ----------
+    name
+        The data set's name, for messages.
+    first
+        One of them.
+    second
+        The other.
+    places
+        What the user calls them.
+
+    Raises
+    ------
+    DataError
+        With the classes that only one of them has.
+    """
+    lonely = [
+        f"{counted(sorted(only), 'class')} only in {place}/"
+        for only, place in (
+            (set(first.classes) - set(second.classes), places[0]),
+            (set(second.classes) - set(first.classes), places[1]),
+        )
+        if only
+    ]
+    if lonely:
+        raise DataError(
+            f"data set {name!r}: {first.root}: {'; '.join(lonely)}. Both need the same class folders, or a label would "
+            "mean different things in them."
+        )
+
+
+def counted(names: list[str], noun: str) -> str:
+    """Count things and name the first few: "3 files: a, b, c" or "7 classes: a, b, c, d, e, ..."."""
+    count = len(names)
+    plural = noun if count == 1 else f"{noun}{'es' if noun.endswith('s') else 's'}"
+    return f"{count} {plural}: {', '.join(names[:_SHOWN])}{', ...' if count > _SHOWN else ''}"
+
+
+def fingerprint_files(files: FolderContent, indices: dict[str, Indices]) -> str:
+    """Tell a set of files from others without reading them.
+
+    Parameters
+    ----------
+    files
+        All files.
+    indices
+        Which of them make up each part.
+
+    Returns
+    -------
+    str
+        SHA-256 of names and sizes, part by part, each part sorted by name. A changed image of the same size, at the
+        same place, is not noticed.
+    """
+    digest = hashlib.sha256()
+    for part in PARTS:
+        digest.update(f"{part}\n".encode())
+        lines = sorted((os.fsencode(files.names[index]), int(files.sizes[index])) for index in indices[part])
+        digest.update(b"".join(b"%s\0%d\n" % line for line in lines))
+    return digest.hexdigest()

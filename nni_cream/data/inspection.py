@@ -1,0 +1,112 @@
+"""What is in a data set, and which of its files cannot be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from nni_cream.data.images import ImageFiles, ImagePart
+from nni_cream.data.registry import arguments_of, create
+from nni_cream.data.splits import PARTS, DataSplits
+from nni_cream.data.unreadable import Unreadable, UnreadableFilesError, cannot_be_decoded, find_unreadable
+
+__all__ = ["Inspection", "inspect_data"]
+
+Watch = Callable[[Iterable[Any], int], Iterable[Any]]
+
+
+def _unwatched(items: Iterable[Any], count: int) -> Iterable[Any]:
+    return items
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    Parameters
+    ----------
+    name
+        The data set.
+    usable
+        Whether a search could run on it.
+    parts
+        Part -> number of images; empty where too many files cannot be read.
+    classes
+        Number of classes; ``None`` likewise.
+    input_shape
+        Shape (C, H, W) of one image; ``None`` likewise.
+    fingerprint
+        What the images can be told from others by; ``None`` likewise.
+    unreadable
+        All files that cannot be read.
+    limit
+        How many of them are allowed.
+    """
+
+    name: str
+    usable: bool
+    parts: dict[str, int]
+    classes: int | None
+    input_shape: tuple[int, ...] | None
+    fingerprint: str | None
+    unreadable: tuple[Unreadable, ...]
+    limit: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as values for JSON."""
+        return asdict(self)
+
+
+def inspect_data(name: str, arguments: dict[str, Any], *, full: bool = False, watch: Watch = _unwatched) -> Inspection:
+    """Load a data set and look at each of its files.
+
+    Parameters
+    ----------
+    name
+        As for ``create``.
+    arguments
+        Likewise. Files are looked at whatever ``check`` says, and nothing is kept in memory.
+    full
+        Whether to decode every file, instead of looking at its beginning and end.
+    watch
+        Given the results of the files as they come, and how many there are: passes them on, and may show how far it is.
+
+    Returns
+    -------
+    Inspection
+        What is in it.
+    """
+    limit = int(arguments.get("max_unreadable", 0))
+    known = arguments_of(name)
+    found: tuple[Unreadable, ...] = ()
+    if "max_unreadable" not in known:
+        return _describe(create(name, **arguments), (), 0)
+    own = {**arguments, "max_unreadable": 0, "check": True, "cache": False}
+    try:
+        splits = create(name, **own)
+    except UnreadableFilesError as error:
+        found = error.files
+        if len(found) > limit:
+            return Inspection(name, False, {}, None, None, None, found, limit)
+        splits = create(name, **{**own, "max_unreadable": len(found)})
+    if not full:
+        return _describe(splits, found, limit)
+    more = tuple(_decode_all(splits, watch))
+    # A file that only decoding shows to be broken is not left out by a search, so that one is too many.
+    return _describe(splits, (*found, *more), limit, usable=not more)
+
+
+def _describe(splits: DataSplits, found: tuple[Unreadable, ...], limit: int, usable: bool = True) -> Inspection:
+    parts = {part: len(splits.indices[part]) for part in PARTS}
+    return Inspection(
+        splits.name, usable, parts, splits.num_classes, splits.input_shape, splits.fingerprint, found, limit
+    )
+
+
+def _decode_all(splits: DataSplits, watch: Watch) -> Iterable[Unreadable]:
+    for part in PARTS:
+        images = getattr(splits, part)
+        if isinstance(images, ImagePart) and isinstance(images.source, ImageFiles):
+            names = [images.source.name(int(position)) for position in images.positions]
+            yield from find_unreadable(images.source.root, names, cannot_be_decoded, watch).values()

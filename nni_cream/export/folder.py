@@ -1,0 +1,134 @@
+"""An export folder: written beside its place and moved there when all is in it, never over what somebody may need."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nni_cream.errors import FileError
+
+__all__ = ["MANIFEST", "check_folder", "filling", "write_manifest"]
+
+MANIFEST = "export.json"
+_FORMAT = "nni_cream.export/1"
+
+
+def check_folder(out: Path, *, force: bool) -> None:
+    """Look whether an export may go to a folder, without changing anything.
+
+    Parameters
+    ----------
+    out
+        The folder; it need not exist.
+    force
+        Whether an earlier export may be replaced.
+
+    Raises
+    ------
+    FileError
+        If it is no folder, holds an export and ``force`` is not given, or holds other files: those are never replaced.
+    """
+    if not os.path.lexists(out):
+        return
+    if not out.is_dir() or out.is_symlink():
+        raise FileError(f"{out}: is not a folder; name another one with --out")
+    there = _files(out)
+    foreign = sorted(there - _own_files(out))
+    if foreign:
+        named = ", ".join(foreign[:3] + ["..."] * (len(foreign) > 3))
+        raise FileError(f"{out}: holds files that no export wrote ({named}); name a new or empty folder with --out")
+    if there and not force:
+        raise FileError(f"{out}: holds an export already; name another folder with --out, or use --force to replace it")
+
+
+def _files(folder: Path) -> set[str]:
+    # What Python leaves beside a module that somebody imported is not worth keeping.
+    found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
+    return {path.as_posix() for path in found if "__pycache__" not in path.parts}
+
+
+def _own_files(folder: Path) -> set[str]:
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {MANIFEST, *content["files"]} if content["format"] == _FORMAT else set()
+    except (OSError, ValueError, TypeError, KeyError):
+        return set()  # not ours: then nothing in it is
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write ``export.json``: which files are there, and what is known of them.
+
+    Parameters
+    ----------
+    folder
+        Folder that holds all other files.
+    facts
+        More keys, plain JSON values.
+    """
+    content = {"format": _FORMAT, "files": sorted(_files(folder)), **facts}
+    (folder / MANIFEST).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def filling(out: Path, *, force: bool = False) -> Iterator[Path]:
+    """Give a new folder beside ``out`` that takes its place when all went well; otherwise nothing is left of it.
+
+    Parameters
+    ----------
+    out
+        Where the export is to be.
+    force
+        Whether an earlier export there may be replaced.
+
+    Yields
+    ------
+    Path
+        Folder to write to.
+
+    Raises
+    ------
+    FileError
+        If something is in the way (:func:`check_folder`), or it cannot be written.
+    """
+    check_folder(out, force=force)
+    target = out.absolute()
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        _flush(temporary)
+        check_folder(out, force=force)  # exporting takes a while: something may have come there
+        _exchange(temporary, target)
+    except OSError as error:
+        raise FileError(f"{out}: cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _flush(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _exchange(new: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(new, target)
+        return
+    old = target.with_name(f"{new.name}.old")
+    os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old)

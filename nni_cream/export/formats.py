@@ -1,0 +1,251 @@
+"""The forms that a network can be exported to; each is written to a file and then checked against the network.
+
+TorchScript is not among them: ``torch.jit`` is deprecated, and warns so; ``torch.export`` is what PyTorch names in its
+place, and its programs are loaded by name, weights included, without the code that they come from.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import signal
+import threading
+import types
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from nni_cream.errors import ConfigError, ExportError
+from nni_cream.export.checking import compare, evaluating, first_line
+from nni_cream.export.code import network_code
+
+__all__ = ["DEFAULT_OPSET", "FILES", "FORMATS", "check_formats", "write_formats"]
+
+FILES = {"code": "network.py", "onnx": "network.onnx", "torch": "network.pt2"}
+FORMATS = tuple(FILES)
+WEIGHTS = "weights.pt"
+DEFAULT_OPSET = 18
+"""Also the oldest: PyTorch's exporter writes this one, and converts it to newer ones."""
+
+_INPUT, _OUTPUT = "images", "logits"
+
+
+def check_formats(formats: Sequence[str], opset: int | None = None) -> None:
+    """Refuse what cannot be written here, before any work is done.
+
+    Parameters
+    ----------
+    formats
+        Of :data:`FORMATS`.
+    opset
+        Version of ONNX's operators, ``None`` for :data:`DEFAULT_OPSET`.
+
+    Raises
+    ------
+    ConfigError
+        If a format is unknown, or an opset is given without ONNX or not available; the range is named.
+    ExportError
+        If a package that a format needs is not installed.
+    """
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats or len(set(formats)) < len(formats):
+        raise ConfigError(
+            f"format: expected different ones of {', '.join(FORMATS)}, got {', '.join(formats) or 'none'}"
+        )
+    if "onnx" not in formats:
+        if opset is not None:
+            raise ConfigError(f"opset {opset}: only the format onnx has one, and it is not among {', '.join(formats)}")
+        return
+    for name in ("onnx", "onnxruntime", "onnxscript"):
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ExportError(
+                f"format onnx: package {name} cannot be imported ({error}); pip install 'nni_cream[export]', or leave "
+                "this format out"
+            ) from None
+    newest = _newest_opset()
+    if opset is not None and not DEFAULT_OPSET <= opset <= newest:
+        raise ConfigError(f"opset {opset} is not available; PyTorch and onnx write {DEFAULT_OPSET} to {newest} here")
+
+
+def _newest_opset() -> int:
+    import onnx
+
+    return int(onnx.defs.onnx_opset_version())
+
+
+def write_formats(
+    network: nn.Module,
+    images: Tensor,
+    folder: Path,
+    formats: Sequence[str],
+    *,
+    opset: int | None = None,
+    title: str = "A network.",
+) -> dict[str, float]:
+    """Write a network in each format, and check each file with the network's own outputs.
+
+    Parameters
+    ----------
+    network
+        Images in, one tensor of logits out, on the CPU. It is exported as it is in evaluation.
+    images
+        At least two images (N, C, H, W), real ones if there are any.
+    folder
+        Where the files go; it exists.
+    formats
+        Of :data:`FORMATS`.
+    opset
+        Version of ONNX's operators, ``None`` for :data:`DEFAULT_OPSET`.
+    title
+        First lines of the Python code.
+
+    Returns
+    -------
+    dict
+        Format -> largest absolute difference of an output from the network's.
+
+    Raises
+    ------
+    ExportError
+        If the network cannot be written in a format, or what was written computes something else.
+    """
+    check_formats(formats, opset)
+    if len(images) < 2:
+        raise ExportError(f"expected at least two images to check with, got {len(images)}")
+    differences = {}
+    with evaluating(network):
+        _check_runs(network, images)
+        if "code" in formats:
+            differences["code"] = _write_code(network, images, folder / FILES["code"], title)
+        if "onnx" in formats:
+            differences["onnx"] = _write_onnx(network, images, folder / FILES["onnx"], opset or DEFAULT_OPSET)
+        if "torch" in formats:
+            differences["torch"] = _write_program(network, images, folder / FILES["torch"])
+    return differences
+
+
+def _check_runs(network: nn.Module, images: Tensor) -> None:
+    for batch in (images, images[:1]):
+        try:
+            logits = network(batch)
+        except Exception as error:  # a user's own forward may raise anything
+            raise ExportError(
+                f"the network does not take images of shape {tuple(batch.shape)}: {first_line(error)}"
+            ) from error
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(batch):
+            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise ExportError(
+                f"the network returns {shape} for {len(batch)} image(s); expected a row of logits for each"
+            )
+
+
+def _write_code(network: nn.Module, images: Tensor, path: Path, title: str) -> float:
+    path.write_text(network_code(network, images, title), encoding="utf-8")
+    module = types.ModuleType("network")
+    module.__file__ = str(path)
+    exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), module.__dict__)
+    rebuilt: nn.Module = module.build()
+    try:
+        rebuilt.load_state_dict(network.state_dict())
+    except RuntimeError as error:
+        raise ExportError(f"{path.name}: the network's weights do not fit the code written for it: {error}") from error
+    return compare(network, rebuilt.eval(), images, path.name)
+
+
+def _batch_of(images: Tensor) -> tuple[dict[int, torch.export.Dim]]:
+    return ({0: torch.export.Dim("batch")},)
+
+
+def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int) -> float:
+    import onnx
+    import onnxruntime
+
+    try:
+        with _interrupted_afterwards(), _silent_exporter():
+            program = torch.onnx.export(
+                network,
+                (images,),
+                input_names=[_INPUT],
+                output_names=[_OUTPUT],
+                opset_version=opset,
+                dynamo=True,
+                dynamic_shapes=_batch_of(images),
+                verbose=False,
+                external_data=False,
+            )
+            assert program is not None
+            program.save(path)
+    except Exception as error:  # of any layer of PyTorch's exporter
+        raise ExportError(f"{path.name}: PyTorch cannot write this network as ONNX: {first_line(error)}") from error
+    model = onnx.load(path)
+    versions = {entry.domain: entry.version for entry in model.opset_import}
+    if versions.get("") != opset:
+        raise ExportError(
+            f"{path.name}: opset {opset} is not available for this network, the exporter wrote {versions.get('')}; "
+            f"choose another one from {DEFAULT_OPSET} to {_newest_opset()}"
+        )
+
+    def run(batch: Tensor) -> Tensor:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return torch.from_numpy(session.run([_OUTPUT], {_INPUT: batch.numpy()})[0])
+
+    return compare(network, run, images, path.name)
+
+
+@contextmanager
+def _interrupted_afterwards() -> Iterator[None]:
+    """Heed a Ctrl-C when the exporter is done, or the second one at once.
+
+    Parts of PyTorch's exporters take the interrupt for an error of the network, try something else and go on.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _is_main_thread():
+        yield
+        return
+    wanted: list[int] = []
+
+    def note(number: int, frame: types.FrameType | None) -> None:
+        if wanted:
+            signal.default_int_handler(number, frame)
+        wanted.append(number)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if wanted:
+            raise KeyboardInterrupt
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()  # signals go to no other
+
+
+@contextmanager
+def _silent_exporter() -> Iterator[None]:
+    """Keep to themselves what the exporter's parts log and print: whether it went well is checked on the file."""
+    logger = logging.getLogger("onnxscript")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _write_program(network: nn.Module, images: Tensor, path: Path) -> float:
+    try:
+        with _interrupted_afterwards():
+            program = torch.export.export(network, (images,), dynamic_shapes=_batch_of(images))
+            torch.export.save(program, path)
+            loaded = torch.export.load(path).module()
+    except Exception as error:  # of any layer of torch.export
+        raise ExportError(f"{path.name}: torch.export cannot write this network: {first_line(error)}") from error
+    return compare(network, loaded, images, path.name)

@@ -1,0 +1,155 @@
+"""Weights from a file into a network, with an explanation if they do not fit."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from nni_cream.errors import FileError
+
+__all__ = ["fit_weights", "load_weights", "read_weights"]
+
+_NESTED = ("state_dict_ema", "state_dict", "model_ema", "model", "ema")
+"""Where checkpoints of other programs keep the weights; the averaged ones are what their authors report."""
+
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before every key."""
+
+_SHOWN = 5
+
+
+def load_weights(network: nn.Module, path: str | Path) -> None:
+    """Read weights from a file and put them into a network. The network stays as it was if they do not fit.
+
+    Parameters
+    ----------
+    network
+        What the weights are for.
+    path
+        File with a ``state_dict``, or with one under ``state_dict``, ``state_dict_ema``, ``model``, ... (the averaged
+        ones win). A prefix ``module.`` or ``_orig_mod.`` before every key is taken off.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, truncated, holds anything but weights, or holds those of another architecture; then the
+        first keys and shapes that differ are listed.
+    """
+    fit_weights(network, read_weights(path), path)
+
+
+def read_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read the weights that a file holds. Nothing but weights is ever loaded.
+
+    Parameters
+    ----------
+    path
+        See :func:`load_weights`.
+
+    Returns
+    -------
+    dict
+        Name -> tensor on the CPU.
+
+    Raises
+    ------
+    FileError
+        If the file is missing, truncated, or holds anything but weights.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise FileError(
+            f"{path}: there are no weights; expected a file with a state_dict, such as weights.pt"
+        ) from None
+    except pickle.UnpicklingError as error:
+        raise FileError(_refusal(path, error)) from None
+    except (RuntimeError, ValueError, TypeError, EOFError, KeyError, AttributeError, OSError) as error:
+        raise FileError(
+            f"{path}: broken or not a file of weights ({_first_line(error)}); copy or make it again"
+        ) from None
+    return _find_weights(content, path)
+
+
+def _refusal(path: str | Path, error: pickle.UnpicklingError) -> str:
+    # PyTorch reports a file that it cannot read and a pickle that it refuses with the same class.
+    if any(word in str(error) for word in ("GLOBAL", "reduce", "Can only build")):
+        return (
+            f"{path}: holds Python objects besides weights, which could run code and are not loaded; where you trust "
+            "it, save its weights alone: torch.save(network.state_dict(), file)"
+        )
+    return f"{path}: broken or not a file of weights ({_first_line(error)}); copy or make it again"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _find_weights(content: Any, path: str | Path) -> dict[str, Tensor]:
+    for key in _NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            return _find_weights(content[key], path)
+    if (
+        not isinstance(content, Mapping)
+        or not content
+        or not all(isinstance(item, Tensor) for item in content.values())
+    ):
+        found = (
+            f"a mapping with keys {', '.join(map(str, islice(content, _SHOWN)))}"
+            if isinstance(content, Mapping)
+            else (f"a {type(content).__name__}")
+        )
+        raise FileError(f"{path}: holds {found}; expected a state_dict, or one under {', '.join(_NESTED)}")
+    weights = {str(name): tensor for name, tensor in content.items()}
+    for prefix in _WRAPPERS:
+        if all(name.startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    return weights
+
+
+def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
+    """Put weights into a network if all of them fit.
+
+    Parameters
+    ----------
+    network
+        What the weights are for.
+    weights
+        Name -> tensor.
+    where
+        Where they come from, for messages.
+
+    Raises
+    ------
+    FileError
+        If they are those of another architecture.
+    """
+    own = network.state_dict()
+    problems = [
+        f"{name}: missing in the file, the network's is {_shape(own[name])}" for name in own if name not in weights
+    ]
+    for name, tensor in weights.items():
+        if name not in own:
+            problems.append(f"{name}: {_shape(tensor)} in the file, not in the network")
+        elif own[name].shape != tensor.shape:
+            problems.append(f"{name}: {_shape(tensor)} in the file, {_shape(own[name])} in the network")
+    if problems:
+        more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        listed = "\n  ".join(problems[:_SHOWN])
+        raise FileError(
+            f"{where}: are not the weights of this architecture; {len(problems)} of {len(own.keys() | weights.keys())} "
+            f"entries differ:\n  {listed}{more}\nUse the file that was written with this architecture, with the same "
+            "number of classes."
+        )
+    network.load_state_dict(weights)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "one number"

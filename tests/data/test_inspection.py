@@ -1,0 +1,132 @@
+"""What ``nni-cream data`` says and does, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from nni_cream.cli import main
+
+Write = Callable[..., Path]
+
+
+def config_of(path: Path, root: Path, **arguments: Any) -> str:
+    content = {"name": "imagenet", "root": str(root), "validation": 3, "image_size": 16, **arguments}
+    path.write_text(yaml.safe_dump({"data": content, "space": "digits"}))
+    return str(path)
+
+
+def result_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any], str]:
+    code = main([*arguments, "--json"])
+    printed = capsys.readouterr()
+    return code, json.loads(printed.out.splitlines()[-1]) if printed.out else {}, printed.err
+
+
+def test_check_shows_the_parts_of_a_data_set_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", "digits"]) == 0
+    printed = capsys.readouterr().out
+    for word in ["10 classes", "(1, 8, 8)", "1,080", "360", "357", "06ba96df", "unreadable files: 0"]:
+        assert word in printed
+
+
+def test_check_lists_every_unreadable_file_and_ends_with_1(
+    write_imagenet: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_imagenet()
+    for path in (root / "train" / "n00000001").iterdir():
+        path.write_bytes(b"")
+    code, found, error = result_of(capsys, "data", "check", config_of(tmp_path / "c.yml", root, max_unreadable=5))
+    assert code == 1
+    assert [item["file"] for item in found["unreadable"]] == [
+        f"train/n00000001/train_1_{number}.JPEG" for number in range(6)
+    ]
+    assert (found["usable"], found["limit"]) == (False, 5)
+    assert "6 unreadable files, max_unreadable allows 5" in error
+
+
+def test_check_of_few_unreadable_files_shows_what_is_left(
+    write_imagenet: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_imagenet()
+    (root / "train" / "n00000001" / "train_1_0.JPEG").write_bytes(b"")
+    code, found, _ = result_of(
+        capsys, "data", "check", config_of(tmp_path / "c.yml", root, max_unreadable=1, check=True)
+    )
+    assert code == 0
+    assert found["parts"] == {"train": 14, "validation": 3, "test": 6}
+    assert len(found["unreadable"]) == 1
+
+
+def test_full_check_decodes_what_looks_right_from_outside(
+    write_imagenet: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = write_imagenet()
+    path = root / "val" / "n00000002" / "val_2_1.JPEG"
+    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, format="JPEG")
+    # Two thirds of it, a marker that must not stand there, and a proper end.
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3] + b"\xff\xd8\xff\xd9")
+    config = config_of(tmp_path / "c.yml", root, max_unreadable=1)
+    assert result_of(capsys, "data", "check", config)[0] == 0
+    code, found, _ = result_of(capsys, "data", "check", config, "--full")
+    assert (code, found["usable"]) == (1, False)
+    assert [item["file"] for item in found["unreadable"]] == ["val/n00000002/val_2_1.JPEG"]
+
+
+def test_check_reads_the_data_of_an_experiment_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "experiment.yml"
+    path.write_text(yaml.safe_dump({"tuner": {"classArgs": {"data": {"name": "digits", "train": 100}}}}))
+    code, found, _ = result_of(capsys, "data", "check", str(path))
+    assert (code, found["parts"]["train"]) == (0, 100)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["check", "imagenet"], 2, "missing a required argument: 'root'"),
+        (["check", "imagenet", "--root", "absent"], 1, "absent: no such folder"),
+        (["check", "imagnet"], 2, "Did you mean 'imagenet'?"),
+        (["check", "absent.yml"], 2, "there is no such file"),
+        (["check", "empty.yml"], 2, "has no key data"),
+        (["check", "number.yml"], 2, "data: 3"),
+        (["check", "number.yml", "--root", "here"], 2, "leave --root out"),
+        (["subimagenet", "--imagenet", "absent", "--out", "out"], 1, "absent: no such folder. Expected the layout"),
+    ],
+)
+def test_wrong_use_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.yml").write_text("space: digits")
+    Path("number.yml").write_text("data: 3")
+    assert main(["data", *arguments]) == code
+    assert words in capsys.readouterr().err
+
+
+def test_subimagenet_is_made_checked_and_refused_a_second_time(
+    write_imagenet: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "sub"
+    sizes = ["--classes", "2", "--train", "4", "--val", "1"]
+    command = ["data", "subimagenet", "--imagenet", str(write_imagenet()), "--out", str(out), *sizes]
+    code, made, _ = result_of(capsys, *command)
+    assert (code, made["classes"], made["train"], made["val"]) == (0, 2, 8, 2)
+    config = config_of(tmp_path / "c.yml", out, name="subimagenet", validation=2)
+    code, found, _ = result_of(capsys, "data", "check", config, "--full")
+    assert (code, found["parts"]) == (0, {"train": 6, "validation": 2, "test": 2})
+    assert main(command) == 1
+    assert "use --force" in capsys.readouterr().err
+    assert main([*command, "--force", "--copy"]) == 0
+    assert "as copies" in capsys.readouterr().out
