@@ -14,6 +14,7 @@ from nni.nas.space import RawFormatModelSpace
 # one-shot strategies, for the whole process, by classes that fail when they run.
 from nni.nas.strategy import RandomOneShot
 from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
 
 from nni_cream.errors import ConfigError, SearchError, SpaceError
 from nni_cream.search import (
@@ -27,17 +28,21 @@ from nni_cream.search import (
     finalise,
 )
 from nni_cream.search.averaging import check_decay
-from nni_cream.search.cost import CostFunction, check_cost
+from nni_cream.search.cost import cost_name
+from nni_cream.search.costs import Cost, Costs, check_costs, check_ranges
 from nni_cream.search.matching import MATCHINGS
 from nni_cream.search.mutables import check_mutables
 from nni_cream.search.objective import LossFunction, resolve_distillation, resolve_score
-from nni_cream.search.sampler import check_cost_range
-from nni_cream.search.supernet import freezable_hooks
+from nni_cream.search.sampler import PathSampler
+from nni_cream.search.supernet import Supernet, freezable_hooks
+from nni_cream.search.timing import LatencySettings
 from nni_cream.search.usage import count_architectures
 
 __all__ = ["CreamStrategy"]
 
 MutationHook: TypeAlias = Callable[..., Any]
+Range: TypeAlias = Sequence[float | None]
+Ranges: TypeAlias = Range | Mapping[str, Range] | Sequence[Range | None]
 
 
 class CreamStrategy(RandomOneShot):
@@ -54,10 +59,12 @@ class CreamStrategy(RandomOneShot):
     matching
         Who teaches: ``"meta"`` (the paper's meta network), ``"random"``, ``"best"``, or ``"none"`` (plain SPOS).
     cost
-        ``"macs"`` (multiply-adds, which papers call FLOPs), ``"params"``, or a function of a frozen network and its
-        inputs that returns a number. Counted on the shape of the first batch.
+        ``"macs"`` (multiply-adds, which papers call FLOPs), ``"params"``, ``"latency"`` (seconds), or a function of a
+        frozen network and its inputs that returns a number; or a list of several, the first of which is the primary
+        one. Counted on the shape of the first batch.
     cost_range
-        (low, high) that every sampled path keeps; either end may be ``None``.
+        (low, high) that every sampled path keeps; either end may be ``None``. With several costs a mapping of their
+        names to such pairs, or a list of pairs.
     margin
         Accuracy gap from which on a costlier path may enter a full board (reference code: 0.05).
     warmup
@@ -90,6 +97,9 @@ class CreamStrategy(RandomOneShot):
         ``None`` for no average. It has no effect on the search itself, and holds one more copy of the weights.
     seed
         Decides paths, matching and the validation subset. Seed weights and data yourself (``seed_everything``).
+    latency
+        How latency is measured, or the table to take it from; by default on the GPU if there is one, else on the CPU,
+        one image at a time.
     listeners
         Called with each :class:`~nni_cream.search.BoardEvent`.
     mutation_hooks
@@ -112,8 +122,8 @@ class CreamStrategy(RandomOneShot):
         self,
         board_size: int = 10,
         matching: str = "meta",
-        cost: str | CostFunction = "macs",
-        cost_range: Sequence[float | None] | None = None,
+        cost: Cost | Sequence[Cost] = "macs",
+        cost_range: Ranges | None = None,
         margin: float = 0.05,
         warmup: int | float = 1 / 6,
         score_images: int = 2048,
@@ -127,14 +137,16 @@ class CreamStrategy(RandomOneShot):
         score: str | LossFunction | Score = "top1",
         ema_decay: float | None = None,
         seed: int = 0,
+        latency: LatencySettings | None = None,
         listeners: Iterable[Callable[[BoardEvent], None]] = (),
         mutation_hooks: list[MutationHook] | None = None,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
         if matching not in MATCHINGS:
             raise ConfigError(f"matching is {matching!r}; expected one of {', '.join(MATCHINGS)}")
-        check_cost(cost)
         check_decay(ema_decay)
+        costs = check_costs(cost)
+        ranges = check_ranges(cost_range, [cost_name(item) for item in costs])
         _check_warmup(warmup)
         _check_positive(
             score_images=score_images,
@@ -151,8 +163,8 @@ class CreamStrategy(RandomOneShot):
         self._board = PrioritizedBoard(board_size, margin)
         self._settings = SearchSettings(
             matching=matching,
-            cost=cost,
-            cost_range=check_cost_range(cost_range),
+            cost=costs if len(costs) > 1 else costs[0],
+            cost_range=ranges if len(costs) > 1 else ranges[0],
             warmup=warmup,
             score_images=score_images,
             score_interval=score_interval,
@@ -165,6 +177,7 @@ class CreamStrategy(RandomOneShot):
             score=resolve_score(score),
             ema_decay=ema_decay,
             seed=seed,
+            latency=latency or LatencySettings(),
         )
         self._listeners = tuple(listeners)
         self._validation_loader: Callable[[], Any] | None = None
@@ -215,6 +228,36 @@ class CreamStrategy(RandomOneShot):
                 "expected at most that many"
             )
         return super().mutate_model(model)
+
+    def check_range(self, supernet: Supernet, inputs: Tensor) -> None:
+        """Draw a path within the ranges of the costs, to see before a search whether there is one.
+
+        A range of latencies that are still to be measured is left to the search.
+
+        Parameters
+        ----------
+        supernet
+            The mutated space.
+        inputs
+            Images (N, C, H, W).
+
+        Raises
+        ------
+        SpaceError
+            If no path lies within the ranges; the message states what can be reached.
+        """
+        settings = self._settings
+        given = settings.latency.table is not None
+        known = [
+            (cost, pair)
+            for cost, pair in zip(settings.costs, settings.ranges, strict=True)
+            if pair != (None, None) and (cost != "latency" or given)
+        ]
+        sampler = PathSampler(supernet.space, settings.seed, known[0][1] if known else None)
+        if known:
+            costs, ranges = zip(*known, strict=True)
+            Costs.make(costs, ranges, settings.latency, supernet, (inputs,), seed=settings.seed).constrain(sampler)
+        sampler.draw()
 
     def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
         """Put the search around the evaluator's module.

@@ -139,7 +139,7 @@ class _Run:
         self.scored = scored
         self.path_bytes = 0
         self.seen, self.profiler = Rehearsing(), SimpleProfiler()
-        self.strategy: CreamStrategy = make_strategy({**settings, **hurried})
+        self.strategy: CreamStrategy = make_strategy({**settings, **hurried}, latency=config.get("latency"))
         self.images = made_up_images(shape, scored)
         module = recipe_of(settings).module(shape.num_classes)
         self.trainer = make_trainer(

@@ -35,8 +35,11 @@ __all__ = [
 CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.json", "last.ckpt", "metrics.jsonl"
 HISTORY = "history.jsonl"
 WEIGHTS, RETRAINED, MANAGER, TENSORBOARD = "weights.pt", "retrained.json", "nni", "tensorboard"
-SOURCE, PARETO = "source.json", "pareto"
-OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, WEIGHTS, PARETO, RETRAINED, MANAGER, TENSORBOARD, SOURCE)
+SOURCE, PARETO, LATENCIES = "source.json", "pareto", "latencies.json"
+OURS = (
+    CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, LATENCIES, WEIGHTS, PARETO, RETRAINED, MANAGER, TENSORBOARD,
+    SOURCE,
+)  # fmt: skip
 PREVIOUS = "previous"
 MARK = "# nni_cream output folder, "
 
@@ -180,6 +183,7 @@ class OutputFolder:
         self.board = self.path / BOARD
         self.best = self.path / BEST
         self.checkpoint = self.path / CHECKPOINT
+        self.latencies = self.path / LATENCIES
         self.metrics = self.path / METRICS
         self.history = self.path / HISTORY
         self.weights = self.path / WEIGHTS

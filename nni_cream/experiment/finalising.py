@@ -106,6 +106,7 @@ def _describe(config: Mapping[str, Any], splits: DataSplits, cost_name: str, fin
         accuracy=entry.standing,
         cost=entry.cost,
         cost_name=cost_name,
+        other_costs=dict(entry.other_costs) or None,
         data={"name": config["data"]["name"], "arguments": splits.arguments, "fingerprint": splits.fingerprint},
         seed=config["search"]["seed"],
         versions=versions(),

@@ -328,6 +328,7 @@ class ExperimentPlan:
                 "search_trial": entry["trial"],
                 "one_shot_accuracy": _standing(entry),
                 "cost": entry["cost"],
+                **({"other_costs": entry["other_costs"]} if "other_costs" in entry else {}),
                 "choices": entry["path"],
                 "config": config,
             }
@@ -356,6 +357,7 @@ class ExperimentPlan:
             accuracy=parameters["one_shot_accuracy"],
             score=entry["accuracy"] if "validated" in entry else None,
             cost=parameters["cost"],
+            other_costs=parameters.get("other_costs"),
             retrained={key: value for key, value in result.items() if key != "default"},
         )
 

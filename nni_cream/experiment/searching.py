@@ -38,17 +38,19 @@ from nni_cream.experiment.files import (
     write_json,
 )
 from nni_cream.experiment.finalising import finish_search, scored_at_once
+from nni_cream.experiment.latencies import latency_settings
 from nni_cream.experiment.processes import LOCK, locked
 from nni_cream.experiment.progress import SearchProgress
 from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard
 from nni_cream.experiment.updates import BOARD_FIGURES, UpdateRecorder
-from nni_cream.search import BoardEvent, CostModel, CreamLightningModule, PathSampler, Supernet
+from nni_cream.search import BoardEvent, CreamLightningModule, Supernet
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, Recipe, make_loader, seeded
 
 __all__ = [
     "SearchResult",
     "check_search",
+    "cost_names",
     "cpu_threads",
     "make_strategy",
     "make_trainer",
@@ -96,8 +98,7 @@ class _Search:
 
     @property
     def cost_name(self) -> str:
-        cost = self.config["search"]["cost"]
-        return str(cost.rpartition(":")[2])
+        return cost_names(self.config["search"])[0]
 
 
 def run_search(
@@ -221,15 +222,11 @@ def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: i
         recipe.module(num_classes)
         make_trainer(config["trainer"], recipe.epochs, Path.cwd(), [])
     settings = config["search"]
-    strategy = make_strategy(settings)
+    strategy = make_strategy(settings, latency=config.get("latency"))
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     spaces.check_images(space, sample.shape[1:])
     supernet = Supernet(strategy.mutate_model(space))
-    sampler = PathSampler(supernet.space, settings["seed"], settings["cost_range"])
-    if settings["cost_range"] not in (None, [None, None]):
-        cost = CostModel(supernet, (sample,), _import_function("cost", settings["cost"]), settings["seed"])
-        sampler.constrain(cost, table=cost.table)
-    sampler.draw()
+    strategy.check_range(supernet, sample)
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
@@ -247,7 +244,7 @@ def _put_together(
     settings = config["search"]
     recipe = recipe_of(settings)
     recorder = UpdateRecorder()
-    strategy = make_strategy(settings, [recorder.listen])
+    strategy = make_strategy(settings, [recorder.listen], config.get("latency"))
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
     spaces.check_images(space, splits.input_shape)
@@ -273,7 +270,17 @@ def _validation_batch(images: int, settings: Mapping[str, Any]) -> int:
     return next((size for size in range(smallest, smallest + images) if images % size != 1), smallest)
 
 
-def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[BoardEvent], None]] = ()) -> CreamStrategy:
+def cost_names(settings: Mapping[str, Any]) -> list[str]:
+    """Return what the costs of the ``search`` section are called, the primary one first."""
+    costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
+    return [str(cost.rpartition(":")[2]) for cost in costs]
+
+
+def make_strategy(
+    settings: Mapping[str, Any],
+    listeners: Iterable[Callable[[BoardEvent], None]] = (),
+    latency: Mapping[str, Any] | None = None,
+) -> CreamStrategy:
     """Build the strategy from the ``search`` section of a configuration.
 
     Parameters
@@ -282,6 +289,8 @@ def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[Boa
         The section, resolved.
     listeners
         Called with every event of the board.
+    latency
+        The ``latency`` section, resolved.
 
     Returns
     -------
@@ -295,8 +304,12 @@ def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[Boa
     """
     known = inspect.signature(CreamStrategy).parameters
     arguments = {name: value for name, value in settings.items() if name in known}
-    for name in ("cost", "distillation", "score"):
+    for name in ("distillation", "score"):
         arguments[name] = _import_function(name, arguments[name])
+    costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
+    arguments["cost"] = [_import_function("cost", cost) for cost in costs]
+    if latency is not None and "latency" in costs:
+        arguments["latency"] = latency_settings(latency)
     return CreamStrategy(**arguments, listeners=listeners)
 
 
@@ -412,6 +425,8 @@ class _EpochFiles(Checkpoint):
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
             return
+        if module.costs.latencies is not None and not self._folder.latencies.exists():
+            write_json(self._folder.latencies, module.costs.latencies.to_json())
         board = board_file(self._search.strategy.board, self._search.cost_name, trainer.current_epoch + 1)
         write_json(self._folder.board, board)
         append_line(self._folder.metrics, figures)

@@ -23,14 +23,14 @@ from nni_cream.search.sampler import PathSampler
 from nni_cream.search.supernet import Supernet
 from nni_cream.search.table import CostTable
 
-__all__ = ["METRICS", "CostFunction", "CostModel", "check_cost"]
+__all__ = ["METRICS", "CostFunction", "CostModel", "check_cost", "cost_name"]
 
 CostFunction: TypeAlias = Callable[[nn.Module, tuple[Any, ...]], float]
-METRICS = ("macs", "params")
+METRICS = ("macs", "params", "latency")
 _logger = logging.getLogger(__name__)
 
 
-def check_cost(cost: str | CostFunction) -> None:
+def check_cost(cost: Any) -> None:
     """Refuse what is neither a known metric nor a function.
 
     Parameters
@@ -45,8 +45,14 @@ def check_cost(cost: str | CostFunction) -> None:
     """
     if not (callable(cost) or cost in METRICS):
         raise ConfigError(
-            f"cost is {cost!r}; expected 'macs' (multiply-adds), 'params' or a function of a network and its inputs"
+            f"cost is {cost!r}; expected 'macs' (multiply-adds), 'params', 'latency' or a function of a network and "
+            "its inputs"
         )
+
+
+def cost_name(cost: str | CostFunction) -> str:
+    """Return what a cost is called: a metric by its name, a function by its own."""
+    return cost if isinstance(cost, str) else str(getattr(cost, "__name__", type(cost).__name__))
 
 
 class CostModel:
@@ -91,7 +97,9 @@ class CostModel:
         keywords: Mapping[str, Any] | None = None,
     ) -> None:
         check_cost(cost)
-        self.name = cost if isinstance(cost, str) else getattr(cost, "__name__", type(cost).__name__)
+        if cost == "latency":
+            raise ConfigError("cost 'latency' is measured by a LatencyModel")
+        self.name = cost_name(cost)
         self._supernet = supernet
         self._cost = cost
         self._inputs = inputs
@@ -167,6 +175,9 @@ class CostModel:
             return self.table.bounds()
         costs = [self(self._sampler.draw()) for _ in range(samples)]
         return min(costs), max(costs)
+
+    def prepare(self) -> None:
+        """Get ready, once what was measured before is known; for costs that are measured."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return the values of a user's function, which may be noisy; all else can be counted again."""

@@ -74,26 +74,18 @@ class LatencyModel(CostModel):
         self.name = "latency"
         self._settings, self._seed = settings, seed
         self._share, self._leader = share, leader
-        self._watch = stopwatch(settings, clock)
+        self._clock = clock
         self.latencies = settings.table
         if self.latencies is not None:
             self._use(self.latencies)
 
-    def prepare(self, state: Mapping[str, Any] | None = None) -> None:
-        """Measure the table, unless there is one already or the space allows none.
-
-        Parameters
-        ----------
-        state
-            What :meth:`state_dict` returned in the search that goes on.
-        """
-        if state:
-            self.load_state_dict(state)
+    def prepare(self) -> None:
+        """Measure the table, unless there is one already or the space allows none."""
         if self.latencies is None and has_table(self._supernet):
             content = None
             if self._leader:
-                watch, settings = self._watch, self._settings
-                table = measure_table(self._supernet, self._inputs, settings, self._seed, self._keywords, watch.clock)
+                how = (self._settings, self._seed, self._keywords, self._clock)
+                table = measure_table(self._supernet, self._inputs, *how)
                 content = table.to_json()
             self._use(LatencyTable.from_json(self._share(content)))
 
@@ -128,7 +120,7 @@ class LatencyModel(CostModel):
         self.table = latencies.costs(self._supernet, input_shape((self._inputs, self._keywords)))
 
     def _time_network(self, network: nn.Module, inputs: tuple[Any, ...]) -> float:
-        device = self._watch.device
-        args, kwargs = repeated((inputs, self._keywords), self._settings.batch_size or 1, device)
-        network = network.to(device)
-        return self._watch.time({0: lambda: network(*args, **kwargs)})[0]
+        watch = stopwatch(self._settings, self._clock)
+        args, kwargs = repeated((inputs, self._keywords), self._settings.batch_size or 1, watch.device)
+        network = network.to(watch.device)
+        return watch.time({0: lambda: network(*args, **kwargs)})[0]

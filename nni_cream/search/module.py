@@ -17,6 +17,7 @@ from nni_cream.errors import ConfigError, SearchError
 from nni_cream.search.averaging import WeightAverage
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
 from nni_cream.search.cost import CostModel
+from nni_cream.search.costs import Costs
 from nni_cream.search.forwarding import ForwardingLightningModule, call_step
 from nni_cream.search.matching import Match, Matcher, make_matcher, match_weight_gradient
 from nni_cream.search.objective import failures_of, main_output
@@ -99,12 +100,17 @@ class CreamLightningModule(ForwardingLightningModule):
         self.sampler: PathSampler
         self.matcher: Matcher
         self.scorer: PathScorer
-        self.cost: CostModel
+        self.costs: Costs
 
     @property
     def steps(self) -> int:
         """Training batches so far; a board entry's age counts in them."""
         return self._step
+
+    @property
+    def cost(self) -> CostModel:
+        """The primary cost."""
+        return self.costs.primary
 
     # The paper's loop -------------------------------------------------------------------------------------------------
 
@@ -178,15 +184,16 @@ class CreamLightningModule(ForwardingLightningModule):
             return False
         if path in self.board:
             return False
-        cost = self.cost(path)
+        cost, other_costs = self.costs(path)
         with self._autocast():
-            accuracy = self.scorer.score(path, above=self.board.bar(cost))
+            accuracy = self.scorer.score(path, above=self.board.bar((cost, *other_costs.values())))
         self._scored += 1
         self._check_score(accuracy)
-        verdict = None if accuracy is None else self.board.offer(BoardEntry(path, accuracy, cost, self._step))
+        entry = None if accuracy is None else BoardEntry(path, accuracy, cost, self._step, other_costs)
+        verdict = None if entry is None else self.board.offer(entry)
         admitted = bool(verdict)
         self._admitted += admitted
-        candidate = {"path": encode_path(path), "accuracy": accuracy, "cost": cost}
+        candidate = {"path": encode_path(path), "accuracy": accuracy, "cost": cost, "other_costs": other_costs}
         self._tell("scored", candidate, admitted, verdict.evicted if verdict else None)
         return admitted
 
@@ -234,7 +241,7 @@ class CreamLightningModule(ForwardingLightningModule):
             )
         self._check_warmup()
         self.supernet = Supernet(self.model, self.training_module)
-        self.sampler = PathSampler(self.model, self.settings.seed, self.settings.cost_range)
+        self.sampler = PathSampler(self.model, self.settings.seed, self.settings.ranges[0])
         self.matcher = make_matcher(
             self.settings.matching, self._features, self.settings.meta_learning_rate, self.settings.seed
         )
@@ -299,11 +306,20 @@ class CreamLightningModule(ForwardingLightningModule):
                 "forward of the evaluator's module does not run the model; expected it to return its logits"
             )
         with preserved_rng(self.settings.seed):
-            self.cost = CostModel(self.supernet, calls[0].args, self.settings.cost, self.settings.seed, calls[0].kwargs)
-            if self._resumed is not None:
-                self.cost.load_state_dict(self._resumed["cost"])
+            self.costs = Costs.make(
+                self.settings.costs,
+                self.settings.ranges,
+                self.settings.latency,
+                self.supernet,
+                calls[0].args,
+                calls[0].kwargs,
+                seed=self.settings.seed,
+                state=None if self._resumed is None else self._resumed["cost"],
+                share=self.trainer.strategy.broadcast,
+                leader=self.trainer.is_global_zero,
+            )
             self.scorer = self._make_scorer(main_output(output))
-            self.sampler.constrain(self.cost, table=self.cost.table)
+            self.costs.constrain(self.sampler)
         self._parts_ready = True
 
     def _make_scorer(self, output: Tensor) -> PathScorer:
@@ -609,7 +625,7 @@ class CreamLightningModule(ForwardingLightningModule):
             "board": self.board.state_dict(),
             "matcher": self.matcher.state_dict(),
             "sampler": self.sampler.state_dict(),
-            "cost": self.cost.state_dict() if self._parts_ready else {},
+            "cost": self.costs.state_dict() if self._parts_ready else {},
             "average": None if self.average is None else self.average.state_dict(),
             "rng": rng_state(),
             "loaders": loader_states(self.trainer),

@@ -102,11 +102,15 @@ class Limit:
         (low, high), spread = self.ends, seen[1] - seen[0]
         return low > seen[1] + spread or high < seen[0] - spread
 
-    def describe(self, reachable: tuple[float, float]) -> str:
-        """Return the range in words, with what the space reaches."""
+    def is_beyond(self, seen: tuple[float, float]) -> bool:
+        """Return whether the range begins above all costs seen, or ends below them."""
+        low, high = self.ends
+        return low > seen[1] or high < seen[0]
+
+    def describe(self) -> str:
+        """Return the range in words."""
         low, high = self.cost_range
-        name = f" of {self.name}" if self.name else ""
-        return f"({low}, {high}){name}, where the reachable range is {reachable[0]:.10g} to {reachable[1]:.10g}"
+        return f"({low}, {high}){f' for {self.name}' if self.name else ''}"
 
 
 class PathSampler:
@@ -198,7 +202,7 @@ class PathSampler:
         SpaceError
             If no path lies within the range: none at all where paths can be counted, else none of ``attempts``.
         """
-        limits = (Limit(cost, self.cost_range, "", reachable, table), *others)
+        limits = (Limit(cost, self.cost_range, getattr(cost, "name", ""), reachable, table), *others)
         self._limits = tuple(limit for limit in limits if not limit.open)
         if not self._limits:
             return
@@ -242,7 +246,7 @@ class PathSampler:
         return self._search(self._generator)
 
     def _search(self, generator: np.random.Generator) -> Path:
-        seen: list[tuple[float, float] | None] = [limit.reachable for limit in self._limits]
+        seen = [limit.reachable if limit.table is None else limit.table.bounds() for limit in self._limits]
         for attempt in itertools.count():
             # A range that is known to hold a path holds it for the whole search, however long it takes to hit.
             if not self._reachable and (attempt >= self.attempts or (attempt == self.glance and self._are_far(seen))):
@@ -258,7 +262,8 @@ class PathSampler:
         reachable = [known for known in seen if known is not None]
         if not reachable:
             raise SpaceError(f"no path in {self.attempts} tries kept the constraints of the space; loosen them")
-        raise self._unreachable(self._limits, reachable)
+        beyond = [pair for pair in zip(self._limits, reachable, strict=True) if pair[0].is_beyond(pair[1])]
+        raise self._unreachable(*zip(*(beyond or zip(self._limits, reachable, strict=True)), strict=True))
 
     def _candidate(self, generator: np.random.Generator) -> Path:
         if self._counts is not None:
@@ -277,15 +282,20 @@ class PathSampler:
         return any(known is not None and limit.is_far(known) for limit, known in pairs)
 
     def _unreachable(self, limits: Sequence[Limit], reachable: Sequence[tuple[float, float]]) -> SpaceError:
-        if len(self._limits) == 1:
-            (low, high), (lowest, highest) = limits[0].cost_range, reachable[0]
+        if len(limits) == 1:
+            lowest, highest = reachable[0]
             return SpaceError(
-                f"cost_range ({low}, {high}) holds no path that could be found; the reachable range of this space is "
-                f"{lowest:.10g} to {highest:.10g}, with gaps; widen the range"
+                f"cost_range {limits[0].describe()} holds no path that could be found; the reachable range of this "
+                f"space is {lowest:.10g} to {highest:.10g}, with gaps; widen the range"
             )
-        listed = "; ".join(limit.describe(known) for limit, known in zip(limits, reachable, strict=True))
-        together = " all at once" if len(limits) > 1 else ""
-        return SpaceError(f"no path that could be found keeps cost_range{together}: {listed}, with gaps; widen it")
+        listed = "; ".join(
+            f"{limit.describe()} of {lowest:.10g} to {highest:.10g}"
+            for limit, (lowest, highest) in zip(limits, reachable, strict=True)
+        )
+        return SpaceError(
+            f"cost_range holds no path that could be found and keeps all of its ranges; these and the reachable ones "
+            f"are: {listed}; widen one"
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator as plain values."""

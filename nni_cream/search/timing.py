@@ -107,6 +107,10 @@ class LatencySettings:
     @property
     def torch_device(self) -> torch.device:
         """The device to measure on."""
+        if _kind(self.device) is None:
+            raise ConfigError(
+                f"latency device {self.device!r} is no device of torch here: nothing can be measured on it"
+            )
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")
         return torch.device(self.device)
