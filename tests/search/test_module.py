@@ -737,7 +737,7 @@ def test_a_score_that_stops_being_finite_when_the_board_is_rescored_is_an_error(
         return torch.full((len(target),), 0.5 if len(calls) <= 3 else math.nan)
 
     with pytest.raises(SearchError, match="score of a path became nan at step 8"):
-        search(score=failing, board_size=3, score_interval=1000, matching="best")
+        search(score=failing, board_size=3, score_interval=1000, score_batch_size=256, matching="best")
 
 
 def test_the_meta_network_sees_a_chunk_in_parts_no_larger_than_a_training_batch():

@@ -234,7 +234,7 @@ def test_a_graph_that_holds_a_buffer_can_still_be_run_backwards():
     loss.backward()
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", ["layers", "values"])  # a cell builds itself anew
 def test_freezing_copies_what_was_chosen_and_nothing_else(name, monkeypatch):
     net = supernet(SPACES[name]())
     path = PathSampler(net.space, seed=1).draw()
