@@ -152,6 +152,13 @@ def test_retraining_killed_within_an_epoch_runs_that_epoch_again(
     assert same_weights(weights(tmp_path / "out"), weights(undisturbed))
 
 
+def test_unfinished_global_batch_at_the_end_of_an_epoch_is_no_step(searched: Path, tmp_path: Path) -> None:
+    settings = configuration(global_batch_size=80, epochs=2)  # 200 images: two global batches, and half of one
+    out = run_retraining(searched, settings, tmp_path / "out").out
+    steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert steps == [2, 4]
+
+
 def test_evaluation_equals_an_independent_computation(undisturbed: Path) -> None:
     figures = evaluate_result(undisturbed, configuration())
     pixels, labels = data.create("digits", train=200, validation=100).test[:]
