@@ -41,6 +41,11 @@ napoleon_use_rtype = False
 
 def insert_configuration_reference(app: Sphinx, docname: str, source: list[str]) -> None:
     """Fill the configuration page with the table that the program itself checks files by."""
+    if docname == "retrain":
+        # The sections of both files are on pages of their own, with the same headings; so are their anchors.
+        reference = config.RETRAIN.reference().replace("(section-", "(retrain-section-")
+        reference = reference.replace("(#section-", "(#retrain-section-").replace("\n## ", "\n### ")
+        source[0] = source[0].replace("<!-- nni_cream.config.RETRAIN.reference() -->", f"#{reference}")
     if docname == "configuration":
         source[0] = source[0].replace("<!-- nni_cream.config.reference() -->", config.reference())
 

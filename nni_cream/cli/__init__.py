@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from nni_cream import __version__
-from nni_cream.cli import data, experiments, exporting, latency, searching
+from nni_cream.cli import data, experiments, exporting, latency, searching, training
 from nni_cream.errors import CreamError
 
 __all__ = ["main"]
@@ -22,6 +22,10 @@ examples:
         the board as a table, also while the search is running
   nni-cream export out/digits --weights --out digits.json
         the chosen architecture as a file, its one-shot weights beside it
+  nni-cream retrain out/digits experiments/retrain_digits.yml --out out/digits-retrained
+        train the chosen architecture by the full recipe; --dry-run estimates what that costs
+  nni-cream evaluate out/digits-retrained experiments/retrain_digits.yml
+        its top-1 and top-5 on the test images
   nni-cream export out/digits --format code,onnx,torch --out out/phone
         the network for other programs: Python code without NNI, ONNX, torch.export; with a model card
   nni-cream latency experiments/search_digits.yml --out latencies.json
@@ -96,6 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (searching, latency, exporting, experiments, data):
+    for group in (searching, latency, training, exporting, experiments, data):
         group.add_commands(commands, shared)
     return parser

@@ -4,10 +4,12 @@ Neither torch nor NNI is imported here, so that a mistake is reported within a m
 """
 
 from nni_cream.config.layout import Key, Layout, describe_problems, dump, read_yaml
+from nni_cream.config.retrain import RETRAIN
 from nni_cream.config.search import KEYS, SEARCH, resolve_search_space
 
 __all__ = [
     "KEYS",
+    "RETRAIN",
     "SEARCH",
     "Key",
     "Layout",

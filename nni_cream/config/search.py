@@ -25,7 +25,7 @@ from nni_cream.config.rules import (
 )
 from nni_cream.errors import ConfigError
 
-__all__ = ["KEYS", "SEARCH", "resolve_search_space", "trainer_keys"]
+__all__ = ["KEYS", "SEARCH", "loader_keys", "resolve_search_space", "trainer_keys"]
 
 _SECTIONS = {
     "search": "the search: training of the supernet, and the arguments of CreamStrategy",
@@ -92,6 +92,17 @@ def _latency_keys() -> tuple[Key, ...]:
         Key("latency.paths", 30, whole(3), "Random whole networks that fit the table, and as many that check it."),
         Key("latency.image_sizes", None, SIZES | NOTHING,
             "Sides in pixels to measure at, with interpolation between them; null for that of the images."),
+    )  # fmt: skip
+
+
+def loader_keys() -> tuple[Key, ...]:
+    """Return the section about how images get to the device, the same in every file."""
+    return (
+        Key("loader.workers", 0, whole(0),
+            "Processes that read and decode images; 0 for images that are in memory, one a CPU core for files."),
+        Key("loader.prefetch", 2, whole(1), "Batches that each of them keeps ready."),
+        Key("loader.persistent", True, FLAG, "Whether they stay from epoch to epoch."),
+        Key("loader.pin_memory", False, FLAG, "Whether batches lie where a GPU fetches them faster."),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from nni_cream.config import load as load_config
+from nni_cream.config import SEARCH, Layout
 from nni_cream.errors import ConfigError, CreamError, FileError
 
 __all__ = [
@@ -35,8 +35,10 @@ __all__ = [
 CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.json", "last.ckpt", "metrics.jsonl"
 HISTORY = "history.jsonl"
 WEIGHTS, RETRAINED, MANAGER, TENSORBOARD = "weights.pt", "retrained.json", "nni", "tensorboard"
-LATENCIES = "latencies.json"
-OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, LATENCIES, WEIGHTS, RETRAINED, MANAGER, TENSORBOARD)
+LATENCIES, SOURCE = "latencies.json", "source.json"
+OURS = (
+    CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, LATENCIES, WEIGHTS, RETRAINED, MANAGER, TENSORBOARD, SOURCE,
+)  # fmt: skip
 PREVIOUS = "previous"
 MARK = "# nni_cream output folder, "
 
@@ -187,6 +189,7 @@ class OutputFolder:
         self.retrained = self.path / RETRAINED
         self.manager = self.path / MANAGER
         self.tensorboard = self.path / TENSORBOARD
+        self.source = self.path / SOURCE
 
     @property
     def state(self) -> State:
@@ -312,13 +315,16 @@ class OutputFolder:
         """Let go of the result before, now that the new one is complete."""
         shutil.rmtree(self.path / PREVIOUS, ignore_errors=True)
 
-    def check_same_config(self, config: Mapping[str, Any]) -> None:
-        """Refuse to go on with another configuration than the search was started with.
+    def check_same_config(self, config: Mapping[str, Any], layout: Layout = SEARCH) -> None:
+        """Refuse to go on with another configuration than the run was started with.
 
         Parameters
         ----------
         config
-            What the user wants now, resolved. How to retrain is no part of a search, and may differ.
+            What the user wants now, resolved. How to retrain is no part of a search, and how images are loaded has no
+            effect on it; both may differ.
+        layout
+            What kind of file it is.
 
         Raises
         ------
@@ -328,10 +334,11 @@ class OutputFolder:
             If the one in the folder is broken.
         """
         try:
-            before = load_config(self.config)
+            before = layout.load(self.config)
         except CreamError as error:
             raise FileError(f"{self.config}: broken: {error}") from None
-        changed = sorted(_differences({**before, "retrain": None}, {**config, "retrain": None}))
+        free = {"retrain": None, "loader": None}
+        changed = sorted(_differences({**before, **free}, {**config, **free}))
         if changed:
             raise ConfigError(
                 f"{self.path}: was started with other values of {', '.join(changed)} (see {CONFIG} there); resume with "

@@ -12,29 +12,27 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from nni_cream.search import PrioritizedBoard
 
-__all__ = ["SearchProgress", "board_summary"]
+__all__ = ["SearchProgress", "TrainingProgress", "board_summary"]
 
 
-class SearchProgress(Checkpoint):
-    """Progress with the board's size, best and worst entry.
+class TrainingProgress(Checkpoint):
+    """Progress with how well the network does on the validation images.
 
-    A child of Checkpoint, because Lightning runs those after the module's own hook, which rescores the board.
+    A child of Checkpoint, because Lightning runs those after the module's own hook.
 
     Parameters
     ----------
-    board
-        The live board.
     console
         Where to draw.
     """
 
-    def __init__(self, board: PrioritizedBoard, console: Console) -> None:
-        self._board = board
+    def __init__(self, console: Console) -> None:
         self._console = console
+        self._figures: Mapping[str, Any] = {}
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[board]}"),
+            TextColumn("{task.fields[summary]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
@@ -50,21 +48,22 @@ class SearchProgress(Checkpoint):
         if self._task is None:
             self._bar.start()
             done = trainer.current_epoch * batches
-            self._task = self._bar.add_task(title, total=epochs * batches, completed=done, board=self._summary())
+            self._task = self._bar.add_task(title, total=epochs * batches, completed=done, summary=self.summary())
         self._bar.update(self._task, description=title)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Move the bar."""
         if self._task is not None:
-            self._bar.update(self._task, advance=1, board=self._summary())
+            self._bar.update(self._task, advance=1, summary=self.summary())
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write a line where there is no terminal for a bar."""
+        self._figures = dict(trainer.callback_metrics)
         if self._console.is_terminal:
             return
         loss = float(trainer.callback_metrics.get("train_loss", float("nan")))
         self._console.print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {self._summary()}, train loss {loss:.3f}",
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {self.summary()}, train loss {loss:.3f}",
         )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -75,7 +74,31 @@ class SearchProgress(Checkpoint):
         """Give the terminal back."""
         self._bar.stop()
 
-    def _summary(self) -> str:
+    def summary(self) -> str:
+        """Say in a few words how it stands."""
+        if "val_acc" not in self._figures:
+            return "not yet validated"
+        text = f"validation {float(self._figures['val_acc']):.4f}"
+        return f"{text}, average {float(self._figures['ema_acc']):.4f}" if "ema_acc" in self._figures else text
+
+
+class SearchProgress(TrainingProgress):
+    """Progress with the board's size, best and worst entry, once the module's own hook has rescored them.
+
+    Parameters
+    ----------
+    board
+        The live board.
+    console
+        Where to draw.
+    """
+
+    def __init__(self, board: PrioritizedBoard, console: Console) -> None:
+        super().__init__(console)
+        self._board = board
+
+    def summary(self) -> str:
+        """Say how the board stands."""
         entries = self._board.entries
         figures: dict[str, float] = {"board_size": len(entries)}
         if entries:

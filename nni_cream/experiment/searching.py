@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import pickle
 import pkgutil
 import sys
 import time
@@ -28,8 +26,9 @@ from torch.optim.swa_utils import update_bn
 from nni_cream import data, spaces
 from nni_cream.config import dump
 from nni_cream.data import DataSplits
-from nni_cream.errors import ConfigError, CreamError, FileError, SearchError
+from nni_cream.errors import ConfigError, CreamError, SearchError
 from nni_cream.experiment.best import Best, board_file, load_best, package_version, versions
+from nni_cream.experiment.epochs import abandoned_on_failure, check_readable, drop_later_epochs
 from nni_cream.experiment.files import (
     OutputFolder,
     State,
@@ -38,7 +37,6 @@ from nni_cream.experiment.files import (
     read_json,
     replacing,
     write_json,
-    write_text,
 )
 from nni_cream.experiment.latencies import latency_settings
 from nni_cream.experiment.processes import LOCK, locked
@@ -157,7 +155,7 @@ def run_search(
         if state is State.FINISHED:
             return SearchResult(load_best(folder.best), read_json(folder.board, "board", ""), 0.0, folder.path)
     with seeded(config["search"]["seed"]), cpu_threads(config["trainer"]["threads"]):
-        checkpoint = _check_readable(folder.checkpoint) if going_on and folder.checkpoint.exists() else None
+        checkpoint = check_readable(folder.checkpoint) if going_on and folder.checkpoint.exists() else None
         search = _put_together(config, folder, checkpoint, on_epoch, console if is_leader() else None)
         if not going_on and is_leader():
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
@@ -201,14 +199,6 @@ def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[P
         except (CreamError, FileNotFoundError):  # another search, one that still runs, or somebody else was faster
             continue
     return False
-
-
-def _check_readable(checkpoint: Path) -> Path:
-    try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, KeyError, OSError, pickle.UnpicklingError) as error:
-        raise FileError(f"{checkpoint}: broken, it cannot be resumed from; start again with --force") from error
-    return checkpoint
 
 
 def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: int) -> None:
@@ -370,15 +360,8 @@ def cpu_threads(number: int | None) -> Iterator[None]:
 
 
 def _run(search: _Search) -> None:
-    try:
+    with abandoned_on_failure(search.folder):
         search.strategy.run()
-    except BaseException as error:
-        if is_leader() and not search.folder.checkpoint.exists():
-            search.folder.abandon()
-        # Lightning turns Ctrl-C into sys.exit(1), and nothing else that it does ends in SystemExit.
-        if isinstance(error, SystemExit):
-            raise KeyboardInterrupt from None
-        raise
 
 
 class _EpochFiles(Checkpoint):
@@ -398,9 +381,7 @@ class _EpochFiles(Checkpoint):
         if self._search.config["trainer"]["tensorboard"]:
             self._events = EventFiles(self._folder.tensorboard, first_epoch=trainer.current_epoch + 1)
         for path in (self._folder.metrics, self._folder.history):
-            if path.exists():
-                lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, trainer)]
-                write_text(path, "".join(f"{line}\n" for line in lines))
+            drop_later_epochs(path, trainer.current_epoch)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save board, figures and, last, the checkpoint: what stands before it is written again after a resume."""
@@ -444,13 +425,6 @@ class _EpochFiles(Checkpoint):
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         counts: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         return counts | dict(sorted((BOARD_FIGURES | logged | self._search.strategy.statistics).items()))
-
-
-def _is_before(line: str, trainer: pl.Trainer) -> bool:
-    try:
-        return bool(json.loads(line)["epoch"] <= trainer.current_epoch)
-    except (ValueError, KeyError, TypeError):
-        return False  # half a line, from a kill while it was written
 
 
 def _save_result(search: _Search) -> Best:

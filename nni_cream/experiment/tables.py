@@ -19,6 +19,7 @@ __all__ = [
     "describe_path",
     "make_console",
     "retrained_table",
+    "retraining_table",
     "show_best",
     "status_table",
     "trials_table",
@@ -78,6 +79,18 @@ def retrained_table(entries: Sequence[Mapping[str, Any]], cost_name: str, chosen
         accuracies = [f"{entry[key]:.4f}" for key in ("one_shot_accuracy", "validation_accuracy", "test_accuracy")]
         mark = "*" if entry["choices"] == chosen else ""
         table.add_row(mark, describe_path(entry["choices"]), accuracies[0], _cost(entry["cost"]), *accuracies[1:])
+    return table
+
+
+def retraining_table(best: Best) -> Table:
+    """Return what a retraining reached, part by part; ``best.retrained`` has the figures."""
+    figures = best.retrained or {}
+    weights = "averaged weights" if figures.get("weights") == "average" else "last weights"
+    table = Table("part", title=f"{describe_path(best.choices)}: epoch {figures.get('epochs')}, {weights}")
+    for title in ("top-1", "top-5", "loss"):
+        table.add_column(title, justify="right")
+    for part in ("validation", "test"):
+        table.add_row(part, *(f"{figures[f'{part}_{key}']:.4f}" for key in ("accuracy", "top5", "loss")))
     return table
 
 

@@ -90,10 +90,19 @@ class ClassificationModule(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Loss of one augmented batch."""
         images, labels = batch
-        logits = self(augment_images(images, self.augment))
-        loss = nn.functional.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        images, targets = self.change_batch(augment_images(images, self.augment), labels)
+        logits = self(images)
+        loss = self.task_loss(images, logits, targets)
         self._log_epoch_means("train", loss, logits, labels)
         return loss
+
+    def change_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Change augmented images and their labels further; a place for children of this class."""
+        return images, labels
+
+    def task_loss(self, images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of the logits with the targets; a place for children of this class."""
+        return nn.functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss and accuracy of one batch, as it is."""

@@ -14,16 +14,14 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from nni.nas.evaluator.pytorch import DataLoader
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from nni_cream.errors import ConfigError, DataError, SearchError
+from nni_cream.errors import ConfigError, SearchError
+from nni_cream.training.loading import Images, make_loader
+from nni_cream.training.measuring import EVALUATION_BATCH, count_logits, evaluate
 from nni_cream.training.recipe import Recipe
 
-__all__ = ["RetrainResult", "evaluate", "make_loader", "retrain", "seeded"]
-
-Images = Dataset[tuple[Tensor, ...]]
+__all__ = ["FiniteLoss", "RetrainResult", "quiet_lightning", "retrain", "seeded"]
 
 
 @dataclass(frozen=True)
@@ -100,15 +98,15 @@ def retrain(
     start = time.perf_counter()
     report = _EpochReport(on_epoch)
     extra = dict(trainer_kwargs or {})
-    callbacks = [report, _FiniteLoss(), *_as_list(extra.pop("callbacks", None))]
-    with seeded(seed), _quiet_lightning():
-        module = recipe.module(_count_logits(network, train))
+    callbacks = [report, FiniteLoss(), *_as_list(extra.pop("callbacks", None))]
+    with seeded(seed), quiet_lightning():
+        module = recipe.module(count_logits(network, train))
         module.set_model(network)
         trainer = pl.Trainer(**{**_TRAINER_DEFAULTS, "max_epochs": recipe.epochs, **extra, "callbacks": callbacks})
         trainer.fit(
             module,
             make_loader(train, recipe.batch_size, shuffle=True),
-            make_loader(validation, _EVALUATION_BATCH),
+            make_loader(validation, EVALUATION_BATCH),
         )
         test_accuracy = evaluate(network, test, device=trainer.strategy.root_device)
     return RetrainResult(
@@ -120,8 +118,6 @@ def retrain(
     )
 
 
-_EVALUATION_BATCH = 512
-
 _TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
     "devices": 1,
@@ -131,73 +127,6 @@ _TRAINER_DEFAULTS: dict[str, Any] = {
     "enable_progress_bar": False,
     "num_sanity_val_steps": 0,
 }
-
-
-def evaluate(
-    network: nn.Module,
-    dataset: Images,
-    batch_size: int = _EVALUATION_BATCH,
-    device: torch.device | str | None = None,
-) -> float:
-    """Top-1 accuracy in evaluation mode; the network's mode and device are the same afterwards.
-
-    Parameters
-    ----------
-    network
-        Images (N, C, H, W) in, logits (N, classes) out.
-    dataset
-        Images and labels.
-    batch_size
-        Images in one forward pass.
-    device
-        Where to compute; without it, where the network is.
-
-    Returns
-    -------
-    float
-        Share of the images whose largest logit is at the label.
-
-    Raises
-    ------
-    DataError
-        If there is no image.
-    """
-    loader = make_loader(dataset, batch_size)
-    correct = 0
-    with _evaluating(network, device) as target:
-        for images, labels in loader:
-            # Counted where the logits are, read once at the end: reading is what a GPU waits for.
-            correct = correct + (network(images.to(target)).argmax(dim=1) == labels.to(target)).sum()
-    return int(correct) / len(loader.dataset)
-
-
-def make_loader(dataset: Images, batch_size: int, shuffle: bool = False) -> DataLoader:
-    """Build a loader that NNI can record, in this process, for images that are in memory.
-
-    Parameters
-    ----------
-    dataset
-        Images and labels.
-    batch_size
-        Images in one batch.
-    shuffle
-        Whether to draw a new order in each epoch, from torch's global generator. Then the images that do not fill the
-        last batch are left out: BatchNorm on a few images would be noise, on a single one an error.
-
-    Returns
-    -------
-    DataLoader
-        The loader.
-
-    Raises
-    ------
-    DataError
-        If there is no image.
-    """
-    count = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length, those with images have one
-    if count == 0:
-        raise DataError("expected at least one image, the data set holds none.")
-    return DataLoader(dataset, batch_size=batch_size, shuffle=shuffle, drop_last=shuffle and count >= batch_size)
 
 
 @contextmanager
@@ -249,39 +178,16 @@ class _EpochReport(pl.Callback):
             self.on_epoch(dict(self.last))
 
 
-class _FiniteLoss(pl.Callback):
+class FiniteLoss(pl.Callback):
+    """Stop a training before a loss that is not finite moves the weights."""
+
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Look at the loss."""
         if not torch.isfinite(loss):
             raise SearchError(
                 f"the training loss is {loss.item()} at step {trainer.global_step} (epoch {trainer.current_epoch + 1});"
                 " lower the learning rate, or look for values in the images that are not finite."
             )
-
-
-def _count_logits(network: nn.Module, dataset: Images) -> int:
-    """Find the number of classes with one image."""
-    images = next(iter(make_loader(dataset, 1)))[0]
-    with _evaluating(network, None) as target:
-        logits = network(images.to(target))
-    if logits.ndim != 2:
-        raise SearchError(f"the network gives an output of shape {tuple(logits.shape)} for one image; expected logits.")
-    return int(logits.shape[1])
-
-
-@contextmanager
-def _evaluating(network: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
-    """Switch to evaluation mode without gradients on a device, and put every module's mode and place back after it."""
-    home = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    target = home if device is None else torch.device(device)
-    modes = [(module, module.training) for module in network.modules()]
-    network.to(target).eval()
-    try:
-        with torch.no_grad():
-            yield target
-    finally:
-        network.to(home)
-        for module, mode in modes:
-            module.training = mode
 
 
 def _as_list(callbacks: Any) -> list[pl.Callback]:
@@ -291,7 +197,7 @@ def _as_list(callbacks: Any) -> list[pl.Callback]:
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Hold back Lightning's lines about devices, its advice to use more worker processes, and its own worries."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
@@ -299,6 +205,9 @@ def _quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            # A moving average is in evaluation mode for good; a rehearsal has nothing to validate on.
+            warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+            warnings.filterwarnings("ignore", message=".*have no `val_dataloader`.*")
             warnings.filterwarnings("ignore", category=FutureWarning, module="pytorch_lightning")
             yield
     finally:

@@ -14,8 +14,8 @@ from nni_cream.errors import ConfigError
 from nni_cream.training import RECIPES, Recipe
 
 
-def test_every_data_set_and_space_of_the_package_has_a_recipe() -> None:
-    assert set(RECIPES) == set(list_datasets()) == set(spaces.list_spaces())
+def test_every_data_set_with_a_space_of_its_own_has_a_recipe() -> None:
+    assert set(RECIPES) == set(list_datasets()) & set(spaces.list_spaces())
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)

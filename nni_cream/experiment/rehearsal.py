@@ -1,0 +1,426 @@
+"""What a training would need on this machine: measured in a few of its steps, on images that are made up.
+
+A dry run puts everything together as the real run does, gives the trainer a :class:`Rehearsing` callback and a loader
+of :func:`made_up_images`, and hands what was seen to :func:`estimate`.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from rich import filesize
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.utils.data import TensorDataset
+
+from nni_cream import data
+from nni_cream.errors import DataError, SearchError
+
+__all__ = [
+    "DataShape",
+    "Plan",
+    "Rehearsal",
+    "Rehearsing",
+    "bytes_of",
+    "devices_here",
+    "estimate",
+    "made_up_images",
+    "shape_of_data",
+    "show_rehearsal",
+    "training_memory",
+]
+
+_WITHOUT_FILES: Mapping[str, tuple[int, int, int]] = {"imagenet": (1000, 1_281_167, 224)}
+"""Classes, training images and default size of data sets that everybody knows but not everybody has."""
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """All that a rehearsal has to know of a data set.
+
+    Parameters
+    ----------
+    input_shape
+        Shape (C, H, W) of one image.
+    num_classes
+        Number of classes.
+    train_images
+        Images of one epoch.
+    assumptions
+        What was taken for granted because the images are not here.
+    """
+
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    train_images: int
+    assumptions: tuple[str, ...] = ()
+
+
+def shape_of_data(named: Mapping[str, Any]) -> DataShape:
+    """Look at a data set, or say what it would be if everybody knows it and its files are not on this machine.
+
+    Parameters
+    ----------
+    named
+        ``name`` and ``arguments``.
+
+    Returns
+    -------
+    DataShape
+        Its shape; the assumptions say if the files were missing.
+
+    Raises
+    ------
+    CreamError
+        If the data set cannot be loaded, and is none that is known without its files.
+    """
+    name, arguments = named["name"], named["arguments"]
+    try:
+        splits = data.create(name, **arguments)
+    except DataError as error:
+        if name not in _WITHOUT_FILES:
+            raise
+        classes, images, size = _WITHOUT_FILES[name]
+        size = int(arguments.get("image_size", size))
+        held_out = arguments.get("validation", 0)
+        images -= held_out if isinstance(held_out, int) else 0
+        reason = str(error).split(". ")[0]
+        note = f"{reason}: {images:,} training images of {size} pixels are assumed"
+        return DataShape((3, size, size), classes, images, (note,))
+    return DataShape(splits.input_shape, splits.num_classes, len(splits.train))  # type: ignore[arg-type]
+
+
+def made_up_images(shape: DataShape, count: int) -> TensorDataset:
+    """Return noise with labels, drawn from torch's global generator.
+
+    Parameters
+    ----------
+    shape
+        Of the images.
+    count
+        How many.
+
+    Returns
+    -------
+    TensorDataset
+        Images (N, C, H, W) and labels (N,).
+    """
+    return TensorDataset(torch.randn(count, *shape.input_shape), torch.arange(count) % shape.num_classes)
+
+
+class Rehearsing(pl.Callback):
+    """Watches the batches of a training: how long each takes, and how much is kept for the backward pass.
+
+    The first batch, which also fills caches, counts for the memory, all others for the time.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.activations = 0
+        self.device_peak = 0
+        self.device = torch.device("cpu")
+        self._kept: _KeptForBackward | None = None
+        self._start = 0.0
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the watch."""
+        self.device = trainer.strategy.root_device
+        if trainer.fit_loop.epoch_loop.total_batch_idx == 0:
+            own = [*pl_module.parameters(), *pl_module.buffers()]
+            self._kept = _KeptForBackward(own)
+            self._kept.__enter__()
+        self._start = self._now()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop it."""
+        seconds = self._now() - self._start
+        if self._kept is None:
+            self.seconds.append(seconds)
+        else:
+            self.activations = self._kept.peak
+        self._forget()
+        if self.device.type == "cuda":
+            self.device_peak = torch.cuda.max_memory_allocated(self.device)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Let go of the tensors."""
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._kept is not None:
+            self._kept.__exit__()
+            self._kept = None
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+class _Kept:
+    """A tensor that autograd keeps until the backward pass."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+class _KeptForBackward(torch.autograd.graph.saved_tensors_hooks):
+    """Counts the bytes that autograd keeps at once; storages that several tensors share count once, weights never."""
+
+    def __init__(self, own: Iterable[Tensor]) -> None:
+        super().__init__(self._pack, lambda kept: kept.tensor)
+        self._weights = {tensor.untyped_storage().data_ptr() for tensor in own}
+        self._holders: dict[int, int] = {}
+        self._now = self.peak = 0
+
+    def _pack(self, tensor: Tensor) -> _Kept:
+        kept = _Kept(tensor)
+        storage = tensor.untyped_storage()
+        address, size = storage.data_ptr(), storage.nbytes()
+        if address not in self._weights:
+            holders = self._holders.get(address, 0)
+            self._holders[address] = holders + 1
+            self._now += 0 if holders else size
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(kept, self._release, address, size)
+        return kept
+
+    def _release(self, address: int, size: int) -> None:
+        self._holders[address] -= 1
+        if not self._holders[address]:
+            self._now -= size
+
+
+def bytes_of(tensors: Iterable[Any]) -> int:
+    """Return the memory of all tensors among some values."""
+    return sum(value.numel() * value.element_size() for value in tensors if isinstance(value, Tensor))
+
+
+def training_memory(
+    network: nn.Module, optimizers: Iterable[torch.optim.Optimizer], more: Mapping[str, nn.Module] | None = None
+) -> dict[str, int]:
+    """Count what a training keeps from step to step, in bytes.
+
+    Parameters
+    ----------
+    network
+        What is trained, after its first step.
+    optimizers
+        That step it.
+    more
+        Other networks that are kept, by what they are for, such as a moving average.
+
+    Returns
+    -------
+    dict
+        Bytes by what they are for.
+    """
+    states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
+    memory = {
+        "parameters": bytes_of(network.parameters()),
+        "buffers": bytes_of(network.buffers()),
+        "gradients": bytes_of(parameter for parameter in network.parameters() if parameter.requires_grad),
+        "optimizer": bytes_of(states),
+    }
+    for name, module in (more or {}).items():
+        memory[name] = bytes_of([*module.parameters(), *module.buffers()])
+    return memory
+
+
+def devices_here(accelerator: str, devices: Any) -> tuple[int, int]:
+    """Compare the devices that a configuration wants with those of this machine.
+
+    Parameters
+    ----------
+    accelerator
+        As in the section ``trainer``.
+    devices
+        As in the section ``trainer``: a number, a list of indices or ``auto``.
+
+    Returns
+    -------
+    tuple of int
+        How many are wanted, and how many of them are here. A CPU counts as one device, however many processes share it.
+    """
+    there = torch.cuda.device_count() if accelerator in ("auto", "gpu") else 0
+    if devices == "auto":
+        return max(1, there), max(1, there)
+    wanted = len(devices) if isinstance(devices, list) else int(devices)
+    return wanted, max(1, min(wanted, there))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a training is meant to run.
+
+    Parameters
+    ----------
+    epochs
+        Passes over the training images.
+    images_per_epoch
+        Training images.
+    global_batch_size
+        Images of one optimizer step, over all devices.
+    devices
+        How many are wanted.
+    """
+
+    epochs: int
+    images_per_epoch: int
+    global_batch_size: int
+    devices: int = 1
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a training would need here.
+
+    Parameters
+    ----------
+    device
+        What it was measured on.
+    devices
+        How many of them the times are for.
+    images_at_once
+        Images of one forward pass in the rehearsal.
+    batches
+        How many were measured.
+    seconds_per_image
+        On one device, forward, backward and the optimizer's share.
+    seconds_per_step
+        Of one optimizer step.
+    steps_per_epoch
+        Optimizer steps of an epoch.
+    seconds_per_epoch
+        Of an epoch, without validation.
+    epochs
+        Epochs of the training.
+    seconds
+        Of the whole training, without validation.
+    memory
+        Bytes by what they are for; ``activations`` for ``images_at_once`` images.
+    assumptions
+        What differs from the configuration, and what was taken for granted.
+    """
+
+    device: str
+    devices: int
+    images_at_once: int
+    batches: int
+    seconds_per_image: float
+    seconds_per_step: float
+    steps_per_epoch: int
+    seconds_per_epoch: float
+    epochs: int
+    seconds: float
+    memory: dict[str, int]
+    assumptions: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {**asdict(self), "assumptions": list(self.assumptions), "memory_total": sum(self.memory.values())}
+
+
+def estimate(
+    seen: Rehearsing,
+    plan: Plan,
+    *,
+    images_at_once: int,
+    memory: Mapping[str, int],
+    available: int = 1,
+    assumptions: Iterable[str] = (),
+) -> Rehearsal:
+    """Go from a few batches to the whole training; time grows with the number of images.
+
+    Parameters
+    ----------
+    seen
+        What the callback saw, over at least two batches.
+    plan
+        How the training is meant to run.
+    images_at_once
+        Images of a batch in the rehearsal.
+    memory
+        See :func:`training_memory`.
+    available
+        Devices of this machine that would take part.
+    assumptions
+        For the reader.
+
+    Returns
+    -------
+    Rehearsal
+        The estimate for the devices of this machine.
+
+    Raises
+    ------
+    SearchError
+        If fewer than two batches were seen.
+    """
+    if not seen.seconds:
+        raise SearchError("the rehearsal saw fewer than two batches; give it a loader of at least three")
+    per_image = statistics.median(seen.seconds) / images_at_once
+    steps = max(1, plan.images_per_epoch // plan.global_batch_size)
+    per_step = per_image * plan.global_batch_size / available
+    notes = list(assumptions)
+    if available < plan.devices:
+        notes.append(f"times are for {available} of the {plan.devices} devices that are configured: no more are here")
+    peak = {"peak on the device": seen.device_peak} if seen.device_peak else {}
+    return Rehearsal(
+        device=_describe(seen.device),
+        devices=available,
+        images_at_once=images_at_once,
+        batches=len(seen.seconds),
+        seconds_per_image=per_image,
+        seconds_per_step=per_step,
+        steps_per_epoch=steps,
+        seconds_per_epoch=per_step * steps,
+        epochs=plan.epochs,
+        seconds=per_step * steps * plan.epochs,
+        memory={**memory, "activations": seen.activations, **peak},
+        assumptions=tuple(notes),
+    )
+
+
+def _describe(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def show_rehearsal(rehearsal: Rehearsal, console: Console) -> None:
+    """Print an estimate for the eye, and what it rests on."""
+    console.print(_table(rehearsal))
+    for assumption in rehearsal.assumptions:
+        console.print(f"note: {assumption}", soft_wrap=True)
+
+
+def _table(rehearsal: Rehearsal) -> Table:
+    table = Table("estimate", title=f"dry run on {rehearsal.devices} x {rehearsal.device}")
+    table.add_column("value", justify="right")
+    for name, size in rehearsal.memory.items():
+        table.add_row(f"memory: {name}", filesize.decimal(size))
+    table.add_row("time of a step", _duration(rehearsal.seconds_per_step))
+    table.add_row("steps of an epoch", f"{rehearsal.steps_per_epoch:,}")
+    table.add_row("time of an epoch", _duration(rehearsal.seconds_per_epoch))
+    table.add_row(f"time of {rehearsal.epochs} epochs", _duration(rehearsal.seconds))
+    table.add_row("device hours", f"{rehearsal.seconds * rehearsal.devices / 3600:,.2f}")
+    return table
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:,.3g} s"
+    return f"{seconds / 60:,.1f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
