@@ -9,6 +9,7 @@ from nni.nas.nn.pytorch import LayerChoice
 
 from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.search import LatencyModel, LatencySettings, LatencyTable, PathSampler, measure_table
+from nni_cream.search.timing import Stopwatch
 from tests.search.clocked import Clock, ClockedSpace, Taking, expected
 from tests.search.small import LayerSpace, ValueSpace, supernet
 
@@ -106,6 +107,16 @@ def test_equal_blocks_are_timed_once_and_unequal_ones_apart():
     assert latency({f"same_{i}": 1 for i in range(6)}) - latency({f"same_{i}": 0 for i in range(6)}) == pytest.approx(
         6 / 1000
     )
+
+
+def test_runs_before_the_clock_counts_and_single_slow_ones_decide_nothing():
+    seconds = iter([9.0, 9.0, 9.0, 1.0, 50.0, 2.0, 1.0, 2.0])
+
+    def run():
+        Clock.now += next(seconds)
+
+    watch = Stopwatch(torch.device("cpu"), warmup=3, repeats=5, clock=Clock())
+    assert watch.time({"run": run})["run"] == pytest.approx(2.0)
 
 
 def test_latencies_between_two_measured_sizes_are_linear_in_the_pixels(table):
