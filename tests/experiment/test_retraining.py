@@ -327,7 +327,7 @@ def test_published_network_is_rehearsed_for_the_users_classes() -> None:
         dropout=0.2, erasing=0.0, mixup=0.0, cutmix=0.0, trainer={"devices": 8, "device_batch_size": None}
     )
     rehearsal = rehearse_retraining("cream-14", settings, images_at_once=2)
-    shape = DataShape((1, 8, 8), 10, 200)
+    shape = DataShape((1, 8, 8), 10, 200, 100)
     network = spaces.create("cream-14", num_classes=shape.num_classes, input_channels=1)
     parameters = bytes_of(network.parameters())
     assert rehearsal.memory["parameters"] == rehearsal.memory["gradients"] == parameters
