@@ -13,7 +13,7 @@ import torch
 from nni.mutable.annotation import Constraint
 from torch import Tensor
 
-from nni_cream.errors import ConfigError, SearchError
+from nni_cream.errors import SearchError
 from nni_cream.search.averaging import WeightAverage
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
 from nni_cream.search.cost import CostModel
@@ -40,6 +40,7 @@ from nni_cream.search.scorer import PathScorer, ValidationSubset, split_batch
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet import Supernet, single_values_explained
 from nni_cream.search.tally import Tally
+from nni_cream.search.warmup import Warmup
 
 __all__ = ["CreamLightningModule"]
 
@@ -92,7 +93,7 @@ class CreamLightningModule(ForwardingLightningModule):
         self._batch_size = 0
         self._order = ImageOrder()
         self._resumed: Mapping[str, Any] | None = None
-        self._warmup_steps = 0.0
+        self._warmup = Warmup(settings.warmup)
         self._parts_ready = False
         self.average: WeightAverage | None = None
         # Made by _prepare as soon as the model space and the first batch are known.
@@ -117,7 +118,7 @@ class CreamLightningModule(ForwardingLightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Draw a path, pick its teacher, return the joint loss (METHOD.md, "The loop", steps 1 to 3)."""
         path = self.sampler.draw()
-        match = None if self._warming_up() else self.matcher.pick(path, self.board.entries)
+        match = None if self._warmup.lasts(self.trainer) else self.matcher.pick(path, self.board.entries)
         self._count(match)
         self.supernet.activate(path)
         with observed(self.supernet.space) as calls:
@@ -147,7 +148,7 @@ class CreamLightningModule(ForwardingLightningModule):
         self._changed = False
         if self.average is not None and self.trainer.global_step > self._steps_before:
             self.average.update()
-        if self._warming_up():
+        if self._warmup.lasts(self.trainer):
             return
         self._changed = self._compete(path)
         if self.matcher.learns and self._step % self.settings.meta_interval == 0:
@@ -239,7 +240,7 @@ class CreamLightningModule(ForwardingLightningModule):
                 f"{type(self.training_module).__name__} sets automatic_optimization = False; the joint loss can only "
                 "be trained with Lightning's automatic optimization, so return the loss from training_step"
             )
-        self._check_warmup()
+        self._warmup.check(self.trainer)
         self.supernet = Supernet(self.model, self.training_module)
         self.sampler = PathSampler(self.model, self.settings.seed, self.settings.ranges[0])
         self.matcher = make_matcher(
@@ -256,7 +257,7 @@ class CreamLightningModule(ForwardingLightningModule):
 
     def on_train_start(self) -> None:
         """Check the warm-up against the length of the training; go on within an epoch if a checkpoint says so."""
-        self._warmup_steps = self._count_warmup_steps()
+        self._warmup.begin(self.trainer)
         super().on_train_start()
         if self._resumed is None:
             return
@@ -361,35 +362,6 @@ class CreamLightningModule(ForwardingLightningModule):
                 self.trainer.state.stage = state
             yield batch
 
-    def _check_warmup(self) -> None:
-        warmup, epochs = self.settings.warmup, self.trainer.max_epochs
-        if isinstance(warmup, int) and epochs is not None and 0 <= epochs <= warmup:
-            raise ConfigError(
-                f"warmup is {warmup} epochs but the trainer runs only {epochs}; the board would stay empty, "
-                "so warm up for fewer epochs or train for more"
-            )
-
-    def _count_warmup_steps(self) -> float:
-        warmup, steps = self.settings.warmup, float(self.trainer.estimated_stepping_batches)
-        steps = math.inf if steps < 0 else steps  # Lightning's way to say that it does not know
-        if isinstance(warmup, int):
-            self._check_warmup_fits(warmup, steps)
-            return 0.0
-        if math.isfinite(steps) or not warmup:
-            return steps * warmup if warmup else 0.0
-        raise ConfigError(
-            f"warmup is {warmup}, a fraction of a training that has no end; give a whole number of "
-            "epochs or set max_epochs or max_steps of the trainer"
-        )
-
-    def _check_warmup_fits(self, warmup: int, steps: float) -> None:
-        epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        if math.isfinite(epoch) and steps <= warmup * math.ceil(epoch):
-            raise ConfigError(
-                f"warmup is {warmup} epochs of {math.ceil(epoch)} steps but the trainer runs only {steps:.0f} steps; "
-                "the board would stay empty; warm up for fewer epochs or a fraction such as 0.1, or train for longer"
-            )
-
     def on_fit_end(self) -> None:
         """Refuse to end without a result.
 
@@ -404,11 +376,6 @@ class CreamLightningModule(ForwardingLightningModule):
                 f"the board is empty after {self._step} steps: the training ended within its warm-up "
                 f"({self.settings.warmup}), so there is no result; train for longer or warm up for less"
             )
-
-    def _warming_up(self) -> bool:
-        if isinstance(self.settings.warmup, int):
-            return bool(self.trainer.current_epoch < self.settings.warmup)
-        return bool(self.trainer.global_step < self._warmup_steps)
 
     # Running the model ------------------------------------------------------------------------------------------------
 
