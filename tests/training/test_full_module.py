@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from timm.data.auto_augment import RandAugment
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 from nni_cream.errors import ConfigError
 from nni_cream.training import seeded
@@ -157,6 +158,45 @@ def test_figures_of_validation_are_those_of_the_network_and_of_its_average() -> 
         assert found[f"{stage}_top5"] == pytest.approx(np.mean(top5))
         assert found[f"{stage}_loss"] == pytest.approx(np.mean(log_sums - logits[np.arange(32), labels]))
     assert found["val_loss"] != found["ema_loss"]
+
+
+def test_image_that_two_processes_validate_counts_once() -> None:
+    count, batch, processes = 21, 4, 4  # each has 6 images, in batches of 4 and 2; three of them are there twice
+    pixels, labels = images(count)[:]
+    figures: dict[str, list[Tensor]] = {"loss": [], "acc": [], "top5": []}
+    network = linear().float()
+    seen = 0.0
+    for rank in range(processes):
+        sampler = DistributedSampler(images(count), processes, rank, shuffle=False)
+        loader = DataLoader(images(count), batch_size=batch, sampler=sampler)
+        module = FullClassificationModule(PLAIN, CLASSES)
+        module.set_model(network)
+        module.trainer = SimpleNamespace(val_dataloaders=loader, world_size=processes, global_rank=rank)  # type: ignore[assignment]
+        module.log = lambda *_, **__: None  # type: ignore[method-assign]
+        for index, of_batch in enumerate(loader):
+            module.validation_step(of_batch, index)
+        metrics: Any = module._metrics["val"]
+        weight = float(metrics["loss"].weight)
+        seen += weight
+        for name, parts in figures.items():
+            parts.append(metrics[name].compute() * weight)
+    logits = network(pixels)
+    assert seen == count
+    assert sum(figures["loss"]).item() / count == pytest.approx(nn.functional.cross_entropy(logits, labels).item())
+    assert sum(figures["acc"]).item() == pytest.approx((logits.argmax(1) == labels).sum().item())
+    among = (logits.topk(5).indices == labels[:, None]).any(1)
+    assert sum(figures["top5"]).item() == pytest.approx(among.sum().item())
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_label_is_among_the_five_best_of_fewer_classes(classes: int) -> None:
+    module = FullClassificationModule(replace(PLAIN, epochs=1), classes)
+    module.set_model(nn.Sequential(nn.Flatten(), nn.Linear(16, classes)))
+    pixels = torch.randn(9, 1, 4, 4)
+    loader = DataLoader(TensorDataset(pixels, torch.arange(9) % classes), batch_size=9)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    (found,) = trainer.validate(module, loader, verbose=False)
+    assert found["val_top5"] == 1
 
 
 def test_images_are_erased_and_mixed_by_timm_as_it_does_alone() -> None:
