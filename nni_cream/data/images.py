@@ -74,19 +74,30 @@ def read_image(path: str | Path, shortest_side: int | None = None) -> Image.Imag
     Raises
     ------
     UnreadableImageError
-        If the file is missing, empty, truncated or no image.
+        If the file is missing, empty, truncated, no image, or of pixels whose range is not known.
     """
     try:
         with Image.open(path) as image:
             if shortest_side is not None:
                 image.draft(None, (shortest_side, shortest_side))
             image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return _to_rgb(image)
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise UnreadableImageError(
             f"{path}: cannot be decoded ({type(error).__name__}: {error}). Get the file again or remove it; "
             "`nni-cream data check --full` lists all such files."
         ) from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Pillow cuts all values above 255 off, which leaves a white image.
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            f"pixels of mode {image.mode!r}, whose range is not known; save it with 8 or 16 bits a channel"
+        )
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 class ImageFiles:

@@ -9,7 +9,7 @@ from typing import Any
 from nni_cream.data.images import ImageFiles, ImagePart
 from nni_cream.data.registry import arguments_of, create
 from nni_cream.data.splits import PARTS, DataSplits
-from nni_cream.data.unreadable import Unreadable, UnreadableFilesError, cannot_be_decoded, find_unreadable
+from nni_cream.data.unreadable import Unreadable, UnreadableFilesError, cannot_be_decoded, check_limit, find_unreadable
 
 __all__ = ["Inspection", "inspect_data"]
 
@@ -76,12 +76,20 @@ def inspect_data(name: str, arguments: dict[str, Any], *, full: bool = False, wa
     -------
     Inspection
         What is in it.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is not what it should be.
+    DataError
+        If the data set cannot be loaded for other reasons than unreadable files.
     """
-    limit = int(arguments.get("max_unreadable", 0))
+    limit = arguments.get("max_unreadable", 0)
     known = arguments_of(name)
     found: tuple[Unreadable, ...] = ()
     if "max_unreadable" not in known:
         return _describe(create(name, **arguments), (), 0)
+    check_limit(name, limit)
     own = {**arguments, "max_unreadable": 0, "check": True, "cache": False}
     try:
         splits = create(name, **own)

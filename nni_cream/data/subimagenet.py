@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nni_cream.data.files import counted
 from nni_cream.data.ilsvrc import PARTS, WNID, check_layout
 from nni_cream.data.splits import check_seed
 from nni_cream.errors import ConfigError, DataError, FileError
@@ -122,6 +123,7 @@ def make_subimagenet(
     check_seed("subimagenet", seed)
     _check_target(target, force)
     check_layout("imagenet", source)
+    _check_apart(source, target)
     entries = None if list_file is None else read_list(Path(list_file))
     if entries is not None and "/" in entries[0]:
         names = _check_named(source, entries, str(list_file))
@@ -129,9 +131,13 @@ def make_subimagenet(
     else:
         names = _draw(source, entries, classes, {"train": train, "val": val}, seed)
         seed_used = seed
+    chosen = {PurePosixPath(name).parts[1] for name in names}
+    if len(chosen) < 2:
+        raise ConfigError(f"{list_file}: names images of {len(chosen)} class alone; expected at least 2 classes.")
+    _check_kept(source, target, names)
     made = SubImageNet(
         out=str(target),
-        classes=len({PurePosixPath(name).parts[1] for name in names}),
+        classes=len(chosen),
         train=sum(name.startswith("train/") for name in names),
         val=sum(name.startswith("val/") for name in names),
         seed=seed_used,
@@ -214,6 +220,35 @@ def _check_target(target: Path, force: bool) -> None:
         raise FileError(f"{target}: is there already, and was not made by this command; name another folder with --out")
     if not force:
         raise FileError(f"{target}: is there already; name another folder with --out, or use --force to replace it")
+    foreign = _foreign_files(target)
+    if foreign:
+        raise FileError(
+            f"{target}: holds {counted(foreign, 'file')} that this command did not make; move them away, or name "
+            "another folder with --out"
+        )
+
+
+def _foreign_files(target: Path) -> list[str]:
+    own = {LIST, MADE, *read_list(target / LIST)}
+    found = (path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_symlink() or path.is_file())
+    return sorted(set(found) - own)
+
+
+def _check_apart(source: Path, target: Path) -> None:
+    """Refuse a folder among the classes of ImageNet, which would become one of them."""
+    if any(target.resolve().is_relative_to((source / part).resolve()) for part in PARTS):
+        raise FileError(f"{target}: lies among the classes of {source}; name another folder with --out")
+
+
+def _check_kept(source: Path, target: Path, names: list[str]) -> None:
+    """Refuse to replace the folder that the chosen images themselves are in."""
+    folder = target.resolve()
+    inside = [name for name in names if (source / name).resolve().is_relative_to(folder)]
+    if inside:
+        raise FileError(
+            f"{target}: holds images that are to be chosen from, such as {source / inside[0]}; name another folder "
+            "with --out"
+        )
 
 
 def _check_named(source: Path, names: list[str], list_file: str) -> list[str]:
@@ -258,7 +293,13 @@ def _folders(folder: Path) -> set[str]:
 def _images(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; the list names a class that is not in this ImageNet.")
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".jpeg", ".jpg"))
+    names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".jpeg", ".jpg"))
+    odd = [name for name in names if "#" in name or name.split() != [name]]
+    if odd:
+        raise DataError(
+            f"{folder}: {counted(odd, 'file')}: no list can hold a name with a space or #; rename or remove these."
+        )
+    return names
 
 
 def _write(source: Path, target: Path, names: Iterable[str], copy: bool, made: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "Unreadable",
     "UnreadableFilesError",
     "cannot_be_decoded",
+    "check_limit",
     "find_unreadable",
     "is_damaged",
     "leave_out_unreadable",
@@ -148,6 +149,25 @@ def _look_at_all(paths: Sequence[str], look: Callable[[str], str | None]) -> Ite
             yield from pool.map(look, paths[first : first + _AT_ONCE])
 
 
+def check_limit(name: str, limit: Any) -> None:
+    """Refuse a limit that is no number of files.
+
+    Parameters
+    ----------
+    name
+        The data set's name, for messages.
+    limit
+        How many files may be dropped.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a whole number of at least 0.
+    """
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
+        raise ConfigError(f"data set {name!r}: max_unreadable: expected a whole number of at least 0, got {limit!r}.")
+
+
 def leave_out_unreadable(
     name: str, files: FolderContent, limit: int, check: bool
 ) -> tuple[FolderContent, tuple[Unreadable, ...]]:
@@ -176,8 +196,7 @@ def leave_out_unreadable(
     UnreadableFilesError
         If there are more than that.
     """
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-        raise ConfigError(f"data set {name!r}: max_unreadable: expected a whole number of at least 0, got {limit!r}.")
+    check_limit(name, limit)
     if not isinstance(check, bool):
         raise ConfigError(f"data set {name!r}: check: expected true or false, got {check!r}.")
     if not check:

@@ -58,6 +58,19 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     assert (image.mode, image.size) == ("RGB", (9, 7))
 
 
+def test_grey_of_16_bits_keeps_its_shades(tmp_path: Path) -> None:
+    values = (np.arange(256, dtype=np.uint16) * 256 + 7).reshape(16, 16)
+    Image.fromarray(values).save(tmp_path / "grey.png")
+    pixels = np.asarray(read_image(tmp_path / "grey.png"))
+    assert (pixels == np.arange(256).reshape(16, 16, 1)).all()
+
+
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 0.5, dtype=np.float32)).save(tmp_path / "grey.tiff")
+    with pytest.raises(UnreadableImageError, match=r"grey\.tiff.*mode 'F', whose range is not known"):
+        read_image(tmp_path / "grey.tiff")
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", None])
 def test_file_that_is_no_image_is_told_by_its_name(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "image.jpg"

@@ -13,6 +13,8 @@ import yaml
 from PIL import Image
 
 from nni_cream.cli import main
+from nni_cream.data.inspection import inspect_data
+from nni_cream.errors import ConfigError
 
 Write = Callable[..., Path]
 
@@ -130,3 +132,9 @@ def test_subimagenet_is_made_checked_and_refused_a_second_time(
     assert "use --force" in capsys.readouterr().err
     assert main([*command, "--force", "--copy"]) == 0
     assert "as copies" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("limit", ["many", None, True, 1.5, -1])
+def test_limit_that_is_no_number_of_files_is_told(limit: Any) -> None:
+    with pytest.raises(ConfigError, match="max_unreadable: expected a whole number"):
+        inspect_data("folder", {"root": "nowhere", "max_unreadable": limit})

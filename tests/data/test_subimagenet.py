@@ -231,3 +231,47 @@ def test_loader_tells_that_imagenet_was_moved(write_imagenet: Write, tmp_path: P
     root.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"8 files: .* a link to something that is not there"):
         data.create("subimagenet", root=str(out), validation=2)
+
+
+def test_folder_is_never_replaced_by_links_to_its_own_images(write_imagenet: Write, tmp_path: Path) -> None:
+    made, links = tmp_path / "made", tmp_path / "links"
+    make(write_imagenet(), made, copy=True)
+    make(made, links)
+    before = images_of(made)
+    for source in (made, links):
+        with pytest.raises(FileError, match="holds images that are to be chosen from"):
+            make(source, made, train=2, force=True)
+    assert images_of(made) == before
+    assert all((made / name).is_file() for name in before)
+
+
+def test_files_that_somebody_put_into_the_folder_are_not_replaced(write_imagenet: Write, tmp_path: Path) -> None:
+    root, out = write_imagenet(), tmp_path / "out"
+    make(root, out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(FileError, match=r"1 file: notes\.txt that this command did not make"):
+        make(root, out, force=True)
+    assert (out / "notes.txt").read_text() == "mine"
+
+
+def test_folder_among_the_classes_of_imagenet_is_refused(write_imagenet: Write) -> None:
+    root = write_imagenet()
+    with pytest.raises(FileError, match="lies among the classes"):
+        make(root, root / "train" / "mine")
+    make(root, root / "mine")
+    assert data.create("imagenet", root=root, validation=3).num_classes == 3
+
+
+def test_name_that_no_list_can_hold_is_told(write_imagenet: Write, tmp_path: Path) -> None:
+    root = write_imagenet(classes=2)
+    folder = root / "train" / "n00000000"
+    (folder / "train_0_0.JPEG").rename(folder / "train_0_0 (1).JPEG")
+    with pytest.raises(DataError, match=r"1 file: train_0_0 \(1\)\.JPEG: no list can hold"):
+        make(root, tmp_path / "out")
+
+
+@pytest.mark.parametrize("line", ["n00000001", "train/n00000001/train_1_0.JPEG\nval/n00000001/val_1_0.JPEG"])
+def test_list_of_one_class_is_refused(write_imagenet: Write, tmp_path: Path, line: str) -> None:
+    (tmp_path / "list").write_text(line)
+    with pytest.raises(ConfigError, match="1 class alone"):
+        make(write_imagenet(), tmp_path / "out", list_file=tmp_path / "list")
