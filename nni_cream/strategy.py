@@ -14,27 +14,35 @@ from nni.nas.space import RawFormatModelSpace
 # one-shot strategies, for the whole process, by classes that fail when they run.
 from nni.nas.strategy import RandomOneShot
 from pytorch_lightning.strategies import DDPStrategy
+from torch import Tensor
 
 from nni_cream.errors import ConfigError, SearchError, SpaceError
 from nni_cream.search import (
     BoardEvent,
     CreamLightningModule,
     Distillation,
+    Finalist,
     PrioritizedBoard,
     Score,
     SearchSettings,
+    finalise,
 )
-from nni_cream.search.cost import CostFunction, check_cost
+from nni_cream.search.averaging import check_decay
+from nni_cream.search.cost import cost_name
+from nni_cream.search.costs import Cost, Costs, check_costs, check_ranges
 from nni_cream.search.matching import MATCHINGS
 from nni_cream.search.mutables import check_mutables
 from nni_cream.search.objective import LossFunction, resolve_distillation, resolve_score
-from nni_cream.search.sampler import check_cost_range
-from nni_cream.search.supernet import freezable_hooks
+from nni_cream.search.sampler import PathSampler
+from nni_cream.search.supernet import Supernet, freezable_hooks
+from nni_cream.search.timing import LatencySettings
 from nni_cream.search.usage import count_architectures
 
 __all__ = ["CreamStrategy"]
 
 MutationHook: TypeAlias = Callable[..., Any]
+Range: TypeAlias = Sequence[float | None]
+Ranges: TypeAlias = Range | Mapping[str, Range] | Sequence[Range | None]
 
 
 class CreamStrategy(RandomOneShot):
@@ -51,10 +59,12 @@ class CreamStrategy(RandomOneShot):
     matching
         Who teaches: ``"meta"`` (the paper's meta network), ``"random"``, ``"best"``, or ``"none"`` (plain SPOS).
     cost
-        ``"macs"`` (multiply-adds, which papers call FLOPs), ``"params"``, or a function of a frozen network and its
-        inputs that returns a number. Counted on the shape of the first batch.
+        ``"macs"`` (multiply-adds, which papers call FLOPs), ``"params"``, ``"latency"`` (seconds), or a function of a
+        frozen network and its inputs that returns a number; or a list of several, the first of which is the primary
+        one. Counted on the shape of the first batch.
     cost_range
-        (low, high) that every sampled path keeps; either end may be ``None``.
+        (low, high) that every sampled path keeps; either end may be ``None``. With several costs a mapping of their
+        names to such pairs, or a list of pairs.
     margin
         Accuracy gap from which on a costlier path may enter a full board (reference code: 0.05).
     warmup
@@ -66,7 +76,8 @@ class CreamStrategy(RandomOneShot):
         Once the board is full, the path of every n-th training step is scored [ours: validating costs more than a
         training step].
     score_batch_size
-        Largest batch in scoring; BatchNorm uses the statistics of these batches.
+        Largest batch in scoring; BatchNorm uses the statistics of these batches. By default two training batches, which
+        without gradients take no more memory than the training itself, but no more than 256.
     rescore_interval
         Epochs between two rescorings of all entries.
     probe_images
@@ -81,8 +92,14 @@ class CreamStrategy(RandomOneShot):
     score
         ``"top1"``, ``"negative_squared_error"`` (regression), a function ``(output, target) -> score of each sample``
         (higher is better), or a :class:`~nni_cream.search.Score` with an upper bound that allows early rejection.
+    ema_decay
+        Decay of an average of the supernet's weights (paper: 0.9998), which :meth:`finalise` takes in their place;
+        ``None`` for no average. It has no effect on the search itself, and holds one more copy of the weights.
     seed
         Decides paths, matching and the validation subset. Seed weights and data yourself (``seed_everything``).
+    latency
+        How latency is measured, or the table to take it from; by default on the GPU if there is one, else on the CPU,
+        one image at a time.
     listeners
         Called with each :class:`~nni_cream.search.BoardEvent`.
     mutation_hooks
@@ -105,32 +122,36 @@ class CreamStrategy(RandomOneShot):
         self,
         board_size: int = 10,
         matching: str = "meta",
-        cost: str | CostFunction = "macs",
-        cost_range: Sequence[float | None] | None = None,
+        cost: Cost | Sequence[Cost] = "macs",
+        cost_range: Ranges | None = None,
         margin: float = 0.05,
         warmup: int | float = 1 / 6,
         score_images: int = 2048,
         score_interval: int = 10,
-        score_batch_size: int = 256,
+        score_batch_size: int | None = None,
         rescore_interval: int = 1,
         probe_images: int = 4,
         meta_interval: int = 200,
         meta_learning_rate: float = 1e-4,
         distillation: str | LossFunction | Distillation = "soft_cross_entropy",
         score: str | LossFunction | Score = "top1",
+        ema_decay: float | None = None,
         seed: int = 0,
+        latency: LatencySettings | None = None,
         listeners: Iterable[Callable[[BoardEvent], None]] = (),
         mutation_hooks: list[MutationHook] | None = None,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
         if matching not in MATCHINGS:
             raise ConfigError(f"matching is {matching!r}; expected one of {', '.join(MATCHINGS)}")
-        check_cost(cost)
+        check_decay(ema_decay)
+        costs = check_costs(cost)
+        ranges = check_ranges(cost_range, [cost_name(item) for item in costs])
         _check_warmup(warmup)
         _check_positive(
             score_images=score_images,
             score_interval=score_interval,
-            score_batch_size=score_batch_size,
+            score_batch_size=2 if score_batch_size is None else score_batch_size,
             rescore_interval=rescore_interval,
             probe_images=probe_images,
             meta_interval=meta_interval,
@@ -142,8 +163,8 @@ class CreamStrategy(RandomOneShot):
         self._board = PrioritizedBoard(board_size, margin)
         self._settings = SearchSettings(
             matching=matching,
-            cost=cost,
-            cost_range=check_cost_range(cost_range),
+            cost=costs if len(costs) > 1 else costs[0],
+            cost_range=ranges if len(costs) > 1 else ranges[0],
             warmup=warmup,
             score_images=score_images,
             score_interval=score_interval,
@@ -154,7 +175,9 @@ class CreamStrategy(RandomOneShot):
             meta_learning_rate=float(meta_learning_rate),
             distillation=resolve_distillation(distillation),
             score=resolve_score(score),
+            ema_decay=ema_decay,
             seed=seed,
+            latency=latency or LatencySettings(),
         )
         self._listeners = tuple(listeners)
         self._validation_loader: Callable[[], Any] | None = None
@@ -205,6 +228,36 @@ class CreamStrategy(RandomOneShot):
                 "expected at most that many"
             )
         return super().mutate_model(model)
+
+    def check_range(self, supernet: Supernet, inputs: Tensor) -> None:
+        """Draw a path within the ranges of the costs, to see before a search whether there is one.
+
+        A range of latencies that are still to be measured is left to the search.
+
+        Parameters
+        ----------
+        supernet
+            The mutated space.
+        inputs
+            Images (N, C, H, W).
+
+        Raises
+        ------
+        SpaceError
+            If no path lies within the ranges; the message states what can be reached.
+        """
+        settings = self._settings
+        given = settings.latency.table is not None
+        known = [
+            (cost, pair)
+            for cost, pair in zip(settings.costs, settings.ranges, strict=True)
+            if pair != (None, None) and (cost != "latency" or given)
+        ]
+        sampler = PathSampler(supernet.space, settings.seed, known[0][1] if known else None)
+        if known:
+            costs, ranges = zip(*known, strict=True)
+            Costs.make(costs, ranges, settings.latency, supernet, (inputs,), seed=settings.seed).constrain(sampler)
+        sampler.draw()
 
     def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
         """Put the search around the evaluator's module.
@@ -286,6 +339,38 @@ class CreamStrategy(RandomOneShot):
                 "a list of loaders of which the first gives the images for the board"
             )
         return cast(Iterable[Any], loader)
+
+    def finalise(
+        self, training_loader: Iterable[Any], validation_loader: Iterable[Any], images: int = 8192
+    ) -> tuple[Finalist, ...]:
+        """Validate the board's entries on copies once the search is over, and order the board by the outcome.
+
+        Each entry is frozen, with BatchNorm statistics that are estimated anew on training images, and validated in
+        evaluation mode on all validation images. The supernet is left as it is.
+
+        Parameters
+        ----------
+        training_loader
+            Images for BatchNorm's statistics; seed it if it shuffles, for an outcome that can be repeated.
+        validation_loader
+            All validation images.
+        images
+            How many training images are used at least.
+
+        Returns
+        -------
+        tuple of Finalist
+            Every entry with its validated accuracy and its network, best first.
+
+        Raises
+        ------
+        SearchError
+            If the board is empty or has not been trained in this process.
+        """
+        module = None if self._mutated_model_space is None else self.oneshot_module
+        if module is None or not hasattr(module, "supernet"):
+            raise SearchError("there is nothing to finalise before the search has run; run the experiment first")
+        return finalise(module, training_loader, validation_loader, images)
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
         """Yield the board's entries, best first.

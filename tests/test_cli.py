@@ -88,6 +88,22 @@ def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str])
     assert f"nni-cream {command}" in capsys.readouterr().out
 
 
+def test_dry_run_writes_nothing_and_says_what_a_search_would_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path / "tiny.yml", TINY)
+    assert main(["search", file, "--dry-run", "--images", "20"]) == 0
+    shown = capsys.readouterr().out
+    for words in ("memory: activations", "time of an epoch", "final validation", "20 images at once instead of 50"):
+        assert words in shown
+    assert main(["search", file, "--dry-run", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["seconds"] == pytest.approx(sum(found["parts"].values()))
+    assert found["epochs"] == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yml"]
+
+
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
@@ -108,6 +124,8 @@ def test_wrong_use_in_a_process_of_its_own_says_one_thing_and_exits_with_2(tmp_p
         ["serach"],
         ["search"],
         ["search", "x.yml"],
+        ["search", "x.yml", "--out", "out", "--images", "4"],
+        ["search", "x.yml", "--dry-run", "--images", "few"],
         ["run", "x.yml", "--port", "http"],
         ["run", "x.yml", "--port", "80"],
         ["run", "x.yml", "--port", "70000"],
@@ -213,7 +231,10 @@ def test_unforeseen_error_is_one_line_too(
 
 
 def test_search_leaves_all_its_files_and_a_table(searched: Path) -> None:
-    assert set(files_below(searched)) == {
+    front = sorted(name for name in files_below(searched) if name.startswith("pareto/"))
+    names = [f"pareto/{number:02d}" for number in range(1, len(front) // 2 + 1)]
+    assert front == [name + suffix for name in names for suffix in (".json", ".pt")]
+    assert set(files_below(searched)) - set(front) == {
         "best.json", "board.json", "config.yml", "history.jsonl", "last.ckpt", "metrics.jsonl", "weights.pt",
     }  # fmt: skip
     metrics = [json.loads(line) for line in (searched / "metrics.jsonl").read_text().splitlines()]
@@ -224,7 +245,8 @@ def test_search_leaves_all_its_files_and_a_table(searched: Path) -> None:
     board = json.loads((searched / "board.json").read_text())["entries"]
     best = json.loads((searched / "best.json").read_text())
     assert best["choices"] == board[0]["path"]
-    assert best["accuracy"] == board[0]["accuracy"] == metrics[-1]["board_best"]
+    assert (best["accuracy"], best["score"]) == (board[0]["validated"], board[0]["accuracy"])
+    assert max(entry["accuracy"] for entry in board) == metrics[-1]["board_best"]
 
 
 def test_finished_search_is_not_overwritten(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,7 +321,7 @@ def test_board_is_shown_as_a_table_and_as_json(searched: Path, capsys: pytest.Ca
     assert main(["board", str(searched), "--json"]) == 0
     board = json.loads(capsys.readouterr().out)
     assert board["entries"] == json.loads((searched / "board.json").read_text())["entries"]
-    for title in ("rank", "path", "accuracy", "multiply-adds", "admitted at step"):
+    for title in ("rank", "path", "validated", "score", "multiply-adds", "admitted at step"):
         assert title in table
     for entry in board["entries"]:
         assert " ".join(entry["path"].values()) in table

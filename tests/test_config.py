@@ -24,9 +24,11 @@ def problems_of(content: dict[str, Any]) -> str:
 def test_smallest_configuration_gets_every_default() -> None:
     resolved = config.resolve(SMALLEST)
     assert resolved["space"] == {"name": "digits", "arguments": {}}
-    assert {f"{section}.{key}" for section in ("search", "trainer", "retrain") for key in resolved[section]} == {
-        key.name for key in config.KEYS
-    }
+    assert {
+        f"{section}.{key}"
+        for section in ("search", "latency", "trainer", "loader", "retrain")
+        for key in resolved[section]
+    } == {key.name for key in config.KEYS}
     assert resolved["search"]["board_size"] == 10
 
 
@@ -76,7 +78,7 @@ def test_values_that_could_not_travel_to_a_trial_are_refused() -> None:
     assert "data.day: " in problems_of({"space": "digits", "data": {"name": "digits", "day": object()}})
 
 
-@pytest.mark.parametrize("section", ["search", "trainer", "retrain"])
+@pytest.mark.parametrize("section", ["search", "trainer", "loader", "retrain"])
 def test_section_that_is_no_mapping_is_refused(section: str) -> None:
     assert f"{section}: [1]; expected a mapping" in problems_of({**SMALLEST, section: [1]})
 
@@ -88,7 +90,8 @@ def test_section_that_is_no_mapping_is_refused(section: str) -> None:
         ("learning_rate", 0), ("learning_rate", float("nan")), ("learning_rate", True), ("momentum", 1),
         ("matching", "Meta"), ("cost", "flops"), ("cost", "a:b:c"), ("cost_range", [1]), ("cost_range", "1-2"),
         ("warmup", 1.0), ("warmup", -1), ("board_size", 0), ("nesterov", 1), ("augment", None), ("seed", -1),
-        ("distillation", "mse"), ("score", 3),
+        ("distillation", "mse"), ("score", 3), ("cost", []), ("cost", ["macs", "macs"]), ("cost", [["macs"]]),
+        ("cost_range", {"params": [1, 2]}), ("cost_range", [[1, 2], [1, 2]]), ("cost_range", {"macs": [2, 1]}),
     ],
 )  # fmt: skip
 def test_value_outside_its_rule_is_refused(key: str, value: Any) -> None:
@@ -103,12 +106,29 @@ def test_value_outside_its_rule_is_refused(key: str, value: Any) -> None:
         ("cost_range", [None, "2e6"], [None, 2e6]),
         ("cost_range", None, None),
         ("cost", "mine.costs:latency", "mine.costs:latency"),
+        ("cost", ["latency", "mine.costs:size"], ["latency", "mine.costs:size"]),
+        ("cost_range", {"macs": [None, "2e6"]}, {"macs": [None, 2e6]}),
         ("warmup", 3, 3),
         ("warmup", 0.25, 0.25),
     ],
 )
 def test_value_inside_its_rule_is_read(key: str, value: Any, read: Any) -> None:
     assert config.resolve({**SMALLEST, "search": {key: value}})["search"][key] == read
+
+
+def test_ranges_of_several_costs_are_read_by_name_or_in_order() -> None:
+    costs = {"cost": ["macs", "mine.costs:size"]}
+    for ranges in ({"size": [1.0, None]}, [None, [1.0, None]]):
+        assert config.resolve({**SMALLEST, "search": {**costs, "cost_range": ranges}})["search"]["cost_range"] == ranges
+    assert "expected a range for each of search.cost (macs, size)" in problems_of(
+        {**SMALLEST, "search": {**costs, "cost_range": [1, 2]}}
+    )
+
+
+def test_latency_defaults_are_those_of_the_settings() -> None:
+    from nni_cream.search import LatencySettings
+
+    assert config.resolve(SMALLEST)["latency"] == dataclasses.asdict(LatencySettings())
 
 
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner)))
@@ -191,7 +211,7 @@ def test_search_defaults_are_those_of_the_strategy() -> None:
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(CreamStrategy).parameters.items()
-        if name not in ("listeners", "mutation_hooks")  # objects of a Python script
+        if name not in ("listeners", "mutation_hooks", "latency")  # objects of a Python script
     }
     resolved = config.resolve(SMALLEST)["search"]
     assert {name: resolved[name] for name in defaults} == defaults

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -13,12 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from nni.nas.evaluator.pytorch import Lightning, Trainer
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 
 import nni_cream
 from nni_cream import CreamStrategy, cli, data, spaces
+from nni_cream.search import LatencySettings, LatencyTable
 from nni_cream.training import make_loader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -166,12 +169,21 @@ def test_space_data_evaluator_and_cost_of_the_extension_page_search_together(
         val_dataloaders=make_loader(splits.validation, batch_size=100),
     )
     strategy = CreamStrategy(
-        board_size=3, warmup=1, distillation=own.softened, cost=own.latency, listeners=[own.tell], meta_interval=5
+        board_size=3, warmup=1, distillation=own.softened, cost=own.layers, listeners=[own.tell], meta_interval=5
     )
     space = spaces.create("documented:SmallSpace", channels=4, depth=2, num_classes=2)
     strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     assert [len(entry.path) for entry in strategy.board.entries] == [2, 2, 2]
     assert all(entry.cost > 0 for entry in strategy.board.entries)
+
+
+def test_cost_page_makes_a_strategy_and_a_table_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs" / "cost.md"
+    documented = read_along(page, monkeypatch)
+    assert documented.strategy._settings.ranges == ((None, None), (None, 0.02))
+    table = LatencyTable.from_json(json.loads(blocks(page, "json")[0]))
+    settings = yaml.safe_load(blocks(page, "yaml")[2])["latency"]
+    assert LatencySettings(device=settings["device"], table=table).table == table
 
 
 def test_network_of_the_export_page_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,5 +206,5 @@ def test_spaces_page_says_what_the_code_says(
 
 
 def test_every_document_with_python_is_run_by_a_test() -> None:
-    run = {"README", "quickstart", "extend", "export", "spaces"}
+    run = {"README", "quickstart", "extend", "cost", "export", "spaces"}
     assert {document.stem for document in DOCUMENTS if blocks(document, "python")} == run

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from nni_cream import __version__
-from nni_cream.cli import data, experiments, exporting, searching, training
+from nni_cream.cli import data, experiments, exporting, latency, searching, training
 from nni_cream.errors import CreamError
 
 __all__ = ["main"]
@@ -28,6 +28,8 @@ examples:
         its top-1 and top-5 on the test images
   nni-cream export out/digits --format code,onnx,torch --out out/phone
         the network for other programs: Python code without NNI, ONNX, torch.export; with a model card
+  nni-cream latency experiments/search_digits.yml --out latencies.json
+        what each choice takes on this machine, for `cost: latency`
   nni-cream run experiments/cream_experiment.yml --out out/experiment
         search, then retrain the best, as trials of an NNI experiment with a web UI
   nni-cream resume out/experiment
@@ -98,6 +100,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (searching, training, exporting, experiments, data):
+    for group in (searching, latency, training, exporting, experiments, data):
         group.add_commands(commands, shared)
     return parser

@@ -28,6 +28,8 @@ def summary(best: Best) -> dict[str, Any]:
         "cost_name": best.cost_name,
         "one_shot_accuracy": best.accuracy,
     }
+    if best.other_costs is not None:
+        content["other_costs"] = best.other_costs
     for key in ("validation_accuracy", "test_accuracy"):
         if best.retrained is not None:
             content[key] = best.retrained[key]

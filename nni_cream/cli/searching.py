@@ -19,11 +19,17 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 def _add_search(commands: Any, shared: argparse.ArgumentParser) -> None:
     command = commands.add_parser("search", parents=[shared], help="search for an architecture, in this process")
     command.add_argument("config", metavar="CONFIG.yml", help="what to search; the keys are in the documentation")
-    command.add_argument("--out", metavar="DIR", required=True, help="folder for all that the search writes")
+    command.add_argument("--out", metavar="DIR", help="folder for all that the search writes")
     command.add_argument("--resume", action="store_true", help="go on with a half-finished search in DIR")
     command.add_argument("--force", action="store_true", help="start again, and replace what DIR holds when done")
+    command.add_argument(
+        "--dry-run", action="store_true", help="write nothing: a few steps on made-up images, and what all would cost"
+    )
+    command.add_argument(
+        "--images", type=int, metavar="N", help="images at once in a dry run; default: batch_size, fewer on a CPU"
+    )
     command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
-    command.set_defaults(command=_search)
+    command.set_defaults(command=_search, parser=command)
 
 
 def _add_board(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -34,6 +40,33 @@ def _add_board(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _search(options: argparse.Namespace) -> None:
+    if options.dry_run:
+        _rehearse(options)
+    elif options.out is None:
+        options.parser.error("the following arguments are required: --out")
+    elif options.images is not None:
+        options.parser.error("--images is for --dry-run; a search takes search.batch_size from its configuration")
+    else:
+        _run_search(options)
+
+
+def _rehearse(options: argparse.Namespace) -> None:
+    from nni_cream.config import load
+    from nni_cream.experiment.tables import make_console
+
+    config = load(options.config)
+    be_quiet(options, training=True)
+    from nni_cream.experiment.dry_run import rehearse_search
+    from nni_cream.experiment.rehearsal import show_rehearsal
+
+    rehearsal = rehearse_search(config, options.images)
+    if options.json:
+        print_json(rehearsal.to_json())
+    else:
+        show_rehearsal(rehearsal.training, make_console(), rehearsal.parts)
+
+
+def _run_search(options: argparse.Namespace) -> None:
     from nni_cream.config import load
     from nni_cream.experiment.best import load_board
     from nni_cream.experiment.files import OutputFolder, is_leader

@@ -17,10 +17,14 @@ __all__ = [
     "NOTHING",
     "PRECISIONS",
     "RANGE",
+    "RANGES",
+    "SIZES",
+    "TEXT",
     "Rule",
     "as_number",
     "number",
     "one_of",
+    "several",
     "show",
     "whole",
 ]
@@ -89,11 +93,26 @@ RANGE = Rule(
     Schema(And(_is_range, Use(lambda pair: [bound if bound is None else as_number(bound) for bound in pair]))),
     "[low, high] with low <= high, null for no bound",
 )
+RANGES = Rule(
+    Schema(Or({str: Or(None, RANGE.check)}, [Or(None, RANGE.check)])),
+    "with several costs a mapping of each to its range, such as {macs: [null, 3.0e8], latency: [null, 0.02]}",
+)
 FRACTION = Rule(
     Schema(And(float, lambda value: 0 <= value < 1)), "a fraction of the training, at least 0.0 and below 1.0"
 )
+TEXT = Rule(Schema(And(str, len)), "a text")
+SIZES = Rule(
+    Schema(And([And(int, lambda side: not isinstance(side, bool) and side >= 1)], len)),
+    "a list of whole numbers of at least 1",
+)
 DEVICES = Rule(Schema(And([int], len)), "a list of device indices")
 PRECISIONS = ("32-true", "16-mixed", "bf16-mixed", "bf16-true", "64-true")
+
+
+def several(rule: Rule) -> Rule:
+    """Accept a list of at least one of what a rule accepts, each only once."""
+    check: Any = And([rule.check], len, lambda values: len(set(values)) == len(values))
+    return Rule(Schema(check), "a list of several of these")
 
 
 def show(value: Any) -> str:

@@ -14,8 +14,12 @@ from nni_cream.config.rules import (
     NOTHING,
     PRECISIONS,
     RANGE,
+    RANGES,
+    SIZES,
+    TEXT,
     number,
     one_of,
+    several,
     show,
     whole,
 )
@@ -25,7 +29,9 @@ __all__ = ["KEYS", "SEARCH", "loader_keys", "resolve_search_space", "trainer_key
 
 _SECTIONS = {
     "search": "the search: training of the supernet, and the arguments of CreamStrategy",
+    "latency": "how the cost `latency` is measured, or where it has been measured",
     "trainer": "handed to Lightning's Trainer, for the search and for retraining",
+    "loader": "how images get from the disk to the device",
     "retrain": "training of the board's best entries from new weights (NNI experiments only)",
 }
 _NAMED = {
@@ -80,21 +86,44 @@ def loader_keys() -> tuple[Key, ...]:
     )  # fmt: skip
 
 
+_COST = one_of("macs", "params", "latency") | IMPORTABLE
+
+
+def _latency_keys() -> tuple[Key, ...]:
+    """Return the settings of ``cost: latency``; the defaults are those of ``LatencySettings``."""
+    return (
+        Key("latency.device", "auto", TEXT,
+            "`auto` (a GPU if there is one, else the CPU), `cpu`, `cuda`, or the name of the device in your table."),
+        Key("latency.table", None, TEXT | NOTHING,
+            "JSON file of `nni-cream latency`, or of your own; null to measure when the search starts."),
+        Key("latency.batch_size", None, whole(1) | NOTHING, "Images at once; null for 1, or for what the table says."),
+        Key("latency.threads", None, whole(1) | NOTHING,
+            "Threads of the CPU; null for those of the process, or for what the table says."),
+        Key("latency.warmup", 3, whole(0), "Runs of each block before the clock counts."),
+        Key("latency.repeats", 11, whole(1), "Runs that the clock counts; the latency is their median."),
+        Key("latency.paths", 30, whole(3), "Random whole networks that fit the table, and as many that check it."),
+        Key("latency.image_sizes", None, SIZES | NOTHING,
+            "Sides in pixels to measure at, with interpolation between them; null for that of the images."),
+    )  # fmt: skip
+
+
 KEYS: tuple[Key, ...] = (
     *_training_keys("search"),
     Key("search.seed", 0, whole(0), "Decides weights, order of the images, paths and teachers."),
     Key("search.board_size", 10, whole(1), "K, the entries of the prioritized path board."),
     Key("search.matching", "meta", one_of("meta", "random", "best", "none"),
         "Who picks the teacher from the board: the meta network, chance, its rank, or nobody (plain SPOS)."),
-    Key("search.cost", "macs", one_of("macs", "params") | IMPORTABLE,
-        "What a path costs: multiply-adds of one image, parameters, or your `function(network, inputs)`."),
-    Key("search.cost_range", None, RANGE | NOTHING, "Only paths within these costs are sampled."),
+    Key("search.cost", "macs", _COST | several(_COST),
+        "What a path costs: multiply-adds of one image, parameters, seconds, or your `function(network, inputs)`; the "
+        "first of several is the primary one."),
+    Key("search.cost_range", None, RANGE | NOTHING | RANGES, "Only paths within these costs are sampled."),
     Key("search.margin", 0.05, number(0, 1),
         "Gap in accuracy from which on a candidate may be dearer than the weakest entry."),
     Key("search.warmup", 1 / 6, whole(0) | FRACTION, "Training before the board starts: epochs, or a share of all."),
     Key("search.score_images", 2048, whole(1), "Validation images (the same for all) that score a candidate."),
     Key("search.score_interval", 10, whole(1), "Training steps between two candidates once the board is full."),
-    Key("search.score_batch_size", 256, whole(2), "Images at once while scoring."),
+    Key("search.score_batch_size", None, whole(2) | NOTHING,
+        "Images at once while scoring; null for two training batches, at most 256."),
     Key("search.rescore_interval", 1, whole(1), "Epochs between two rescorings of the whole board."),
     Key("search.probe_images", 4, whole(1), "Images on which the meta network compares two paths."),
     Key("search.meta_interval", 200, whole(1), "Training steps between two updates of the meta network."),
@@ -103,7 +132,13 @@ KEYS: tuple[Key, ...] = (
         "Loss between the student's and the teacher's output."),
     Key("search.score", "top1", one_of("top1", "negative_squared_error") | IMPORTABLE,
         "What a candidate is scored by; higher is better."),
+    Key("search.recalibration_images", 8192, whole(2),
+        "Training images on which BatchNorm of the board's entries is estimated anew for their final validation."),
+    Key("search.ema_decay", None, number(0, 1, above=True, below=True) | NOTHING,
+        "Decay of an average of the supernet's weights for the final validation and the weights that are kept."),
+    *_latency_keys(),
     *trainer_keys(),
+    *loader_keys(),
     Key("retrain.top", 3, whole(0), "How many entries, over all boards, are trained from new weights."),
     Key("retrain.seed", 0, whole(0), "Decides weights and order of the images."),
     *_training_keys("retrain"),
@@ -118,6 +153,24 @@ def _contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
             f"{prefix}search.warmup: {warmup} epochs; expected fewer than search.epochs ({epochs}), since the board "
             "would stay empty"
         )
+    costs = search["cost"] if isinstance(search["cost"], list) else [search["cost"]]
+    yield from _contradicting_ranges([cost.rpartition(":")[2] for cost in costs], search["cost_range"], prefix)
+
+
+def _contradicting_ranges(names: list[str], ranges: Any, prefix: str) -> Iterator[str]:
+    where = f"{prefix}search.cost_range"
+    if isinstance(ranges, dict):
+        for name in ranges:
+            if name not in names:
+                yield f"{where}: {name!r} is no cost of this search; expected one of search.cost ({', '.join(names)})"
+    elif ranges is not None and len(names) > 1 and (len(ranges) != len(names) or not _are_pairs(ranges)):
+        yield f"{where}: {show(ranges)}; expected a range for each of search.cost ({', '.join(names)})"
+    elif ranges is not None and len(names) == 1 and _are_pairs(ranges) and len(ranges) != 1 and any(ranges):
+        yield f"{where}: {show(ranges)}; expected one range, since search.cost is {names[0]} alone"
+
+
+def _are_pairs(ranges: list[Any]) -> bool:
+    return all(item is None or isinstance(item, list) for item in ranges)
 
 
 SEARCH = Layout(_NAMED, _SECTIONS, KEYS, _contradictions)

@@ -16,7 +16,7 @@ from nni_cream.data.imagenet import load_imagenet, load_subimagenet
 from nni_cream.data.splits import DataSplits
 from nni_cream.errors import ConfigError, CreamError, DataError
 
-__all__ = ["arguments_of", "create", "list_datasets"]
+__all__ = ["arguments_of", "create", "defaults_of", "list_datasets"]
 
 _DATASETS: dict[str, Callable[..., DataSplits]] = {
     "cifar10": load_cifar10,
@@ -89,6 +89,12 @@ def arguments_of(name: str) -> tuple[str, ...]:
         If the name is unknown, or the function cannot be imported.
     """
     return tuple(inspect.signature(_DATASETS.get(name) or _import_loader(name)).parameters)
+
+
+def defaults_of(name: str) -> dict[str, Any]:
+    """Return what stands for the arguments of a data set that are not given, for those that may be left out."""
+    parameters = inspect.signature(_DATASETS.get(name) or _import_loader(name)).parameters.values()
+    return {item.name: item.default for item in parameters if item.default is not item.empty}
 
 
 def _import_loader(name: str) -> Callable[..., DataSplits]:

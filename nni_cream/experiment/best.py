@@ -54,7 +54,8 @@ class Best:
     choices
         Label of each mutable -> chosen value, as plain JSON values.
     accuracy
-        One-shot accuracy on the validation subset, a fraction in [0, 1].
+        One-shot accuracy, with the supernet's weights: on all validation images, with BatchNorm statistics of its own;
+        a fraction in [0, 1]. In files without ``score``: what ``score`` is now.
     cost
         Complexity of one image, in the unit of ``cost_name``.
     cost_name
@@ -65,8 +66,13 @@ class Best:
         Seed of the search.
     versions
         Of the packages that had a part in it.
+    other_costs
+        Further costs by their names, if the search had several.
     retrained
         Accuracies after training from new weights, if that was done: ``validation_accuracy``, ``test_accuracy``, ...
+    score
+        What the board ranked it by until the search was over: accuracy on the validation subset, with the statistics of
+        the batch. ``None`` if the file does not tell.
     """
 
     space: dict[str, Any]
@@ -77,11 +83,16 @@ class Best:
     data: dict[str, Any]
     seed: int
     versions: dict[str, str]
+    other_costs: dict[str, float] | None = None
     retrained: dict[str, Any] | None = None
+    score: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"format": _FORMAT, **asdict(self)}
+        content = {"format": _FORMAT, **asdict(self)}
+        if self.other_costs is None:
+            del content["other_costs"]
+        return content
 
     @classmethod
     def from_json(cls, content: Any, where: Path | str) -> Best:
@@ -109,8 +120,11 @@ class Best:
         for key in ("space", "data"):
             _field(where, fields[key], "name", str, f"{key}.")
             _field(where, fields[key], "arguments", dict, f"{key}.")
-        retrained = _field(where, content, "retrained", dict) if content.get("retrained") is not None else None
-        return cls(**fields, retrained=retrained)
+        optional = {"retrained": dict, "other_costs": dict, "score": float}
+        for key, kind in optional.items():
+            fields[key] = _field(where, content, key, kind) if content.get(key) is not None else None
+        _check_other_costs(where, fields["other_costs"])
+        return cls(**fields)
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
@@ -233,7 +247,8 @@ class SavedBoard:
     Parameters
     ----------
     entries
-        Best first; each with ``path`` (plain JSON values), ``accuracy``, ``cost`` and ``step``.
+        Best first; each with ``path`` (plain JSON values), ``accuracy``, ``cost`` and ``step``, and with ``validated``
+        once the search is over.
     cost_name
         What the cost counts.
     epoch
@@ -270,8 +285,10 @@ def load_board(path: str | Path) -> SavedBoard:
     for number, entry in enumerate(entries):
         if not isinstance(entry, Mapping):
             raise FileError(f"{path}: key 'entries[{number}]' is {entry!r}; expected a mapping")
-        for key, kind in (("path", dict), ("accuracy", float), ("cost", float), ("step", int)):
+        kinds = {"path": dict, "accuracy": float, "cost": float, "step": int}
+        for key, kind in (kinds if entry.get("validated") is None else {**kinds, "validated": float}).items():
             _field(path, entry, key, kind, f"entries[{number}].")
+        _check_other_costs(path, entry.get("other_costs"), f"entries[{number}].")
     return SavedBoard(tuple(entries), _field(path, content, "cost_name", str), _field(path, content, "epoch", int))
 
 
@@ -296,6 +313,15 @@ def package_version(name: str) -> str:
 
 def _inside(path: Path, name: str) -> Path:
     return path / name if path.is_dir() else path
+
+
+def _check_other_costs(path: Path | str, costs: Any, prefix: str = "") -> None:
+    if costs is None:  # one cost alone
+        return
+    if not isinstance(costs, Mapping):
+        raise FileError(f"{path}: key '{prefix}other_costs' is {costs!r}; expected costs by their names")
+    for name in costs:
+        _field(path, costs, name, float, f"{prefix}other_costs.")
 
 
 def _check_format(path: Path | str, content: Any, expected: str) -> None:

@@ -35,8 +35,11 @@ __all__ = [
 CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.json", "last.ckpt", "metrics.jsonl"
 HISTORY = "history.jsonl"
 WEIGHTS, RETRAINED, MANAGER, TENSORBOARD = "weights.pt", "retrained.json", "nni", "tensorboard"
-SOURCE = "source.json"
-OURS = (CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, WEIGHTS, RETRAINED, MANAGER, TENSORBOARD, SOURCE)
+SOURCE, PARETO, LATENCIES = "source.json", "pareto", "latencies.json"
+OURS = (
+    CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, LATENCIES, WEIGHTS, PARETO, RETRAINED, MANAGER, TENSORBOARD,
+    SOURCE,
+)  # fmt: skip
 PREVIOUS = "previous"
 MARK = "# nni_cream output folder, "
 
@@ -180,13 +183,16 @@ class OutputFolder:
         self.board = self.path / BOARD
         self.best = self.path / BEST
         self.checkpoint = self.path / CHECKPOINT
+        self.latencies = self.path / LATENCIES
         self.metrics = self.path / METRICS
         self.history = self.path / HISTORY
         self.weights = self.path / WEIGHTS
+        self.pareto = self.path / PARETO
         self.retrained = self.path / RETRAINED
         self.manager = self.path / MANAGER
         self.tensorboard = self.path / TENSORBOARD
         self.source = self.path / SOURCE
+        self._made = False
 
     @property
     def state(self) -> State:
@@ -273,6 +279,7 @@ class OutputFolder:
         force
             Whether there may be something to put aside.
         """
+        self._made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if force:
@@ -307,6 +314,8 @@ class OutputFolder:
                 if (previous / name).exists():
                     os.replace(previous / name, self.path / name)
             previous.rmdir()
+        if self._made and not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def finish(self) -> None:
         """Let go of the result before, now that the new one is complete."""

@@ -316,7 +316,7 @@ class ExperimentPlan:
             if trial.result is not None
             for entry in trial.result["board"]["entries"]
         ]
-        entries.sort(key=lambda entry: (-entry["accuracy"], entry["cost"], entry["trial"]))
+        entries.sort(key=lambda entry: (-_standing(entry), entry["cost"], entry["trial"]))
         distinct = {json.dumps(entry["path"], sort_keys=True): entry for entry in reversed(entries)}
         return sorted(distinct.values(), key=entries.index)[: self.config["retrain"]["top"]]
 
@@ -326,8 +326,9 @@ class ExperimentPlan:
             {
                 "role": "retrain",
                 "search_trial": entry["trial"],
-                "one_shot_accuracy": entry["accuracy"],
+                "one_shot_accuracy": _standing(entry),
                 "cost": entry["cost"],
+                **({"other_costs": entry["other_costs"]} if "other_costs" in entry else {}),
                 "choices": entry["path"],
                 "config": config,
             }
@@ -349,13 +350,21 @@ class ExperimentPlan:
         parameters, result = trial.parameters, trial.result or {}
         search = self.searches[parameters["search_trial"]].result
         assert search is not None
+        (entry,) = (entry for entry in search["board"]["entries"] if entry["path"] == parameters["choices"])
         return replace(
             _search_best(search),
             choices=parameters["choices"],
             accuracy=parameters["one_shot_accuracy"],
+            score=entry["accuracy"] if "validated" in entry else None,
             cost=parameters["cost"],
+            other_costs=parameters.get("other_costs"),
             retrained={key: value for key, value in result.items() if key != "default"},
         )
+
+
+def _standing(entry: Mapping[str, Any]) -> float:
+    """Return the accuracy that ranks a board's entry: that of the final validation, if its search did one."""
+    return float(entry.get("validated", entry["accuracy"]))
 
 
 def _search_best(result: Mapping[str, Any]) -> Best:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nni_cream import data
+from nni_cream.data.outlines import outline
 from nni_cream.errors import DataError, SearchError
 
 __all__ = [
@@ -32,14 +33,12 @@ __all__ = [
     "bytes_of",
     "devices_here",
     "estimate",
+    "kept_for_backward",
     "made_up_images",
     "shape_of_data",
     "show_rehearsal",
     "training_memory",
 ]
-
-_WITHOUT_FILES: Mapping[str, tuple[int, int, int]] = {"imagenet": (1000, 1_281_167, 224)}
-"""Classes, training images and default size of data sets that everybody knows but not everybody has."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,8 @@ class DataShape:
         Number of classes.
     train_images
         Images of one epoch.
+    validation_images
+        Images of the validation part.
     assumptions
         What was taken for granted because the images are not here.
     """
@@ -61,6 +62,7 @@ class DataShape:
     input_shape: tuple[int, int, int]
     num_classes: int
     train_images: int
+    validation_images: int
     assumptions: tuple[str, ...] = ()
 
 
@@ -86,16 +88,14 @@ def shape_of_data(named: Mapping[str, Any]) -> DataShape:
     try:
         splits = data.create(name, **arguments)
     except DataError as error:
-        if name not in _WITHOUT_FILES:
+        known = outline(name, arguments)
+        if known is None:
             raise
-        classes, images, size = _WITHOUT_FILES[name]
-        size = int(arguments.get("image_size", size))
-        held_out = arguments.get("validation", 0)
-        images -= held_out if isinstance(held_out, int) else 0
-        reason = str(error).split(". ")[0]
-        note = f"{reason}: {images:,} training images of {size} pixels are assumed"
-        return DataShape((3, size, size), classes, images, (note,))
-    return DataShape(splits.input_shape, splits.num_classes, len(splits.train))  # type: ignore[arg-type]
+        why, size = str(error).splitlines()[0].split(". ")[0], " x ".join(map(str, known.input_shape))
+        note = f"no images here ({why}): {known.train:,} of {size} in {known.num_classes:,} classes are assumed"
+        return DataShape(known.input_shape, known.num_classes, known.train, known.validation, (note,))
+    train, validation = (len(part) for part in (splits.train, splits.validation))  # type: ignore[arg-type]
+    return DataShape(splits.input_shape, splits.num_classes, train, validation)
 
 
 def made_up_images(shape: DataShape, count: int) -> TensorDataset:
@@ -201,6 +201,28 @@ class _KeptForBackward(torch.autograd.graph.saved_tensors_hooks):
         self._holders[address] -= 1
         if not self._holders[address]:
             self._now -= size
+
+
+def kept_for_backward(module: nn.Module, forward: Callable[[], Any]) -> int:
+    """Count what autograd keeps of a forward pass, in bytes.
+
+    Parameters
+    ----------
+    module
+        Whose own weights and buffers do not count.
+    forward
+        Runs it, and returns its output.
+
+    Returns
+    -------
+    int
+        Bytes; storages that several tensors share count once.
+    """
+    kept = _KeptForBackward([*module.parameters(), *module.buffers()])
+    with kept:
+        output = forward()
+    del output  # till here, it held on to all of it
+    return kept.peak
 
 
 def bytes_of(tensors: Iterable[Any]) -> int:
@@ -400,9 +422,25 @@ def _describe(device: torch.device) -> str:
     return f"{device.type}, {torch.get_num_threads()} threads"
 
 
-def show_rehearsal(rehearsal: Rehearsal, console: Console) -> None:
-    """Print an estimate for the eye, and what it rests on."""
-    console.print(_table(rehearsal))
+def show_rehearsal(rehearsal: Rehearsal, console: Console, parts: Mapping[str, float] | None = None) -> None:
+    """Print an estimate for the eye, and what it rests on.
+
+    Parameters
+    ----------
+    rehearsal
+        The estimate.
+    console
+        Where to print.
+    parts
+        Seconds by what they are spent on, where the training is not all; they add up to the whole.
+    """
+    table = _table(rehearsal)
+    for name, seconds in (parts or {}).items():
+        table.add_row(f"of the whole: {name}", _duration(seconds))
+    whole = sum(parts.values()) if parts else rehearsal.seconds
+    table.add_row("time of the whole", _duration(whole))
+    table.add_row("device hours", f"{whole * rehearsal.devices / 3600:,.2f}")
+    console.print(table)
     for assumption in rehearsal.assumptions:
         console.print(f"note: {assumption}", soft_wrap=True)
 
@@ -416,7 +454,6 @@ def _table(rehearsal: Rehearsal) -> Table:
     table.add_row("steps of an epoch", f"{rehearsal.steps_per_epoch:,}")
     table.add_row("time of an epoch", _duration(rehearsal.seconds_per_epoch))
     table.add_row(f"time of {rehearsal.epochs} epochs", _duration(rehearsal.seconds))
-    table.add_row("device hours", f"{rehearsal.seconds * rehearsal.devices / 3600:,.2f}")
     return table
 
 

@@ -21,13 +21,12 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning.callbacks import Checkpoint
 from rich.console import Console
-from torch.optim.swa_utils import update_bn
 
 from nni_cream import data, spaces
 from nni_cream.config import dump
 from nni_cream.data import DataSplits
-from nni_cream.errors import ConfigError, CreamError, SearchError
-from nni_cream.experiment.best import Best, board_file, load_best, package_version, versions
+from nni_cream.errors import ConfigError, CreamError
+from nni_cream.experiment.best import Best, board_file, load_best, package_version
 from nni_cream.experiment.epochs import abandoned_on_failure, check_readable, drop_later_epochs
 from nni_cream.experiment.files import (
     OutputFolder,
@@ -38,26 +37,28 @@ from nni_cream.experiment.files import (
     replacing,
     write_json,
 )
+from nni_cream.experiment.finalising import finish_search, scored_at_once
+from nni_cream.experiment.latencies import latency_settings
 from nni_cream.experiment.processes import LOCK, locked
 from nni_cream.experiment.progress import SearchProgress
 from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard
 from nni_cream.experiment.updates import BOARD_FIGURES, UpdateRecorder
-from nni_cream.search import BoardEvent, CostModel, CreamLightningModule, PathSampler, Supernet, encode_path
+from nni_cream.search import BoardEvent, CreamLightningModule, Supernet
 from nni_cream.strategy import CreamStrategy
-from nni_cream.training import Recipe, make_loader, seeded
+from nni_cream.training import Loading, Recipe, make_loader, seeded
 
 __all__ = [
     "SearchResult",
     "check_search",
+    "cost_names",
     "cpu_threads",
     "make_strategy",
+    "make_trainer",
     "recipe_of",
     "run_search",
     "take_over_search",
     "trainer_arguments",
 ]
-
-_VALIDATION_BATCH = 512
 
 EpochListener = Callable[[dict[str, float], dict[str, Any]], None]
 
@@ -97,8 +98,7 @@ class _Search:
 
     @property
     def cost_name(self) -> str:
-        cost = self.config["search"]["cost"]
-        return str(cost.rpartition(":")[2])
+        return cost_names(self.config["search"])[0]
 
 
 def run_search(
@@ -161,7 +161,7 @@ def run_search(
         _run(search)
         if not is_leader():
             sys.exit(0)  # Lightning started this process to help with the training, which is over
-        best = _save_result(search)
+        best = finish_search(config, search.splits, search.strategy, folder, search.cost_name, console)
     return SearchResult(best, read_json(folder.board, "board", ""), time.perf_counter() - start, folder.path)
 
 
@@ -220,17 +220,13 @@ def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: i
     for section in ("search", "retrain"):
         recipe = recipe_of(config[section])
         recipe.module(num_classes)
-        _make_trainer(config["trainer"], recipe.epochs, Path.cwd(), [])
+        make_trainer(config["trainer"], recipe.epochs, Path.cwd(), [])
     settings = config["search"]
-    strategy = make_strategy(settings)
+    strategy = make_strategy(settings, latency=config.get("latency"))
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     spaces.check_images(space, sample.shape[1:])
     supernet = Supernet(strategy.mutate_model(space))
-    sampler = PathSampler(supernet.space, settings["seed"], settings["cost_range"])
-    if settings["cost_range"] not in (None, [None, None]):
-        cost = CostModel(supernet, (sample,), _import_function("cost", settings["cost"]), settings["seed"])
-        sampler.constrain(cost, table=cost.table)
-    sampler.draw()
+    strategy.check_range(supernet, sample)
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
@@ -248,7 +244,7 @@ def _put_together(
     settings = config["search"]
     recipe = recipe_of(settings)
     recorder = UpdateRecorder()
-    strategy = make_strategy(settings, [recorder.listen])
+    strategy = make_strategy(settings, [recorder.listen], config.get("latency"))
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
     spaces.check_images(space, splits.input_shape)
@@ -256,18 +252,35 @@ def _put_together(
     callbacks: list[pl.Callback] = [_EpochFiles(search, on_epoch)]
     if console is not None:
         callbacks.append(SearchProgress(strategy.board, console))
+    loading = Loading(**config["loader"])
     evaluator = Lightning(
         recipe.module(splits.num_classes),
-        _make_trainer(config["trainer"], recipe.epochs, folder.path, callbacks),
-        make_loader(splits.train, recipe.batch_size, shuffle=True),
-        make_loader(splits.validation, _VALIDATION_BATCH),
+        make_trainer(config["trainer"], recipe.epochs, folder.path, callbacks),
+        make_loader(splits.train, recipe.batch_size, shuffle=True, loading=loading),
+        make_loader(splits.validation, _validation_batch(len(splits.validation), settings), loading=loading),  # type: ignore[arg-type]
         fit_kwargs={} if checkpoint is None else {"ckpt_path": str(checkpoint), "weights_only": True},
     )
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     return search
 
 
-def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[BoardEvent], None]] = ()) -> CreamStrategy:
+def _validation_batch(images: int, settings: Mapping[str, Any]) -> int:
+    """Return a size of batches that leaves no single image over, of which BatchNorm would have no statistics."""
+    smallest = scored_at_once(settings)
+    return next((size for size in range(smallest, smallest + images) if images % size != 1), smallest)
+
+
+def cost_names(settings: Mapping[str, Any]) -> list[str]:
+    """Return what the costs of the ``search`` section are called, the primary one first."""
+    costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
+    return [str(cost.rpartition(":")[2]) for cost in costs]
+
+
+def make_strategy(
+    settings: Mapping[str, Any],
+    listeners: Iterable[Callable[[BoardEvent], None]] = (),
+    latency: Mapping[str, Any] | None = None,
+) -> CreamStrategy:
     """Build the strategy from the ``search`` section of a configuration.
 
     Parameters
@@ -276,6 +289,8 @@ def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[Boa
         The section, resolved.
     listeners
         Called with every event of the board.
+    latency
+        The ``latency`` section, resolved.
 
     Returns
     -------
@@ -289,8 +304,12 @@ def make_strategy(settings: Mapping[str, Any], listeners: Iterable[Callable[[Boa
     """
     known = inspect.signature(CreamStrategy).parameters
     arguments = {name: value for name, value in settings.items() if name in known}
-    for name in ("cost", "distillation", "score"):
+    for name in ("distillation", "score"):
         arguments[name] = _import_function(name, arguments[name])
+    costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
+    arguments["cost"] = [_import_function("cost", cost) for cost in costs]
+    if latency is not None and "latency" in costs:
+        arguments["latency"] = latency_settings(latency)
     return CreamStrategy(**arguments, listeners=listeners)
 
 
@@ -306,7 +325,34 @@ def _import_function(key: str, value: str) -> Any:
     return function
 
 
-def _make_trainer(settings: Mapping[str, Any], epochs: int, root: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+def make_trainer(
+    settings: Mapping[str, Any], epochs: int, root: Path, callbacks: list[pl.Callback], **more: Any
+) -> pl.Trainer:
+    """Build Lightning's trainer of a search.
+
+    Parameters
+    ----------
+    settings
+        Section ``trainer`` of the configuration.
+    epochs
+        Passes over the training images.
+    root
+        Folder for whatever Lightning may write.
+    callbacks
+        Of the search.
+    **more
+        Further arguments of the trainer.
+
+    Returns
+    -------
+    pytorch_lightning.Trainer
+        One that NNI can record.
+
+    Raises
+    ------
+    ConfigError
+        If Lightning does not accept the settings.
+    """
     try:
         trainer: pl.Trainer = Trainer(
             **{**trainer_arguments(settings), "strategy": _device_strategy(settings)},
@@ -317,6 +363,7 @@ def _make_trainer(settings: Mapping[str, Any], epochs: int, root: Path, callback
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            **more,
         )
     except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"trainer: Lightning does not accept {dict(settings)}: {error}") from error
@@ -378,6 +425,8 @@ class _EpochFiles(Checkpoint):
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
             return
+        if module.costs.latencies is not None and not self._folder.latencies.exists():
+            write_json(self._folder.latencies, module.costs.latencies.to_json())
         board = board_file(self._search.strategy.board, self._search.cost_name, trainer.current_epoch + 1)
         write_json(self._folder.board, board)
         append_line(self._folder.metrics, figures)
@@ -410,35 +459,3 @@ class _EpochFiles(Checkpoint):
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         counts: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         return counts | dict(sorted((BOARD_FIGURES | logged | self._search.strategy.statistics).items()))
-
-
-def _save_result(search: _Search) -> Best:
-    entry = search.strategy.board.best
-    if entry is None:
-        raise SearchError("the board is empty: the training was over before its warm-up; search for more epochs")
-    with replacing(search.folder.weights) as temporary:
-        torch.save(_weights(search, entry.path), temporary)
-    config = search.config
-    splits = search.splits
-    best = Best(
-        space={"name": config["space"]["name"], "arguments": config["space"]["arguments"]},
-        choices=encode_path(entry.path),
-        accuracy=entry.accuracy,
-        cost=entry.cost,
-        cost_name=search.cost_name,
-        data={"name": config["data"]["name"], "arguments": splits.arguments, "fingerprint": splits.fingerprint},
-        seed=config["search"]["seed"],
-        versions=versions(),
-    )
-    best.save(search.folder.best)
-    search.folder.finish()
-    return best
-
-
-def _weights(search: _Search, path: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return the path's weights, with BatchNorm statistics of its own instead of those of all paths mixed."""
-    module = cast(CreamLightningModule, search.strategy.oneshot_module)
-    network = module.supernet.freeze(dict(path))
-    with seeded(search.config["search"]["seed"]):  # the same order of images after a resume
-        update_bn(make_loader(search.splits.train, search.recipe.batch_size, shuffle=True), network)
-    return {name: value.detach().cpu() for name, value in network.state_dict().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ __all__ = [
     "trials_table",
 ]
 
-_COST_TITLES = {"macs": "multiply-adds", "params": "parameters"}
+_COST_TITLES = {"macs": "multiply-adds", "params": "parameters", "latency": "latency (s)"}
 _WIDTH_WITHOUT_TERMINAL = 140
 
 
@@ -41,13 +42,18 @@ def describe_path(path: Mapping[str, Any]) -> str:
 
 
 def board_table(board: SavedBoard) -> Table:
-    """Return the entries of a board, best first."""
+    """Return the entries of a board, best first; with their final validation once the search is over."""
+    validated = any("validated" in entry for entry in board.entries)
     table = Table("rank", "path", title=f"board after epoch {board.epoch}")
-    for title in ("accuracy", _COST_TITLES.get(board.cost_name, board.cost_name), "admitted at step"):
+    accuracies = {"validated": "validated", "accuracy": "score"} if validated else {"accuracy": "accuracy"}
+    others = list(board.entries[0].get("other_costs", {})) if board.entries else []
+    costs = [_COST_TITLES.get(name, name) for name in (board.cost_name, *others)]
+    for title in (*accuracies.values(), *costs, "admitted at step"):
         table.add_column(title, justify="right")
     for rank, entry in enumerate(board.entries, 1):
-        figures = (f"{entry['accuracy']:.4f}", _cost(entry["cost"]), str(entry["step"]))
-        table.add_row(str(rank), describe_path(entry["path"]), *figures)
+        scores = [f"{entry[key]:.4f}" if key in entry else "" for key in accuracies]
+        values = [entry["cost"], *(entry.get("other_costs", {}).get(name, math.nan) for name in others)]
+        table.add_row(str(rank), describe_path(entry["path"]), *scores, *map(_cost, values), str(entry["step"]))
     return table
 
 
@@ -114,11 +120,13 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
 def show_best(best: Best, console: Console) -> None:
     """Print the chosen architecture and what is known of it."""
     console.print(f"chosen: {describe_path(best.choices)}")
-    cost = f"{_cost(best.cost)} {_COST_TITLES.get(best.cost_name, best.cost_name)}"
-    console.print(f"one-shot accuracy {best.accuracy:.4f}, {cost}")
+    costs = {best.cost_name: best.cost, **(best.other_costs or {})}
+    figures = [f"{_cost(value)} {_COST_TITLES.get(name, name)}" for name, value in costs.items()]
+    score = "" if best.score is None else f" on all validation images ({best.score:.4f} on the board)"
+    console.print(f"one-shot accuracy {best.accuracy:.4f}{score}, {', '.join(figures)}")
     if best.retrained is not None:
-        figures = f"validation {best.retrained['validation_accuracy']:.4f}, test {best.retrained['test_accuracy']:.4f}"
-        console.print(f"retrained: {figures}")
+        scores = f"validation {best.retrained['validation_accuracy']:.4f}, test {best.retrained['test_accuracy']:.4f}"
+        console.print(f"retrained: {scores}")
 
 
 def describe_cost(value: float, cost_name: str) -> str:
@@ -127,4 +135,4 @@ def describe_cost(value: float, cost_name: str) -> str:
 
 
 def _cost(value: float) -> str:
-    return f"{value:,.0f}" if value == int(value) else f"{value:,.4g}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"

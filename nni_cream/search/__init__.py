@@ -1,7 +1,12 @@
 """The method: board, matching, sampler, scorer, cost model and the training step that joins them."""
 
+from nni_cream.search.bench import measure_table
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard, Verdict
 from nni_cream.search.cost import CostModel
+from nni_cream.search.costs import Costs
+from nni_cream.search.finalising import Finalist, finalise
+from nni_cream.search.latency import LatencyModel
+from nni_cream.search.latency_table import LatencyTable
 from nni_cream.search.matching import BestMatcher, Match, Matcher, MetaMatcher, NoMatcher, RandomMatcher
 from nni_cream.search.module import CreamLightningModule
 from nni_cream.search.mutables import Options, decode_path
@@ -11,16 +16,24 @@ from nni_cream.search.sampler import PathSampler
 from nni_cream.search.scorer import PathScorer, ValidationSubset
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet import FreezableCell, Supernet
+from nni_cream.search.table import CostTable
 from nni_cream.search.tally import Tally, Teacher
+from nni_cream.search.timing import LatencySettings
 
 __all__ = [
     "BestMatcher",
     "BoardEntry",
     "BoardEvent",
     "CostModel",
+    "CostTable",
+    "Costs",
     "CreamLightningModule",
     "Distillation",
+    "Finalist",
     "FreezableCell",
+    "LatencyModel",
+    "LatencySettings",
+    "LatencyTable",
     "Match",
     "Matcher",
     "MetaMatcher",
@@ -40,5 +53,7 @@ __all__ = [
     "Verdict",
     "decode_path",
     "encode_path",
+    "finalise",
+    "measure_table",
     "path_key",
 ]

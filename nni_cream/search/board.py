@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,28 +30,48 @@ class BoardEntry:
         Complexity: multiply-adds of one input, parameters, or the unit of the user's own cost function.
     step
         Training step at which the path was scored for the board; its age counts from there.
+    other_costs
+        Further costs by their names, where a search has several; ``cost`` is the first, the primary one.
+    validated
+        Accuracy on all validation images with BatchNorm statistics of its own, measured when the search was over;
+        ``None`` before that.
     """
 
     path: Path
     accuracy: float
     cost: float
     step: int
+    other_costs: Mapping[str, float] = field(default_factory=dict)
+    validated: float | None = None
     key: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "key", path_key(self.path))
 
     def __hash__(self) -> int:
-        return hash((self.key, self.accuracy, self.cost, self.step))
+        return hash((self.key, self.accuracy, self.costs, self.step, self.validated))
+
+    @property
+    def standing(self) -> float:
+        """The accuracy that decides its rank: the validated one, once there is one."""
+        return self.accuracy if self.validated is None else self.validated
+
+    @property
+    def costs(self) -> tuple[float, ...]:
+        """All costs, the primary one first."""
+        return (self.cost, *self.other_costs.values())
 
     @property
     def rank_key(self) -> tuple[float, float, int, str]:
         """Total order with the best first, by accuracy, then lower cost, then age, then the path itself."""
-        return (-self.accuracy, self.cost, self.step, self.key)
+        return (-self.standing, self.cost, self.step, self.key)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, the path included."""
-        return {"path": encode_path(self.path), "accuracy": self.accuracy, "cost": self.cost, "step": self.step}
+        """Return plain JSON values, the path included; further costs and ``validated`` only where there are such."""
+        content = {"path": encode_path(self.path), "accuracy": self.accuracy, "cost": self.cost, "step": self.step}
+        if self.other_costs:
+            content["other_costs"] = dict(self.other_costs)
+        return content if self.validated is None else {**content, "validated": self.validated}
 
 
 @dataclass(frozen=True)
@@ -86,7 +106,7 @@ class BoardEvent:
     epoch
         Epoch, from 0.
     candidate
-        Encoded path, accuracy (``None`` if rejected early), cost; ``None`` for ``"rescored"``.
+        Encoded path, accuracy (``None`` if rejected early), cost and other costs; ``None`` for ``"rescored"``.
     admitted
         Whether the candidate entered.
     evicted
@@ -106,6 +126,9 @@ class PrioritizedBoard:
 
     *Selective competition*: a candidate enters while there is room. On a full board it replaces the weakest entry if it
     is more accurate **and** cheaper, or more accurate by more than ``margin``. Equals keep their order of age.
+
+    Where entries have several costs, *cheaper* means dearer in none of them and cheaper in at least one; among equally
+    accurate entries the primary cost decides the rank.
 
     Parameters
     ----------
@@ -151,12 +174,24 @@ class PrioritizedBoard:
         """The most accurate entry, ``None`` on an empty board."""
         return self._entries[0] if self._entries else None
 
-    def bar(self, cost: float) -> float:
-        """Accuracy that a candidate of this cost must exceed to enter; minus infinity while there is room."""
+    def bar(self, costs: float | Sequence[float]) -> float:
+        """Accuracy that a candidate of this cost must exceed to enter; minus infinity while there is room.
+
+        Parameters
+        ----------
+        costs
+            One cost, or all of them, the primary one first.
+
+        Returns
+        -------
+        float
+            The bar.
+        """
         if not self.full:
             return -math.inf
         weakest = self._entries[-1]
-        return weakest.accuracy if cost < weakest.cost else weakest.accuracy + self.margin
+        costs = tuple(costs) if isinstance(costs, Sequence) else (costs,)
+        return weakest.accuracy if _cheaper(costs, weakest.costs) else weakest.accuracy + self.margin
 
     def offer(self, candidate: BoardEntry) -> Verdict:
         """Let a candidate compete for a place.
@@ -174,10 +209,13 @@ class PrioritizedBoard:
         Raises
         ------
         ValueError
-            If accuracy or cost is not a finite number.
+            If accuracy or cost is not a finite number, or its costs are other_costs than those of the entries.
         """
-        if not (math.isfinite(candidate.accuracy) and math.isfinite(candidate.cost)):
-            raise ValueError(f"accuracy {candidate.accuracy} and cost {candidate.cost} of an offer must be finite")
+        if not all(map(math.isfinite, (candidate.accuracy, *candidate.costs))):
+            raise ValueError(f"accuracy {candidate.accuracy} and cost {candidate.costs} of an offer must be finite")
+        found = [[*entry.other_costs] for entry in (*self._entries[:1], candidate)]
+        if found[0] != found[-1]:
+            raise ValueError(f"an offer has the other costs {found[-1]}; expected {found[0]}")
         if any(entry.key == candidate.key for entry in self._entries):
             return Verdict(False)
         evicted = None
@@ -190,22 +228,35 @@ class PrioritizedBoard:
         return Verdict(True, evicted)
 
     def _beats(self, candidate: BoardEntry, weakest: BoardEntry) -> bool:
-        if (candidate.accuracy, candidate.cost) == (weakest.accuracy, weakest.cost):
+        if (candidate.accuracy, candidate.costs) == (weakest.accuracy, weakest.costs):
             return candidate.rank_key < weakest.rank_key
-        return candidate.accuracy > self.bar(candidate.cost)
+        return candidate.accuracy > self.bar(candidate.costs)
 
     def rescore(self, score: Callable[[BoardEntry], float]) -> None:
         """Give every entry a fresh accuracy (the weights have moved since) and put them in order again."""
-        self._entries = [replace(entry, accuracy=float(score(entry))) for entry in self._entries]
+        self._entries = [replace(entry, accuracy=float(score(entry)), validated=None) for entry in self._entries]
+        self._sort()
+
+    def validate(self, accuracies: Mapping[str, float]) -> None:
+        """Put the entries in the order of their final validation, which counts more than the score.
+
+        Parameters
+        ----------
+        accuracies
+            Key of an entry -> its accuracy; one that is not there has no validated accuracy any more.
+        """
+        self._entries = [replace(entry, validated=accuracies.get(entry.key)) for entry in self._entries]
         self._sort()
 
     def pareto(self) -> tuple[BoardEntry, ...]:
-        """Entries that no other entry beats in both accuracy and cost, cheapest first."""
+        """Entries that no other entry beats in accuracy and all costs, cheapest first; of equals the highest-ranked."""
         front: list[BoardEntry] = []
-        for entry in sorted(self._entries, key=lambda entry: (entry.cost, entry.rank_key)):
-            if not front or entry.accuracy > front[-1].accuracy:
+        for entry in self._entries:  # best first: of two with the same costs the former is at least as good
+            rivals = [other for other in self._entries if other.standing >= entry.standing]
+            beaten = any(_cheaper(other.costs, entry.costs) for other in rivals)
+            if not beaten and all(other.costs != entry.costs for other in front):
                 front.append(entry)
-        return tuple(front)
+        return tuple(sorted(front, key=lambda entry: (entry.cost, entry.rank_key)))
 
     def _sort(self) -> None:
         self._entries.sort(key=lambda entry: entry.rank_key)
@@ -250,6 +301,8 @@ class PrioritizedBoard:
         board._entries = [_read_entry(item, index) for index, item in enumerate(entries)]
         if len({entry.key for entry in board._entries}) < len(board._entries):
             raise FileError("board key 'entries': the same path stands there twice")
+        if len({tuple(entry.other_costs) for entry in board._entries}) > 1:
+            raise FileError("board key 'entries': expected the same further costs (key 'other_costs') in all of them")
         board._sort()
         return board
 
@@ -281,6 +334,12 @@ class PrioritizedBoard:
         self._entries = [replace(entry, path=decode(entry.path)) for entry in saved._entries]
 
 
+def _cheaper(costs: Sequence[float], than: Sequence[float]) -> bool:
+    """Whether some costs are dearer than other_costs in nothing and cheaper in something."""
+    pairs = list(zip(costs, than, strict=True))
+    return all(one <= other for one, other in pairs) and any(one < other for one, other in pairs)
+
+
 def _number(content: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     value = content.get(key)
     accepted = int if kind is int else (int, float)
@@ -298,4 +357,13 @@ def _read_entry(item: Any, index: int) -> BoardEntry:
         accuracy=_number(item, "accuracy", float, where),
         cost=_number(item, "cost", float, where),
         step=_number(item, "step", int, where),
+        other_costs=_read_other_costs(item, where),
+        validated=None if item.get("validated") is None else _number(item, "validated", float, where),
     )
+
+
+def _read_other_costs(item: Mapping[str, Any], where: str) -> dict[str, float]:
+    other_costs = item.get("other_costs", {})  # not there with one cost
+    if not isinstance(other_costs, Mapping):
+        raise FileError(f"{where} key 'other_costs' is {other_costs!r}; expected further costs by their names")
+    return {name: _number(other_costs, name, float, where) for name in other_costs}

@@ -4,37 +4,33 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from nni.mutable import Categorical
 from nni.mutable.annotation import Constraint
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import flop_registry
+from torch import nn
 
 from nni_cream.errors import ConfigError, SearchError
-from nni_cream.search.counting import CostTable
+from nni_cream.search.alone import Inputs, alone, batch_of, record_inputs
+from nni_cream.search.multiply_adds import OperationCounter, unfused
 from nni_cream.search.objective import failures_of
 from nni_cream.search.paths import Path, path_key
 from nni_cream.search.rng import preserved_rng
 from nni_cream.search.sampler import PathSampler
 from nni_cream.search.supernet import Supernet
-from nni_cream.search.usage import Usage
+from nni_cream.search.table import CostTable
 
-__all__ = ["METRICS", "CostFunction", "CostModel", "check_cost"]
+__all__ = ["METRICS", "CostFunction", "CostModel", "check_cost", "cost_name"]
 
 CostFunction: TypeAlias = Callable[[nn.Module, tuple[Any, ...]], float]
-METRICS = ("macs", "params")
+METRICS = ("macs", "params", "latency")
 _logger = logging.getLogger(__name__)
 
 
-def check_cost(cost: str | CostFunction) -> None:
+def check_cost(cost: Any) -> None:
     """Refuse what is neither a known metric nor a function.
 
     Parameters
@@ -49,62 +45,14 @@ def check_cost(cost: str | CostFunction) -> None:
     """
     if not (callable(cost) or cost in METRICS):
         raise ConfigError(
-            f"cost is {cost!r}; expected 'macs' (multiply-adds), 'params' or a function of a network and its inputs"
+            f"cost is {cost!r}; expected 'macs' (multiply-adds), 'params', 'latency' or a function of a network and "
+            "its inputs"
         )
 
 
-class _OperationCounter(TorchDispatchMode):
-    """Counts what torch's ``FlopCounterMode`` counts, by torch's own formulas, without its bookkeeping by module."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.operations: int = 0
-        self.unknown: set[str] = set()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.operations += formula(*args, **(kwargs or {}), out_val=output)
-        elif _multiplies_weights(func, args):
-            self.unknown.add(str(func._overloadpacket))
-        return output
-
-
-_FREE = {
-    "embedding",
-    "native_layer_norm",
-    "native_group_norm",
-    "native_batch_norm",
-    "cat",
-    "stack",
-    "_to_copy",
-    "copy_",
-}
-
-
-def _multiplies_weights(operation: Any, args: Any) -> bool:
-    """Whether an operation takes a matrix of weights, and does more with it than to look at it or to move it."""
-    if operation.is_view or torch.Tag.pointwise in operation.tags or operation._overloadpacket.__name__ in _FREE:
-        return False
-    return any(isinstance(item, nn.Parameter) and item.ndim > 1 for item in tree_leaves(args))
-
-
-@contextmanager
-def _unfused(networks: nn.Module) -> Iterator[None]:
-    """Inside, attention and recurrent layers run as the matrix products that torch has formulas for."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in networks.modules())
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with ExitStack() as stack:
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            if recurrent:
-                stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+def cost_name(cost: str | CostFunction) -> str:
+    """Return what a cost is called: a metric by its name, a function by its own."""
+    return cost if isinstance(cost, str) else str(getattr(cost, "__name__", type(cost).__name__))
 
 
 class CostModel:
@@ -149,7 +97,9 @@ class CostModel:
         keywords: Mapping[str, Any] | None = None,
     ) -> None:
         check_cost(cost)
-        self.name = cost if isinstance(cost, str) else getattr(cost, "__name__", type(cost).__name__)
+        if cost == "latency":
+            raise ConfigError("cost 'latency' is measured by a LatencyModel")
+        self.name = cost_name(cost)
         self._supernet = supernet
         self._cost = cost
         self._inputs = inputs
@@ -202,7 +152,7 @@ class CostModel:
             return self._count_params(path)
         function, network = cast(CostFunction, self._cost), self._supernet.freeze(path).eval()
         with failures_of("cost", function), preserved_rng():
-            value = function(network, _batch(self._inputs, 1))
+            value = function(network, batch_of(self._inputs, 1))
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
             raise SearchError(f"cost function {self.name!r} returned {value!r}; expected a finite number")
         return float(value)
@@ -226,6 +176,9 @@ class CostModel:
         costs = [self(self._sampler.draw()) for _ in range(samples)]
         return min(costs), max(costs)
 
+    def prepare(self) -> None:
+        """Get ready, once what was measured before is known; for costs that are measured."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return the values of a user's function, which may be noisy; all else can be counted again."""
         return {"known": dict(self._known)} if callable(self._cost) else {}
@@ -235,25 +188,54 @@ class CostModel:
         self._known.update(state.get("known", {}))
 
     def _build_table(self) -> None:
-        mutables = self._supernet.mutables
-        if Usage(self._supernet.space).conditional or not all(isinstance(m, Categorical) for m in mutables.values()):
+        usage, mutables = self._supernet.usage, self._supernet.mutables
+        if usage.groups is None or not all(isinstance(mutable, Categorical) for mutable in mutables.values()):
             return
         if not all(self._looks_additive() for _ in range(self.checks // 4)):
             return  # found out without measuring every choice
-        first = self._sampler.first()
-        base = self.measure(first)
-        columns = {
-            label: {value: self.measure({**first, label: value}) - base for value in mutable.values}
-            for label, mutable in mutables.items()
-        }
-        table = CostTable(base, columns)
+        alone = self._measure_alone()
+        columns = {label: alone.get(label) or self._measure_within(label) for label in mutables}
+        table = CostTable(self.measure(self._sampler.first()), columns, usage.groups)
         paths = [self._sampler.draw() for _ in range(self.checks)]
         if not any(abs(table(path) - self.measure(path)) > 0.5 for path in paths):
             self.table = table
 
+    def _measure_within(self, label: str) -> dict[Any, float]:
+        """Measure what each value of a label adds to the first, by whole networks."""
+        usage = self._supernet.usage
+        path = usage.using(label)
+        costs = {
+            value: self.measure(usage.canonical({**path, label: value}))
+            for value in self._supernet.mutables[label].values
+        }
+        return {value: cost - costs[path[label]] for value, cost in costs.items()}
+
+    def _measure_alone(self) -> dict[str, dict[Any, float]]:
+        """Measure what each candidate of a choice adds to the first by the candidates alone, where that can be done."""
+        choices = alone(self._supernet)
+        inputs: dict[nn.Module, Inputs] = {}
+        if self._cost == "macs":
+            every = [(label, layer) for label, layers in choices.items() for layer in layers]
+            inputs = record_inputs(self._supernet, every, self._count_macs)
+            choices = {label: layers for label, layers in choices.items() if all(layer in inputs for layer in layers)}
+        columns: dict[str, dict[Any, float]] = {}
+        for label, layers in choices.items():
+            values = self._supernet.mutables[label].values
+            costs = [sum(self._count_alone(layer[value], inputs.get(layer)) for layer in layers) for value in values]
+            columns[label] = {value: cost - costs[0] for value, cost in zip(values, costs, strict=True)}
+        return columns
+
+    def _count_alone(self, candidate: nn.Module, inputs: Inputs | None) -> float:
+        if inputs is None:
+            return float(sum(parameter.numel() for parameter in candidate.parameters()))
+        return self._count(lambda: candidate(*inputs[0], **inputs[1]))
+
     def _looks_additive(self) -> bool:
         """Exchange half of the choices of two random paths: the sum of an additive cost stays what it was."""
+        usage = self._supernet.usage
+        deciders = [label for group in usage.groups or () for label in group.deciders]
         first, second = self._sampler.draw(), self._sampler.draw()
+        second = usage.canonical({**second, **{label: first[label] for label in deciders}})  # uses the same labels
         exchanged = [label for index, label in enumerate(first) if self._halves.random() < 0.5 or index == 0]
         mixed = [{**a, **{label: b[label] for label in exchanged}} for a, b in ((first, second), (second, first))]
         return abs(sum(map(self.measure, mixed)) - sum(map(self.measure, (first, second)))) < 0.5
@@ -261,10 +243,13 @@ class CostModel:
     def _count_macs(self, path: Path) -> float:
         # Two samples: BatchNorm refuses a batch whose channels hold one value. Real tensors: faster than torch's meta
         # device, whose shapes are worked out in Python.
-        inputs, keywords = _batch((self._inputs, self._keywords), 2)
+        inputs, keywords = batch_of((self._inputs, self._keywords), 2)
         self._supernet.activate(path)
-        with self._supernet.detached(), _unfused(self._supernet.space), _OperationCounter() as counter:
-            self._supernet.space(*inputs, **keywords)
+        return self._count(lambda: self._supernet.space(*inputs, **keywords))
+
+    def _count(self, run: Callable[[], object]) -> float:
+        with self._supernet.detached(), unfused(self._supernet.space), OperationCounter() as counter:
+            run()
         self._warn_of(counter.unknown - self._warned)
         return float(counter.operations) / 2 / 2  # two operations a multiply-add, two samples
 
@@ -280,19 +265,8 @@ class CostModel:
     def _count_params(self, path: Path) -> float:
         assert self._meta is not None
         with torch.device("meta"):
-            network = self._meta.space.freeze(path)
+            network = self._meta.view(path)
         return float(sum(parameter.numel() for parameter in network.parameters()))
-
-
-def _batch(inputs: Any, size: int) -> Any:
-    """Make a batch of ``size`` times the first sample of every tensor."""
-
-    def expand(item: Any) -> Any:
-        if not isinstance(item, Tensor) or item.ndim == 0:
-            return item
-        return item[:1].expand(size, *item.shape[1:])
-
-    return tree_map(expand, inputs)
 
 
 def _on_meta(supernet: Supernet) -> Supernet:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -302,7 +302,7 @@ def match_weight_gradient(
     task_loss: Tensor,
     weight: float,
     step_size: float,
-    validation_loss: Callable[[], Tensor],
+    validation_losses: Callable[[], Iterable[Tensor]],
 ) -> float:
     """Differentiate the validation loss after a virtual step with respect to the match weight.
 
@@ -324,8 +324,9 @@ def match_weight_gradient(
         rho.
     step_size
         xi, learning rate of the virtual SGD step.
-    validation_loss
-        Runs the student on validation images with whatever the parameters hold, returns a loss with its graph.
+    validation_losses
+        Runs the student on validation images with whatever the parameters hold; yields, part by part, what adds up to
+        its loss. Each part's graph is let go before the next one is made.
 
     Returns
     -------
@@ -341,13 +342,22 @@ def match_weight_gradient(
     ]
     students = [parameter for parameter, _, _ in used]
     steps = [(weight * kd + (2 - weight) * ce) / 2 * -step_size for _, kd, ce in used]
-    with _shifted(students, steps):
-        validation = torch.autograd.grad(validation_loss(), students, allow_unused=True)
     total = torch.zeros((), dtype=torch.float64, device=students[0].device)
-    for gradient, (_, kd, ce) in zip(validation, used, strict=True):
-        if gradient is not None:
-            total += (gradient.double() * (kd.double() - ce.double())).sum() / 2
+    with _shifted(students, steps):
+        for loss in validation_losses():
+            gradients = torch.autograd.grad(loss, students, allow_unused=True)
+            total += _inner_product(gradients, [(kd, ce) for _, kd, ce in used])
     return -step_size * float(total)
+
+
+def _inner_product(gradients: Sequence[Tensor | None], losses: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """< grad L_val, (grad KD - grad CE) / 2 > in float64."""
+    products = [
+        (gradient.double() * (kd.double() - ce.double())).sum() / 2
+        for gradient, (kd, ce) in zip(gradients, losses, strict=True)
+        if gradient is not None
+    ]
+    return torch.stack(products).sum() if products else torch.zeros(())
 
 
 def _or_zero(gradient: Tensor | None, parameter: Tensor) -> Tensor:

@@ -13,9 +13,11 @@ import torch
 from nni.mutable.annotation import Constraint
 from torch import Tensor
 
-from nni_cream.errors import ConfigError, SearchError
+from nni_cream.errors import SearchError
+from nni_cream.search.averaging import WeightAverage
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
 from nni_cream.search.cost import CostModel
+from nni_cream.search.costs import Costs
 from nni_cream.search.forwarding import ForwardingLightningModule, call_step
 from nni_cream.search.matching import Match, Matcher, make_matcher, match_weight_gradient
 from nni_cream.search.objective import failures_of, main_output
@@ -38,10 +40,12 @@ from nni_cream.search.scorer import PathScorer, ValidationSubset, split_batch
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet import Supernet, single_values_explained
 from nni_cream.search.tally import Tally
+from nni_cream.search.warmup import Warmup
 
 __all__ = ["CreamLightningModule"]
 
 _STATE = "nni_cream"
+_MOST_SCORED = 256
 _logger = logging.getLogger(__name__)
 
 
@@ -84,29 +88,37 @@ class CreamLightningModule(ForwardingLightningModule):
         self._open_step: tuple[Path, Any] | None = None
         self._open_epoch = False
         self._changed = False
+        self._steps_before = 0
         self._example: Tensor | None = None
+        self._batch_size = 0
         self._order = ImageOrder()
         self._resumed: Mapping[str, Any] | None = None
-        self._warmup_steps = 0.0
+        self._warmup = Warmup(settings.warmup)
         self._parts_ready = False
+        self.average: WeightAverage | None = None
         # Made by _prepare as soon as the model space and the first batch are known.
         self.supernet: Supernet
         self.sampler: PathSampler
         self.matcher: Matcher
         self.scorer: PathScorer
-        self.cost: CostModel
+        self.costs: Costs
 
     @property
     def steps(self) -> int:
         """Training batches so far; a board entry's age counts in them."""
         return self._step
 
+    @property
+    def cost(self) -> CostModel:
+        """The primary cost."""
+        return self.costs.primary
+
     # The paper's loop -------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Draw a path, pick its teacher, return the joint loss (METHOD.md, "The loop", steps 1 to 3)."""
         path = self.sampler.draw()
-        match = None if self._warming_up() else self.matcher.pick(path, self.board.entries)
+        match = None if self._warmup.lasts(self.trainer) else self.matcher.pick(path, self.board.entries)
         self._count(match)
         self.supernet.activate(path)
         with observed(self.supernet.space) as calls:
@@ -134,7 +146,9 @@ class CreamLightningModule(ForwardingLightningModule):
         (path, batch), self._open_step = self._open_step, None
         self._step += 1
         self._changed = False
-        if self._warming_up():
+        if self.average is not None and self.trainer.global_step > self._steps_before:
+            self.average.update()
+        if self._warmup.lasts(self.trainer):
             return
         self._changed = self._compete(path)
         if self.matcher.learns and self._step % self.settings.meta_interval == 0:
@@ -171,15 +185,16 @@ class CreamLightningModule(ForwardingLightningModule):
             return False
         if path in self.board:
             return False
-        cost = self.cost(path)
+        cost, other_costs = self.costs(path)
         with self._autocast():
-            accuracy = self.scorer.score(path, above=self.board.bar(cost))
+            accuracy = self.scorer.score(path, above=self.board.bar((cost, *other_costs.values())))
         self._scored += 1
         self._check_score(accuracy)
-        verdict = None if accuracy is None else self.board.offer(BoardEntry(path, accuracy, cost, self._step))
+        entry = None if accuracy is None else BoardEntry(path, accuracy, cost, self._step, other_costs)
+        verdict = None if entry is None else self.board.offer(entry)
         admitted = bool(verdict)
         self._admitted += admitted
-        candidate = {"path": encode_path(path), "accuracy": accuracy, "cost": cost}
+        candidate = {"path": encode_path(path), "accuracy": accuracy, "cost": cost, "other_costs": other_costs}
         self._tell("scored", candidate, admitted, verdict.evicted if verdict else None)
         return admitted
 
@@ -200,7 +215,7 @@ class CreamLightningModule(ForwardingLightningModule):
                 task_loss,
                 match.weight,
                 step_size=self.trainer.optimizers[0].param_groups[0]["lr"],
-                validation_loss=lambda: self._task_loss(self._meta_batch()),
+                validation_losses=lambda: self._meta_losses(len(split_batch(batch)[1])),
             )
         gradient = self._mean_over_ranks(gradient)
         if not math.isfinite(gradient):
@@ -213,7 +228,9 @@ class CreamLightningModule(ForwardingLightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
         """Build the parts on the first batch, whose shape the costs are counted on."""
         if not self._parts_ready:
-            self._prepare(split_batch(batch)[0])
+            inputs = split_batch(batch)[0]
+            self._prepare(inputs, len(inputs))
+        self._steps_before = self.trainer.global_step
         return super().on_train_batch_start(batch, batch_idx)
 
     def on_fit_start(self) -> None:
@@ -223,13 +240,16 @@ class CreamLightningModule(ForwardingLightningModule):
                 f"{type(self.training_module).__name__} sets automatic_optimization = False; the joint loss can only "
                 "be trained with Lightning's automatic optimization, so return the loss from training_step"
             )
-        self._check_warmup()
+        self._warmup.check(self.trainer)
         self.supernet = Supernet(self.model, self.training_module)
-        self.sampler = PathSampler(self.model, self.settings.seed, self.settings.cost_range)
+        self.sampler = PathSampler(self.model, self.settings.seed, self.settings.ranges[0])
         self.matcher = make_matcher(
             self.settings.matching, self._features, self.settings.meta_learning_rate, self.settings.seed
         )
+        if self.settings.ema_decay is not None:
+            self.average = WeightAverage(self.training_module, self.settings.ema_decay)
         self._parts_ready = False
+        self.board.validate({})  # of a training that goes on, the weights will move
         if self._resumed is not None:
             self._restore(self._resumed)
         super().on_fit_start()
@@ -237,12 +257,13 @@ class CreamLightningModule(ForwardingLightningModule):
 
     def on_train_start(self) -> None:
         """Check the warm-up against the length of the training; go on within an epoch if a checkpoint says so."""
-        self._warmup_steps = self._count_warmup_steps()
+        self._warmup.begin(self.trainer)
         super().on_train_start()
         if self._resumed is None:
             return
         if self._resumed["example"] is not None:
-            self._prepare(self._resumed["example"].to(self.device))
+            example = self._resumed["example"].to(self.device)
+            self._prepare(example, self._resumed.get("batch_size", _MOST_SCORED // 2))
         loop = self.trainer.fit_loop
         if loop.restarted_mid_epoch or loop.restarted_on_epoch_end:
             self._order.load_state_dict(self._resumed["order"])
@@ -275,7 +296,8 @@ class CreamLightningModule(ForwardingLightningModule):
         restore_loaders(self._resumed["loaders"], self.trainer)
         self._resumed = None
 
-    def _prepare(self, inputs: Tensor) -> None:
+    def _prepare(self, inputs: Tensor, batch_size: int) -> None:
+        self._batch_size = batch_size
         self._example = inputs = inputs[:2].detach().clone()
         self.supernet.activate(self.sampler.first())
         with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
@@ -285,62 +307,60 @@ class CreamLightningModule(ForwardingLightningModule):
                 "forward of the evaluator's module does not run the model; expected it to return its logits"
             )
         with preserved_rng(self.settings.seed):
-            self.cost = CostModel(self.supernet, calls[0].args, self.settings.cost, self.settings.seed, calls[0].kwargs)
-            if self._resumed is not None:
-                self.cost.load_state_dict(self._resumed["cost"])
+            self.costs = Costs.make(
+                self.settings.costs,
+                self.settings.ranges,
+                self.settings.latency,
+                self.supernet,
+                calls[0].args,
+                calls[0].kwargs,
+                seed=self.settings.seed,
+                state=None if self._resumed is None else self._resumed["cost"],
+                share=self.trainer.strategy.broadcast,
+                leader=self.trainer.is_global_zero,
+            )
             self.scorer = self._make_scorer(main_output(output))
-            self.sampler.constrain(self.cost, table=self.cost.table)
+            self.costs.constrain(self.sampler)
         self._parts_ready = True
 
     def _make_scorer(self, output: Tensor) -> PathScorer:
         subset = ValidationSubset.collect(
-            self._transferred_validation_batches(),
+            self.transferred(self._validation_batches()),
             self.settings.score_images,
-            self.settings.score_batch_size,
+            self._scored_at_once(),
             output.shape[1] if output.ndim == 2 else None,
             self.device,
         )
         return PathScorer(subset, self._predict, self.supernet.activate, self.supernet.detached, self.settings.score)
 
-    def _transferred_validation_batches(self) -> Iterator[Any]:
-        """Yield validation batches as ``validation_step`` would get them, the user's transfer hooks included."""
-        self.trainer.validating = True
-        try:
-            for batch in self._validation_batches():
+    def _scored_at_once(self) -> int:
+        """Without gradients, two training batches fit where one is trained on: scoring asks for no more memory."""
+        chosen = self.settings.score_batch_size
+        return min(_MOST_SCORED, max(2, 2 * self._batch_size)) if chosen is None else chosen
+
+    def transferred(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Bring batches where ``validation_step`` would get them, the user's transfer hooks included.
+
+        Parameters
+        ----------
+        batches
+            Of a loader.
+
+        Yields
+        ------
+        Any
+            Each batch, on the device that the trainer computes on.
+        """
+        state = self.trainer.state.stage
+        for batch in batches:
+            self.trainer.validating = True  # the hooks may ask
+            try:
                 batch = self.trainer.precision_plugin.convert_input(batch)
                 batch = self._on_before_batch_transfer(batch, dataloader_idx=0)
-                yield self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-        finally:
-            self.trainer.training = True
-
-    def _check_warmup(self) -> None:
-        warmup, epochs = self.settings.warmup, self.trainer.max_epochs
-        if isinstance(warmup, int) and epochs is not None and 0 <= epochs <= warmup:
-            raise ConfigError(
-                f"warmup is {warmup} epochs but the trainer runs only {epochs}; the board would stay empty, "
-                "so warm up for fewer epochs or train for more"
-            )
-
-    def _count_warmup_steps(self) -> float:
-        warmup, steps = self.settings.warmup, float(self.trainer.estimated_stepping_batches)
-        steps = math.inf if steps < 0 else steps  # Lightning's way to say that it does not know
-        if isinstance(warmup, int):
-            self._check_warmup_fits(warmup, steps)
-            return 0.0
-        if math.isfinite(steps) or not warmup:
-            return steps * warmup if warmup else 0.0
-        raise ConfigError(
-            f"warmup is {warmup}, a fraction of a training that has no end; give a whole number of "
-            "epochs or set max_epochs or max_steps of the trainer"
-        )
-
-    def _check_warmup_fits(self, warmup: int, steps: float) -> None:
-        epoch = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        if math.isfinite(epoch) and steps <= warmup * math.ceil(epoch):
-            raise ConfigError(
-                f"warmup is {warmup} epochs of {math.ceil(epoch)} steps but the trainer runs only {steps:.0f} steps; "
-                "the board would stay empty; warm up for fewer epochs or a fraction such as 0.1, or train for longer"
-            )
+                batch = self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+            finally:
+                self.trainer.state.stage = state
+            yield batch
 
     def on_fit_end(self) -> None:
         """Refuse to end without a result.
@@ -356,11 +376,6 @@ class CreamLightningModule(ForwardingLightningModule):
                 f"the board is empty after {self._step} steps: the training ended within its warm-up "
                 f"({self.settings.warmup}), so there is no result; train for longer or warm up for less"
             )
-
-    def _warming_up(self) -> bool:
-        if isinstance(self.settings.warmup, int):
-            return bool(self.trainer.current_epoch < self.settings.warmup)
-        return bool(self.trainer.global_step < self._warmup_steps)
 
     # Running the model ------------------------------------------------------------------------------------------------
 
@@ -405,10 +420,17 @@ class CreamLightningModule(ForwardingLightningModule):
         self._loss = change(output)
         return self._loss
 
-    def _meta_batch(self) -> list[Tensor]:
-        """Take validation images for the meta network, as many as there are in a chunk, in turn."""
+    def _meta_losses(self, at_once: int) -> Iterator[Tensor]:
+        """Yield the parts of the loss on a chunk of validation images; the chunks take turns.
+
+        The graph of a part is no larger than that of a training step, however many images are scored at once.
+        """
         chunks = self.scorer.subset.chunks
-        return list(chunks[(self._step // self.settings.meta_interval) % len(chunks)])
+        images, labels = chunks[(self._step // self.settings.meta_interval) % len(chunks)]
+        # Nearly equal parts, none of a single image.
+        parts = max(1, min(math.ceil(len(labels) / at_once), len(labels) // 2))
+        for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            yield self._task_loss([x, y]) * (len(y) / len(labels))
 
     def _mean_over_ranks(self, value: float) -> float:
         if self.trainer.world_size == 1:
@@ -570,13 +592,15 @@ class CreamLightningModule(ForwardingLightningModule):
             "board": self.board.state_dict(),
             "matcher": self.matcher.state_dict(),
             "sampler": self.sampler.state_dict(),
-            "cost": self.cost.state_dict() if self._parts_ready else {},
+            "cost": self.costs.state_dict() if self._parts_ready else {},
+            "average": None if self.average is None else self.average.state_dict(),
             "rng": rng_state(),
             "loaders": loader_states(self.trainer),
             "order": self._order.state_dict(),
             "counts": [self._step, self._scored, self._admitted],
             "tally": self.tally.state_dict(),
             "example": None if self._example is None else self._example.cpu(),
+            "batch_size": self._batch_size,
             "open_epoch": self._open_epoch,
             "half_a_step": half or gradients_pending(self.trainer),
         }
@@ -611,6 +635,8 @@ class CreamLightningModule(ForwardingLightningModule):
         self.matcher.load_state_dict(state["matcher"])
         self.sampler.load_state_dict(state["sampler"])
         self._step, self._scored, self._admitted = state["counts"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         if "tally" in state:  # version 0.1.0 did not count
             self.tally.load_state_dict(state["tally"])
         if state["half_a_step"]:

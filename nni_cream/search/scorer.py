@@ -18,7 +18,7 @@ from nni_cream.errors import SearchError
 from nni_cream.search.objective import Score, failures_of, function_name, main_output
 from nni_cream.search.paths import Path
 
-__all__ = ["PathScorer", "ValidationSubset", "split_batch"]
+__all__ = ["PathScorer", "ValidationSubset", "split_batch", "sum_of_scores"]
 
 
 def split_batch(batch: Any) -> tuple[Tensor, Tensor]:
@@ -100,17 +100,18 @@ class ValidationSubset:
         SearchError
             If a batch is not a pair (x, y), or there is none.
         """
-        inputs, targets = _gather(batches, size, classes)
-        count = math.ceil(len(targets) / chunk_size)
-        return cls(
-            tuple(
-                (x.to(device), y.to(device))
-                for x, y in zip(inputs.tensor_split(count), targets.tensor_split(count), strict=True)
-            )
-        )
+        images = _gather(batches, size, classes)
+        count = math.ceil(len(images) / chunk_size)
+        sizes = [len(part) for part in torch.arange(len(images)).tensor_split(count)]
+        images.reverse()  # taken from the end, so that each image is let go when its chunk has it
+        return cls(tuple(_chunk([images.pop() for _ in range(part)], device) for part in sizes))
 
 
-def _gather(batches: Iterable[Any], size: int, classes: int | None) -> tuple[Tensor, Tensor]:
+def _chunk(images: list[tuple[Tensor, Tensor]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    return torch.stack([x for x, _ in images]).to(device), torch.stack([y for _, y in images]).to(device)
+
+
+def _gather(batches: Iterable[Any], size: int, classes: int | None) -> list[tuple[Tensor, Tensor]]:
     """Keep the first of each class, then the second of each, and so on, until there are enough; in that order."""
     kept: list[tuple[int, int, Tensor, Tensor]] = []  # a heap with the one to give up first on top
     counts: Counter[int] = Counter()
@@ -133,7 +134,7 @@ def _gather(batches: Iterable[Any], size: int, classes: int | None) -> tuple[Ten
     if not kept:
         raise SearchError("the validation loader yields no images; the board needs some to score paths on")
     kept.sort(key=lambda item: item[:2], reverse=True)
-    return torch.stack([x for _, _, x, _ in kept]), torch.stack([y for _, _, _, y in kept])
+    return [(x, y) for _, _, x, y in kept]
 
 
 class PathScorer:
@@ -188,32 +189,12 @@ class PathScorer:
         total, seen, size = 0.0, 0, len(self.subset)
         with self._undisturbed():
             for inputs, targets in self.subset.chunks:
-                total += self._sum(main_output(self._predict(inputs)), targets)
+                total += sum_of_scores(self._score, main_output(self._predict(inputs)), targets)
                 seen += len(targets)
                 self.images_seen += len(targets)
                 if self._hopeless(total, size - seen, size, above):
                     return None
         return total / size
-
-    def _sum(self, output: Tensor, targets: Tensor) -> float:
-        """Add up the scores of a chunk, after a look at whether they are one a sample and within their bound."""
-        function, bound = self._score.function, self._score.upper_bound
-        with failures_of("score", function):
-            scores = function(output, targets)
-        found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        if found != (len(targets),):
-            raise SearchError(
-                f"the score function {function_name(function)!r} returned {found} for outputs {tuple(output.shape)} "
-                f"and targets {tuple(targets.shape)}; expected a tensor of shape {(len(targets),)}, one score a "
-                "sample; give a score function that fits the targets"
-            )
-        total, highest = torch.stack([scores.double().sum(), scores.double().max()]).tolist()
-        if bound is not None and highest > bound + 1e-6 * max(1.0, abs(bound)):
-            raise SearchError(
-                f"the score function {function_name(function)!r} returned {highest:.6g}, above its upper_bound "
-                f"{bound}; state a bound that no score exceeds, or None"
-            )
-        return float(total)
 
     def _hopeless(self, total: float, left: int, size: int, above: float) -> bool:
         if self._score.upper_bound is None or left == 0:
@@ -221,3 +202,44 @@ class PathScorer:
         ceiling = (total + left * self._score.upper_bound) / size
         # The slack is for scores that are not whole numbers, whose sum is rounded.
         return ceiling < above - 1e-9 * max(1.0, abs(above))
+
+
+def sum_of_scores(score: Score, output: Tensor, targets: Tensor) -> float:
+    """Add up the scores of a batch, after a look at whether they are one a sample and within their bound.
+
+    Parameters
+    ----------
+    score
+        Score of each sample and its upper bound.
+    output
+        What the network gave, shape (N, ...).
+    targets
+        Shape (N, ...).
+
+    Returns
+    -------
+    float
+        The sum.
+
+    Raises
+    ------
+    SearchError
+        If the function fails, does not return one score a sample, or returns one above its bound.
+    """
+    function, bound = score.function, score.upper_bound
+    with failures_of("score", function):
+        scores = function(output, targets)
+    found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    if found != (len(targets),):
+        raise SearchError(
+            f"the score function {function_name(function)!r} returned {found} for outputs {tuple(output.shape)} "
+            f"and targets {tuple(targets.shape)}; expected a tensor of shape {(len(targets),)}, one score a "
+            "sample; give a score function that fits the targets"
+        )
+    total, highest = torch.stack([scores.double().sum(), scores.double().max()]).tolist()
+    if bound is not None and highest > bound + 1e-6 * max(1.0, abs(bound)):
+        raise SearchError(
+            f"the score function {function_name(function)!r} returned {highest:.6g}, above its upper_bound "
+            f"{bound}; state a bound that no score exceeds, or None"
+        )
+    return float(total)

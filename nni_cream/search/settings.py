@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from nni_cream.errors import SearchError
-from nni_cream.search.cost import CostFunction
+from nni_cream.search.cost import cost_name
+from nni_cream.search.costs import Cost, check_ranges
 from nni_cream.search.objective import Distillation, Score, function_name
 from nni_cream.search.sampler import CostRange
+from nni_cream.search.timing import LatencySettings
 
 __all__ = ["SearchSettings"]
 
@@ -22,28 +24,42 @@ class SearchSettings:
     """
 
     matching: str
-    cost: str | CostFunction
-    cost_range: CostRange
+    cost: Cost | tuple[Cost, ...]
+    cost_range: CostRange | tuple[CostRange, ...]
     warmup: int | float
     score_images: int
     score_interval: int
-    score_batch_size: int
+    score_batch_size: int | None
     rescore_interval: int
     probe_images: int
     meta_interval: int
     meta_learning_rate: float
     distillation: Distillation
     score: Score
+    ema_decay: float | None
     seed: int
+    latency: LatencySettings = field(default_factory=LatencySettings)
+
+    @property
+    def costs(self) -> tuple[Cost, ...]:
+        """All costs; the first is the primary one."""
+        return self.cost if isinstance(self.cost, tuple) else (self.cost,)
+
+    @property
+    def ranges(self) -> tuple[CostRange, ...]:
+        """The range of each cost."""
+        return check_ranges(self.cost_range, [cost_name(cost) for cost in self.costs])
 
     def outline(self) -> dict[str, Any]:
         """Return the settings as plain values, functions by their names."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values["cost_range"] = list(self.cost_range)
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        values["cost_range"] = [list(pair) for pair in self.ranges] if len(self.costs) > 1 else list(self.ranges[0])
         values["distillation"] = function_name(self.distillation.loss)
         values["score"] = function_name(self.score.function)
-        if callable(values["cost"]):
-            values["cost"] = function_name(values["cost"])
+        names = [function_name(cost) if callable(cost) else cost for cost in self.costs]
+        values["cost"] = names if len(names) > 1 else names[0]
+        # Checkpoints of searches that measure no latency say nothing of it, those of version 0.1.0 among them.
+        values["latency"] = self.latency.outline() if "latency" in self.costs else None
         return values
 
     def check_same(self, saved: Mapping[str, Any]) -> None:

@@ -10,7 +10,6 @@ from typing import Any, cast
 import torch
 from nni.mutable import LabeledMutable
 from nni.nas.nn.pytorch import Cell, ModelSpace
-from nni.nas.nn.pytorch.base import recursive_freeze
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.operation import NATIVE_MIXED_OPERATIONS
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
@@ -20,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from nni_cream.errors import ConfigError, SpaceError
+from nni_cream.search.freezing import frozen_view
 from nni_cream.search.mutables import check_mutables, decode_path
 from nni_cream.search.paths import Path
 from nni_cream.search.rng import preserved_rng
@@ -49,7 +49,7 @@ class Supernet:
         self._host = space if host is None else host
         self.mutables: dict[str, LabeledMutable] = space.simplify()
         check_mutables(self.mutables)
-        self._usage = Usage(space)
+        self.usage = Usage(space)
         self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
         self.refresh()
 
@@ -67,11 +67,15 @@ class Supernet:
 
     def freeze(self, path: Path) -> nn.Module:
         """Return a network of its own that holds this path and a copy of its weights."""
-        return cast(nn.Module, copy.deepcopy(self.space.freeze(path)))
+        return copy.deepcopy(self.view(path))
+
+    def view(self, path: Path) -> nn.Module:
+        """Return a network that holds this path, made of the supernet's own layers where that is possible."""
+        return cast(nn.Module, frozen_view(self.space, path))
 
     def decode(self, encoded: Mapping[str, Any]) -> Path:
         """Make a canonical sample from an encoded path; see :func:`~nni_cream.search.mutables.decode_path`."""
-        return self._usage.canonical(decode_path(encoded, self.mutables))
+        return self.usage.canonical(decode_path(encoded, self.mutables))
 
     @contextmanager
     def evaluating(self, seed: int | None = None) -> Iterator[None]:
@@ -295,4 +299,4 @@ def freezable_hooks(hooks: list[Any]) -> list[Any]:
 def _freeze_part(part: Any, sample: Path) -> Any:
     if not isinstance(part, nn.Module):
         return part
-    return copy.deepcopy(recursive_freeze(part, sample)[0])
+    return copy.deepcopy(frozen_view(part, sample))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,11 @@ from nni.nas.nn.pytorch import LayerChoice, Repeat
 from nni.nas.nn.pytorch.base import MutableModule
 from torch import nn
 
-from nni_cream.search.counting import weighted_index
+from nni_cream.search.drawing import weighted_index
 from nni_cream.search.mutables import count_values
 from nni_cream.search.paths import Path
 
-__all__ = ["Usage", "count_architectures"]
+__all__ = ["Case", "Group", "Usage", "count_architectures"]
 
 
 @dataclass(frozen=True)
@@ -42,18 +42,47 @@ class _Guarded:
     part: _Part
 
 
-@dataclass
-class _Group:
-    """Labels whose use depends on one another, apart from all others."""
+@dataclass(frozen=True)
+class Case:
+    """One way to choose the deciders of a group.
 
-    deciders: list[str] = field(default_factory=list)
-    """Those that conditions look at."""
-    followers: list[str] = field(default_factory=list)
-    """Those that are used under a condition, and decide nothing about others."""
-    combinations: list[tuple[Path, list[str]]] = field(default_factory=list)
-    """Each way to choose the deciders, with the followers that it uses."""
-    counts: list[int] = field(default_factory=list)
-    """Architectures of each combination."""
+    Parameters
+    ----------
+    chosen
+        Decider to value, the first value where the decider is not used.
+    deciders
+        Those that are used.
+    followers
+        The followers that are used.
+    """
+
+    chosen: Path
+    deciders: tuple[str, ...]
+    followers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Labels whose use depends on one another, apart from all others.
+
+    Parameters
+    ----------
+    deciders
+        Those that conditions look at.
+    followers
+        Those that are used under a condition, and decide nothing about others.
+    cases
+        Values of the deciders to the case that they are; two that differ only in deciders without a use are one.
+    """
+
+    deciders: tuple[str, ...]
+    followers: tuple[str, ...]
+    cases: dict[tuple[Any, ...], Case]
+
+    @property
+    def distinct(self) -> list[Case]:
+        """Each case once."""
+        return [case for values, case in self.cases.items() if values == tuple(case.chosen.values())]
 
 
 class Usage:
@@ -66,6 +95,13 @@ class Usage:
     ----------
     space
         Anything of NNI with ``simplify()``; before or after the one-shot mutation.
+
+    Attributes
+    ----------
+    conditional
+        Whether there are labels that not every path uses.
+    groups
+        Those labels and all that they depend on; ``None`` if they have more cases than can be listed.
     """
 
     limit = 100_000
@@ -78,7 +114,8 @@ class Usage:
         self._always = (self._mutables.keys() - under_conditions) | self._root.labels
         self.conditional = bool(under_conditions - self._root.labels)
         self._first = {label: item.default({}) for label, item in self._mutables.items()}
-        self._groups = self._find_groups() if self.conditional else []
+        self.groups = self._find_groups() if self.conditional else ()
+        self._weighted = [(group.distinct, self._weights(group)) for group in self.groups or ()]
 
     def labels(self, path: Mapping[str, Any]) -> frozenset[str]:
         """Return the labels that a path uses."""
@@ -91,13 +128,39 @@ class Usage:
         used = self.labels(path)
         return {label: value if label in used else self._first[label] for label, value in path.items()}
 
+    def using(self, label: str) -> Path:
+        """Return the path of first values, with the deciders set so that as little as possible is used, but the label.
+
+        Parameters
+        ----------
+        label
+            Any label of the space.
+
+        Returns
+        -------
+        Path
+            Canonical.
+        """
+        for group in self.groups or ():
+            cases = [case for case in group.distinct if label in case.deciders or label in case.followers]
+            if cases:
+                return self._first | min(cases, key=lambda case: len(case.deciders) + len(case.followers)).chosen
+        return dict(self._first)
+
+    def largest(self) -> Path:
+        """Return the path that uses as many labels as possible, first values in all others."""
+        path = dict(self._first)
+        for group in self.groups or ():
+            path |= max(group.distinct, key=lambda case: len(case.deciders) + len(case.followers)).chosen
+        return path
+
     def count(self) -> int:
         """Count the architectures, or label combinations where there are too many cases; without constraints."""
-        if self._groups is None:
+        if self.groups is None:
             return math.prod(map(count_values, self._mutables.values()))
-        grouped = {label for group in self._groups for label in (*group.deciders, *group.followers)}
+        grouped = {label for group in self.groups for label in (*group.deciders, *group.followers)}
         free = math.prod(count_values(item) for label, item in self._mutables.items() if label not in grouped)
-        return free * math.prod(sum(group.counts) for group in self._groups)
+        return free * math.prod(sum(weights) for _, weights in self._weighted)
 
     def draw(self, generator: np.random.Generator, draws: Mapping[str, Callable[[np.random.Generator], Any]]) -> Path:
         """Draw an architecture, each with the same probability.
@@ -114,43 +177,49 @@ class Usage:
         Path
             Canonical.
         """
-        if self._groups is None:
+        if self.groups is None:
             return self.canonical({label: draw(generator) for label, draw in draws.items()})
         drawn: Path = {}
-        for group in self._groups:
-            chosen, used = group.combinations[weighted_index(generator, group.counts)]
-            drawn |= {label: self._first[label] for label in group.followers} | chosen
-            drawn |= {label: draws[label](generator) for label in used}
+        for group, (cases, weights) in zip(self.groups, self._weighted, strict=True):
+            case = cases[weighted_index(generator, weights)]
+            drawn |= {label: self._first[label] for label in group.followers} | case.chosen
+            drawn |= {label: draws[label](generator) for label in case.followers}
         return {label: drawn[label] if label in drawn else draw(generator) for label, draw in draws.items()}
 
-    def _find_groups(self) -> list[_Group] | None:
+    def _find_groups(self) -> tuple[Group, ...] | None:
         """Split the labels with conditions into groups; ``None`` if one has more cases than can be listed."""
-        groups = [self._sort_out(labels) for labels in _connected(_links(self._root))]
-        for group in groups:
-            deciders = [self._mutables[label] for label in group.deciders]
-            if not all(isinstance(mutable, Categorical) for mutable in deciders):
+        groups = []
+        for labels in _connected(_links(self._root)):
+            deciders, followers = self._sort_out(labels)
+            mutables = [self._mutables[label] for label in deciders]
+            if not all(isinstance(mutable, Categorical) for mutable in mutables):
                 return None
-            if math.prod(map(count_values, deciders)) > self.limit:
+            if math.prod(map(count_values, mutables)) > self.limit:
                 return None
-            self._list(group)
-        return groups
+            groups.append(Group(deciders, followers, self._list(deciders, followers)))
+        return tuple(groups)
 
-    def _sort_out(self, labels: Iterable[str]) -> _Group:
+    def _sort_out(self, labels: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         looked_at = {label for guarded in _conditions(self._root) for label in guarded.labels}
         order = [label for label in self._mutables if label in set(labels)]
-        return _Group(
-            [label for label in order if label in looked_at], [label for label in order if label not in looked_at]
-        )
+        deciders = tuple(label for label in order if label in looked_at)
+        return deciders, tuple(label for label in order if label not in looked_at)
 
-    def _list(self, group: _Group) -> None:
-        for values in itertools.product(*(self._mutables[label].values for label in group.deciders)):
-            chosen = dict(zip(group.deciders, values, strict=True))
+    def _list(self, deciders: tuple[str, ...], followers: tuple[str, ...]) -> dict[tuple[Any, ...], Case]:
+        cases = {}
+        for values in itertools.product(*(self._mutables[label].values for label in deciders)):
+            chosen = dict(zip(deciders, values, strict=True))
             used = self.labels(self._first | chosen)
-            if any(label not in used and value != self._first[label] for label, value in chosen.items()):
-                continue  # the same as the one with the first value there
-            followers = [label for label in group.followers if label in used]
-            group.combinations.append((chosen, followers))
-            group.counts.append(math.prod(count_values(self._mutables[label]) for label in followers))
+            cases[values] = Case(
+                {label: value if label in used else self._first[label] for label, value in chosen.items()},
+                tuple(label for label in deciders if label in used),
+                tuple(label for label in followers if label in used),
+            )
+        return cases
+
+    def _weights(self, group: Group) -> list[int]:
+        """Count the architectures of each case."""
+        return [math.prod(count_values(self._mutables[label]) for label in case.followers) for case in group.distinct]
 
 
 def count_architectures(space: Mutable) -> int:

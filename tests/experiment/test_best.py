@@ -48,7 +48,7 @@ def board() -> PrioritizedBoard:
 
 def test_saved_architecture_is_read_again_unchanged(tmp_path: Path, best: Best) -> None:
     retrained = replace(best, retrained={"validation_accuracy": 0.95, "test_accuracy": 0.94})
-    for architecture in (best, retrained):
+    for architecture in (best, retrained, replace(best, score=0.85)):
         architecture.save(tmp_path / "best.json")
         assert load_best(tmp_path / "best.json") == architecture
         assert load_best(tmp_path) == architecture

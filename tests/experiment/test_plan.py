@@ -273,3 +273,21 @@ def test_final_metric_comes_out_as_it_went_in() -> None:
     assert unpack_final(packed) == metric
     assert unpack_final(metric) == metric
     assert unpack_final(0.5) == 0.5
+
+
+def test_the_final_validation_ranks_the_entries_of_boards_that_have_one() -> None:
+    plan = ExperimentPlan(CONFIG, {})
+    first = {**entry("a", 0.9), "validated": 0.6}
+    second = {**entry("b", 0.8), "validated": 0.7}
+    issue_all(plan)[0].receive(search_metric(second, first, entry("c", 0.65)))
+    retrained = issue_all(plan)
+    assert [trial.parameters["choices"]["layer_1"] for trial in retrained] == ["b", "c"]
+    assert [trial.parameters["one_shot_accuracy"] for trial in retrained] == [0.7, 0.65]
+    retrained[0].receive(retrain_metric(0.95))
+    chosen = plan.chosen()
+    assert chosen is not None
+    assert (chosen.accuracy, chosen.score) == (0.7, 0.8)
+    retrained[1].receive(retrain_metric(0.96))
+    chosen = plan.chosen()
+    assert chosen is not None
+    assert (chosen.accuracy, chosen.score) == (0.65, None)

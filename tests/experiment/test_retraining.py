@@ -346,10 +346,10 @@ def test_images_too_small_for_the_strides_are_told(tmp_path: Path) -> None:
 
 def test_cost_of_a_published_network_is_that_with_the_users_images() -> None:
     network = spaces.published("cream-14")
-    images = DataShape((3, 64, 64), 1000, 1)
+    images = DataShape((3, 64, 64), 1000, 1, 1)
     source = find_source("cream-14")
     assert source.cost_for(source.build(images), images) == pytest.approx(network.macs, rel=0.01)
-    fewer = DataShape((3, 64, 64), 10, 1)
+    fewer = DataShape((3, 64, 64), 10, 1, 1)
     built = source.build(fewer)
     assert source.cost_for(source.build(images), images) - source.cost_for(built, fewer) == 1280 * 990
 
@@ -451,7 +451,7 @@ def test_published_network_is_rehearsed_for_the_users_classes() -> None:
     images = {"name": "digits", "train": 200, "validation": 100, "image_size": 32}
     settings = configuration({"devices": 8, "device_batch_size": None}, images, dropout=0.2, erasing=0.0, mixup=0.0)
     rehearsal = rehearse_retraining("cream-14", settings, images_at_once=2)
-    shape = DataShape((1, 32, 32), 10, 200)
+    shape = DataShape((1, 32, 32), 10, 200, 100)
     network = spaces.create("cream-14", num_classes=shape.num_classes, input_channels=1)
     parameters = bytes_of(network.parameters())
     assert rehearsal.memory["parameters"] == rehearsal.memory["gradients"] == parameters

@@ -113,11 +113,11 @@ def test_figures_that_the_checkpoint_does_not_know_of_are_written_anew(undisturb
 
 def test_search_that_fails_at_once_leaves_the_result_before_in_its_place(tmp_path: Path) -> None:
     out = run_search(configuration(epochs=1), tmp_path / "out").out
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     wild = configuration(learning_rate=1e30, warmup_fraction=0.0)
     with pytest.raises(SearchError, match="step"):
         run_search(wild, out, force=True)
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_forced_search_replaces_the_result_in_the_end(tmp_path: Path) -> None:
@@ -177,6 +177,7 @@ def test_settings_of_the_search_reach_the_strategy() -> None:
 def test_trainer_settings_reach_lightning(tmp_path: Path) -> None:
     settings = configuration(epochs=1)
     settings["trainer"] |= {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2, "precision": "bf16-mixed"}
+    settings["search"]["ema_decay"] = 0.9
     result = run_search(settings, tmp_path / "out")
     metrics = json.loads((result.out / "metrics.jsonl").read_text())
     assert metrics["step"] == 2  # four batches, two to a step

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -63,3 +64,10 @@ def test_choice_is_described_with_its_accuracies() -> None:
 def test_tables_are_not_squeezed_into_a_narrow_column_without_a_terminal() -> None:
     assert isinstance(make_console(), Console)
     assert make_console().width >= 120
+
+
+def test_board_of_a_finished_search_shows_the_final_validation_before_the_score() -> None:
+    text = drawn(board_table(SavedBoard(({**ENTRY, "validated": 0.75},), "macs", 7)))
+    assert text.index("validated") < text.index("score")
+    assert text.index("0.7500") < text.index("0.9123")
+    assert "on all validation images (0.5000 on the board)" in drawn(replace(BEST, score=0.5))

@@ -100,7 +100,9 @@ def test_search_trial_reports_what_the_web_ui_can_draw(tmp_path: Path, monkeypat
         assert drawn <= metric.keys()
         assert metric["default"] == metric["board_best"]
     (final,) = channel.values("FINAL")
-    assert final["default"] == rest[-1]["board_best"]
+    entries = unpack_final(final)["board"]["entries"]
+    assert final["default"] == max(entry["validated"] for entry in entries)
+    assert max(entry["accuracy"] for entry in entries) == rest[-1]["board_best"]
     assert unpack_final(final)["board"] == json.loads((tmp_path / "trial" / "search" / "board.json").read_text())
     # NNI's web UI shows a final metric's values as they are, which React refuses for objects.
     assert all(isinstance(value, float | str) for value in final.values())

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -18,14 +19,26 @@ ENTRIES = st.builds(
     cost=st.integers(1, 4).map(float),
     step=st.integers(0, 30),
 )
+VALIDATED = st.dictionaries(ENTRIES.map(lambda entry: entry.key), st.integers(0, 20).map(lambda tenth: tenth / 20))
 BOARDS = st.builds(PrioritizedBoard, capacity=st.integers(1, 6), margin=st.sampled_from([0.0, 0.05, 0.2]))
+
+
+SEVERAL = st.builds(
+    lambda path, accuracy, costs, step: BoardEntry(
+        path, accuracy, float(costs[0]), step, {"latency": float(costs[1]), "size": float(costs[2])}
+    ),
+    st.fixed_dictionaries({"a": st.integers(0, 5), "b": st.integers(0, 5)}),
+    st.integers(0, 6).map(lambda sixth: sixth / 6),
+    st.tuples(*[st.integers(1, 3)] * 3),
+    st.integers(0, 30),
+)
 
 
 def entry(name: int, accuracy: float = 0.5, cost: float = 1.0, step: int = 0) -> BoardEntry:
     return BoardEntry({"layer": name}, accuracy, cost, step)
 
 
-@given(BOARDS, st.lists(ENTRIES, max_size=40))
+@given(BOARDS, st.one_of(st.lists(ENTRIES, max_size=40), st.lists(SEVERAL, max_size=40)))
 def test_invariants_hold_after_any_offers(board, offers):
     for offer in offers:
         before, best = board.entries, board.best
@@ -88,6 +101,64 @@ def test_a_board_survives_the_way_through_json(board, offers):
         board.offer(offer)
     copy = PrioritizedBoard.from_json(json.loads(json.dumps(board.to_json())))
     assert (copy.entries, copy.capacity, copy.margin) == (board.entries, board.capacity, board.margin)
+
+
+def dominates(one: BoardEntry, other: BoardEntry) -> bool:
+    """As textbooks on multi-objective optimisation have it: nowhere worse, somewhere better."""
+    first, second = ((-item.accuracy, item.cost, *item.other_costs.values()) for item in (one, other))
+    return all(a <= b for a, b in zip(first, second, strict=True)) and first != second
+
+
+@given(BOARDS, st.lists(SEVERAL, max_size=30), SEVERAL)
+def test_with_several_costs_the_bar_is_exactly_what_a_newcomer_must_exceed(board, offers, candidate):
+    for offer in offers:
+        board.offer(offer)
+    if candidate.path in board:
+        return
+    newcomer = replace(candidate, step=100)
+    expected = newcomer.accuracy > board.bar(newcomer.costs)
+    weakest = board.entries[-1] if board.full else None
+    if weakest is not None and dominates(newcomer, weakest) and newcomer.accuracy > weakest.accuracy:
+        assert expected == (newcomer.costs != weakest.costs or newcomer.accuracy > weakest.accuracy + board.margin)
+    assert bool(board.offer(newcomer)) == expected
+
+
+@given(BOARDS, st.lists(SEVERAL, max_size=30))
+def test_with_several_costs_the_front_is_what_nothing_dominates(board, offers):
+    for offer in offers:
+        board.offer(offer)
+    front = board.pareto()
+    for item in board.entries:
+        twin = any((other.accuracy, other.costs) == (item.accuracy, item.costs) for other in front)
+        assert any(dominates(other, item) for other in board.entries) != twin
+    assert len({(item.accuracy, item.costs) for item in front}) == len(front)
+    assert [item.cost for item in front] == sorted(item.cost for item in front)
+
+
+@given(BOARDS, st.lists(SEVERAL, max_size=20))
+def test_several_costs_survive_the_way_through_json(board, offers):
+    for offer in offers:
+        board.offer(offer)
+    assert PrioritizedBoard.from_json(json.loads(json.dumps(board.to_json()))).entries == board.entries
+
+
+def test_cheaper_in_one_cost_and_dearer_in_another_is_not_cheaper():
+    board = PrioritizedBoard(1, margin=0.1)
+    board.offer(BoardEntry({"layer": 0}, 0.5, 5.0, 0, {"latency": 2.0}))
+    assert not board.offer(BoardEntry({"layer": 1}, 0.55, 4.0, 0, {"latency": 2.1}))
+    assert board.offer(BoardEntry({"layer": 2}, 0.55, 5.0, 0, {"latency": 1.9}))
+    assert board.offer(BoardEntry({"layer": 3}, 0.66, 9.0, 0, {"latency": 9.0}))
+
+
+def test_an_entry_of_one_cost_is_written_as_before_there_were_several():
+    assert set(entry(1).to_json()) == {"path", "accuracy", "cost", "step"}
+
+
+def test_an_offer_with_other_costs_than_the_board_is_refused():
+    board = PrioritizedBoard(2)
+    board.offer(entry(1))
+    with pytest.raises(ValueError, match="latency"):
+        board.offer(BoardEntry({"layer": 2}, 0.5, 1.0, 0, {"latency": 1.0}))
 
 
 def test_a_full_board_admits_the_more_accurate_and_cheaper():
@@ -159,6 +230,12 @@ GOOD = PrioritizedBoard(2).to_json() | {"entries": [entry(1).to_json()]}
         (GOOD | {"entries": [entry(1).to_json(), entry(1).to_json()]}, "same path"),
         (GOOD | {"entries": [{"path": "x"}]}, "board entry 0"),
         (GOOD | {"entries": [entry(1).to_json() | {"accuracy": None}]}, "entry 0 key 'accuracy'"),
+        (GOOD | {"entries": [entry(1).to_json() | {"other_costs": 3}]}, "entry 0 key 'other_costs' is 3"),
+        (GOOD | {"entries": [entry(1).to_json() | {"other_costs": {"latency": "1"}}]}, "'latency' is '1'"),
+        (
+            GOOD | {"entries": [entry(1).to_json(), entry(2).to_json() | {"other_costs": {"b": 1}}]},
+            "same further costs",
+        ),
     ],
 )
 def test_a_broken_or_foreign_board_is_refused_with_the_key(content, message):
@@ -177,3 +254,41 @@ def test_state_is_restored_with_the_spaces_own_values():
     copy = PrioritizedBoard(2)
     copy.load_state_dict(json.loads(json.dumps(board.state_dict())), lambda path: {"size": tuple(path["size"])})
     assert copy.entries == board.entries
+
+
+@given(BOARDS, st.lists(ENTRIES, max_size=20), VALIDATED)
+def test_a_validated_accuracy_takes_the_place_of_the_score(board, offers, accuracies):
+    for offer in offers:
+        board.offer(offer)
+    before = {item.key: item for item in board.entries}
+    board.validate(accuracies)
+    assert {item.key: replace(item, validated=None) for item in board.entries} == before
+    ranks = [accuracies.get(item.key, item.accuracy) for item in board.entries]
+    assert ranks == sorted(ranks, reverse=True)
+    assert [item.standing for item in board.entries] == ranks
+    assert PrioritizedBoard.from_json(json.loads(json.dumps(board.to_json()))).entries == board.entries
+    front = board.pareto()
+    for item in board.entries:
+        beaten = any(
+            (other.standing, -other.cost) != (item.standing, -item.cost)
+            and other.standing >= item.standing
+            and other.cost <= item.cost
+            for other in board.entries
+        )
+        assert (item in front) <= (not beaten)
+
+
+def test_rescoring_drops_validated_accuracies_since_the_weights_have_moved():
+    board = PrioritizedBoard(2)
+    board.offer(entry(1))
+    board.validate({entry(1).key: 0.9})
+    board.rescore(lambda _: 0.3)
+    assert [(item.accuracy, item.validated) for item in board.entries] == [(0.3, None)]
+
+
+def test_a_board_of_a_version_without_final_validation_is_read():
+    board = PrioritizedBoard(2)
+    board.offer(entry(1))
+    content = board.to_json()
+    assert "validated" not in content["entries"][0]
+    assert PrioritizedBoard.from_json(content).best == entry(1)

@@ -17,7 +17,7 @@ import json, os, sys
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from nni_cream import CreamStrategy
-from tests.search.small import LayerSpace, evaluator, run
+from tests.search.small import DataLoader, LayerSpace, digits, evaluator, run
 
 class Steps(Callback):
     def __init__(self):
@@ -28,14 +28,20 @@ class Steps(Callback):
 
 pl.seed_everything(0)
 steps = Steps()
-use = evaluator(strategy="ddp_find_unused_parameters_true", devices=2, callbacks=[steps])
-settings = dict(board_size=4, warmup=0, score_interval=1, meta_interval=3, seed=1)
+# One of the two as the paper's search on many GPUs: averaged weights, clipped gradients; and several batches a step.
+more = {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2} if sys.argv[1] == "random" else {}
+use = evaluator(strategy="ddp_find_unused_parameters_true", devices=2, callbacks=[steps], **more)
+settings = dict(board_size=4, warmup=0, score_interval=1, meta_interval=3, seed=1, ema_decay=0.9)
 strategy = run(LayerSpace(), CreamStrategy(matching=sys.argv[1], **settings), use)
+average = strategy.oneshot_module.average
+averages = {name: value.tolist() for name, value in average.state_dict()["averages"].items()}
+sets = [(digits(64), 32), (digits(200, start=1000), 100)]
+strategy.finalise(*(DataLoader(images, batch_size=size) for images, size in sets))
 weights = float(sum(value.double().abs().sum() for value in strategy.supernet.parameters()))
 network = strategy.oneshot_module.matcher.state_dict().get("network", {})
 meta = {name: value.tolist() for name, value in network.items()}
 with open(os.path.join(sys.argv[2], f"rank_{strategy.oneshot_module.trainer.global_rank}.json"), "w") as file:
-    json.dump([steps.seen, strategy.board.to_json(), weights, meta], file)
+    json.dump([steps.seen, strategy.board.to_json(), weights, meta, averages, average.updates], file)
 """
 
 
@@ -79,3 +85,5 @@ def test_two_processes_agree_on_path_teacher_match_weight_and_board_at_every_ste
     assert any(match is not None for _, match, *_ in first[0])
     assert first[1:] == second[1:]
     assert len(first[1]["entries"]) == 4
+    assert all(0 <= entry["validated"] <= 1 for entry in first[1]["entries"])
+    assert first[5] == (4 if matching == "random" else 8), "the average takes in each optimizer step, not each batch"

@@ -78,7 +78,7 @@ def test_meta_gradient_equals_unrolled_double_back_propagation(seed):
             functional.cross_entropy(logits, train[1]),
             float(rho.detach()),
             step_size,
-            lambda: functional.cross_entropy(net.space(validation[0]), validation[1]),
+            lambda: [functional.cross_entropy(net.space(validation[0]), validation[1])],
         )
     rho.backward(torch.tensor(gradient, dtype=torch.float64))
 
@@ -106,9 +106,11 @@ def _boom() -> Tensor:
 def test_a_parameter_that_only_one_loss_uses_counts():
     a, b = torch.tensor(2.0, requires_grad=True), torch.tensor(3.0, requires_grad=True)
     # L_val = a' + b' with a' = a - xi rho / 2 and b' = b - xi (2 - rho) / 2, so d L_val / d rho = -xi/2 + xi/2 = 0.
-    assert match_weight_gradient([a, b], a * 1, b * 1, 0.3, 0.1, lambda: a + b) == pytest.approx(0.0)
+    assert match_weight_gradient([a, b], a * 1, b * 1, 0.3, 0.1, lambda: [a + b]) == pytest.approx(0.0)
     # Only a in the validation loss: -xi / 2.
-    assert match_weight_gradient([a, b], a * 1, b * 1, 0.3, 0.1, lambda: a * 1) == pytest.approx(-0.05)
+    assert match_weight_gradient([a, b], a * 1, b * 1, 0.3, 0.1, lambda: [a * 1]) == pytest.approx(-0.05)
+    # In parts.
+    assert match_weight_gradient([a, b], a * 1, b * 1, 0.3, 0.1, lambda: [a * 1, b * 3]) == pytest.approx(0.1)
 
 
 def test_the_teacher_is_the_entry_with_the_highest_score_and_rho_is_its_own():

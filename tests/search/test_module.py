@@ -737,4 +737,30 @@ def test_a_score_that_stops_being_finite_when_the_board_is_rescored_is_an_error(
         return torch.full((len(target),), 0.5 if len(calls) <= 3 else math.nan)
 
     with pytest.raises(SearchError, match="score of a path became nan at step 8"):
-        search(score=failing, board_size=3, score_interval=1000, matching="best")
+        search(score=failing, board_size=3, score_interval=1000, score_batch_size=256, matching="best")
+
+
+def test_the_meta_network_sees_a_chunk_in_parts_no_larger_than_a_training_batch():
+    class Sizes(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.sizes: list[int] = []
+
+        def forward(self, x):
+            return self.model(x)
+
+        def training_step(self, batch, batch_idx):
+            self.sizes.append(len(batch[1]))
+            return functional.cross_entropy(self(batch[0]), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            self.log("val_loss", functional.cross_entropy(self(batch[0]), batch[1]))
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    module = Sizes()
+    settings = {"board_size": 3, "warmup": 0, "meta_interval": 8, "score_images": 150, "score_batch_size": 150}
+    run(LayerSpace(), CreamStrategy(**settings), custom_evaluator(module, max_epochs=1))
+    # Eight training steps, then the last batch again, and the 150 images of the chunk.
+    assert module.sizes == [32] * 9 + [30] * 5

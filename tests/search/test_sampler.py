@@ -12,9 +12,10 @@ from nni.mutable import Categorical, CategoricalMultiple, ExpressionConstraint, 
 from scipy.stats import chisquare
 
 from nni_cream.errors import ConfigError, SpaceError
-from nni_cream.search.counting import CostTable, PathCounts
+from nni_cream.search.counting import PathCounts
 from nni_cream.search.paths import path_key
 from nni_cream.search.sampler import PathSampler, check_cost_range
+from nni_cream.search.table import CostTable
 
 SPACE = MutableList([Categorical([1, 2, 3], label="a"), Categorical([10, 20, 30], label="b")])
 

@@ -232,3 +232,23 @@ def test_a_graph_that_holds_a_buffer_can_still_be_run_backwards():
     with net.detached():
         host(torch.randn(4, 1, 8, 8))
     loss.backward()
+
+
+@pytest.mark.parametrize("name", ["layers", "values"])  # a cell builds itself anew
+def test_freezing_copies_what_was_chosen_and_nothing_else(name, monkeypatch):
+    net = supernet(SPACES[name]())
+    path = PathSampler(net.space, seed=1).draw()
+    copied: list[nn.Parameter] = []
+    plain = nn.Parameter.__deepcopy__
+
+    def noted(self, memo):
+        copied.append(self)
+        return plain(self, memo)
+
+    monkeypatch.setattr(nn.Parameter, "__deepcopy__", noted)
+    frozen = net.freeze(path)
+    monkeypatch.undo()
+    assert sum(weight.numel() for weight in copied) <= 2 * sum(weight.numel() for weight in frozen.parameters())
+    own = {weight.data_ptr() for weight in net.space.parameters()}
+    assert not own & {weight.data_ptr() for weight in frozen.parameters()}
+    assert not any("__deepcopy__" in vars(tensor) for tensor in [*net.space.parameters(), *net.space.buffers()])

@@ -208,7 +208,8 @@ function trialName(job) {
 }
 
 function describeValue(key, value) {
-  if (key !== "cost_range") return views.optionText(value);
+  const several = value !== null && (!Array.isArray(value) || value.some((end) => typeof end === "object" && end !== null));
+  if (key !== "cost_range" || several) return views.optionText(value);
   const [low, high] = Array.isArray(value)
     ? value.map((end) => (end === null ? null : views.formatCost(end)))
     : [null, null];

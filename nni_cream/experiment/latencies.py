@@ -1,0 +1,90 @@
+"""Latency as a user configures it: the ``latency`` section, the file of a table, and measuring one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nni_cream import data, spaces
+from nni_cream.errors import ConfigError
+from nni_cream.experiment.files import read_json
+from nni_cream.search import LatencySettings, LatencyTable, Supernet, measure_table
+from nni_cream.strategy import CreamStrategy
+
+__all__ = ["latency_settings", "load_latencies", "measure_latencies"]
+
+
+def load_latencies(path: str | Path) -> LatencyTable:
+    """Read the JSON file of a table.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    LatencyTable
+        The table.
+
+    Raises
+    ------
+    FileError
+        If it is missing or no table; the message names path and key.
+    """
+    content = read_json(Path(path), "latency table", "`nni-cream latency CONFIG.yml --out FILE` makes one")
+    return LatencyTable.from_json(content, path)
+
+
+def latency_settings(section: Mapping[str, Any]) -> LatencySettings:
+    """Make the settings that the strategy takes of the ``latency`` section of a configuration.
+
+    Parameters
+    ----------
+    section
+        The section, resolved.
+
+    Returns
+    -------
+    LatencySettings
+        With the table read.
+
+    Raises
+    ------
+    CreamError
+        If the table cannot be read or used, or a setting is out of its range.
+    """
+    table = None if section["table"] is None else load_latencies(section["table"])
+    return LatencySettings(**{**section, "table": table})
+
+
+def measure_latencies(config: Mapping[str, Any]) -> LatencyTable:
+    """Measure the table of a configuration's space, for the images of its data, on this machine.
+
+    Parameters
+    ----------
+    config
+        Resolved configuration.
+
+    Returns
+    -------
+    LatencyTable
+        With a check against whole networks.
+
+    Raises
+    ------
+    CreamError
+        Of the kind that fits: space or data is not usable, or the space allows no table.
+    """
+    if config["latency"]["table"] is not None:
+        raise ConfigError(
+            f"latency.table: {config['latency']['table']!r} is there already; leave it out to measure another one"
+        )
+    settings = latency_settings(config["latency"])
+    splits = data.create(config["data"]["name"], **config["data"]["arguments"])
+    space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
+    image = splits.train[0][0]
+    spaces.check_images(space, image.shape)
+    supernet = Supernet(CreamStrategy(board_size=1).mutate_model(space))
+    return measure_table(supernet, (image[None],), settings, config["search"]["seed"])

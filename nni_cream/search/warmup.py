@@ -1,0 +1,87 @@
+"""How long the supernet is trained by uniform sampling alone, before board and distillation start."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from nni_cream.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+__all__ = ["Warmup"]
+
+
+class Warmup:
+    """The first part of a search (paper: 20 of 120 epochs).
+
+    Parameters
+    ----------
+    length
+        Epochs if an integer, a part of the whole training if a float in [0, 1).
+    """
+
+    def __init__(self, length: int | float) -> None:
+        self.length = length
+        self._steps = 0.0
+
+    def check(self, trainer: pl.Trainer) -> None:
+        """Refuse a warm-up of epochs that leaves none for the board.
+
+        Parameters
+        ----------
+        trainer
+            Before it starts.
+
+        Raises
+        ------
+        ConfigError
+            If the trainer runs no more epochs than that.
+        """
+        epochs = trainer.max_epochs
+        if isinstance(self.length, int) and epochs is not None and 0 <= epochs <= self.length:
+            raise ConfigError(
+                f"warmup is {self.length} epochs but the trainer runs only {epochs}; the board would stay empty, "
+                "so warm up for fewer epochs or train for more"
+            )
+
+    def begin(self, trainer: pl.Trainer) -> None:
+        """Work out the steps of a warm-up that is a part of the training, now that its length is known.
+
+        Parameters
+        ----------
+        trainer
+            At the start of the training.
+
+        Raises
+        ------
+        ConfigError
+            If the training has no end that a part can be taken of, or ends within the warm-up.
+        """
+        steps = float(trainer.estimated_stepping_batches)
+        steps = math.inf if steps < 0 else steps  # Lightning's way to say that it does not know
+        if isinstance(self.length, int):
+            self._check_fits(trainer, steps)
+        elif math.isfinite(steps) or not self.length:
+            self._steps = steps * self.length if self.length else 0.0
+        else:
+            raise ConfigError(
+                f"warmup is {self.length}, a fraction of a training that has no end; give a whole number of "
+                "epochs or set max_epochs or max_steps of the trainer"
+            )
+
+    def lasts(self, trainer: pl.Trainer) -> bool:
+        """Whether the training is still within its warm-up."""
+        if isinstance(self.length, int):
+            return bool(trainer.current_epoch < self.length)
+        return bool(trainer.global_step < self._steps)
+
+    def _check_fits(self, trainer: pl.Trainer, steps: float) -> None:
+        epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        if math.isfinite(epoch) and steps <= self.length * math.ceil(epoch):
+            raise ConfigError(
+                f"warmup is {self.length} epochs of {math.ceil(epoch)} steps but the trainer runs only {steps:.0f} "
+                "steps; the board would stay empty; warm up for fewer epochs or a fraction such as 0.1, or train for "
+                "longer"
+            )

@@ -1,0 +1,76 @@
+"""Every file of experiments/: it says how it is run, it is valid, and a dry run of it goes through."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nni_cream import config
+from nni_cream.config import RETRAIN
+from nni_cream.experiment.arguments import resolve_experiment
+from nni_cream.experiment.best import Best
+from nni_cream.experiment.dry_run import rehearse_search
+from nni_cream.experiment.plan import ExperimentPlan
+from nni_cream.experiment.retrain_rehearsal import rehearse_retraining
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+IMAGES = 2  # at once: the largest networks see images of 224 pixels here
+
+
+def commands(path: Path) -> list[list[str]]:
+    """Return the words of each command in the comment at the head of a file."""
+    lines = [line for line in path.read_text().splitlines() if line.startswith("#   nni")]
+    return [re.findall(r"[^\s`]+", line.lstrip("# ")) for line in lines]
+
+
+def a_result(space: str, folder: Path) -> Path:
+    """Write what a search of this space might have found."""
+    choices = {f"layer_{number}": "conv_3x3" for number in range(1, 8)}
+    data = {"name": space, "arguments": {}, "fingerprint": "f"}
+    best = Best({"name": space, "arguments": {}}, choices, 0.5, 1.0, "macs", data, 0, {})
+    best.save(folder / "best.json")
+    return folder
+
+
+def rehearse(path: Path, folder: Path) -> dict[str, Any]:
+    """Make a dry run of a file, whatever its kind."""
+    content = config.read_yaml(path)
+    if "tuner" in content:
+        resolved, varied = resolve_experiment(content["tuner"]["classArgs"], content["searchSpace"])
+        trial = ExperimentPlan(resolved, varied).next()
+        assert trial is not None
+        return rehearse_search(trial.parameters["config"], IMAGES).to_json()
+    if "recipe" in content:
+        source = next(words for words in commands(path) if words[1] == "retrain")[2]
+        result = source if source.startswith("cream-") else a_result(content_name(content), folder)
+        return rehearse_retraining(result, RETRAIN.load(path), images_at_once=IMAGES).to_json()
+    return rehearse_search(config.load(path), IMAGES).to_json()
+
+
+def content_name(content: dict[str, Any]) -> str:
+    return str(content["data"] if isinstance(content["data"], str) else content["data"]["name"])
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yml")), ids=lambda path: path.stem)
+def test_every_experiment_file_goes_through_a_dry_run(path: Path, tmp_path: Path) -> None:
+    found = rehearse(path, tmp_path)
+    assert found["seconds"] > 0
+    assert min(found["memory"][name] for name in ("parameters", "gradients", "optimizer", "activations")) > 0
+    assert found.get("board_entries", 3) >= 2
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yml")), ids=lambda path: path.stem)
+def test_every_experiment_file_is_headed_by_a_command_with_its_own_name(path: Path) -> None:
+    assert any(f"experiments/{path.name}" in words for words in commands(path))
+
+
+def test_the_papers_search_has_the_papers_settings() -> None:
+    paper = config.load(FOLDER / "imagenet_search.yml")
+    search, trainer = paper["search"], paper["trainer"]
+    assert search["batch_size"] * trainer["devices"] == 1024
+    assert (search["epochs"], search["learning_rate"], search["warmup"]) == (120, 1.0, 20)
+    assert (search["board_size"], search["meta_interval"], search["probe_images"]) == (10, 200, 4)
+    assert (search["meta_learning_rate"], search["ema_decay"]) == (1e-4, 0.9998)
