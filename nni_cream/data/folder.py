@@ -161,13 +161,12 @@ def _share_out(
                 f"expected at least {len(shares) + 1}, one for each part."
             )
         sizes = {part: round(share * len(source)) for part, share in shares.items()}
-        few_for = next((part for part, size in sizes.items() if size < len(files.classes)), None)
-        if few_for is not None:
-            raise ConfigError(
-                f"data set 'folder': {few_for}: a share of {shares[few_for]} of {len(source)} images is "
-                f"{sizes[few_for]}; expected at least one image of each of the {len(files.classes)} classes, so give a "
-                "larger share."
-            )
+        for part, size in sizes.items():
+            if size < len(files.classes):
+                raise ConfigError(
+                    f"data set 'folder': {part}: {shares[part]} of {len(source)} images are {size}, fewer than the "
+                    f"{len(files.classes)} classes; expected at least {len(files.classes) / len(source):.2g}."
+                )
         train, validation, rest = stratified_split(
             "folder", labels, len(source) - sum(sizes.values()), sizes["validation"], seed
         )

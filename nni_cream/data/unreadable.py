@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from nni_cream.data.files import FolderContent, counted
-from nni_cream.data.images import UnreadableImageError, read_image
+from nni_cream.data.images import UnreadableImageError, check_range, read_image
 from nni_cream.errors import ConfigError, DataError
 
 __all__ = [
@@ -74,6 +74,7 @@ def is_damaged(path: str) -> str | None:
     """
     try:
         with Image.open(path) as image:
+            check_range(image)
             kind = image.format
             if kind == "PNG":
                 image.verify()
@@ -150,19 +151,19 @@ def _look_at_all(paths: Sequence[str], look: Callable[[str], str | None]) -> Ite
 
 
 def check_limit(name: str, limit: Any) -> None:
-    """Refuse a limit that is no number of files.
+    """Check how many files may be dropped.
 
     Parameters
     ----------
     name
-        The data set's name, for messages.
+        The data set's name, for the message.
     limit
-        How many files may be dropped.
+        What the user gave.
 
     Raises
     ------
     ConfigError
-        If it is not a whole number of at least 0.
+        If it is no whole number of at least 0.
     """
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
         raise ConfigError(f"data set {name!r}: max_unreadable: expected a whole number of at least 0, got {limit!r}.")

@@ -91,6 +91,12 @@ def with_everything(root: Path) -> None:
             ConfigError,
             ["leave nothing for train"],
         ),
+        (
+            lambda root: fill(root, cats=9, dogs=9),
+            {"test": 0.02},
+            ConfigError,
+            ["test: 0.02 of 18 images are 0", "0.11"],
+        ),
         (lambda root: fill(root, cats=9, dogs=2), {}, ConfigError, ["'dogs' has 2 images", "at least 3"]),
         (lambda root: fill(root, cats=9, dogs=0) and (root / "dogs").mkdir(), {}, DataError, ["no image in 1", "dogs"]),
     ],
@@ -108,12 +114,3 @@ def test_folder_or_share_that_does_not_fit_is_told(
 def test_missing_folder_is_told_with_the_layout(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent: no such folder\. Expected either sub-folders train, val"):
         load(tmp_path / "absent")
-
-
-@pytest.mark.parametrize(("shares", "part"), [({}, "validation"), ({"validation": 0.2}, "test")])
-def test_share_that_is_too_small_for_all_classes_is_told_as_a_share(
-    tmp_path: Path, shares: dict[str, float], part: str
-) -> None:
-    root = fill(tmp_path, cats=5, dogs=5)
-    with pytest.raises(ConfigError, match=rf"'folder': {part}: a share of 0\.1 of 10 images is 1; .* each of the 2"):
-        load(root, **shares)
