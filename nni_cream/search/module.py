@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -25,6 +26,8 @@ from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet import single_values_explained
 
 __all__ = ["CreamLightningModule"]
+
+_logger = logging.getLogger(__name__)
 
 
 class CreamLightningModule(PreparedLightningModule):
@@ -171,9 +174,13 @@ class CreamLightningModule(PreparedLightningModule):
                 match.weight,
                 step_size=self.trainer.optimizers[0].param_groups[0]["lr"],
                 validation_losses=lambda: self._meta_losses(len(split_batch(batch)[1])),
+                loss_scale=self._loss_scale(),
             )
         gradient = self._mean_over_ranks(gradient)
         if not math.isfinite(gradient):
+            if self._loss_scale() > 1:  # as Lightning leaves out a step of the weights
+                _logger.warning("A gradient overflowed at step %d; the meta network is not updated.", self._step)
+                return
             raise SearchError(f"the gradient of the meta network became {gradient} at step {self._step}")
         self.matcher.update(match, gradient)
         self.tally.add_meta_update()

@@ -48,6 +48,14 @@ class RunningLightningModule(ForwardingLightningModule):
         plugin = getattr(self.trainer, "precision_plugin", None)
         return nullcontext() if plugin is None else plugin.forward_context()
 
+    def _loss_scale(self) -> float:
+        """Return what losses may be multiplied by before they are differentiated in 16-bit floats; 1 in other formats.
+
+        Lightning's scaler goes up until a gradient overflows; some way below that, those of other images do not either.
+        """
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else max(1.0, float(scaler.get_scale()) / 16)
+
     def _task_loss(self, batch: Any) -> Tensor:
         losses: list[Tensor] = []
 
