@@ -161,6 +161,12 @@ def _share_out(
                 f"expected at least {len(shares) + 1}, one for each part."
             )
         sizes = {part: round(share * len(source)) for part, share in shares.items()}
+        for part, size in sizes.items():
+            if size < len(files.classes):
+                raise ConfigError(
+                    f"data set 'folder': {part}: {shares[part]} of {len(source)} images are {size}, fewer than the "
+                    f"{len(files.classes)} classes; expected at least {len(files.classes) / len(source):.2g}."
+                )
         train, validation, rest = stratified_split(
             "folder", labels, len(source) - sum(sizes.values()), sizes["validation"], seed
         )

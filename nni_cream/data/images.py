@@ -28,6 +28,7 @@ __all__ = [
     "ImageSource",
     "ImagesInMemory",
     "UnreadableImageError",
+    "check_range",
     "make_image_splits",
     "read_image",
 ]
@@ -69,24 +70,51 @@ def read_image(path: str | Path, shortest_side: int | None = None) -> Image.Imag
     Returns
     -------
     PIL.Image.Image
-        The image in RGB.
+        The image in RGB, eight bits a channel: of sixteen bits the upper half counts.
 
     Raises
     ------
     UnreadableImageError
-        If the file is missing, empty, truncated or no image.
+        If the file is missing, empty, truncated or no image, or its pixels are numbers of no known range.
     """
     try:
         with Image.open(path) as image:
+            check_range(image)
             if shortest_side is not None:
                 image.draft(None, (shortest_side, shortest_side))
             image.load()
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return _as_rgb(image)
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise UnreadableImageError(
             f"{path}: cannot be decoded ({type(error).__name__}: {error}). Get the file again or remove it; "
             "`nni-cream data check --full` lists all such files."
         ) from error
+
+
+def check_range(image: Image.Image) -> None:
+    """Refuse pixels that Pillow would cut off at 0 and 255, whatever numbers they are.
+
+    Parameters
+    ----------
+    image
+        An opened image, decoded or not.
+
+    Raises
+    ------
+    ValueError
+        If they are fractions or whole numbers of 32 bits.
+    """
+    if image.mode in ("F", "I"):
+        kind = "fractions" if image.mode == "F" else "whole numbers of 32 bits"
+        raise ValueError(f"its pixels are {kind}, of which nobody knows what is black and white; save it with 8 bits")
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):  # Pillow would make white of all but the darkest 256 shades
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image.convert("RGB")
 
 
 class ImageFiles:

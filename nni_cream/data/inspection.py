@@ -9,7 +9,13 @@ from typing import Any
 from nni_cream.data.images import ImageFiles, ImagePart
 from nni_cream.data.registry import arguments_of, create
 from nni_cream.data.splits import PARTS, DataSplits
-from nni_cream.data.unreadable import Unreadable, UnreadableFilesError, cannot_be_decoded, find_unreadable
+from nni_cream.data.unreadable import (
+    Unreadable,
+    UnreadableFilesError,
+    cannot_be_decoded,
+    check_limit,
+    find_unreadable,
+)
 
 __all__ = ["Inspection", "inspect_data"]
 
@@ -76,18 +82,30 @@ def inspect_data(name: str, arguments: dict[str, Any], *, full: bool = False, wa
     -------
     Inspection
         What is in it.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is not what it should be.
+    DataError
+        If the images are missing or not as expected.
     """
-    limit = int(arguments.get("max_unreadable", 0))
     known = arguments_of(name)
     found: tuple[Unreadable, ...] = ()
     if "max_unreadable" not in known:
         return _describe(create(name, **arguments), (), 0)
+    limit = arguments.get("max_unreadable", 0)
+    check_limit(name, limit)
     own = {**arguments, "max_unreadable": 0, "check": True, "cache": False}
     try:
         splits = create(name, **own)
     except UnreadableFilesError as error:
         found = error.files
         if len(found) > limit:
+            if full:
+                everything = create(name, **{**own, "check": False})
+                told = {item.file for item in found}
+                found += tuple(item for item in _decode_all(everything, watch) if item.file not in told)
             return Inspection(name, False, {}, None, None, None, found, limit)
         splits = create(name, **{**own, "max_unreadable": len(found)})
     if not full:

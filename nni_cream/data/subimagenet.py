@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -24,6 +26,8 @@ LIST = "list.txt"
 
 MADE = "subimagenet.json"
 """The file that says how the folder was made; without it nothing here takes a folder for one of ours."""
+
+_TRAINING_IMAGE = re.compile(r"n\d{8}_\d+\.JPEG$")
 
 _HEAD = (
     "# Images of ImageNet (ILSVRC 2012), chosen by `nni-cream data subimagenet`; docs/data.md describes the format.\n"
@@ -78,8 +82,9 @@ def make_subimagenet(
 ) -> SubImageNet:
     """Choose classes and images, and put links to them into a new folder.
 
-    Source: the paper, section 4.3: 100 classes, 250 training and 50 validation images of each. Its own list was never
-    published, so the seed decides, or a list of yours.
+    Source: the paper, section 4.3: 100 classes, 250 training and 50 validation images of each. Which ones is not known:
+    the list in the authors' repository (microsoft/Cream, ``Cream/data/subimages_list.txt``) has 350 training images of
+    each and no others. It can be given as ``list_file``.
 
     Parameters
     ----------
@@ -97,7 +102,8 @@ def make_subimagenet(
         Decides which classes and images these are.
     list_file
         Text with one entry a line: paths such as ``train/n01440764/n01440764_10026.JPEG`` name all images, and nothing
-        is drawn; WordNet ids such as ``n01440764`` name the classes, and their images are drawn.
+        is drawn, but for the validation images where none is named; WordNet ids such as ``n01440764`` name the classes,
+        and their images are drawn.
     copy
         Whether to copy the images, instead of linking to them.
     force
@@ -120,15 +126,19 @@ def make_subimagenet(
     source, target = Path(imagenet).absolute(), Path(out).absolute()
     _check_numbers(classes=classes, train=train, val=val)
     check_seed("subimagenet", seed)
-    _check_target(target, force)
+    _check_target(target, source, force)
     check_layout("imagenet", source)
     entries = None if list_file is None else read_list(Path(list_file))
-    if entries is not None and "/" in entries[0]:
-        names = _check_named(source, entries, str(list_file))
-        seed_used = None
-    else:
+    seed_used: int | None = seed
+    if entries is None or "/" not in entries[0]:
         names = _draw(source, entries, classes, {"train": train, "val": val}, seed)
-        seed_used = seed
+    elif all(entry.startswith("train/") for entry in entries):
+        named = sorted({entry.split("/")[1] for entry in entries})
+        names = [*_check_named(source, entries, str(list_file)), *_draw(source, named, classes, {"val": val}, seed)]
+    else:
+        names = _check_named(source, entries, str(list_file))
+        _check_both_parts(names, str(list_file))
+        seed_used = None
     made = SubImageNet(
         out=str(target),
         classes=len({PurePosixPath(name).parts[1] for name in names}),
@@ -153,7 +163,8 @@ def read_list(path: Path) -> list[str]:
     ----------
     path
         Text with one entry a line; empty lines and what follows a ``#`` do not count. Published lists may have a label
-        after the path, which is not needed.
+        after the path, which is not needed. That of the paper has a line ``['n01440764_10026.JPEG', ...]`` for each
+        class, of training images.
 
     Returns
     -------
@@ -175,22 +186,33 @@ def read_list(path: Path) -> list[str]:
         words = line.partition("#")[0].split()
         if not words:
             continue
-        is_path = _is_path(words[0])
+        found = _names_of_class(line) or words[:1]
+        is_path = _is_path(found[0])
         is_label = len(words) == 2 and is_path and words[1].isdecimal()
-        if not (is_path or WNID.match(words[0])) or not (len(words) == 1 or is_label):
+        if not (is_path or WNID.match(found[0])) or not (found != words[:1] or len(words) == 1 or is_label):
             raise ConfigError(
-                f"{path}: line {number}: {line.strip()!r}; expected a path such as "
+                f"{path}: line {number}: {line.strip()[:200]!r}; expected a path such as "
                 "train/n01440764/n01440764_10026.JPEG or val/n01440764/ILSVRC2012_val_00000293.JPEG, or, in a list of "
                 "classes, a WordNet id such as n01440764."
             )
-        if words[0] in entries:
-            raise ConfigError(f"{path}: line {number}: {words[0]} stands there twice; remove one.")
-        entries.add(words[0])
+        twice = [name for name, count in Counter(found).items() if count > 1 or name in entries]
+        if twice:
+            raise ConfigError(f"{path}: line {number}: {twice[0]} stands there twice; remove one.")
+        entries.update(found)
         kinds.add(is_path)
     if len(kinds) != 1:
-        found = "images and classes" if kinds else "nothing"
-        raise ConfigError(f"{path}: names {found}; expected paths alone, or WordNet ids alone.")
+        what = "images and classes" if kinds else "nothing"
+        raise ConfigError(f"{path}: names {what}; expected paths alone, or WordNet ids alone.")
     return sorted(entries)
+
+
+def _names_of_class(line: str) -> list[str]:
+    """Read a line such as ``['n01440764_10026.JPEG', ...]`` as paths; nothing if it is not of that form."""
+    text = line.strip()
+    names = [word.strip(" '") for word in text[1:-1].split(",")]
+    if not (text.startswith("[") and text.endswith("]") and all(_TRAINING_IMAGE.match(name) for name in names)):
+        return []
+    return [f"train/{name.partition('_')[0]}/{name}" for name in names]
 
 
 def _is_path(word: str) -> bool:
@@ -205,7 +227,9 @@ def _check_numbers(**numbers: Any) -> None:
             raise ConfigError(f"{name}: expected a whole number of at least {low}, got {value!r}.")
 
 
-def _check_target(target: Path, force: bool) -> None:
+def _check_target(target: Path, source: Path, force: bool) -> None:
+    if source.resolve().is_relative_to(target.resolve()):
+        raise FileError(f"{target}: holds the images of {source}, which would be lost; name another folder with --out")
     if not os.path.lexists(target):
         return
     if target.is_dir() and not any(target.iterdir()):
@@ -214,6 +238,17 @@ def _check_target(target: Path, force: bool) -> None:
         raise FileError(f"{target}: is there already, and was not made by this command; name another folder with --out")
     if not force:
         raise FileError(f"{target}: is there already; name another folder with --out, or use --force to replace it")
+    foreign = sorted(_files(target) - {LIST, MADE, *read_list(target / LIST)})
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise FileError(
+            f"{target}: holds {len(foreign)} files that this command did not make, which would be lost: {shown}; move "
+            "them, or name another folder with --out"
+        )
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
 
 
 def _check_named(source: Path, names: list[str], list_file: str) -> list[str]:
@@ -221,6 +256,10 @@ def _check_named(source: Path, names: list[str], list_file: str) -> list[str]:
     if missing:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise DataError(f"{source}: {len(missing)} of the {len(names)} images of {list_file} are not there: {shown}")
+    return names
+
+
+def _check_both_parts(names: list[str], list_file: str) -> None:
     folders = {part: {name.split("/")[1] for name in names if name.startswith(f"{part}/")} for part in PARTS}
     if folders["train"] != folders["val"]:
         odd = sorted(folders["train"] ^ folders["val"])
@@ -228,7 +267,6 @@ def _check_named(source: Path, names: list[str], list_file: str) -> list[str]:
             f"{list_file}: {len(odd)} classes have images in train or in val alone, such as {odd[0]}; expected the "
             "same classes in both."
         )
-    return names
 
 
 def _draw(source: Path, wanted: list[str] | None, classes: int, sizes: dict[str, int], seed: int) -> list[str]:

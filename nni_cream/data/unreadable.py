@@ -13,13 +13,14 @@ from typing import Any
 from PIL import Image
 
 from nni_cream.data.files import FolderContent, counted
-from nni_cream.data.images import UnreadableImageError, read_image
+from nni_cream.data.images import UnreadableImageError, check_range, read_image
 from nni_cream.errors import ConfigError, DataError
 
 __all__ = [
     "Unreadable",
     "UnreadableFilesError",
     "cannot_be_decoded",
+    "check_limit",
     "find_unreadable",
     "is_damaged",
     "leave_out_unreadable",
@@ -73,6 +74,7 @@ def is_damaged(path: str) -> str | None:
     """
     try:
         with Image.open(path) as image:
+            check_range(image)
             kind = image.format
             if kind == "PNG":
                 image.verify()
@@ -148,6 +150,25 @@ def _look_at_all(paths: Sequence[str], look: Callable[[str], str | None]) -> Ite
             yield from pool.map(look, paths[first : first + _AT_ONCE])
 
 
+def check_limit(name: str, limit: Any) -> None:
+    """Check how many files may be dropped.
+
+    Parameters
+    ----------
+    name
+        The data set's name, for the message.
+    limit
+        What the user gave.
+
+    Raises
+    ------
+    ConfigError
+        If it is no whole number of at least 0.
+    """
+    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
+        raise ConfigError(f"data set {name!r}: max_unreadable: expected a whole number of at least 0, got {limit!r}.")
+
+
 def leave_out_unreadable(
     name: str, files: FolderContent, limit: int, check: bool
 ) -> tuple[FolderContent, tuple[Unreadable, ...]]:
@@ -176,8 +197,7 @@ def leave_out_unreadable(
     UnreadableFilesError
         If there are more than that.
     """
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-        raise ConfigError(f"data set {name!r}: max_unreadable: expected a whole number of at least 0, got {limit!r}.")
+    check_limit(name, limit)
     if not isinstance(check, bool):
         raise ConfigError(f"data set {name!r}: check: expected true or false, got {check!r}.")
     if not check:

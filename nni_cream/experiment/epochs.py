@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,8 +14,9 @@ from pytorch_lightning.callbacks import Checkpoint
 from nni_cream.errors import FileError
 from nni_cream.experiment.files import OutputFolder, append_line, is_leader, replacing, write_text
 from nni_cream.experiment.tensorboard import EventFiles
+from nni_cream.training.weights import check_fit, check_whole
 
-__all__ = ["EpochFiles", "abandoned_on_failure", "check_readable", "drop_later_epochs"]
+__all__ = ["EpochFiles", "abandoned_on_failure", "check_checkpoint", "check_readable", "drop_later_epochs"]
 
 
 class EpochFiles(Checkpoint):
@@ -152,7 +152,35 @@ def check_readable(checkpoint: Path) -> Path:
         If it is broken.
     """
     try:
+        check_whole(checkpoint)
         torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, KeyError, OSError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file makes torch fail in any way, AttributeError among them
         raise FileError(f"{checkpoint}: broken, it cannot be resumed from; start again with --force") from error
+    return checkpoint
+
+
+def check_checkpoint(checkpoint: Path, module: pl.LightningModule) -> Path:
+    """Make sure that a checkpoint is whole, and one of this training.
+
+    Parameters
+    ----------
+    checkpoint
+        The file.
+    module
+        What is to go on.
+
+    Returns
+    -------
+    Path
+        The same.
+
+    Raises
+    ------
+    FileError
+        If it is broken, something else, or of another architecture.
+    """
+    content = torch.load(check_readable(checkpoint), map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():
+        raise FileError(f"{checkpoint}: is no checkpoint of a training; start again with --force")
+    check_fit(module.state_dict(), content["state_dict"], checkpoint)
     return checkpoint

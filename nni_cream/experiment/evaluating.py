@@ -11,6 +11,7 @@ import torch
 from rich.table import Table
 
 from nni_cream import data
+from nni_cream.errors import ConfigError
 from nni_cream.experiment.searching import cpu_threads
 from nni_cream.experiment.sources import find_source
 from nni_cream.experiment.tables import describe_path
@@ -46,6 +47,7 @@ def evaluate_result(
     CreamError
         Of the kind that fits: the architecture, data or weights is not usable.
     """
+    device = _device(config["trainer"]["accelerator"])
     source = find_source(result)
     named = None if weights is None else Path(weights)
     source.weights(named)  # a missing file is told before the images are looked for
@@ -55,9 +57,7 @@ def evaluate_result(
         network = source.build(splits)
         check_classes(network, images, splits.num_classes, splits.name)
         found = source.load(network, named)
-        measured = measure(
-            network, images, device=_device(config["trainer"]["accelerator"]), loading=Loading(**config["loader"])
-        )
+        measured = measure(network, images, device=device, loading=Loading(**config["loader"]))
     return {
         **asdict(measured),
         "part": part,
@@ -71,6 +71,10 @@ def _device(accelerator: str) -> torch.device:
     if accelerator == "cpu":
         return torch.device("cpu")
     there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if accelerator not in ("auto", "gpu", getattr(there, "type", None)):
+        there = None
+    if there is None and accelerator != "auto":
+        raise ConfigError(f"trainer.accelerator: {accelerator}, but there is none here; expected cpu or auto")
     return there or torch.device("cpu")
 
 

@@ -192,6 +192,7 @@ class OutputFolder:
         self.manager = self.path / MANAGER
         self.tensorboard = self.path / TENSORBOARD
         self.source = self.path / SOURCE
+        self._made = False
 
     @property
     def state(self) -> State:
@@ -278,6 +279,7 @@ class OutputFolder:
         force
             Whether there may be something to put aside.
         """
+        self._made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             if force:
@@ -312,6 +314,8 @@ class OutputFolder:
                 if (previous / name).exists():
                     os.replace(previous / name, self.path / name)
             previous.rmdir()
+        if self._made and not any(self.path.iterdir()):
+            self.path.rmdir()
 
     def finish(self) -> None:
         """Let go of the result before, now that the new one is complete."""

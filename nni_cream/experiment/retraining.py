@@ -15,13 +15,14 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import nn
+from torch.utils.data import TensorDataset
 
 from nni_cream import data
 from nni_cream.config import RETRAIN, dump
 from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.experiment.best import Best, load_best, package_version, versions
-from nni_cream.experiment.epochs import EpochFiles, abandoned_on_failure, check_readable
+from nni_cream.experiment.epochs import EpochFiles, abandoned_on_failure, check_checkpoint
 from nni_cream.experiment.files import OutputFolder, State, is_leader, read_json, replacing, write_json
 from nni_cream.experiment.progress import TrainingProgress
 from nni_cream.experiment.searching import cpu_threads
@@ -77,6 +78,8 @@ class _Retraining:
     trainer: pl.Trainer
     folder: OutputFolder
     loading: Loading
+    train: ImageSet
+    at_once: int
 
 
 def run_retraining(
@@ -128,22 +131,26 @@ def run_retraining(
     check_tensorboard(config["trainer"])
     source = find_source(result)
     folder = OutputFolder(out)
+    if force and source.place is not None and source.place.parent.resolve() == folder.path.resolve():
+        raise ConfigError(f"--out {out}: holds RESULT, which --force would replace; name another folder")
     state = folder.check(resume=resume, force=force) if is_leader() else folder.state
     going_on = resume and not force and state is not State.EMPTY
     if going_on and is_leader():
-        _check_same_run(folder, config, source)
+        _check_same_run(folder, config, source, weights)
         if state is State.FINISHED:
             return RetrainingResult(load_best(folder.best), 0.0, folder.path)
     callbacks: list[pl.Callback] = [EpochFiles(folder, config["trainer"]["tensorboard"], on_epoch)]
     if console is not None and is_leader():
         callbacks.append(TrainingProgress(console))
     with seeded(config["recipe"]["seed"]), cpu_threads(config["trainer"]["threads"]), quiet_lightning():
-        checkpoint = check_readable(folder.checkpoint) if going_on and folder.checkpoint.exists() else None
         retraining = _put_together(config, source, folder, weights, callbacks)
+        checkpoint = None
+        if going_on and folder.checkpoint.exists():
+            checkpoint = check_checkpoint(folder.checkpoint, retraining.module)
         if not going_on and is_leader():
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
         if is_leader() and not folder.source.exists():
-            write_json(folder.source, source.identity())
+            write_json(folder.source, {**source.identity(), "weights": _start_weights(config, source, weights)})
         _fit(retraining, checkpoint)
         if not is_leader():
             sys.exit(0)  # Lightning started this process to help with the training, which is over
@@ -151,14 +158,29 @@ def run_retraining(
     return RetrainingResult(best, time.perf_counter() - start, folder.path)
 
 
-def _check_same_run(folder: OutputFolder, config: Mapping[str, Any], source: Source) -> None:
+def _start_weights(config: Mapping[str, Any], source: Source, weights: str | Path | None) -> str | None:
+    if config["recipe"]["start"] == "scratch":
+        return None
+    return str(source.weights(None if weights is None else Path(weights)).resolve())
+
+
+def _check_same_run(
+    folder: OutputFolder, config: Mapping[str, Any], source: Source, weights: str | Path | None
+) -> None:
     folder.check_same_config(config, RETRAIN)
     if not folder.source.exists():  # killed before it was written, so before the first step
         return
-    if read_json(folder.source, "architecture", "") != json.loads(json.dumps(source.identity())):
+    before = read_json(folder.source, "architecture", "")
+    if any(before.get(key) != value for key, value in json.loads(json.dumps(source.identity())).items()):
         raise ConfigError(
             f"{folder.path}: trains another architecture (see {folder.source.name} there); resume with the RESULT that "
             "it was started with, or start again with --force"
+        )
+    started, now = before.get("weights"), _start_weights(config, source, weights)
+    if not folder.checkpoint.exists() and started != now:  # later, the weights that it started from do not matter
+        raise ConfigError(
+            f"{folder.path}: was started from the weights {started}, now they are {now}; resume with the same "
+            "--weights, or start again with --force"
         )
 
 
@@ -219,6 +241,11 @@ def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Modul
     teacher = best_teacher(source) if named == "board" else find_source(named)
     network = teacher.build(images)
     teacher.load(network)
+    blank = TensorDataset(torch.zeros(1, *images.input_shape), torch.zeros(1, dtype=torch.int64))
+    try:
+        check_classes(network, blank, images.num_classes, "the data")
+    except ConfigError as error:
+        raise ConfigError(f"recipe.teacher: {named}: {error}") from error
     return network
 
 
@@ -320,7 +347,9 @@ def _put_together(
     module = make_module(config, source, splits, weights)
     check_classes(module.model, splits.train, splits.num_classes, splits.name)
     trainer = make_trainer(config, callbacks, folder.path)
-    return _Retraining(config, source, splits, module, trainer, folder, Loading(**config["loader"]))
+    train = _train_images(module.recipe, splits)
+    at_once = share_batches(config, trainer, len(train))  # type: ignore[arg-type]
+    return _Retraining(config, source, splits, module, trainer, folder, Loading(**config["loader"]), train, at_once)
 
 
 def _train_images(recipe: FullRecipe, splits: DataSplits) -> ImageSet:
@@ -339,13 +368,11 @@ def _train_images(recipe: FullRecipe, splits: DataSplits) -> ImageSet:
 def _fit(retraining: _Retraining, checkpoint: Path | None) -> None:
     config, splits, loading = retraining.config, retraining.splits, retraining.loading
     with abandoned_on_failure(retraining.folder):
-        images = _train_images(retraining.module.recipe, splits)
-        at_once = share_batches(config, retraining.trainer, len(images))  # type: ignore[arg-type]
         # A generator of its own, so that all devices have the same order however much each has drawn.
         generator = torch.Generator().manual_seed(config["recipe"]["seed"])
         retraining.trainer.fit(
             retraining.module,
-            make_loader(images, at_once, shuffle=True, loading=loading, generator=generator),
+            make_loader(retraining.train, retraining.at_once, shuffle=True, loading=loading, generator=generator),
             make_loader(splits.validation, _VALIDATION_BATCH, loading=loading),
             ckpt_path=None if checkpoint is None else str(checkpoint),
             weights_only=True if checkpoint is not None else None,
@@ -354,7 +381,7 @@ def _fit(retraining: _Retraining, checkpoint: Path | None) -> None:
 
 def _save_result(retraining: _Retraining) -> Best:
     config, splits, source, folder = retraining.config, retraining.splits, retraining.source, retraining.folder
-    network = retraining.module.result
+    network = retraining.module.result.float()  # as a network is built, whatever trainer.precision says
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with replacing(folder.weights) as temporary:
         torch.save(weights, temporary)
@@ -363,7 +390,7 @@ def _save_result(retraining: _Retraining) -> Best:
         space=source.space_for(splits),
         choices=dict(source.choices),
         accuracy=figures["validation_accuracy"] if source.accuracy is None else source.accuracy,
-        cost=source.cost,
+        cost=source.cost_for(network, splits),
         cost_name=source.cost_name,
         data={"name": config["data"]["name"], "arguments": splits.arguments, "fingerprint": splits.fingerprint},
         seed=config["recipe"]["seed"],

@@ -67,20 +67,60 @@ class Source:
         Parameters
         ----------
         images
-            Decide the classes and channels of a published network; a searched one is built as it was searched.
+            Decide classes, channels and size of a published network; a searched one is built as it was searched.
 
         Returns
         -------
         torch.nn.Module
             The network.
+
+        Raises
+        ------
+        SpaceError
+            If the space is not made for images of this shape.
         """
-        return build_path(self.space_for(images), self.choices)
+        from nni_cream import spaces
+
+        built: Any = build_path(self.space_for(images), self.choices)
+        spaces.check_images(built, images.input_shape)
+        network: nn.Module = built
+        return network
+
+    def cost_for(self, network: nn.Module, images: Images) -> float:
+        """Return the cost of one image of a data set.
+
+        Parameters
+        ----------
+        network
+            Of :meth:`build`.
+        images
+            The data set; a published network costs less or more than published with other classes and sizes.
+
+        Returns
+        -------
+        float
+            In the unit that ``cost_name`` says.
+        """
+        if self.place is not None:
+            return self.cost
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        from nni_cream.training.measuring import evaluating
+
+        with evaluating(network, None) as device, FlopCounterMode(display=False) as counter:
+            network(torch.zeros(1, *images.input_shape, device=device))
+        macs: float = counter.get_total_flops() / 2  # an addition and a multiplication count as one
+        return macs
 
     def space_for(self, images: Images) -> dict[str, Any]:
         """Return the space with the arguments that fit a data set; see :meth:`build`."""
         arguments = dict(self.space["arguments"])
         if self.place is None:
-            arguments |= {"num_classes": images.num_classes, "input_channels": images.input_shape[0]}
+            channels, height, width = images.input_shape
+            arguments |= {"num_classes": images.num_classes, "input_channels": channels, "image_size": height}
+            if height != width:
+                del arguments["image_size"]  # there is no other size that it is planned for
         return {"name": self.space["name"], "arguments": arguments}
 
     def weights(self, named: Path | None) -> Path:

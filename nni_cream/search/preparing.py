@@ -38,7 +38,7 @@ from nni_cream.search.scorer import PathScorer, ValidationSubset, split_batch
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet import Supernet
 from nni_cream.search.tally import Tally
-from nni_cream.search.warmup import WarmUp
+from nni_cream.search.warmup import Warmup
 
 __all__ = ["PreparedLightningModule"]
 
@@ -74,7 +74,7 @@ class PreparedLightningModule(RunningLightningModule):
     ) -> None:
         super().__init__(training_module, settings)
         self.board = board
-        self.warmup = WarmUp(settings.warmup)
+        self.warmup = Warmup(settings.warmup)
         self.average: WeightAverage | None = None
         self.tally = Tally()
         self.sampler: PathSampler
@@ -124,7 +124,7 @@ class PreparedLightningModule(RunningLightningModule):
                 f"{type(self.training_module).__name__} sets automatic_optimization = False; the joint loss can only "
                 "be trained with Lightning's automatic optimization, so return the loss from training_step"
             )
-        self.warmup.check_epochs(self.trainer)
+        self.warmup.check(self.trainer)
         self.supernet = Supernet(self.model, self.training_module)
         self.sampler = PathSampler(self.model, self.settings.seed, self.settings.ranges[0])
         self.matcher = make_matcher(
@@ -141,7 +141,7 @@ class PreparedLightningModule(RunningLightningModule):
 
     def on_train_start(self) -> None:
         """Check the warm-up against the length of the training; go on within an epoch if a checkpoint says so."""
-        self.warmup.start(self.trainer)
+        self.warmup.begin(self.trainer)
         super().on_train_start()
         if self._resumed is None:
             return

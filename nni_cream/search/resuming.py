@@ -116,7 +116,11 @@ def _generators(trainer: pl.Trainer) -> list[torch.Generator]:
     found: dict[int, torch.Generator] = {}
     for loader in loaders:
         if isinstance(loader, DataLoader):
-            for generator in (loader.generator, getattr(loader.sampler, "generator", None)):
+            # That of the data set where Lightning has put a sampler of its own in the place of the loader's.
+            for generator in (
+                loader.generator,
+                *(getattr(it, "generator", None) for it in (loader.sampler, loader.dataset)),
+            ):
                 if isinstance(generator, torch.Generator):
                     found[id(generator)] = generator
     return list(found.values())

@@ -1,18 +1,20 @@
-"""The part of the training before board and distillation start (METHOD.md, "The paper's settings": 20 epochs)."""
+"""How long the supernet is trained by uniform sampling alone, before board and distillation start."""
 
 from __future__ import annotations
 
 import math
-
-import pytorch_lightning as pl
+from typing import TYPE_CHECKING
 
 from nni_cream.errors import ConfigError
 
-__all__ = ["WarmUp"]
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+__all__ = ["Warmup"]
 
 
-class WarmUp:
-    """Knows when the warm-up is over, and refuses one that is longer than the training.
+class Warmup:
+    """The first part of a search (paper: 20 of 120 epochs).
 
     Parameters
     ----------
@@ -24,18 +26,18 @@ class WarmUp:
         self.length = length
         self._steps = 0.0
 
-    def check_epochs(self, trainer: pl.Trainer) -> None:
-        """Compare it with the epochs of the training, before anything is built.
+    def check(self, trainer: pl.Trainer) -> None:
+        """Refuse a warm-up of epochs that leaves none for the board.
 
         Parameters
         ----------
         trainer
-            The trainer.
+            Before it starts.
 
         Raises
         ------
         ConfigError
-            If no epoch is left.
+            If the trainer runs no more epochs than that.
         """
         epochs = trainer.max_epochs
         if isinstance(self.length, int) and epochs is not None and 0 <= epochs <= self.length:
@@ -44,8 +46,8 @@ class WarmUp:
                 "so warm up for fewer epochs or train for more"
             )
 
-    def start(self, trainer: pl.Trainer) -> None:
-        """Count its steps, now that the loaders are known.
+    def begin(self, trainer: pl.Trainer) -> None:
+        """Work out the steps of a warm-up that is a part of the training, now that its length is known.
 
         Parameters
         ----------
@@ -55,30 +57,31 @@ class WarmUp:
         Raises
         ------
         ConfigError
-            If no step is left, or it is a part of a training that has no end.
+            If the training has no end that a part can be taken of, or ends within the warm-up.
         """
         steps = float(trainer.estimated_stepping_batches)
         steps = math.inf if steps < 0 else steps  # Lightning's way to say that it does not know
         if isinstance(self.length, int):
-            self._check_steps(self.length, steps, trainer)
-        elif self.length and not math.isfinite(steps):
+            self._check_fits(trainer, steps)
+        elif math.isfinite(steps) or not self.length:
+            self._steps = steps * self.length if self.length else 0.0
+        else:
             raise ConfigError(
                 f"warmup is {self.length}, a fraction of a training that has no end; give a whole number of "
                 "epochs or set max_epochs or max_steps of the trainer"
             )
-        elif self.length:
-            self._steps = steps * self.length
-
-    def _check_steps(self, epochs: int, steps: float, trainer: pl.Trainer) -> None:
-        epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
-        if math.isfinite(epoch) and steps <= epochs * math.ceil(epoch):
-            raise ConfigError(
-                f"warmup is {epochs} epochs of {math.ceil(epoch)} steps but the trainer runs only {steps:.0f} steps; "
-                "the board would stay empty; warm up for fewer epochs or a fraction such as 0.1, or train for longer"
-            )
 
     def lasts(self, trainer: pl.Trainer) -> bool:
-        """Whether it is not over yet."""
+        """Whether the training is still within its warm-up."""
         if isinstance(self.length, int):
             return bool(trainer.current_epoch < self.length)
         return bool(trainer.global_step < self._steps)
+
+    def _check_fits(self, trainer: pl.Trainer, steps: float) -> None:
+        epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        if math.isfinite(epoch) and steps <= self.length * math.ceil(epoch):
+            raise ConfigError(
+                f"warmup is {self.length} epochs of {math.ceil(epoch)} steps but the trainer runs only {steps:.0f} "
+                "steps; the board would stay empty; warm up for fewer epochs or a fraction such as 0.1, or train for "
+                "longer"
+            )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from nni_cream.errors import ConfigError, SearchError
@@ -70,7 +71,7 @@ class FullClassificationModule(ClassificationModule):
         self._compile = compile_network
         self._mixup = make_mixup(recipe, num_classes) if recipe.mixes else None
         self._erasing = make_erasing(recipe) if recipe.erasing else None
-        self._accuracies = nn.ModuleDict({name: _accuracies(num_classes) for name in ("val", "ema")})
+        self._metrics = nn.ModuleDict({stage: _metrics(num_classes) for stage in ("val", "ema")})
         self._averaged_steps = 0
         self._resumed: Mapping[str, Any] | None = None
 
@@ -122,19 +123,35 @@ class FullClassificationModule(ClassificationModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Loss, top-1 and top-5 of one batch, of the network and of its average."""
         images, labels = batch
-        self._log_validation("val", self(images), labels)
+        new = self._not_seen_elsewhere(len(labels), batch_idx)
+        self._log_validation("val", self(images), labels, new)
         if self.average is not None:
-            self._log_validation("ema", self.average.module(images), labels)
+            self._log_validation("ema", self.average.module(images), labels, new)
+
+    def _not_seen_elsewhere(self, count: int, batch_idx: int) -> Tensor:
+        """Tell which images of a batch count, shape (N,).
+
+        Where the images cannot be shared evenly, torch's ``DistributedSampler`` gives the first ones to a second
+        process as well, so that all have as many batches. Process r of n sees the images r, r + n, r + 2n, ...
+        """
+        loader: Any = self.trainer.val_dataloaders
+        within = batch_idx * loader.batch_size + torch.arange(count, device=self.device)
+        new: Tensor = within * self.trainer.world_size + self.trainer.global_rank < len(loader.dataset)
+        return new
 
     def _log_epoch_means(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         # An accuracy on erased and mixed images would say nothing.
         self.log(f"{stage}_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
 
-    def _log_validation(self, stage: str, logits: Tensor, labels: Tensor) -> None:
-        loss = nn.functional.cross_entropy(logits.float(), labels)
-        self.log(f"{stage}_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
-        for name, metric in self._accuracies[stage].items():  # type: ignore[operator]
-            metric.update(logits, labels)
+    def _log_validation(self, stage: str, logits: Tensor, labels: Tensor, new: Tensor) -> None:
+        logits, labels = logits.float()[new], labels[new]
+        metrics: Any = self._metrics[stage]
+        if len(labels):
+            # Not a number to log: Lightning's mean over processes rounds their mean number of images to a whole one.
+            metrics["loss"].update(nn.functional.cross_entropy(logits, labels), len(labels))
+            metrics["acc"].update(logits, labels)
+            metrics["top5"].update(logits, labels)
+        for name, metric in metrics.items():
             self.log(f"{stage}_{name}", metric, on_step=False, on_epoch=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:
@@ -151,7 +168,7 @@ class FullClassificationModule(ClassificationModule):
     def on_fit_start(self) -> None:
         """Put the teacher where the images will be."""
         for teacher in self._teachers:
-            teacher.to(self.device)
+            teacher.to(self.device, self.dtype)
 
     def on_train_start(self) -> None:
         """Let every device draw its own random numbers, and go on counting where the checkpoint stopped."""
@@ -209,9 +226,10 @@ class FullClassificationModule(ClassificationModule):
         self._resumed = checkpoint[_STATE]
 
 
-def _accuracies(num_classes: int) -> nn.ModuleDict:
+def _metrics(num_classes: int) -> nn.ModuleDict:
     return nn.ModuleDict(
         {
+            "loss": MeanMetric(),
             "acc": MulticlassAccuracy(num_classes, average="micro"),
             "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
         }

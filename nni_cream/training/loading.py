@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from nni.nas.evaluator.pytorch import DataLoader
 from torch import Tensor
-from torch.utils.data import Dataset, RandomSampler, Sampler
+from torch.utils.data import Dataset, Sampler
 
 from nni_cream.errors import ConfigError, DataError
 from nni_cream.search.rng import preserved_rng
@@ -103,33 +103,53 @@ def make_loader(
         raise DataError("expected at least one image, the data set holds none.")
     # What NNI records is compared and written down, so an argument is only given where it says something.
     more = {} if loading is None else loading.arguments()
-    if shuffle and hasattr(dataset, "with_transform"):
-        dataset = _SeededImages(dataset)
-        more["sampler"] = _AnnouncedOrder(dataset, generator)
-    elif shuffle and generator is not None:
-        more["sampler"] = RandomSampler(dataset, generator=generator)  # type: ignore[arg-type]
+    if shuffle and (generator is not None or hasattr(dataset, "with_transform")):
+        dataset = (_SeededImages if hasattr(dataset, "with_transform") else _OrderedImages)(dataset, generator)
+        more["sampler"] = _Order(dataset)
     else:
         more["shuffle"] = shuffle
-    if "sampler" in more:
+    if loading is not None or "sampler" in more:
         # The loader draws seeds for its workers, how often depends on them; nothing that we load makes use of these.
         more["generator"] = torch.Generator()
     return DataLoader(dataset, batch_size=batch_size, drop_last=shuffle and count >= batch_size, **more)
 
 
-class _SeededImages(Dataset[tuple[Tensor, ...]]):
+class _OrderedImages(Dataset[tuple[Tensor, ...]]):
+    """Images, and the generator that their order is drawn from.
+
+    With several devices Lightning puts a sampler of its own in the place of ours. The data set stays, so that is where
+    a checkpoint finds the generator (:func:`nni_cream.search.resuming.loader_states`).
+    """
+
+    def __init__(self, source: Images, generator: torch.Generator | None) -> None:
+        self.source = source
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return len(self.source)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        return self.source[index]
+
+    def start_epoch(self) -> None:
+        """Get ready for an epoch; its order is drawn next."""
+
+
+class _SeededImages(_OrderedImages):
     """Draws the random changes of an image from a seed of the epoch and the image's index.
 
     A worker that stays from epoch to epoch has generators that no checkpoint knows of; after a resume there would be
     new ones, in another state.
     """
 
-    def __init__(self, source: Images) -> None:
-        self.source = source
+    def __init__(self, source: Images, generator: torch.Generator | None) -> None:
+        super().__init__(source, generator)
         # In shared memory, so that workers which are running already see the seed of a new epoch.
         self.epoch_seed = torch.zeros(1, dtype=torch.int64).share_memory_()
 
-    def __len__(self) -> int:
-        return len(self.source)  # type: ignore[arg-type]
+    def start_epoch(self) -> None:
+        """Draw the seed of the epoch."""
+        self.epoch_seed.random_(0, 2**31, generator=self.generator)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         with preserved_rng():
@@ -140,16 +160,15 @@ class _SeededImages(Dataset[tuple[Tensor, ...]]):
             return self.source[index]
 
 
-class _AnnouncedOrder(Sampler[int]):
+class _Order(Sampler[int]):
     """A new order in each epoch, and with it a new seed for the changes of the images."""
 
-    def __init__(self, dataset: _SeededImages, generator: torch.Generator | None) -> None:
+    def __init__(self, dataset: _OrderedImages) -> None:
         self.dataset = dataset
-        self.generator = generator
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __iter__(self) -> Iterator[int]:
-        self.dataset.epoch_seed.random_(0, 2**31, generator=self.generator)
-        yield from torch.randperm(len(self.dataset), generator=self.generator).tolist()
+        self.dataset.start_epoch()
+        yield from torch.randperm(len(self.dataset), generator=self.dataset.generator).tolist()

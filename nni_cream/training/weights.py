@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from nni_cream.errors import FileError
 
-__all__ = ["fit_weights", "load_weights", "read_weights"]
+__all__ = ["check_fit", "check_whole", "fit_weights", "load_weights", "read_weights"]
 
 _NESTED = ("state_dict_ema", "state_dict", "model_ema", "model", "ema")
 """Where checkpoints of other programs keep the weights; the averaged ones are what their authors report."""
@@ -63,6 +64,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         If the file is missing, truncated, or holds anything but weights.
     """
     try:
+        check_whole(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileError(
@@ -75,6 +77,26 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"{path}: broken or not a file of weights ({_first_line(error)}); copy or make it again"
         ) from None
     return _find_weights(content, path)
+
+
+def check_whole(path: str | Path) -> None:
+    """Compare what a file of PyTorch holds with the check sums in it, which PyTorch itself does not look at.
+
+    Parameters
+    ----------
+    path
+        The file. One in the format before PyTorch 1.6, which has no check sums, passes.
+
+    Raises
+    ------
+    ValueError
+        If something in it has changed since it was written.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the check sum of {damaged} in it is wrong")
 
 
 def _refusal(path: str | Path, error: pickle.UnpicklingError) -> str:
@@ -131,7 +153,27 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str | 
     FileError
         If they are those of another architecture.
     """
-    own = network.state_dict()
+    check_fit(network.state_dict(), weights, where)
+    network.load_state_dict(weights)
+
+
+def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str | Path) -> None:
+    """Make sure that weights have the names and shapes that a network wants.
+
+    Parameters
+    ----------
+    own
+        The network's ``state_dict``.
+    weights
+        Name -> tensor.
+    where
+        Where they come from, for messages.
+
+    Raises
+    ------
+    FileError
+        If they are those of another architecture; the first names and shapes that differ are listed.
+    """
     problems = [
         f"{name}: missing in the file, the network's is {_shape(own[name])}" for name in own if name not in weights
     ]
@@ -148,7 +190,6 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str | 
             f"entries differ:\n  {listed}{more}\nUse the file that was written with this architecture, with the same "
             "number of classes."
         )
-    network.load_state_dict(weights)
 
 
 def _shape(tensor: Tensor) -> str:

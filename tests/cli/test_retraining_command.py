@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +83,23 @@ def test_evaluation_without_weights_says_how_to_name_them(
 ) -> None:
     assert main(["evaluate", *files]) == 1
     assert "there are no weights beside best.json; name a file with --weights" in capsys.readouterr().err
+
+
+@pytest.mark.integration
+def test_two_processes_retrain_as_one_and_count_each_image_once(files: tuple[str, str], tmp_path: Path) -> None:
+    config = {
+        "data": {"name": "digits", "train": 200, "validation": 101},
+        "recipe": {"epochs": 2, "global_batch_size": 40, "learning_rate": 0.02, "ema_decay": 0.5},
+        "trainer": {"accelerator": "cpu", "threads": 1, "devices": 2, "strategy": "ddp", "device_batch_size": 10},
+    }
+    Path(files[1]).write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "nni_cream", "retrain", *files, "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10]
+    retrained = json.loads((tmp_path / "out" / "best.json").read_text())["retrained"]
+    # The last figures are of one process over all images.
+    assert lines[-1]["ema_loss"] == pytest.approx(retrained["validation_loss"], rel=1e-5)
+    assert lines[-1]["ema_acc"] == pytest.approx(retrained["validation_accuracy"], rel=1e-5)

@@ -91,6 +91,12 @@ def with_everything(root: Path) -> None:
             ConfigError,
             ["leave nothing for train"],
         ),
+        (
+            lambda root: fill(root, cats=9, dogs=9),
+            {"test": 0.02},
+            ConfigError,
+            ["test: 0.02 of 18 images are 0", "0.11"],
+        ),
         (lambda root: fill(root, cats=9, dogs=2), {}, ConfigError, ["'dogs' has 2 images", "at least 3"]),
         (lambda root: fill(root, cats=9, dogs=0) and (root / "dogs").mkdir(), {}, DataError, ["no image in 1", "dogs"]),
     ],

@@ -17,6 +17,7 @@ from torchvision.transforms.functional import pil_to_tensor
 from nni_cream import data
 from nni_cream.data import ImagePart, UnreadableImageError, images
 from nni_cream.data.images import ImageFiles, ImagesInMemory, read_image
+from nni_cream.data.unreadable import cannot_be_decoded, is_damaged
 from nni_cream.errors import DataError
 
 from .conftest import write_image
@@ -56,6 +57,22 @@ def test_every_mode_becomes_rgb(tmp_path: Path, mode: str) -> None:
     (Image.new(mode, (9, 7)) if mode == "I;16" else noise((9, 7)).convert(mode)).save(path)
     image = read_image(path)
     assert (image.mode, image.size) == ("RGB", (9, 7))
+
+
+def test_shades_of_sixteen_bits_keep_their_place_between_black_and_white(tmp_path: Path) -> None:
+    shades = np.linspace(0, 65535, 63).astype(np.uint16).reshape(7, 9)
+    Image.fromarray(shades).save(tmp_path / "image.png")
+    red = np.asarray(read_image(tmp_path / "image.png"), float)[..., 0]
+    np.testing.assert_allclose(red / 255, shades / 65535, atol=1 / 255)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_of_no_known_range_are_told_by_a_look_and_by_decoding(tmp_path: Path, kind: type[np.generic]) -> None:
+    path = str(tmp_path / "image.tiff")
+    Image.fromarray(np.ones((7, 9), dtype=kind)).save(path)
+    for found in (is_damaged(path), cannot_be_decoded(path)):
+        assert found is not None
+        assert "nobody knows what is black and white" in found
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])

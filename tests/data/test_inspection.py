@@ -64,6 +64,16 @@ def test_check_of_few_unreadable_files_shows_what_is_left(
     assert len(found["unreadable"]) == 1
 
 
+@pytest.mark.parametrize("limit", ["many", None, True, -1])
+def test_limit_that_is_no_number_is_told(
+    limit: Any, write_imagenet: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = config_of(tmp_path / "c.yml", write_imagenet(), max_unreadable=limit)
+    code, _, error = result_of(capsys, "data", "check", config)
+    assert code == 2
+    assert f"max_unreadable: expected a whole number of at least 0, got {limit!r}" in error
+
+
 def test_full_check_decodes_what_looks_right_from_outside(
     write_imagenet: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -75,9 +85,18 @@ def test_full_check_decodes_what_looks_right_from_outside(
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3] + b"\xff\xd8\xff\xd9")
     config = config_of(tmp_path / "c.yml", root, max_unreadable=1)
     assert result_of(capsys, "data", "check", config)[0] == 0
+    for empty in ("val/n00000000/val_0_0.JPEG", "val/n00000001/val_1_0.JPEG"):
+        code, found, _ = result_of(capsys, "data", "check", config, "--full")
+        assert (code, found["usable"]) == (1, False)
+        assert found["unreadable"][-1]["file"] == "val/n00000002/val_2_1.JPEG"
+        (root / empty).write_bytes(b"")
+    # More than the limit are found from outside, and still each file is decoded.
     code, found, _ = result_of(capsys, "data", "check", config, "--full")
-    assert (code, found["usable"]) == (1, False)
-    assert [item["file"] for item in found["unreadable"]] == ["val/n00000002/val_2_1.JPEG"]
+    assert [item["file"] for item in found["unreadable"]] == [
+        "val/n00000000/val_0_0.JPEG",
+        "val/n00000001/val_1_0.JPEG",
+        "val/n00000002/val_2_1.JPEG",
+    ]
 
 
 def test_check_reads_the_data_of_an_experiment_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

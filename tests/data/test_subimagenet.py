@@ -76,6 +76,25 @@ def test_list_of_classes_decides_the_classes_and_the_seed_the_images(write_image
     assert {name.split("/")[1] for name in images_of(tmp_path / "out")} == {"n00000001", "n00000002", "n00000004"}
 
 
+def test_list_of_the_paper_names_training_images_and_the_seed_decides_the_others(
+    write_imagenet: Write, tmp_path: Path
+) -> None:
+    # As the file in microsoft/Cream: Python's own way to write a list, one class a line.
+    root = tmp_path / "imagenet"
+    names = [[f"n{label:08d}_{number}.JPEG" for number in range(6)] for label in range(3)]
+    write_imagenet()
+    for label, group in enumerate(names):
+        for number, name in enumerate(group):
+            folder = root / "train" / f"n{label:08d}"
+            (folder / f"train_{label}_{number}.JPEG").rename(folder / name)
+    (tmp_path / "list.txt").write_text("".join(f"{group[:4]}\n" for group in names[:2]))
+    made = make(root, tmp_path / "out", list_file=tmp_path / "list.txt", val=1, seed=5)
+    assert (made.classes, made.train, made.val, made.seed) == (2, 8, 2, 5)
+    found = [name for name in images_of(tmp_path / "out") if name.startswith("train")]
+    assert found == sorted(f"train/{name[:9]}/{name}" for group in names[:2] for name in group[:4])
+    assert data.create("subimagenet", root=tmp_path / "out", validation=2, image_size=16).num_classes == 2
+
+
 def test_labels_in_a_published_list_are_not_needed(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("val/n00000001/b.JPEG 1\ntrain/n00000001/a.JPEG 1\n")
     assert read_list(tmp_path / "list.txt") == ["train/n00000001/a.JPEG", "val/n00000001/b.JPEG"]
@@ -167,9 +186,34 @@ def test_folder_of_somebody_else_is_never_replaced(write_imagenet: Write, tmp_pa
     (tmp_path / "out" / "thesis.tex").write_text("mine")
     with pytest.raises(FileError, match="was not made by this command"):
         make(root, tmp_path / "out", force=True)
-    with pytest.raises(FileError, match="was not made by this command"):
-        make(root, root, force=True)
     assert (tmp_path / "out" / "thesis.tex").read_text() == "mine"
+
+
+def test_files_that_were_added_to_a_folder_keep_it_from_being_replaced(write_imagenet: Write, tmp_path: Path) -> None:
+    root, out = write_imagenet(), tmp_path / "out"
+    make(root, out)
+    (out / "search").mkdir()
+    (out / "search" / "best.json").write_text("mine")
+    with pytest.raises(FileError, match=r"holds 1 files that this command did not make.*: search/best\.json; move"):
+        make(root, out, force=True)
+    assert (out / "search" / "best.json").read_text() == "mine"
+
+
+@pytest.mark.parametrize("inside", ["", "deeper"])
+def test_folder_is_never_made_in_the_place_of_its_own_images(
+    inside: str, write_imagenet: Write, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    make(write_imagenet(), out, copy=True)
+    source = out / inside
+    if inside:
+        write_imagenet(root=source)
+    before = images_of(out)
+    (tmp_path / "link").symlink_to(source)
+    for imagenet in (source, tmp_path / "link"):
+        with pytest.raises(FileError, match="which would be lost"):
+            make(imagenet, out, force=True, train=2)
+    assert images_of(out) == before
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])

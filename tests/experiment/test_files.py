@@ -176,6 +176,16 @@ def test_forced_start_that_is_killed_halfway_loses_nothing(
     assert content(tmp_path / "previous") == before
 
 
+def test_abandoned_start_leaves_no_folder_where_there_was_none(tmp_path: Path) -> None:
+    made, found = OutputFolder(tmp_path / "made"), OutputFolder(tmp_path / "found")
+    found.path.mkdir()
+    for folder in (made, found):
+        folder.begin("space: digits\n", "a test")
+        folder.abandon()
+    assert not made.path.exists()
+    assert found.path.is_dir()
+
+
 def test_abandoned_start_leaves_the_folder_as_it_was(tmp_path: Path) -> None:
     folder = finished(tmp_path)
     (tmp_path / "notes.txt").write_text("mine")

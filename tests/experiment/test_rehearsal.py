@@ -41,7 +41,7 @@ class Squares(pl.LightningModule):
 
 def test_activations_are_what_autograd_keeps_at_once() -> None:
     seen, module = Rehearsing(), Squares()
-    shape = DataShape((2, 4, 4), 3, 100)
+    shape = DataShape((2, 4, 4), 3, 100, 10)
     trainer = pl.Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[seen],
@@ -80,7 +80,7 @@ def test_estimate_without_a_measured_batch_is_refused() -> None:
 
 def test_shape_of_a_data_set_is_its_own() -> None:
     shape = shape_of_data({"name": "digits", "arguments": {"train": 200, "validation": 100}})
-    assert shape == DataShape((1, 8, 8), 10, 200)
+    assert shape == DataShape((1, 8, 8), 10, 200, 100)
     images, labels = made_up_images(shape, 12)[:]
     assert images.shape == (12, 1, 8, 8)
     assert labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
@@ -91,7 +91,8 @@ def test_imagenet_need_not_be_there(tmp_path: Path) -> None:
     shape = shape_of_data({"name": "imagenet", "arguments": arguments})
     assert (shape.input_shape, shape.num_classes, shape.train_images) == ((3, 96, 96), 1000, 1_280_000)
     (note,) = shape.assumptions
-    assert f"{tmp_path / 'none'}: no such folder: 1,280,000 training images of 96 pixels are assumed" in note
+    assert f"{tmp_path / 'none'}: no such folder): 1,280,000 of 3 x 96 x 96 in 1,000 classes are assumed" in note
+    assert shape.validation_images == 1167
 
 
 def test_data_that_nobody_knows_without_its_files_is_an_error() -> None:

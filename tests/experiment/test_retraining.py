@@ -12,12 +12,13 @@ import torch
 from PIL import Image
 
 from nni_cream import config, data, spaces
-from nni_cream.errors import ConfigError, FileError
+from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.experiment.best import Best, build_network, load_best
 from nni_cream.experiment.evaluating import evaluate_result
 from nni_cream.experiment.rehearsal import DataShape, bytes_of
 from nni_cream.experiment.retrain_rehearsal import rehearse_retraining
 from nni_cream.experiment.retraining import run_retraining
+from nni_cream.experiment.sources import find_source
 from nni_cream.training import seeded
 from nni_cream.training.full_module import FullClassificationModule
 
@@ -247,6 +248,130 @@ def test_data_of_other_classes_or_channels_is_told(searched: Path, tmp_path: Pat
         evaluate_result(searched, settings)
 
 
+def test_checkpoint_of_something_else_is_refused_and_kept(searched: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="stopped by the test"):
+        run_retraining(searched, configuration(), out, on_epoch=stop_after(1))
+    checkpoint = out / "last.ckpt"
+    whole = checkpoint.read_bytes()
+    content = torch.load(checkpoint, weights_only=True)
+    content["state_dict"]["_model.more"] = content["state_dict"].pop("_model.classifier.bias")
+    changed = bytearray(whole)
+    bias = content["state_dict"]["_model.more"].numpy().tobytes()
+    changed[whole.index(bias)] ^= 1
+    torch.save(content, tmp_path / "other.ckpt")
+    for bad, message in (
+        (bytes(changed), r"last\.ckpt: broken"),
+        ((undisturbed / "weights.pt").read_bytes(), "is no checkpoint of a training"),
+        ((tmp_path / "other.ckpt").read_bytes(), r"_model\.classifier\.bias: missing in the file, the network's is 10"),
+    ):
+        checkpoint.write_bytes(bad)
+        with pytest.raises(FileError, match=message):
+            run_retraining(searched, configuration(), out, resume=True)
+        assert checkpoint.read_bytes() == bad
+
+
+def test_unfinished_retraining_is_kept_if_the_forced_one_cannot_start(searched: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(RuntimeError, match="stopped by the test"):
+        run_retraining(searched, configuration(), out, on_epoch=stop_after(1))
+    before = (out / "last.ckpt").read_bytes()
+    for wrong in (configuration(auto_augment="rand-m9-mstd0.5"), configuration(global_batch_size=400)):
+        with pytest.raises(ConfigError, match="recipe"):
+            run_retraining(searched, wrong, out, force=True)
+    assert (out / "last.ckpt").read_bytes() == before
+
+
+def test_result_is_not_trained_into_its_own_folder(tmp_path: Path) -> None:
+    result = write_result(tmp_path / "result")
+    (result / "config.yml").write_text("# nni_cream output folder, written by a test\n")
+    with pytest.raises(ConfigError, match="holds RESULT, which --force would replace"):
+        run_retraining(result, configuration(), result, force=True)
+    assert load_best(result).choices == CHOICES
+
+
+def test_other_weights_to_start_from_are_refused_as_long_as_they_matter(
+    searched: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, out = configuration(start="supernet", epochs=2), tmp_path / "out"
+    with monkeypatch.context() as killed:
+        killed.setattr("nni_cream.experiment.retraining._fit", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+        with pytest.raises(RuntimeError, match="killed"):
+            run_retraining(searched, settings, out, weights=undisturbed / "weights.pt")
+    with pytest.raises(ConfigError, match=r"was started from the weights .*undisturbed.*--weights"):
+        run_retraining(searched, settings, out, resume=True)
+    with pytest.raises(RuntimeError, match="stopped by the test"):
+        run_retraining(searched, settings, out, weights=undisturbed / "weights.pt", resume=True, on_epoch=stop_after(1))
+    run_retraining(searched, settings, out, resume=True)
+    assert load_best(out).retrained is not None
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_result_has_single_precision_whatever_it_was_trained_in(precision: str, searched: Path, tmp_path: Path) -> None:
+    settings = configuration({"precision": precision}, epochs=1, warmup_epochs=0, teacher=str(searched))
+    best = run_retraining(searched, settings, tmp_path / "out").best
+    kinds = {value.dtype for value in weights(tmp_path / "out").values() if value.is_floating_point()}
+    assert kinds == {torch.float32}
+    assert best.retrained is not None
+    assert evaluate_result(tmp_path / "out", settings)["loss"] == best.retrained["test_loss"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_classes": 12}, "10 classes, the network gives 12 logits"),
+        ({"input_channels": 3}, "does not take an image"),
+    ],
+)
+def test_teacher_of_other_images_is_told(
+    arguments: dict[str, int], message: str, searched: Path, tmp_path: Path
+) -> None:
+    space = {"name": "digits", "arguments": {**SPACE["arguments"], **arguments}}
+    teacher = write_result(tmp_path / "teacher", space=space)
+    with pytest.raises(ConfigError, match=rf"recipe\.teacher: .*{message}"):
+        run_retraining(searched, configuration(teacher=str(teacher)), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_too_small_for_the_strides_are_told(tmp_path: Path) -> None:
+    with pytest.raises(SpaceError, match="of at least 32 pixels, since the strides"):
+        run_retraining("cream-14", configuration(), tmp_path / "out")
+    space = {"name": "cream", "arguments": {"depths": [1, 1, 1, 1, 1], "num_classes": 10, "input_channels": 1}}
+    searched = write_result(
+        tmp_path / "searched", {f"stage_{stage}_block_1": "k3e4" for stage in range(1, 6)}, space=space
+    )
+    with pytest.raises(SpaceError, match=r"images of 8x8 pixels.*at least 32x32"):
+        evaluate_result(searched, configuration())
+
+
+def test_cost_of_a_published_network_is_that_with_the_users_images() -> None:
+    network = spaces.published("cream-14")
+    images = DataShape((3, 64, 64), 1000, 1, 1)
+    source = find_source("cream-14")
+    assert source.cost_for(source.build(images), images) == pytest.approx(network.macs, rel=0.01)
+    fewer = DataShape((3, 64, 64), 10, 1, 1)
+    built = source.build(fewer)
+    assert source.cost_for(source.build(images), images) - source.cost_for(built, fewer) == 1280 * 990
+
+
+def test_hardware_that_is_not_there_is_told(searched: Path) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.accelerator: tpu, but there is none here"):
+        evaluate_result(searched, configuration({"accelerator": "tpu"}))
+
+
+def test_workers_and_an_interruption_change_nothing_for_images_in_memory(
+    undisturbed: Path, searched: Path, tmp_path: Path
+) -> None:
+    settings = configuration()
+    settings["loader"] |= {"workers": 1}
+    with pytest.raises(RuntimeError, match="stopped by the test"):
+        run_retraining(searched, settings, tmp_path / "out", on_epoch=stop_after(1))
+    run_retraining(searched, settings, tmp_path / "out", resume=True)
+    assert same_weights(weights(tmp_path / "out"), weights(undisturbed))
+    whole = run_retraining(searched, settings, tmp_path / "whole").out
+    assert same_weights(weights(whole), weights(undisturbed))
+
+
 def picture_folder(root: Path) -> Path:
     rng = np.random.default_rng(0)
     for label in range(3):
@@ -323,11 +448,10 @@ def test_checkpoint_with_the_published_names_is_evaluated(tmp_path: Path) -> Non
 
 
 def test_published_network_is_rehearsed_for_the_users_classes() -> None:
-    settings = configuration(
-        dropout=0.2, erasing=0.0, mixup=0.0, cutmix=0.0, trainer={"devices": 8, "device_batch_size": None}
-    )
+    images = {"name": "digits", "train": 200, "validation": 100, "image_size": 32}
+    settings = configuration({"devices": 8, "device_batch_size": None}, images, dropout=0.2, erasing=0.0, mixup=0.0)
     rehearsal = rehearse_retraining("cream-14", settings, images_at_once=2)
-    shape = DataShape((1, 8, 8), 10, 200)
+    shape = DataShape((1, 32, 32), 10, 200, 100)
     network = spaces.create("cream-14", num_classes=shape.num_classes, input_channels=1)
     parameters = bytes_of(network.parameters())
     assert rehearsal.memory["parameters"] == rehearsal.memory["gradients"] == parameters

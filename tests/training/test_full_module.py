@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,22 @@ from timm.data.auto_augment import RandAugment
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torchvision.transforms import ColorJitter, InterpolationMode, Normalize, RandomHorizontalFlip
 
 from nni_cream.errors import ConfigError
 from nni_cream.training import seeded
 from nni_cream.training.full_module import FullClassificationModule
 from nni_cream.training.full_recipe import FullRecipe, split_batch_size
-from nni_cream.training.timm_parts import check_timm, make_optimizer, make_transform, set_dropout
+from nni_cream.training.timm_parts import (
+    check_timm,
+    make_average,
+    make_erasing,
+    make_mixup,
+    make_optimizer,
+    make_transform,
+    set_dropout,
+)
 
 PLAIN = FullRecipe(epochs=2, global_batch_size=8, weight_decay=0.0, learning_rate=0.05)
 CLASSES = 6
@@ -159,6 +169,45 @@ def test_figures_of_validation_are_those_of_the_network_and_of_its_average() -> 
     assert found["val_loss"] != found["ema_loss"]
 
 
+def test_image_that_two_processes_validate_counts_once() -> None:
+    count, batch, processes = 21, 4, 4  # each has 6 images, in batches of 4 and 2; three of them are there twice
+    pixels, labels = images(count)[:]
+    figures: dict[str, list[Tensor]] = {"loss": [], "acc": [], "top5": []}
+    network = linear().float()
+    seen = 0.0
+    for rank in range(processes):
+        sampler = DistributedSampler(images(count), processes, rank, shuffle=False)
+        loader = DataLoader(images(count), batch_size=batch, sampler=sampler)
+        module = FullClassificationModule(PLAIN, CLASSES)
+        module.set_model(network)
+        module.trainer = SimpleNamespace(val_dataloaders=loader, world_size=processes, global_rank=rank)  # type: ignore[assignment]
+        module.log = lambda *_, **__: None  # type: ignore[method-assign]
+        for index, of_batch in enumerate(loader):
+            module.validation_step(of_batch, index)
+        metrics: Any = module._metrics["val"]
+        weight = float(metrics["loss"].weight)
+        seen += weight
+        for name, parts in figures.items():
+            parts.append(metrics[name].compute() * weight)
+    logits = network(pixels)
+    assert seen == count
+    assert sum(figures["loss"]).item() / count == pytest.approx(nn.functional.cross_entropy(logits, labels).item())
+    assert sum(figures["acc"]).item() == pytest.approx((logits.argmax(1) == labels).sum().item())
+    among = (logits.topk(5).indices == labels[:, None]).any(1)
+    assert sum(figures["top5"]).item() == pytest.approx(among.sum().item())
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_label_is_among_the_five_best_of_fewer_classes(classes: int) -> None:
+    module = FullClassificationModule(replace(PLAIN, epochs=1), classes)
+    module.set_model(nn.Sequential(nn.Flatten(), nn.Linear(16, classes)))
+    pixels = torch.randn(9, 1, 4, 4)
+    loader = DataLoader(TensorDataset(pixels, torch.arange(9) % classes), batch_size=9)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    (found,) = trainer.validate(module, loader, verbose=False)
+    assert found["val_top5"] == 1
+
+
 def test_images_are_erased_and_mixed_by_timm_as_it_does_alone() -> None:
     recipe = replace(PLAIN, erasing=0.8, erasing_mode="pixel", mixup=0.4, cutmix=1.0, label_smoothing=0.1)
     module = FullClassificationModule(recipe, CLASSES)
@@ -237,6 +286,31 @@ def test_random_augment_is_timms() -> None:
     changed: Tensor = plain(picture)
     assert changed.shape == (3, 8, 8)
     assert torch.equal(changed, torch.full((3, 8, 8), 2.0))  # (1 - 0.5) / 0.25
+
+
+def test_every_setting_of_mixing_erasing_and_averaging_reaches_timm() -> None:
+    recipe = replace(PLAIN, mixup=0.3, cutmix=0.6, mix_probability=0.7, mix_switch=0.2, mix_mode="elem")
+    mixing = make_mixup(recipe, CLASSES)
+    found = (mixing.mixup_alpha, mixing.cutmix_alpha, mixing.mix_prob, mixing.switch_prob, mixing.mode)
+    assert found == (0.3, 0.6, 0.7, 0.2, "elem")
+    erasing = make_erasing(replace(PLAIN, erasing=0.4, erasing_mode="rand", erasing_count=3))
+    assert (erasing.probability, erasing.mode, erasing.max_count) == (0.4, "rand", 3)
+    average = make_average(linear(), replace(PLAIN, ema_decay=0.99, ema_warmup=True))
+    assert average.get_decay(9) == pytest.approx(1 - 9 ** (-2 / 3))  # (1 + steps before this one) ** -2/3
+    assert average.get_decay(10**6) == 0.99
+
+
+def test_every_setting_of_the_crop_reaches_timm() -> None:
+    recipe = replace(PLAIN, crop_scale=(0.3, 0.4), flip=0.0, interpolation="bicubic", color_jitter=0.0)
+    crop, *others = make_transform(recipe, (3, 8, 8), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)).transforms
+    assert crop.scale == (0.3, 0.4)
+    assert crop.interpolation == InterpolationMode.BICUBIC
+    assert not any(isinstance(step, RandomHorizontalFlip | ColorJitter) for step in others)
+    (norm,) = (step for step in others if isinstance(step, Normalize))
+    assert norm.mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert norm.std.tolist() == pytest.approx([0.4, 0.5, 0.6])
+    flipping = make_transform(replace(recipe, flip=0.7), (3, 8, 8), (0.5,) * 3, (0.5,) * 3).transforms
+    assert [step.p for step in flipping if isinstance(step, RandomHorizontalFlip)] == [0.7]
 
 
 def test_words_that_timm_does_not_understand_are_told() -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
+from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch import Tensor
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from nni_cream.errors import ConfigError, DataError
+from nni_cream.search.resuming import loader_states, restore_loaders
 from nni_cream.training import Loading, make_loader, seeded
 
 IN_MEMORY = TensorDataset(torch.arange(24.0).reshape(24, 1, 1, 1), torch.arange(24))
@@ -78,6 +82,29 @@ def test_generator_of_its_own_gives_its_order_whatever_else_is_drawn() -> None:
         loader = make_loader(IN_MEMORY, 4, shuffle=True, generator=generator)
         orders.append(torch.cat([batch[1] for batch in loader]).tolist())
     assert orders[0] == orders[1] != list(range(24))
+
+
+@pytest.mark.parametrize("dataset", [IN_MEMORY, Decoded()], ids=["in memory", "decoded"])
+def test_order_of_several_devices_goes_on_where_it_was(dataset: Any) -> None:
+    def shared(loader: Any) -> Any:
+        """As Lightning does it for the second of two devices."""
+        sampler = DistributedSamplerWrapper(loader.sampler, num_replicas=2, rank=1, shuffle=False)
+        again = DataLoader(loader.dataset, batch_size=4, sampler=sampler, generator=loader.generator)
+        return again, SimpleNamespace(fit_loop=SimpleNamespace(_combined_loader=CombinedLoader(again)))
+
+    loader, trainer = shared(make_loader(dataset, 4, shuffle=True, generator=torch.Generator().manual_seed(8)))
+    list(loader)
+    states = loader_states(trainer)
+    expected = torch.cat([batch[0].flatten() for batch in loader])
+    other, resumed = shared(make_loader(dataset, 4, shuffle=True, generator=torch.Generator().manual_seed(9)))
+    restore_loaders(states, resumed)
+    assert torch.equal(torch.cat([batch[0].flatten() for batch in other]), expected)
+
+
+def test_loader_that_does_not_shuffle_draws_nothing_from_the_training() -> None:
+    before = torch.get_rng_state()
+    list(make_loader(IN_MEMORY, 4, loading=Loading()))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_reading_leaves_the_random_numbers_of_the_training_alone() -> None:

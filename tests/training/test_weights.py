@@ -80,6 +80,16 @@ def test_truncated_file_is_said_to_be_broken(tmp_path: Path) -> None:
         load_weights(network(), path)
 
 
+def test_file_with_a_single_changed_bit_is_said_to_be_broken(tmp_path: Path) -> None:
+    source = network()
+    path = save(source.state_dict(), tmp_path)
+    content = bytearray(path.read_bytes())
+    content[content.index(source[0].weight.detach().numpy().tobytes())] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(FileError, match=r"weights\.pt: broken .*the check sum of .*data/0"):
+        load_weights(network(), path)
+
+
 @pytest.mark.parametrize("content", [b"", b"not weights at all\n" * 9], ids=["empty", "text"])
 def test_file_of_something_else_is_said_to_be_no_weights(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
