@@ -136,7 +136,7 @@ class CreamSpace(ModelSpace):
                 f"images of {height}x{width} pixels: the strides of the space 'cream' halve them five times; expected "
                 f"at least {TOTAL_STRIDE}x{TOTAL_STRIDE}, so give the data image_size: {TOTAL_STRIDE} or more"
             )
-        if False:
+        if channels != self.input_channels:
             raise SpaceError(
                 f"images have {channels} channels, the space expects {self.input_channels}; set its input_channels"
             )
