@@ -201,8 +201,8 @@ def read_list(path: Path) -> list[str]:
         entries.update(names)
         kinds.add(is_path)
     if len(kinds) != 1:
-        found = "images and classes" if kinds else "nothing"
-        raise ConfigError(f"{path}: names {found}; expected paths alone, or WordNet ids alone.")
+        what = "images and classes" if kinds else "nothing"
+        raise ConfigError(f"{path}: names {what}; expected paths alone, or WordNet ids alone.")
     return sorted(entries)
 
 

@@ -157,7 +157,8 @@ def plan(
     Raises
     ------
     SpaceError
-        If no network of the space, at any depth and at this image size, lies within the range.
+        If no network of the space lies within the range: none at any depth and at this image size, or none of the
+        depths planned.
     """
     low, high = macs_range[0] or 0.0, math.inf if macs_range[1] is None else macs_range[1]
     size = image_size or _image_size(high)
@@ -170,6 +171,13 @@ def plan(
             "or num_classes"
         )
     deepest = _deepen(outline, size, high, _mean if fixed_depth else _halfway)
+    reached = outline.cost(deepest, size, max)
+    if reached < low:
+        raise SpaceError(
+            f"macs_range ({low:,.0f}, {high:,.0f}): at {size} px the depths planned for its upper end, "
+            f"{', '.join(map(str, deepest))}, reach {reached:,.0f} multiply-adds; expected a wider range, more "
+            "operations, or depths in place of macs_range"
+        )
     return Plan(tuple((depth if fixed_depth else 1, depth) for depth in deepest), size)
 
 

@@ -200,6 +200,8 @@ def _rename(name: str) -> str:
     if len(parts) < 4 or parts[0] != "blocks" or not (parts[1].isdecimal() and parts[2].isdecimal()):
         return name
     stage, block, layer = int(parts[1]), parts[2], parts[3]
+    if stage == 0 and block != "0":
+        return name  # a second first block would take the place of the other
     known = _BLOCK if stage else _FIRST_BLOCK
     place = f"stages.{stage - 1}.{block}" if stage else "first"
     return f"{place}.{known[layer]}.{kind}" if layer in known else name

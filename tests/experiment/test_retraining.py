@@ -346,10 +346,10 @@ def test_images_too_small_for_the_strides_are_told(tmp_path: Path) -> None:
 
 def test_cost_of_a_published_network_is_that_with_the_users_images() -> None:
     network = spaces.published("cream-14")
-    images = DataShape((3, 64, 64), 1000, 1)
+    images = DataShape((3, 64, 64), 1000, 1, 1)
     source = find_source("cream-14")
     assert source.cost_for(source.build(images), images) == pytest.approx(network.macs, rel=0.01)
-    fewer = DataShape((3, 64, 64), 10, 1)
+    fewer = DataShape((3, 64, 64), 10, 1, 1)
     built = source.build(fewer)
     assert source.cost_for(source.build(images), images) - source.cost_for(built, fewer) == 1280 * 990
 

@@ -164,6 +164,10 @@ def test_first_weights_keep_the_variance() -> None:
         ({"image_size": 224.0}, "image_size"),
         ({"macs_range": [1e3, 2e6]}, r"macs_range .* at 32 px .* have [\d,]+ to [\d,]+ multiply-adds"),
         ({"macs_range": [2e9, None], "image_size": 64}, "at 64 px"),
+        (
+            {"macs_range": [210e6, 213e6], "fixed_depth": True, "kernel_sizes": [5], "expansions": [4], "se_ratio": 0},
+            r"at 192 px the depths planned .* 3, 4, 4, 4, 3, reach 20\d,[\d,]+ multiply-adds",
+        ),
         ({"macs_range": [20e6, 10e6]}, r"macs_range: expected \[low, high\]"),
         ({"macs_range": [10e6]}, r"macs_range: expected \[low, high\]"),
         ({"macs_range": [True, 10e6]}, r"macs_range: expected \[low, high\]"),

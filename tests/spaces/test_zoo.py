@@ -99,7 +99,8 @@ def test_checkpoint_gives_the_logits_of_the_reference() -> None:
 
 
 def test_names_of_something_else_stay_as_they_are() -> None:
-    state = {"layer1.0.conv1.weight": torch.zeros(1), "blocks.1.0.conv_other.weight": torch.zeros(1)}
+    names = ("layer1.0.conv1.weight", "blocks.1.0.conv_other.weight", "blocks.0.1.conv_dw.weight")
+    state = {name: torch.zeros(1) for name in names}
     assert spaces.from_published_checkpoint(state).keys() == state.keys()
 
 

@@ -21,12 +21,21 @@ from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
+from torchvision.transforms import ColorJitter, InterpolationMode, Normalize, RandomHorizontalFlip
 
 from nni_cream.errors import ConfigError
 from nni_cream.training import seeded
 from nni_cream.training.full_module import FullClassificationModule
 from nni_cream.training.full_recipe import FullRecipe, split_batch_size
-from nni_cream.training.timm_parts import check_timm, make_optimizer, make_transform, set_dropout
+from nni_cream.training.timm_parts import (
+    check_timm,
+    make_average,
+    make_erasing,
+    make_mixup,
+    make_optimizer,
+    make_transform,
+    set_dropout,
+)
 
 PLAIN = FullRecipe(epochs=2, global_batch_size=8, weight_decay=0.0, learning_rate=0.05)
 CLASSES = 6
@@ -277,6 +286,31 @@ def test_random_augment_is_timms() -> None:
     changed: Tensor = plain(picture)
     assert changed.shape == (3, 8, 8)
     assert torch.equal(changed, torch.full((3, 8, 8), 2.0))  # (1 - 0.5) / 0.25
+
+
+def test_every_setting_of_mixing_erasing_and_averaging_reaches_timm() -> None:
+    recipe = replace(PLAIN, mixup=0.3, cutmix=0.6, mix_probability=0.7, mix_switch=0.2, mix_mode="elem")
+    mixing = make_mixup(recipe, CLASSES)
+    found = (mixing.mixup_alpha, mixing.cutmix_alpha, mixing.mix_prob, mixing.switch_prob, mixing.mode)
+    assert found == (0.3, 0.6, 0.7, 0.2, "elem")
+    erasing = make_erasing(replace(PLAIN, erasing=0.4, erasing_mode="rand", erasing_count=3))
+    assert (erasing.probability, erasing.mode, erasing.max_count) == (0.4, "rand", 3)
+    average = make_average(linear(), replace(PLAIN, ema_decay=0.99, ema_warmup=True))
+    assert average.get_decay(9) == pytest.approx(1 - 9 ** (-2 / 3))  # (1 + steps before this one) ** -2/3
+    assert average.get_decay(10**6) == 0.99
+
+
+def test_every_setting_of_the_crop_reaches_timm() -> None:
+    recipe = replace(PLAIN, crop_scale=(0.3, 0.4), flip=0.0, interpolation="bicubic", color_jitter=0.0)
+    crop, *others = make_transform(recipe, (3, 8, 8), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)).transforms
+    assert crop.scale == (0.3, 0.4)
+    assert crop.interpolation == InterpolationMode.BICUBIC
+    assert not any(isinstance(step, RandomHorizontalFlip | ColorJitter) for step in others)
+    (norm,) = (step for step in others if isinstance(step, Normalize))
+    assert norm.mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
+    assert norm.std.tolist() == pytest.approx([0.4, 0.5, 0.6])
+    flipping = make_transform(replace(recipe, flip=0.7), (3, 8, 8), (0.5,) * 3, (0.5,) * 3).transforms
+    assert [step.p for step in flipping if isinstance(step, RandomHorizontalFlip)] == [0.7]
 
 
 def test_words_that_timm_does_not_understand_are_told() -> None:
