@@ -139,6 +139,7 @@ def make_subimagenet(
         names = _check_named(source, entries, str(list_file))
         _check_both_parts(names, str(list_file))
         seed_used = None
+    _check_kept(source, target, names)
     made = SubImageNet(
         out=str(target),
         classes=len({PurePosixPath(name).parts[1] for name in names}),
@@ -154,6 +155,16 @@ def make_subimagenet(
     except OSError as error:
         raise FileError(f"{target}: cannot be written: {error.strerror or error} ({error.filename})") from error
     return made
+
+
+def _check_kept(source: Path, target: Path, names: list[str]) -> None:
+    """Refuse to replace the folder that the chosen images themselves lie in, if only by way of links."""
+    folder = target.resolve()
+    inside = [name for name in names if (source / name).resolve().is_relative_to(folder)]
+    if inside:
+        raise FileError(
+            f"{target}: holds images that are chosen from, such as {source / inside[0]}; name another folder with --out"
+        )
 
 
 def read_list(path: Path) -> list[str]:

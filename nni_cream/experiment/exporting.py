@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nni_cream import data
+from nni_cream import data, spaces
 from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, DataError, FileError
 from nni_cream.experiment.best import Best, build_network, load_best, package_version, versions
@@ -23,6 +23,7 @@ from nni_cream.export import check_formats, write_formats
 from nni_cream.export.checking import evaluating
 from nni_cream.export.folder import check_folder, filling, write_manifest
 from nni_cream.export.formats import DEFAULT_OPSET
+from nni_cream.training.measuring import check_classes
 
 __all__ = ["Exported", "Wish", "export_pareto", "export_result"]
 
@@ -121,11 +122,11 @@ def export_result(result: str | Path, wish: Wish, weights: str | Path | None = N
     ExportError
         If the network cannot be written in a format, or what was written computes something else.
     ConfigError
-        If a format or opset is not available here.
+        If a format or opset is not available here, or the data set has other classes than the network.
     DataError
         If the images to check with cannot be loaded.
     SpaceError
-        If the architecture's space is not known here.
+        If the architecture's space is not known here, or not made for images of this shape.
     """
     check_formats(wish.formats, wish.opset)
     check_folder(wish.out, force=wish.force)
@@ -231,6 +232,9 @@ def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Export
     network = build_network(best)
     if found.weights is not None:
         found.source.load(network, found.weights)
+    spaces.check_images(network, samples.images.shape[1:])
+    if samples.splits is not None:
+        check_classes(network, samples.splits.test, samples.splits.num_classes, samples.splits.name)
     differences = write_formats(
         network,
         samples.images,

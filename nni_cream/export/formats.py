@@ -143,6 +143,11 @@ def _check_runs(network: nn.Module, images: Tensor) -> None:
             raise ExportError(
                 f"the network returns {shape} for {len(batch)} image(s); expected a row of logits for each"
             )
+        if not logits.isfinite().all():
+            raise ExportError(
+                "the network itself gives outputs that are no finite numbers; its weights are those of a training that "
+                "diverged, or the images are wrong"
+            )
 
 
 def _write_code(network: nn.Module, images: Tensor, path: Path, title: str) -> float:

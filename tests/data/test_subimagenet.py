@@ -275,3 +275,14 @@ def test_loader_tells_that_imagenet_was_moved(write_imagenet: Write, tmp_path: P
     root.rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"8 files: .* a link to something that is not there"):
         data.create("subimagenet", root=str(out), validation=2)
+
+
+def test_folder_is_never_replaced_by_links_to_its_own_images(write_imagenet: Write, tmp_path: Path) -> None:
+    made, links = tmp_path / "made", tmp_path / "links"
+    make(write_imagenet(), made, copy=True)
+    make(made, links)
+    before = images_of(made)
+    with pytest.raises(FileError, match="holds images that are chosen from"):
+        make(links, made, train=2, force=True)
+    assert images_of(made) == before
+    assert all((made / name).is_file() for name in before)

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from nni_cream import data, spaces
 from nni_cream.data import from_files
-from nni_cream.errors import ConfigError, DataError, ExportError, FileError
+from nni_cream.errors import ConfigError, DataError, ExportError, FileError, SpaceError
 from nni_cream.experiment import exporting
 from nni_cream.experiment.best import build_network, load_best
 from nni_cream.experiment.exporting import Wish, export_pareto, export_result
@@ -289,3 +289,21 @@ def test_card_of_image_files_has_classes_and_every_step_from_file_to_input(
     assert "from pixel values in [0, 1] subtract 0.485, 0.456, 0.406, then divide by 0.229, 0.224, 0.225" in card
     assert "size=[40]" in card  # resized so that the centre of 32 pixels is 80 % of it
     assert "CenterCrop(size=(32, 32))" in card
+
+
+def test_data_with_other_classes_than_the_network_is_refused(result: Path, tmp_path: Path) -> None:
+    seven = replace(BEST, space={"name": "digits", "arguments": {**BEST.space["arguments"], "num_classes": 7}})
+    save(seven, result / "best.json", result / "weights.pt")
+    with pytest.raises(ConfigError, match="'digits' has 10 classes, the network gives 7 logits"):
+        export_result(result, wish(tmp_path))
+    assert nothing_new(tmp_path)
+
+
+@pytest.mark.parametrize(("side", "problem"), [(16, "at least 32x32"), (48, "planned for 32x32")])
+def test_images_that_the_space_is_not_made_for_are_refused(tmp_path: Path, side: int, problem: str) -> None:
+    arguments = {"depths": [1] * 5, "width_multiplier": 0.1, "image_size": 32}
+    choices = {f"stage_{number}_block_1": "k3e4" for number in range(1, 6)}
+    replace(BEST, space={"name": "cream", "arguments": arguments}, choices=choices).save(tmp_path / "best.json")
+    with pytest.raises(SpaceError, match=problem):
+        export_result(tmp_path / "best.json", wish(tmp_path, input_shape=(3, side, side)))
+    assert os.listdir(tmp_path) == ["best.json"]

@@ -85,6 +85,11 @@ def test_network_that_no_program_could_use_is_refused(
         write_formats(network, IMAGES, tmp_path, formats)
 
 
+def test_network_whose_own_outputs_are_no_numbers_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="the network itself gives outputs that are no finite numbers"):
+        write_formats(nn.Sequential(nn.Flatten(), Plus(float("nan"))), IMAGES, tmp_path, ["torch"])
+
+
 def test_one_image_is_too_few_to_check_with(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="at least two images"):
         write_formats(small(), IMAGES[:1], tmp_path, ["code"])
