@@ -31,7 +31,7 @@ from nni_cream.search.averaging import check_decay
 from nni_cream.search.cost import cost_name
 from nni_cream.search.costs import Cost, Costs, check_costs, check_ranges
 from nni_cream.search.matching import MATCHINGS
-from nni_cream.search.mutables import check_mutables
+from nni_cream.search.mutables import check_depths, check_mutables
 from nni_cream.search.objective import LossFunction, resolve_distillation, resolve_score
 from nni_cream.search.sampler import PathSampler
 from nni_cream.search.supernet import Supernet, freezable_hooks
@@ -221,6 +221,7 @@ class CreamStrategy(RandomOneShot):
                 f"the search space is a {type(model).__name__}; expected a subclass of nni.nas.nn.pytorch.ModelSpace"
             )
         check_mutables(model.simplify())
+        check_depths(model)
         count = count_architectures(model)
         if count < self._board.capacity:
             raise ConfigError(

@@ -425,7 +425,7 @@ class _EpochFiles(Checkpoint):
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
             return
-        if module.costs.latencies is not None and not self._folder.latencies.exists():
+        if module.costs.latencies is not None:  # also over those of a start that was killed before its first checkpoint
             write_json(self._folder.latencies, module.costs.latencies.to_json())
         board = board_file(self._search.strategy.board, self._search.cost_name, trainer.current_epoch + 1)
         write_json(self._folder.board, board)

@@ -41,12 +41,23 @@ _logger = logging.getLogger(__name__)
 
 
 def has_table(supernet: Supernet) -> bool:
-    """Return whether every choice is one of layers or of a depth, so that blocks can be timed alone."""
+    """Return whether every choice is one of layers or of a depth, so that blocks can be timed alone.
+
+    The layers of a choice have to be used by the same paths: a choice that each block of a ``Repeat`` makes anew adds
+    more to a deep path than to a shallow one, which no column says.
+    """
     repeats = [module for module in supernet.space.modules() if isinstance(module, PathSamplingRepeat)]
     nested = any(inner in repeats for repeat in repeats for inner in [*repeat.modules()][1:])
     known = {*alone(supernet), *depths(supernet)}
     labels = {str(label) for label, item in supernet.mutables.items() if not isinstance(item, Constraint)}
-    return labels <= known and supernet.usage.groups is not None and not nested
+    places = _places(repeats)
+    together = all(len({places.get(layer) for layer in layers}) == 1 for layers in alone(supernet).values())
+    return labels <= known and supernet.usage.groups is not None and not nested and together
+
+
+def _places(repeats: Sequence[PathSamplingRepeat]) -> dict[nn.Module, nn.Module]:
+    """Return the block of a ``Repeat`` that each module within one stands in."""
+    return {module: block for repeat in repeats for block in repeat.blocks for module in block.modules()}
 
 
 def input_shape(inputs: Any) -> tuple[int, ...]:

@@ -195,7 +195,9 @@ class CostModel:
             return  # found out without measuring every choice
         alone = self._measure_alone()
         columns = {label: alone.get(label) or self._measure_within(label) for label in mutables}
-        table = CostTable(self.measure(self._sampler.first()), columns, usage.groups)
+        first = self._sampler.first()  # its own columns are not always 0: a depth is measured from the smallest
+        base = self.measure(first) - CostTable(0.0, columns, usage.groups)(first)
+        table = CostTable(base, columns, usage.groups)
         paths = [self._sampler.draw() for _ in range(self.checks)]
         if not any(abs(table(path) - self.measure(path)) > 0.5 for path in paths):
             self.table = table

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -130,7 +131,7 @@ class LatencyTable:
         ]
         if not sizes:
             raise FileError(f"{where}: key 'sizes' is empty; expected an entry for each image size")
-        if any(list(item.columns) != list(sizes[0].columns) for item in sizes):
+        if any(item.columns.keys() != sizes[0].columns.keys() for item in sizes):
             raise FileError(f"{where}: key 'sizes': expected the same labels for every size")
         optional = {key: read.optional(content, key, dict, "a mapping") for key in ("settings", "versions", "check")}
         return cls(
@@ -292,6 +293,6 @@ class _Reader:
         return {str(value): self._seconds(seconds, f"{name}.{value}") for value, seconds in column.items()}
 
     def _seconds(self, value: Any, name: str) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
             raise FileError(f"{self.where}: key {name!r} is {value!r}; expected a finite number of at least 0")
         return float(value)

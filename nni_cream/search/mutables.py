@@ -7,13 +7,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from nni.mutable import Categorical, CategoricalMultiple, LabeledMutable
+from nni.mutable import Categorical, CategoricalMultiple, LabeledMutable, Mutable
 from nni.mutable.annotation import Constraint
+from nni.nas.nn.pytorch import Repeat
+from torch import nn
 
 from nni_cream.errors import SpaceError
 from nni_cream.search.paths import Path, encode_value
 
-__all__ = ["Options", "check_mutables", "count_values", "decode_path"]
+__all__ = ["Options", "check_depths", "check_mutables", "count_values", "decode_path"]
 
 
 class Options:
@@ -121,6 +123,31 @@ def check_mutables(mutables: Mapping[str, LabeledMutable]) -> None:
             raise SpaceError(
                 f"mutable {label!r} is a {type(mutable).__name__}; a supernet can only hold finite choices, "
                 "so use nni.choice with the values to try"
+            )
+
+
+def check_depths(space: nn.Module) -> None:
+    """Refuse a ``Repeat`` that may hold no block at all, which NNI's supernet cannot run.
+
+    Parameters
+    ----------
+    space
+        The space, before or after the one-shot mutation.
+
+    Raises
+    ------
+    SpaceError
+        With the labels of the depth.
+    """
+    for module in space.modules():
+        if not isinstance(module, Repeat) or not isinstance(module.depth_choice, Mutable):
+            continue
+        smallest = min(module.depth_choice.grid())
+        if smallest < 1:
+            labels = ", ".join(repr(str(label)) for label in module.depth_choice.simplify())
+            raise SpaceError(
+                f"the depth {labels} of a Repeat can be {smallest}, which a supernet cannot run; let it start at 1, "
+                "and leave a block out by a LayerChoice with an nn.Identity"
             )
 
 

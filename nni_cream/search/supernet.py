@@ -20,7 +20,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from nni_cream.errors import ConfigError, SpaceError
 from nni_cream.search.freezing import frozen_view
-from nni_cream.search.mutables import check_mutables, decode_path
+from nni_cream.search.mutables import check_depths, check_mutables, decode_path
 from nni_cream.search.paths import Path
 from nni_cream.search.rng import preserved_rng
 from nni_cream.search.usage import Usage
@@ -49,6 +49,7 @@ class Supernet:
         self._host = space if host is None else host
         self.mutables: dict[str, LabeledMutable] = space.simplify()
         check_mutables(self.mutables)
+        check_depths(space)
         self.usage = Usage(space)
         self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
         self.refresh()

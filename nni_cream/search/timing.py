@@ -247,12 +247,25 @@ def structure(module: nn.Module) -> Any:
     return tuple((name, *_outline(part)) for name, part in module.named_modules())
 
 
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def _setting(value: Any) -> Any:
+    """Return what a setting is, so that two of which it is not known whether they are the same are different."""
+    if isinstance(value, bool | int | float | str | torch.dtype | None):
+        return repr(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value).__name__, tuple(map(_setting, value))
+    if isinstance(value, Mapping):
+        return tuple((repr(key), _setting(item)) for key, item in value.items())
+    name = getattr(value, "__qualname__", "<")  # of a class or function; a lambda or a local one is only itself
+    return id(value) if "<" in name else (getattr(value, "__module__", None), name)
+
+
 def _outline(module: nn.Module) -> tuple[Any, ...]:
     kind = f"{type(module).__module__}.{type(module).__qualname__}"
     settings = tuple(
-        (name, repr(value))
-        for name, value in sorted(vars(module).items())
-        if name != "training" and isinstance(value, bool | int | float | str | tuple | None)
+        (name, _setting(value)) for name, value in sorted(vars(module).items()) if name not in _OF_EVERY_MODULE
     )
     tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     return kind, settings, tuple((name, tuple(value.shape), str(value.dtype)) for name, value in tensors)

@@ -5,13 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from nni_cream import config, spaces
 from nni_cream.cli import main
 from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.experiment.best import load_best, load_board
+from nni_cream.experiment.files import write_json
 from nni_cream.experiment.latencies import load_latencies
 from nni_cream.experiment.searching import run_search
 from nni_cream.experiment.tables import board_table
+from nni_cream.search import Supernet
+from nni_cream.strategy import CreamStrategy
 from tests.experiment.test_searching import configuration, stop_after, texts
 from tests.experiment.test_tables import drawn
 
@@ -112,3 +118,59 @@ def test_the_command_writes_a_table_that_a_search_can_use(tmp_path: Path, capsys
 def test_a_table_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"nowhere.json: there is no latency table"):
         load_latencies(tmp_path / "nowhere.json")
+
+
+def test_a_search_killed_before_its_first_checkpoint_leaves_no_latencies_of_the_first_start(tmp_path: Path) -> None:
+    settings = phone_configuration(tmp_path, cost="latency", epochs=2)
+    with pytest.raises(RuntimeError, match="stopped by the test"):
+        run_search(settings, tmp_path / "out", on_epoch=stop_after(1))
+    (tmp_path / "out" / "last.ckpt").unlink()
+    (tmp_path / "out" / "latencies.json").write_text("what the clock said then")
+    run_search(settings, tmp_path / "out", resume=True)
+    assert load_latencies(tmp_path / "out" / "latencies.json") == load_latencies(tmp_path / "phone.json")
+
+
+CREAM = {"num_classes": 10, "input_channels": 1, "depths": [1, [1, 2], 1, 1, 1], "width_multiplier": 0.5}
+
+
+def phone_for(net: Supernet) -> dict[str, Any]:
+    """Make a table that no clock had a part in: each value of a choice takes as many milliseconds as its place."""
+    columns = {
+        label: {str(value): place / 1000 for place, value in enumerate(mutable.values)}
+        for label, mutable in net.mutables.items()
+    }
+    return PHONE | {"sizes": [{"shape": [1, 32, 32], "base": 0.01, "columns": columns}]}
+
+
+@pytest.mark.parametrize("cost", ["macs", "latency"])
+def test_two_epochs_in_the_papers_space_end_with_a_board_within_the_range(tmp_path: Path, cost: str) -> None:
+    net = Supernet(CreamStrategy(board_size=1).mutate_model(spaces.create("cream", **CREAM)))
+    images, columns = torch.zeros(1, 1, 32, 32), phone_for(net)["sizes"][0]["columns"]
+    write_json(tmp_path / "phone.json", phone_for(net))
+
+    def taken(entry: dict[str, Any]) -> float:
+        path = net.decode(entry["path"])
+        if cost == "latency":
+            return 0.01 + sum(columns[label][str(path[label])] for label in net.usage.labels(path))
+        with FlopCounterMode(display=False) as counter:
+            net.freeze(path).eval()(images)
+        return counter.get_total_flops() / 2
+
+    low, high = {"macs": (1.0e6, 1.2e6), "latency": (0.02, 0.023)}[cost]
+    settings = config.resolve(
+        {
+            "space": {"name": "cream", **CREAM},
+            "data": {"name": "digits", "image_size": 32, "train": 100, "validation": 60},
+            "search": {
+                "epochs": 2, "board_size": 3, "warmup": 0, "batch_size": 25, "meta_interval": 2, "cost": cost,
+                "cost_range": [low, high],
+            },
+            "latency": {"table": str(tmp_path / "phone.json"), "device": "phone"} if cost == "latency" else {},
+            "trainer": {"accelerator": "cpu", "threads": 1},
+        }
+    )  # fmt: skip
+    board = load_board(run_search(settings, tmp_path / "out").out)
+    assert (board.epoch, len(board.entries)) == (2, 3)
+    for entry in board.entries:
+        assert entry["cost"] == pytest.approx(taken(entry))
+        assert low <= taken(entry) <= high

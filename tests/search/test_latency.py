@@ -5,11 +5,11 @@ import logging
 
 import pytest
 import torch
-from nni.nas.nn.pytorch import LayerChoice
+from nni.nas.nn.pytorch import LayerChoice, Repeat
 
 from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.search import LatencyModel, LatencySettings, LatencyTable, PathSampler, measure_table
-from nni_cream.search.timing import Stopwatch
+from nni_cream.search.timing import Stopwatch, structure
 from tests.search.clocked import Clock, ClockedSpace, Taking, expected
 from tests.search.small import LayerSpace, ValueSpace, supernet
 
@@ -47,8 +47,18 @@ def test_the_table_gives_what_the_layers_of_a_path_take():
     assert latency.bounds() == pytest.approx((0.008, 0.030))
 
 
-def test_the_check_counts_whole_networks_that_the_fit_has_not_seen(table):
+def test_the_check_counts_whole_networks_that_the_fit_has_not_seen(table, monkeypatch):
     assert table.check == {"paths": 30, "median_error": 0.0, "worst_error": 0.0}
+    plain = Stopwatch.time
+
+    def slow_on_every_other_network(self, runs):
+        odd = {("network", index) for index in range(1, 60, 2)}
+        return {key: taken * (2 if key in odd else 1) for key, taken in plain(self, runs).items()}
+
+    monkeypatch.setattr(Stopwatch, "time", slow_on_every_other_network)
+    settings = LatencySettings(device="cpu", repeats=1, warmup=0)
+    doubled = measure_table(supernet(ClockedSpace()), (X,), settings, clock=Clock())
+    assert doubled.check == {"paths": 30, "median_error": 0.5, "worst_error": 0.5}
 
 
 def test_a_network_that_takes_longer_than_its_blocks_is_fitted(caplog):
@@ -209,6 +219,7 @@ GOOD = {"format": "nni_cream.latency/1", "device": "phone", "sizes": [{"shape": 
         (GOOD | {"sizes": [{"shape": [1, "8"], "columns": {}}]}, r"sizes\[0\].shape"),
         (GOOD | {"sizes": [{"shape": [1, 8, 8], "columns": {"a": {"x": -1}}}]}, r"sizes\[0\].columns.a.x' is -1"),
         (GOOD | {"sizes": [{"shape": [1, 8, 8], "columns": {"a": {"x": float("nan")}}}]}, "columns.a.x' is nan"),
+        (GOOD | {"sizes": [{"shape": [1, 8, 8], "columns": {"a": {"x": 10**400}}}]}, "columns.a.x' is 1000"),
         (GOOD | {"sizes": [{"shape": [1, 8, 8], "columns": {"a": 4}}]}, "expected a mapping of values to seconds"),
         (GOOD | {"sizes": [*GOOD["sizes"], {"shape": [1, 9, 9], "columns": {"b": {"x": 1}}}]}, "the same labels"),
         (GOOD | {"check": 5}, "'check' is 5"),
@@ -283,3 +294,49 @@ def test_measuring_leaves_the_supernet_the_threads_and_the_random_numbers_as_the
     assert modes == [module.training for module in net.space.modules()]
     assert torch.equal(state, torch.get_rng_state())
     assert torch.get_num_threads() == threads
+
+
+def test_a_table_may_name_its_labels_in_any_order():
+    orders = {8: "ab", 9: "ba"}
+    sizes = [
+        {"shape": [1, side, side], "columns": {label: {"x": 1} for label in labels}} for side, labels in orders.items()
+    ]
+    assert set(LatencyTable.from_json(GOOD | {"sizes": sizes}).sizes[1].columns) == {"a", "b"}
+
+
+def test_a_choice_that_some_paths_use_more_often_than_others_has_no_table_but_is_measured():
+    class Shared(ClockedSpace):
+        def __init__(self):
+            super().__init__()
+            self.blocks = Repeat(lambda index: LayerChoice([Taking(1), Taking(9)], label="same"), (1, 4), label="depth")
+
+    latency = model(LatencySettings(device="cpu", repeats=1, warmup=0), space=Shared)
+    assert not latency.additive
+    for depth in (1, 4):
+        assert latency({"layer": 0, "depth": depth, "same": 1}) == pytest.approx((7 + 9 * depth) / 1000)
+
+
+def test_a_choice_in_two_places_of_every_path_has_a_table():
+    class Twice(ClockedSpace):
+        def __init__(self):
+            super().__init__()
+            self.head = LayerChoice([Taking(4), Taking(6)], label="layer")
+
+    latency = model(space=Twice)
+    assert latency.additive
+    path = {"depth": 1, "block_0": "fast", "block_1": "fast", "block_2": "fast"}
+    assert latency({**path, "layer": 1}) - latency({**path, "layer": 0}) == pytest.approx((4 + 2) / 1000)
+
+
+class Applying(torch.nn.Module):
+    def __init__(self, function, steps):
+        super().__init__()
+        self.function, self.steps = function, steps
+
+
+def test_layers_that_differ_in_a_function_or_a_list_are_not_taken_for_one():
+    base = Applying(torch.relu, [1])
+    assert structure(base) == structure(Applying(torch.relu, [1]))
+    assert structure(base) != structure(Applying(torch.tanh, [1]))
+    assert structure(base) != structure(Applying(torch.relu, [2]))
+    assert structure(torch.nn.Conv2d(1, 1, 3)) == structure(torch.nn.Conv2d(1, 1, 3))

@@ -2,16 +2,17 @@ from __future__ import annotations
 
 import random
 
+import nni
 import numpy as np
 import pytest
 import torch
-from nni.nas.nn.pytorch import Cell, LayerChoice, ModelSpace
+from nni.nas.nn.pytorch import Cell, LayerChoice, ModelSpace, Repeat
 from torch import nn
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import SpaceError
 from nni_cream.search import PathSampler, Supernet
-from tests.search.small import SPACES, LayerSpace, ValueSpace, supernet
+from tests.search.small import SPACES, LayerSpace, ValueSpace, conv, supernet
 
 
 def state_of(net) -> dict[str, torch.Tensor]:
@@ -252,3 +253,15 @@ def test_freezing_copies_what_was_chosen_and_nothing_else(name, monkeypatch):
     own = {weight.data_ptr() for weight in net.space.parameters()}
     assert not own & {weight.data_ptr() for weight in frozen.parameters()}
     assert not any("__deepcopy__" in vars(tensor) for tensor in [*net.space.parameters(), *net.space.buffers()])
+
+
+def test_a_depth_of_none_is_refused_with_its_labels():
+    class Shallow(LayerSpace):
+        def __init__(self, depth):
+            super().__init__()
+            self.more = Repeat(lambda index: conv(8, 3, 8), depth, label="more")
+
+    for depth in ((0, 2), nni.choice("more", [2, 0])):
+        with pytest.raises(SpaceError, match=r"depth 'more' .* 0"):
+            supernet(Shallow(depth))
+    supernet(Shallow((1, 2)))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from itertools import product
 
+import nni
 import pytest
 import torch
 from nni.nas.hub.pytorch import ProxylessNAS
@@ -137,3 +138,18 @@ def test_a_table_without_groups_is_a_plain_sum():
     table = CostTable(1.0, {"a": {1: 2.0, 2: 5.0}, "b": {1: 0.0, 2: 7.0}})
     assert {table({"a": a, "b": b}) for a, b in product((1, 2), (1, 2))} == {3.0, 6.0, 10.0, 13.0}
     assert table.bounds() == (3.0, 13.0)
+
+
+def test_depths_in_any_order_have_a_table():
+    class Descending(DeepSpace):
+        def __init__(self):
+            super().__init__()
+            self.second = Repeat(
+                lambda index: nn.Sequential(conv(4, 1, 4), self._choice(f"second_{index}")), nni.choice("more", [3, 1])
+            )
+
+    net = supernet(Descending())
+    model, sampler = CostModel(net, (X,)), PathSampler(net.space, seed=2)
+    assert model.additive
+    for path in (sampler.draw() for _ in range(10)):
+        assert model(path) == multiply_adds(nni_freezes(net, path))
