@@ -242,7 +242,7 @@ class PathSampler:
         """
         if self._counts is not None and self._certain:
             self.rejected = 0
-            return self._counts.draw(self._generator)
+            return self._candidate(self._generator)
         return self._search(self._generator)
 
     def _search(self, generator: np.random.Generator) -> Path:

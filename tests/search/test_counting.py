@@ -66,6 +66,14 @@ def test_architectures_within_a_range_are_counted_and_drawn_as_listing_them_says
 IRREGULAR = [float((7 * index) % 11) for index in range(20)]
 
 
+def test_a_path_that_was_counted_names_its_choices_in_the_order_of_the_space():
+    # Files and tables keep this order, and a resumed search writes it, too.
+    table = make_table(IRREGULAR)
+    sampler = PathSampler(Depths(), seed=3, cost_range=sorted(table(path) for path in PATHS)[100:160:59])
+    sampler.constrain(table, table=table)
+    assert [list(sampler.draw()) for _ in range(20)] == [list(LABELS)] * 20
+
+
 @pytest.mark.parametrize("kind", ["counted", "rounded", "tried"])
 @pytest.mark.parametrize("shift", [0.0, 0.25])
 def test_every_architecture_within_a_range_is_equally_likely(kind, shift, monkeypatch):
