@@ -102,14 +102,22 @@ class NormalisedImages(TensorDataset):
         What was subtracted from each channel's values, as they are in the source.
     pixel_std
         What each channel was divided by.
+    enlarged_from
+        Height and width in the source, if they were enlarged afterwards, with bilinear interpolation.
     """
 
     def __init__(
-        self, images: Tensor, labels: Tensor, pixel_mean: tuple[float, ...], pixel_std: tuple[float, ...]
+        self,
+        images: Tensor,
+        labels: Tensor,
+        pixel_mean: tuple[float, ...],
+        pixel_std: tuple[float, ...],
+        enlarged_from: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(images, labels)
         self.pixel_mean = pixel_mean
         self.pixel_std = pixel_std
+        self.enlarged_from = enlarged_from
 
 
 def make_splits(
@@ -164,9 +172,9 @@ def make_splits(
         normalised = torch.from_numpy(((images[positions] - mean) / deviation).astype(np.float32))
         if image_size is not None:
             normalised = functional.interpolate(normalised, size=(image_size, image_size), mode="bilinear")
-        return NormalisedImages(
-            normalised, torch.from_numpy(labels[positions].astype(np.int64)), _floats(mean), _floats(deviation)
-        )
+        mine = torch.from_numpy(labels[positions].astype(np.int64))
+        own_size = None if image_size is None else (images.shape[2], images.shape[3])
+        return NormalisedImages(normalised, mine, _floats(mean), _floats(deviation), own_size)
 
     return DataSplits(
         name=name,

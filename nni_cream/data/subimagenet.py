@@ -197,19 +197,19 @@ def read_list(path: Path) -> list[str]:
         words = line.partition("#")[0].split()
         if not words:
             continue
-        found = _names_of_class(line) or words[:1]
-        is_path = _is_path(found[0])
+        names = _names_of_class(line) or words[:1]
+        is_path = _is_path(names[0])
         is_label = len(words) == 2 and is_path and words[1].isdecimal()
-        if not (is_path or WNID.match(found[0])) or not (found != words[:1] or len(words) == 1 or is_label):
+        if not (is_path or WNID.match(names[0])) or not (names != words[:1] or len(words) == 1 or is_label):
             raise ConfigError(
                 f"{path}: line {number}: {line.strip()[:200]!r}; expected a path such as "
                 "train/n01440764/n01440764_10026.JPEG or val/n01440764/ILSVRC2012_val_00000293.JPEG, or, in a list of "
                 "classes, a WordNet id such as n01440764."
             )
-        twice = [name for name, count in Counter(found).items() if count > 1 or name in entries]
+        twice = [name for name, count in Counter(names).items() if count > 1 or name in entries]
         if twice:
             raise ConfigError(f"{path}: line {number}: {twice[0]} stands there twice; remove one.")
-        entries.update(found)
+        entries.update(names)
         kinds.add(is_path)
     if len(kinds) != 1:
         what = "images and classes" if kinds else "nothing"

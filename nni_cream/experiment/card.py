@@ -147,7 +147,11 @@ def _input_facts(card: Card) -> dict[str, str]:
 def _normalisation(images: Any) -> str:
     if isinstance(images, NormalisedImages):
         mean, std = _numbers(images.pixel_mean), _numbers(images.pixel_std)
-        return f"from pixel values as they are in the source subtract {mean}, then divide by {std}"
+        steps = f"from pixel values as they are in the source subtract {mean}, then divide by {std}"
+        if images.enlarged_from is None:
+            return steps
+        height, width = images.enlarged_from
+        return f"{steps}, then enlarge from {height}x{width} pixels (`torch.nn.functional.interpolate`, bilinear)"
     if isinstance(images, ImagePart):
         mean, std = _numbers(images.mean), _numbers(images.std)
         steps = " ".join(repr(images.transform).split())
@@ -179,10 +183,12 @@ def _figure(value: Any) -> str:
 
 def _costs(card: Card) -> dict[str, str]:
     best = card.best
+    others = (best.other_costs or {}).items()
     return {
         "multiply-adds, counted by torch.utils.flop_counter": f"{card.macs:,}",
         "parameters, counted": f"{card.params:,}",
         "cost in `best.json`": describe_cost(best.cost, best.cost_name),
+        **{f"{name} in `best.json`": describe_cost(cost, name) for name, cost in others},
     }
 
 
@@ -244,7 +250,7 @@ def pareto_card(rows: Sequence[Mapping[str, Any]], best: Best, command: str | No
         (
             f"[{row['folder']}]({row['folder']}/{CARD})",
             f"{row['accuracy']:.4f}",
-            describe_cost(row["cost"], row["cost_name"]),
+            ", ".join(describe_cost(cost, name) for name, cost in _all_costs(row)),
             f"{row['macs']:,}",
             f"{row['params']:,}",
         )
@@ -258,6 +264,10 @@ def pareto_card(rows: Sequence[Mapping[str, Any]], best: Best, command: str | No
     }
     parts = ["# Pareto front of a search", _table(titles, lines), _list(facts)]
     return "\n\n".join(parts) + "\n"
+
+
+def _all_costs(row: Mapping[str, Any]) -> list[tuple[str, float]]:
+    return [(row["cost_name"], row["cost"]), *row["other_costs"].items()]
 
 
 def _list(facts: Mapping[str, str]) -> str:

@@ -17,17 +17,16 @@ from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, DataError, FileError
 from nni_cream.experiment.best import Best, build_network, load_best, package_version, versions
 from nni_cream.experiment.card import CARD, Card, pareto_card, result_card
-from nni_cream.experiment.files import BEST, CONFIG, WEIGHTS, write_json
+from nni_cream.experiment.files import BEST, CONFIG, PARETO, WEIGHTS, write_json
+from nni_cream.experiment.sources import Source, find_source
 from nni_cream.export import check_formats, write_formats
 from nni_cream.export.checking import evaluating
 from nni_cream.export.folder import check_folder, filling, write_manifest
 from nni_cream.export.formats import DEFAULT_OPSET
 from nni_cream.training.measuring import check_classes
-from nni_cream.training.weights import load_weights
 
-__all__ = ["PARETO", "Exported", "Wish", "export_pareto", "export_result"]
+__all__ = ["Exported", "Wish", "export_pareto", "export_result"]
 
-PARETO = "pareto"
 _IMAGES = 8
 
 
@@ -82,10 +81,11 @@ class Exported:
 
 
 @dataclass(frozen=True)
-class _Source:
+class _Result:
     """One architecture on the disk."""
 
     best: Best
+    source: Source
     file: Path
     weights: Path | None
 
@@ -130,15 +130,15 @@ def export_result(result: str | Path, wish: Wish, weights: str | Path | None = N
     """
     check_formats(wish.formats, wish.opset)
     check_folder(wish.out, force=wish.force)
-    source = _find(Path(result), None if weights is None else Path(weights))
-    if source.weights is None and set(wish.formats) != {"code"}:
+    found = _find(result, None if weights is None else Path(weights))
+    if found.weights is None and set(wish.formats) != {"code"}:
         raise FileError(
-            f"{source.file}: there are no weights beside it, and a network without them is of use as code alone; name "
+            f"{found.file}: there are no weights beside it, and a network without them is of use as code alone; name "
             "their file with --weights FILE, or export with --format code"
         )
-    samples = _samples(source.best, wish.input_shape)
+    samples = _samples(found.best, wish.input_shape)
     with filling(wish.out, force=wish.force) as folder:
-        exported = _fill(folder, source, samples, wish)
+        exported = _fill(folder, found, samples, wish)
     return Exported(wish.out, exported.differences, exported.macs, exported.params)
 
 
@@ -168,43 +168,44 @@ def export_pareto(result: str | Path, wish: Wish) -> list[Exported]:
     files = sorted(front.glob("*.json"))
     if not files:
         raise FileError(f"{front}: there is no Pareto front; `nni-cream search` writes it when it is complete")
-    sources = [_find(file, file.with_suffix(".pt")) for file in files]
-    samples = _samples(sources[0].best, wish.input_shape)
+    results = [_find(file, file.with_suffix(".pt")) for file in files]
+    samples = _samples(results[0].best, wish.input_shape)
     written = []
     with filling(wish.out, force=wish.force) as folder:
-        for source in sources:
-            name = source.file.stem
+        for found in results:
+            name = found.file.stem
             (folder / name).mkdir()
-            exported = _fill(folder / name, source, samples, wish)
+            exported = _fill(folder / name, found, samples, wish)
             written.append(Exported(wish.out / name, exported.differences, exported.macs, exported.params))
-        rows = [_row(source, exported) for source, exported in zip(sources, written, strict=True)]
+        rows = [_row(found.best, exported) for found, exported in zip(results, written, strict=True)]
         write_json(folder / "pareto.json", rows)
-        card = pareto_card(rows, sources[0].best, wish.command, _now())
+        card = pareto_card(rows, results[0].best, wish.command, _now())
         (folder / CARD).write_text(card, encoding="utf-8")
         write_manifest(folder, {"command": wish.command})
     return written
 
 
-def _row(source: _Source, exported: Exported) -> dict[str, Any]:
-    best = source.best
+def _row(best: Best, exported: Exported) -> dict[str, Any]:
     return {
         "folder": exported.folder.name,
         "accuracy": best.accuracy,
         "cost": best.cost,
         "cost_name": best.cost_name,
+        "other_costs": best.other_costs or {},
         "macs": exported.macs,
         "params": exported.params,
         "choices": best.choices,
     }
 
 
-def _find(result: Path, weights: Path | None) -> _Source:
-    file = result / BEST if result.is_dir() else result
-    best = load_best(file)
-    if weights is None:
-        beside = file.with_name(WEIGHTS) if file.name == BEST else file.with_suffix(".pt")
-        weights = beside if beside.exists() else None
-    return _Source(best, file, weights)
+def _find(result: str | Path, weights: Path | None) -> _Result:
+    source = find_source(result)
+    if source.place is None:
+        raise ConfigError(
+            f"{result}: a published network is no result that could be exported, nobody trained it here; `nni-cream "
+            f"retrain {result}` makes one, and in Python nni_cream.export.write_formats exports any network"
+        )
+    return _Result(load_best(source.place), source, source.place, weights or source.weights_beside())
 
 
 def _samples(best: Best, input_shape: tuple[int, int, int] | None) -> _Samples:
@@ -212,7 +213,10 @@ def _samples(best: Best, input_shape: tuple[int, int, int] | None) -> _Samples:
         generator = torch.Generator().manual_seed(0)
         return _Samples(torch.randn(_IMAGES, *input_shape, generator=generator), None)
     try:
-        splits = data.create(best.data["name"], **best.data["arguments"])
+        arguments = dict(best.data["arguments"])
+        if arguments.get("cache"):
+            arguments["cache"] = False  # a few images are not worth to decode all
+        splits = data.create(best.data["name"], **arguments)
     except (DataError, ConfigError) as error:
         raise DataError(
             f"{error}\nThe export is checked with images of the data set that the search used. Where they are not "
@@ -222,11 +226,12 @@ def _samples(best: Best, input_shape: tuple[int, int, int] | None) -> _Samples:
     return _Samples(torch.stack([splits.test[index][0] for index in range(count)]), splits)
 
 
-def _fill(folder: Path, source: _Source, samples: _Samples, wish: Wish) -> Exported:
+def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Exported:
     """Write all files of one architecture into a folder."""
-    network = build_network(source.best)
-    if source.weights is not None:
-        load_weights(network, source.weights)
+    best = found.best
+    network = build_network(best)
+    if found.weights is not None:
+        found.source.load(network, found.weights)
     spaces.check_images(network, samples.images.shape[1:])
     if samples.splits is not None:
         check_classes(network, samples.splits.test, samples.splits.num_classes, samples.splits.name)
@@ -236,15 +241,15 @@ def _fill(folder: Path, source: _Source, samples: _Samples, wish: Wish) -> Expor
         folder,
         wish.formats,
         opset=wish.opset,
-        title=f"The network that nni_cream chose from the space {source.best.space['name']!r}; it needs PyTorch alone.",
+        title=f"The network that nni_cream chose from the space {best.space['name']!r}; it needs PyTorch alone.",
     )
-    if source.weights is not None:
+    if found.weights is not None:
         torch.save(network.state_dict(), folder / WEIGHTS)
-    source.best.save(folder / BEST)
+    best.save(folder / BEST)
     macs, params = _count(network, samples.images[:1])
     card = Card(
-        best=source.best,
-        weights=None if source.weights is None else str(source.weights),
+        best=best,
+        weights=None if found.weights is None else str(found.weights),
         differences=differences,
         opset=wish.opset or DEFAULT_OPSET,
         macs=macs,
@@ -253,7 +258,7 @@ def _fill(folder: Path, source: _Source, samples: _Samples, wish: Wish) -> Expor
         input_shape=tuple(samples.images.shape[1:]),
         splits=samples.splits,
         images=len(samples.images),
-        config=_config(source.file),
+        config=_config(found.file),
         command=wish.command,
         made=_now(),
         versions=versions()

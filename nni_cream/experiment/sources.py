@@ -10,16 +10,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.experiment.best import Best, build_path, load_best
-from nni_cream.experiment.files import BEST, WEIGHTS
+from nni_cream.experiment.files import BEST, PARETO, WEIGHTS
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-__all__ = ["PARETO", "Images", "Source", "best_teacher", "find_source"]
-
-PARETO = "pareto"
-"""Folder of a search's result with the entries on the board's Pareto front."""
+__all__ = ["Images", "Source", "best_teacher", "find_source"]
 
 
 class Images(Protocol):
@@ -141,14 +138,20 @@ class Source:
         FileError
             If there is none.
         """
-        if named is not None:
-            return named
+        found = named or self.weights_beside()
+        if found is None:
+            missing = "a published network has no weights here"
+            if self.place is not None:
+                missing = f"{self.place.parent}: there are no weights beside {self.place.name}"
+            raise FileError(f"{missing}; name a file with --weights")
+        return found
+
+    def weights_beside(self) -> Path | None:
+        """Return the file of weights beside the architecture, ``None`` if there is none."""
         if self.place is None:
-            raise FileError("a published network has no weights here; name a file with --weights")
+            return None
         beside = self.place.with_name(WEIGHTS) if self.place.name == BEST else self.place.with_suffix(".pt")
-        if not beside.exists():
-            raise FileError(f"{beside}: there are no weights beside {self.place.name}; name a file with --weights")
-        return beside
+        return beside if beside.exists() else None
 
     def load(self, network: nn.Module, named: Path | None = None) -> Path:
         """Put the weights that belong to the architecture into its network.

@@ -303,6 +303,7 @@ def match_weight_gradient(
     weight: float,
     step_size: float,
     validation_losses: Callable[[], Iterable[Tensor]],
+    loss_scale: float = 1.0,
 ) -> float:
     """Differentiate the validation loss after a virtual step with respect to the match weight.
 
@@ -327,16 +328,19 @@ def match_weight_gradient(
     validation_losses
         Runs the student on validation images with whatever the parameters hold; yields, part by part, what adds up to
         its loss. Each part's graph is let go before the next one is made.
+    loss_scale
+        What losses are multiplied by while they are differentiated, so that small gradients of 16-bit floats are not
+        rounded to 0; the outcome is that of a scale of 1.
 
     Returns
     -------
     float
         d L_val / d rho. Every parameter holds the same bits as before.
     """
-    distillation = torch.autograd.grad(distillation_loss, parameters, retain_graph=True, allow_unused=True)
-    task = torch.autograd.grad(task_loss, parameters, allow_unused=True)
+    distillation = torch.autograd.grad(distillation_loss * loss_scale, parameters, retain_graph=True, allow_unused=True)
+    task = torch.autograd.grad(task_loss * loss_scale, parameters, allow_unused=True)
     used = [
-        (parameter, _or_zero(kd, parameter), _or_zero(ce, parameter))
+        (parameter, _or_zero(kd, parameter) / loss_scale, _or_zero(ce, parameter) / loss_scale)
         for parameter, kd, ce in zip(parameters, distillation, task, strict=True)
         if kd is not None or ce is not None
     ]
@@ -345,9 +349,9 @@ def match_weight_gradient(
     total = torch.zeros((), dtype=torch.float64, device=students[0].device)
     with _shifted(students, steps):
         for loss in validation_losses():
-            gradients = torch.autograd.grad(loss, students, allow_unused=True)
+            gradients = torch.autograd.grad(loss * loss_scale, students, allow_unused=True)
             total += _inner_product(gradients, [(kd, ce) for _, kd, ce in used])
-    return -step_size * float(total)
+    return -step_size * float(total) / loss_scale
 
 
 def _inner_product(gradients: Sequence[Tensor | None], losses: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

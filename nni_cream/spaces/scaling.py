@@ -147,7 +147,7 @@ def plan(
         Side of the images in pixels, if it is given.
     fixed_depth
         Whether each stage gets one depth instead of a range, as in the paper's own search: the deepest whose average
-        network stays within the range.
+        network costs no more than the upper end, or one block each if there is none.
 
     Returns
     -------

@@ -106,7 +106,8 @@ def _refusal(path: str | Path, error: pickle.UnpicklingError) -> str:
             f"{path}: holds Python objects besides weights, which could run code and are not loaded; where you trust "
             "it, save its weights alone: torch.save(network.state_dict(), file)"
         )
-    return f"{path}: broken or not a file of weights ({_first_line(error)}); copy or make it again"
+    # PyTorch's own words recommend to load the file with weights_only=False.
+    return f"{path}: broken or not a file of weights (no pickle that holds tensors alone); copy or make it again"
 
 
 def _first_line(error: Exception) -> str:

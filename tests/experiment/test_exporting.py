@@ -14,13 +14,15 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from nni_cream import data
+from nni_cream import data, spaces
+from nni_cream.data import from_files
 from nni_cream.errors import ConfigError, DataError, ExportError, FileError, SpaceError
 from nni_cream.experiment import exporting
 from nni_cream.experiment.best import build_network, load_best
 from nni_cream.experiment.exporting import Wish, export_pareto, export_result
 from tests.experiment.saved import BEST, save
 from tests.export.networks import settled
+from tests.spaces.test_zoo import reference_state
 
 
 @pytest.fixture
@@ -123,6 +125,23 @@ def test_card_says_what_the_files_say_and_what_they_do_not(result: Path, tmp_pat
         assert form not in card
 
 
+def test_card_says_that_images_were_enlarged(result: Path, tmp_path: Path) -> None:
+    arguments = {**BEST.data["arguments"], "image_size": 16}
+    replace(BEST, data={**BEST.data, "arguments": arguments}).save(result / "best.json")
+    export_result(result, wish(tmp_path))
+    assert ", then enlarge from 8x8 pixels" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_card_has_every_cost_of_the_search(result: Path, tmp_path: Path) -> None:
+    several = replace(BEST, other_costs={"latency": 0.00125})
+    save(several, result / "best.json", result / "weights.pt")
+    save(several, result / "pareto" / "01.json", result / "pareto" / "01.pt")
+    export_result(result, wish(tmp_path))
+    assert "* latency in `best.json`: 0.00125 latency (s)" in (tmp_path / "out" / "README.md").read_text()
+    export_pareto(result, wish(tmp_path, out=tmp_path / "front"))
+    assert "| 12,345 multiply-adds, 0.00125 latency (s) |" in (tmp_path / "front" / "README.md").read_text()
+
+
 def test_card_of_a_retrained_network_has_its_accuracies(result: Path, tmp_path: Path) -> None:
     retrained = replace(BEST, retrained={"validation_accuracy": 0.9412, "test_accuracy": 0.9301, "epochs": 30})
     retrained.save(result / "best.json")
@@ -164,6 +183,21 @@ def test_weights_of_another_architecture_are_refused_with_their_first_keys(resul
     with pytest.raises(FileError, match=r"missing\.pt"):
         export_result(result, wish(tmp_path), result / "missing.pt")
     assert nothing_new(tmp_path)
+
+
+def test_published_checkpoint_is_exported_under_the_names_of_weights_here(tmp_path: Path) -> None:
+    published, theirs = spaces.published("cream-14"), reference_state("cream-14")
+    (tmp_path / "result").mkdir()
+    replace(BEST, space=published.space, choices=published.choices).save(tmp_path / "result" / "best.json")
+    torch.save({"state_dict": theirs}, tmp_path / "result" / "weights.pt")
+    export_result(tmp_path / "result", wish(tmp_path, input_shape=(3, 64, 64)))
+    exported = torch.load(tmp_path / "out" / "weights.pt", weights_only=True)
+    assert torch.equal(exported["first.depthwise.0.weight"], theirs["blocks.0.0.conv_dw.weight"])
+
+
+def test_published_network_alone_is_no_result(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cream-14: .*nni-cream retrain cream-14.*write_formats"):
+        export_result("cream-14", wish(tmp_path))
 
 
 def test_images_that_are_not_here_are_an_error_that_says_what_to_do(result: Path, tmp_path: Path) -> None:
@@ -236,14 +270,18 @@ def test_pareto_front_is_exported_whole_or_not_at_all(front: Path, tmp_path: Pat
         export_pareto(front, wish(tmp_path))
 
 
-def test_card_of_image_files_has_classes_and_every_step_from_file_to_input(result: Path, tmp_path: Path) -> None:
+def test_card_of_image_files_has_classes_and_every_step_from_file_to_input(
+    result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(20):
         file = tmp_path / "images" / ("cat" if number % 2 else "dog") / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (40, 36), (number, 100, 200)).save(file)
     source = {"root": str(tmp_path / "images"), "image_size": 32, "validation": 0.3, "test": 0.3, "crop_fraction": 0.8}
+    source["cache"] = True
     space = {"name": "digits", "arguments": {**BEST.space["arguments"], "input_channels": 3, "num_classes": 2}}
     replace(BEST, space=space, data={"name": "folder", "arguments": source}).save(result / "best.json")
+    monkeypatch.delattr(from_files, "ImagesInMemory")  # eight images are not worth to decode all
     (result / "weights.pt").unlink()
     export_result(result, wish(tmp_path))
     card = (tmp_path / "out" / "README.md").read_text()

@@ -113,9 +113,15 @@ def refresh(browser: Chrome) -> None:
 def board(browser: Chrome) -> list[tuple[list[Any], float, float]]:
     """Read path, accuracy and cost of each row, in one go, since the page may draw them again at any time."""
     script = """return [...document.querySelectorAll("#board tbody tr")].map((row) =>
-        [row.dataset.path, ...[...row.querySelectorAll("data")].map((cell) => cell.value)])"""
+        [row.dataset.path, ...["accuracy", "cost"].map((kind) => row.querySelector(`.${kind} data`).value)])"""
     rows = browser.execute_script(script)
-    return [(json.loads(path), float(accuracy), float(cost)) for path, accuracy, cost, _ in rows]
+    return [(json.loads(path), float(accuracy), float(cost)) for path, accuracy, cost in rows]
+
+
+def validated(browser: Chrome) -> list[float]:
+    """Read the accuracies of the final validation, row by row."""
+    cells = browser.find_elements(By.CSS_SELECTOR, "#board tbody .validated data")
+    return [float(cell.get_attribute("value") or "nan") for cell in cells]
 
 
 def accuracies(browser: Chrome) -> list[float]:
@@ -147,6 +153,28 @@ def test_board_holds_the_exact_values_of_the_last_update(browser: Chrome, manage
     assert [item.text.split("\n")[-1] for item in browser.find_elements(By.CSS_SELECTOR, "#legend li")] == CHOICES[
         "layer_1"
     ]
+    assert console_errors(browser) == []
+
+
+def test_the_final_validation_decides_the_order_of_the_board(browser: Chrome, manager: FakeManager) -> None:
+    metrics = made_up_search(6, 8)
+    entries = metrics[-1]["update"]["board"]
+    search(manager, metrics)
+    opened(browser, manager, rows=10)
+    assert board(browser) == [(path, accuracy, cost) for path, accuracy, cost, _ in entries]
+    assert validated(browser) == []
+    assert "Validated" not in text(browser, "#board thead")
+    accuracies = [0.5 + rank / 100 for rank in range(10)]  # the last by its score is the first
+    final = [
+        {"path": {label: CHOICES[label][place] for label, place in zip(CHOICES, path, strict=True)}, "validated": one}
+        for (path, *_), one in zip(entries, accuracies, strict=True)
+    ]
+    manager.jobs = [job(0, "SUCCEEDED", final={"default": 0.59, "board": json.dumps({"entries": final})})]
+    refresh(browser)
+    wait_for(lambda: validated(browser) == accuracies[::-1])
+    assert board(browser) == [(path, accuracy, cost) for path, accuracy, cost, _ in entries[::-1]]
+    assert "Validated" in text(browser, "#board thead")
+    assert "Best\n59.00 %" in text(browser, "#tiles")
     assert console_errors(browser) == []
 
 
@@ -501,8 +529,7 @@ def check_board_page(browser: Chrome, out: Path) -> None:
         for path, accuracy, cost in board(browser)
     ]
     entries = json.loads((out / "board.json").read_text())["entries"]
-    # The file is in the order of the final validation, the page in that of the scores.
-    entries.sort(key=lambda entry: (-entry["accuracy"], entry["cost"], entry["step"]))
+    assert validated(browser) == [entry["validated"] for entry in entries]
     assert shown == [(entry["path"], entry["accuracy"], entry["cost"]) for entry in entries]
     assert len(shown) == 10
     scored = sum(len(update["scored"]) for update in history)

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 from scipy.stats import chisquare
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
 
@@ -101,6 +101,25 @@ def test_weights_are_put_back_when_the_validation_loss_fails():
 
 def _boom() -> Tensor:
     raise RuntimeError("boom")
+
+
+def test_small_gradients_of_sixteen_bit_floats_count_where_the_losses_are_scaled():
+    torch.manual_seed(0)
+    net = nn.Linear(8, 10)
+    x, seen, y, taught = torch.randn(64, 8), torch.randn(64, 8), torch.randint(10, (64,)), torch.randn(64, 10)
+
+    def gradient(dtype: torch.dtype | None, scale: float) -> float:
+        with torch.autocast("cpu", dtype=dtype, enabled=dtype is not None, cache_enabled=False):
+            losses = (soft_cross_entropy(net(x), taught), functional.cross_entropy(net(x), y))
+            small = [1e-6 * loss for loss in losses]  # as the losses of single values in a large batch are
+            validation = lambda: [1e-6 * functional.cross_entropy(net(seen), y)]  # noqa: E731
+            return match_weight_gradient(list(net.parameters()), *small, 0.5, 0.1, validation, scale)
+
+    exact = gradient(None, 1.0)
+    assert exact != 0
+    assert gradient(None, 2.0**20) == pytest.approx(exact, rel=1e-4, abs=0)
+    assert gradient(torch.float16, 2.0**20) == pytest.approx(exact, rel=0.05, abs=0)
+    assert gradient(torch.float16, 1.0) == 0
 
 
 def test_a_parameter_that_only_one_loss_uses_counts():

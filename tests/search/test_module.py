@@ -15,6 +15,7 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import RandomOneShot
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.plugins import MixedPrecision
 from torch import nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
@@ -22,6 +23,7 @@ from torchmetrics import MeanMetric
 from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError, SpaceError
 from nni_cream.search import PathSampler
+from nni_cream.search.matching import match_weight_gradient
 from nni_cream.search.objective import soft_cross_entropy
 from tests.search.small import LayerSpace, custom_evaluator, digits, evaluator, run
 
@@ -328,6 +330,34 @@ def test_half_precision_on_a_cpu_works():
     strategy = search(board_size=3, meta_interval=3, trainer={"precision": "bf16-mixed"})
     assert len(strategy.board) == 3
     assert all(value.grad_fn is None and value.dtype == torch.float32 for value in strategy.supernet.parameters())
+
+
+class Scaled(MixedPrecision):
+    """Floats of 16 bits with a scale for the losses, which Lightning has on GPUs alone."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
+
+
+def test_the_meta_network_learns_from_scaled_losses_where_the_weights_do(monkeypatch):
+    scales: list[float] = []
+
+    def noted(*arguments, loss_scale, **more):
+        scales.append(loss_scale)
+        return match_weight_gradient(*arguments, loss_scale=loss_scale, **more)
+
+    monkeypatch.setattr("nni_cream.search.module.match_weight_gradient", noted)
+    strategy = search(board_size=3, meta_interval=5, ema_decay=0.9, trainer={"plugins": [Scaled(1024.0)]})
+    assert scales == [64.0] * 3
+    assert len(strategy.board) == 3
+    assert all(value.dtype == torch.float32 for value in strategy.supernet.parameters())
+
+
+def test_a_meta_gradient_that_overflows_its_scale_is_left_out(monkeypatch, caplog):
+    monkeypatch.setattr("nni_cream.search.module.match_weight_gradient", lambda *_, **__: math.inf)
+    strategy = search(board_size=3, meta_interval=5, trainer={"plugins": [Scaled(1024.0)]})
+    assert "the meta network is not updated" in caplog.text
+    assert strategy.statistics["meta_updates"] == 0
 
 
 def test_regression_is_distilled_and_scored_with_squared_errors():

@@ -103,6 +103,15 @@ class Payload:
         return (Path.touch, (Path("/tmp/nni_cream_payload"),))
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
+def test_nobody_is_told_to_load_what_is_not_weights_in_another_way(tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    path.write_bytes(pickle.dumps({"payload": Payload()}, protocol=4))
+    with pytest.raises(FileError, match="broken or not a file of weights") as caught:
+        load_weights(network(), path)
+    assert "weights_only" not in str(caught.value)
+
+
 @pytest.mark.parametrize("writer", ["torch", "pickle"])
 def test_pickled_payload_is_refused_and_never_run(writer: str, tmp_path: Path) -> None:
     content = {"state_dict": network().state_dict(), "payload": Payload()}

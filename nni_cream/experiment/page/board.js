@@ -1,7 +1,7 @@
 // The board page: asks NNI's manager, and shows what it answers. The parts are in board_model, _views and _charts.
 
 import { LineChart, PointCloud } from "./board_charts.js";
-import { Search, readJob, unpack, variedKeys } from "./board_model.js";
+import { Search, finalEntries, readJob, unpack, variedKeys } from "./board_model.js";
 import * as views from "./board_views.js";
 
 const { h } = views;
@@ -329,6 +329,8 @@ function drawSearch(job, search) {
   $("#cost-title").textContent = costTitle[0].toUpperCase() + costTitle.slice(1);
   document.documentElement.style.setProperty("--code", legend.width);
   $("#legend").replaceChildren(...legend.list());
+  search.validate(finalEntries(job?.final));
+  $("#board").classList.toggle("is-validated", search.validated);
   drawTiles(search, settings);
   const hasBoard = search.board.length > 0;
   fill("#board", views.boardRows(search, legend, formats));
@@ -380,7 +382,7 @@ function drawTiles(search, settings) {
   const tile = (term, value, extra) =>
     h("div", {}, h("dt", {}, term), h("dd", {}, value, extra ? h("small", {}, extra) : null));
   $("#tiles").replaceChildren(
-    tile("Best", board.length ? formats.accuracy(board[0].accuracy) : "–"),
+    tile("Best", board.length ? formats.accuracy(board[0].validated ?? board[0].accuracy) : "–"),
     tile("Entries", String(board.length), settings.board_size ? ` of ${settings.board_size}` : ""),
     tile("Epoch", latest ? String(latest.epoch) : "–", settings.epochs ? ` of ${settings.epochs}` : ""),
     tile("Scored", views.formatCount(search.points.length), " paths"),

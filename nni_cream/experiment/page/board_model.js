@@ -38,6 +38,25 @@ export function variedKeys(job) {
   return Object.entries(job.parameters).filter(([key]) => key !== "role" && key !== "config");
 }
 
+/** The entries of the board that a search trial reported at its end; none before that. */
+export function finalEntries(final) {
+  try {
+    const { entries } = typeof final?.board === "string" ? JSON.parse(final.board) : (final?.board ?? {});
+    return Array.isArray(entries) ? entries.filter((entry) => typeof entry?.path === "object" && entry.path !== null) : [];
+  } catch {
+    return [];
+  }
+}
+
+/** A path that is given by its options, label -> option, as the places of these: the form that it has in updates. */
+export function placesOf(given, choices) {
+  const placeOf = (options, option) => options.findIndex((known) => JSON.stringify(known) === JSON.stringify(option));
+  return Object.entries(choices).map(([label, options]) => {
+    const place = placeOf(options, given[label]);
+    return Array.isArray(given[label]) && place < 0 ? given[label].map((option) => placeOf(options, option)) : place;
+  });
+}
+
 /** Canonical text of a path, which is a list of indices. */
 export function pathKey(path) {
   return JSON.stringify(path);
@@ -152,6 +171,19 @@ export class Search {
     this.totals.drawn += figures.sampler_drawn ?? 0;
     this.totals.rejected += figures.sampler_rejected ?? 0;
     this.totals.metaUpdates += figures.meta_updates ?? 0;
+  }
+
+  /** Take in the final validation, which decides the order of the board from then on. */
+  validate(entries) {
+    const accuracies = new Map(
+      entries.map(({ path, validated }) => [pathKey(placesOf(path, this.choices ?? {})), validated]),
+    );
+    for (const entry of this.board) entry.validated = accuracies.get(pathKey(entry.path));
+    if (this.validated) this.board.sort((a, b) => b.validated - a.validated || a.cost - b.cost || a.step - b.step);
+  }
+
+  get validated() {
+    return this.board.length > 0 && this.board.every((entry) => isNumber(entry.validated));
   }
 
   foldScored(update, epoch) {

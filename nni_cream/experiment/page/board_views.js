@@ -1,6 +1,6 @@
 // The parts of the page that are made of DOM. Names and values only ever enter as text, never as markup.
 
-import { pathKey } from "./board_model.js";
+import { pathKey, placesOf } from "./board_model.js";
 
 const HUES = [212, 32, 158, 328, 52, 268, 190, 8];
 const PATTERNS = ["plain", "rising", "level", "dots", "falling", "upright"];
@@ -130,13 +130,14 @@ export class Legend {
 /** Rows of the board. Roles are written out, since a browser forgets those of a table that a phone shows as a grid. */
 export function boardRows(search, legend, format) {
   const cell = (value, written, kind) => h("td", { role: "cell", class: `number ${kind}` }, exact(value, written));
-  return search.board.map(({ path, accuracy, cost, step }, index) =>
+  return search.board.map(({ path, accuracy, cost, step, validated }, index) =>
     h(
       "tr",
       { role: "row", "data-path": pathKey(path) },
       h("th", { role: "rowheader", scope: "row", class: "rank" }, String(index + 1)),
       h("td", { role: "cell", class: "architecture" }, legend.path(path)),
       cell(accuracy, format.accuracy, "accuracy"),
+      search.validated ? cell(validated, format.accuracy, "validated") : null,
       cell(cost, formatCost, "cost"),
       cell(search.step - step, (age) => `${formatCount(age)} steps`, "age"),
     ),
@@ -292,14 +293,5 @@ export function pathOfChoices(given, choices) {
   const legend = new Legend(
     choices ?? Object.fromEntries(Object.entries(given).map(([label, option]) => [label, [option].flat()])),
   );
-  const placeOf = (label, option) =>
-    legend.choices[label]?.findIndex((known) => optionText(known) === optionText(option)) ?? -1;
-  const several = (label, option) => Array.isArray(option) && placeOf(label, option) < 0;
-  return legend.path(
-    legend.labels.map((label) =>
-      several(label, given[label])
-        ? given[label].map((option) => placeOf(label, option))
-        : placeOf(label, given[label]),
-    ),
-  );
+  return legend.path(placesOf(given, legend.choices));
 }

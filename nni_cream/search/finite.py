@@ -1,0 +1,76 @@
+"""Stops a search on a number that is not finite, before a good checkpoint is written over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from nni_cream.errors import SearchError
+
+__all__ = ["check_loss", "check_score", "check_weights"]
+
+
+def check_loss(loss: Tensor, step: int) -> None:
+    """Refuse a loss that is not finite; it costs a look at the device.
+
+    Parameters
+    ----------
+    loss
+        Of a training step.
+    step
+        Its number.
+
+    Raises
+    ------
+    SearchError
+        If it is not finite.
+    """
+    if not bool(torch.isfinite(loss).all()):
+        raise SearchError(
+            f"the loss became {float(loss.detach())} at step {step}; the search stops and keeps its last "
+            "checkpoint. Lower the learning rate, clip gradients or look at the data"
+        )
+
+
+def check_weights(weights: Iterable[Tensor], step: int) -> None:
+    """Refuse weights that are not finite.
+
+    Parameters
+    ----------
+    weights
+        Of the supernet.
+    step
+        Training steps so far.
+
+    Raises
+    ------
+    SearchError
+        If one is not finite.
+    """
+    if not all(bool(torch.isfinite(weight).all()) for weight in weights):
+        raise SearchError(
+            f"a weight of the supernet is not finite at step {step}; the search stops and keeps its last "
+            "checkpoint. Lower the learning rate or clip gradients"
+        )
+
+
+def check_score(score: float | None, step: int) -> None:
+    """Refuse a score that is not finite; ``None``, of a path that was rejected early, is right.
+
+    Parameters
+    ----------
+    score
+        Of a path.
+    step
+        Training steps so far.
+
+    Raises
+    ------
+    SearchError
+        If it is not finite.
+    """
+    if score is not None and not math.isfinite(score):
+        raise SearchError(f"the score of a path became {score} at step {step}; the search stops")
