@@ -92,6 +92,7 @@ def test_section_that_is_no_mapping_is_refused(section: str) -> None:
         ("warmup", 1.0), ("warmup", -1), ("board_size", 0), ("nesterov", 1), ("augment", None), ("seed", -1),
         ("distillation", "mse"), ("score", 3), ("cost", []), ("cost", ["macs", "macs"]), ("cost", [["macs"]]),
         ("cost_range", {"params": [1, 2]}), ("cost_range", [[1, 2], [1, 2]]), ("cost_range", {"macs": [2, 1]}),
+        ("score_images", 1), ("probe_images", 1),  # found out only after the warm-up, when BatchNorm sees one image
     ],
 )  # fmt: skip
 def test_value_outside_its_rule_is_refused(key: str, value: Any) -> None:

@@ -230,19 +230,20 @@ def _estimate(
     activations = run.activations() * settings["batch_size"] // 2
     memory = {**training.memory, "activations": activations}
     training = replace(training, images_at_once=settings["batch_size"], memory=memory)
-    batches = shape.train_images // (settings["batch_size"] * wanted) * settings["epochs"]
-    parts = {"training": training.seconds, **_other_parts(settings, shape, at_once, run, batches)}
+    batches = max(1, shape.train_images // (settings["batch_size"] * wanted)) * settings["epochs"]
+    parts = {"training": training.seconds, **_other_parts(settings, shape, at_once, run, batches, available)}
     return SearchRehearsal(training, parts, len(run.strategy.board))
 
 
 def _other_parts(
-    settings: Mapping[str, Any], shape: DataShape, at_once: int, run: _Run, batches: int
+    settings: Mapping[str, Any], shape: DataShape, at_once: int, run: _Run, batches: int, devices: int
 ) -> dict[str, float]:
-    """Say how long a search of so many batches is busy with all but training, which devices do not share out."""
+    """Say how long a search of so many batches is busy with all but training; devices share the validation alone."""
     first, with_meta_update, third = run.durations("on_train_batch_end")
     (rescoring,) = run.durations("on_train_epoch_end")
     per_image = rescoring / run.scored / len(run.strategy.board)
-    meta_update = max(0.0, with_meta_update - min(first, third)) * settings["batch_size"] / at_once
+    more = max(0.0, with_meta_update - min(first, third)) if settings["matching"] == "meta" else 0.0
+    meta_update = more * min(settings["batch_size"], shape.train_images) / at_once
     warmup, epochs, board = settings["warmup"], settings["epochs"], settings["board_size"]
     share = 1 - (warmup / epochs if isinstance(warmup, int) else warmup)
     final = min(settings["recalibration_images"], shape.train_images) + shape.validation_images
@@ -251,6 +252,6 @@ def _other_parts(
         "scores of candidates": score * (batches * share / settings["score_interval"] + board),
         "scores of the board": score * board * epochs * share / settings["rescore_interval"],
         "meta network": meta_update * batches * share / settings["meta_interval"],
-        "validation": per_image * shape.validation_images * epochs,
+        "validation": per_image * shape.validation_images * epochs / devices,
         "final validation": per_image * final * board,
     }

@@ -395,7 +395,8 @@ def estimate(
         raise SearchError("the rehearsal saw fewer than two batches; give it a loader of at least three")
     per_image = statistics.median(seen.seconds) / images_at_once
     steps = max(1, plan.images_per_epoch // plan.global_batch_size)
-    per_step = per_image * plan.global_batch_size / available
+    # Of fewer images than a step wants, the only batch of an epoch has all.
+    per_step = per_image * min(plan.global_batch_size, plan.images_per_epoch) / available
     notes = list(assumptions)
     if available < plan.devices:
         notes.append(f"times are for {available} of the {plan.devices} devices that are configured: no more are here")

@@ -84,7 +84,8 @@ class ValidationSubset:
         size
             Number of images wanted; fewer are kept if the loader has fewer.
         chunk_size
-            Largest number of images in one forward pass.
+            Largest number of images in one forward pass; of an odd number of images in pairs, three go together, since
+            BatchNorm has no statistics of a single one.
         classes
             Number of classes, to take equally many of each where targets are class labels; ``None`` takes the first.
         device
@@ -101,7 +102,8 @@ class ValidationSubset:
             If a batch is not a pair (x, y), or there is none.
         """
         images = _gather(batches, size, classes)
-        count = math.ceil(len(images) / chunk_size)
+        pairs = len(images) // 2 if chunk_size > 1 else len(images)
+        count = max(1, min(math.ceil(len(images) / chunk_size), pairs))
         sizes = [len(part) for part in torch.arange(len(images)).tensor_split(count)]
         images.reverse()  # taken from the end, so that each image is let go when its chunk has it
         return cls(tuple(_chunk([images.pop() for _ in range(part)], device) for part in sizes))

@@ -66,6 +66,33 @@ def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) ->
     assert found.to_json()["device_hours"] == pytest.approx(found.seconds / 3600)
 
 
+def parts_of(monkeypatch: pytest.MonkeyPatch, devices: int = 1, **search: Any) -> dict[str, float]:
+    def durations(run: Any, hook: str) -> list[float]:
+        return {"on_train_batch_end": [1.0, 5.0, 2.0], "on_train_epoch_end": [3.0]}[hook]
+
+    monkeypatch.setattr(dry_run._Run, "durations", durations)
+    monkeypatch.setattr(dry_run, "devices_here", lambda accelerator, wanted: (devices, devices))
+    settings = {"epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 20, "score_images": 80, **search}
+    return rehearse_search(configuration(search=settings)).parts
+
+
+def test_a_search_without_a_meta_network_spends_no_time_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parts_of(monkeypatch, meta_interval=4)["meta network"] > 0
+    assert parts_of(monkeypatch, meta_interval=4, matching="best")["meta network"] == 0
+
+
+def test_devices_share_the_validation_of_an_epoch_but_not_the_final_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, both = parts_of(monkeypatch), parts_of(monkeypatch, devices=2)
+    assert both["validation"] == pytest.approx(alone["validation"] / 2)
+    assert both["final validation"] == pytest.approx(alone["final validation"])
+
+
+def test_an_epoch_of_fewer_images_than_a_batch_has_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = parts_of(monkeypatch, batch_size=500, score_interval=1)
+    # 4 batches after the warm-up and 5 candidates of a board with room, against 5 entries in each of 4 epochs.
+    assert found["scores of candidates"] / found["scores of the board"] == pytest.approx((4 + 5) / (5 * 4))
+
+
 def test_a_meta_network_and_a_teacher_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
     from nni_cream.search import CreamLightningModule
 

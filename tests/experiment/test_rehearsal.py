@@ -73,6 +73,15 @@ def test_estimate_grows_with_images_and_shrinks_with_devices() -> None:
     assert alone.to_json()["memory_total"] == 8
 
 
+def test_a_batch_larger_than_the_data_takes_as_long_as_the_images_that_there_are() -> None:
+    seen = Rehearsing()
+    seen.seconds = [0.5]
+    found = estimate(seen, Plan(3, 200, 500), images_at_once=5, memory={})
+    assert found.steps_per_epoch == 1
+    assert found.seconds_per_step == found.seconds_per_epoch == pytest.approx(0.1 * 200)
+    assert found.seconds == pytest.approx(0.1 * 200 * 3)
+
+
 def test_estimate_without_a_measured_batch_is_refused() -> None:
     with pytest.raises(SearchError, match="fewer than two batches"):
         estimate(Rehearsing(), Plan(1, 10, 5), images_at_once=5, memory={})

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import itertools
 import json
+import random
 
 import pytest
 import torch
+from nni.mutable import Categorical, MutableList
 
 from nni_cream.errors import ConfigError
 from nni_cream.search import Costs, LatencySettings, PathSampler
 from nni_cream.search.costs import check_costs, check_ranges
+from nni_cream.search.sampler import Limit
+from nni_cream.search.table import CostTable
 from tests.search.clocked import ClockedSpace
 from tests.search.small import LayerSpace, supernet
 
@@ -67,6 +72,32 @@ def test_the_first_cost_is_the_primary_one_and_a_sampler_keeps_all_ranges():
         assert low <= macs <= ranges[0][1]
         assert [*others] == ["params"]
         assert others["params"] <= 0.5 * most
+
+
+def test_exactly_the_paths_within_both_ranges_are_drawn_where_either_alone_lets_more_in():
+    labels = ["a", "b", "c"]
+    space = MutableList([Categorical(range(4), label=label) for label in labels])
+    rising = CostTable(1.0, {label: {value: float(value) for value in range(4)} for label in labels})
+    mixed = CostTable(
+        2.0, {label: {value: float(value * (-1) ** (label == "a")) for value in range(4)} for label in labels}
+    )
+    paths = [dict(zip(labels, values, strict=True)) for values in itertools.product(range(4), repeat=3)]
+    both = {tuple(path.values()) for path in paths if 4 <= rising(path) <= 6 and 1 <= mixed(path) <= 3}
+    assert len(both) < min(sum(4 <= rising(path) <= 6 for path in paths), sum(1 <= mixed(path) <= 3 for path in paths))
+    sampler = PathSampler(space, 5, (4, 6))
+    sampler.constrain(rising, table=rising, others=[Limit(mixed, (1, 3), "mixed", table=mixed)])
+    assert {tuple(sampler.draw().values()) for _ in range(40 * len(both))} == both
+
+
+def test_rounding_of_costs_hides_no_path_of_a_narrow_range():
+    labels, random_costs = [f"block_{index}" for index in range(8)], random.Random(3)
+    space = MutableList([Categorical(range(3), label=label) for label in labels])
+    table = CostTable(0.5, {label: {value: random_costs.random() for value in range(3)} for label in labels})
+    for _ in range(20):
+        path = {label: random_costs.randrange(3) for label in labels}
+        sampler = PathSampler(space, 0, (table(path) - 1e-9, table(path) + 1e-9))
+        sampler.constrain(table, table=table)
+        assert sampler.draw() == path
 
 
 def test_latencies_measured_for_a_further_cost_are_kept_in_its_state():

@@ -52,7 +52,8 @@ def test_the_statistics_of_batch_norm_are_those_of_the_path_on_the_training_imag
     torch.testing.assert_close(norm.running_var.double(), values.var(1), atol=1e-5, rtol=1e-4)
 
 
-def test_no_more_training_images_are_used_than_asked_for_in_whole_batches(strategy):
+@pytest.mark.parametrize("images", [101, 120, 150])
+def test_no_more_training_images_are_used_than_asked_for_in_whole_batches(strategy, images):
     seen: list[int] = []
 
     def batches() -> Any:
@@ -60,7 +61,7 @@ def test_no_more_training_images_are_used_than_asked_for_in_whole_batches(strate
             seen.append(len(labels))
             yield images, labels
 
-    strategy.finalise(batches(), DataLoader(VALIDATION, batch_size=128), images=120)
+    strategy.finalise(batches(), DataLoader(VALIDATION, batch_size=128), images=images)
     assert seen == [50, 50, 50]
 
 

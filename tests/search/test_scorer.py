@@ -218,3 +218,10 @@ def test_an_error_of_a_users_score_names_the_function():
     with pytest.raises(SearchError, match=r"score function .*broken_score' raised IndexError: out of reach") as caught:
         a_scorer(Score(broken_score), torch.zeros(6, dtype=torch.long)).score({})
     assert isinstance(caught.value.__cause__, IndexError)
+
+
+@pytest.mark.parametrize(("size", "chunk", "smallest"), [(63, 2, 2), (64, 2, 2), (3, 2, 3), (9, 4, 3), (3, 1, 1)])
+def test_no_image_is_alone_in_its_chunk_unless_all_are_wanted_alone(size: int, chunk: int, smallest: int):
+    subset = subset_of(digits(100), size, chunk)
+    assert len(subset) == size
+    assert min(len(targets) for _, targets in subset.chunks) == smallest
