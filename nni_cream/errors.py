@@ -11,6 +11,7 @@ __all__ = [
     "ManagerError",
     "SearchError",
     "SpaceError",
+    "StudyError",
 ]
 
 
@@ -54,3 +55,7 @@ class ExportError(CreamError):
 
 class ManagerError(CreamError):
     """The NNI manager could not be started, reached or stopped."""
+
+
+class StudyError(CreamError):
+    """A study cannot go on, or its results do not fit what they are compared with."""

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nni_cream.errors import FileError
-from nni_cream.experiment.files import BEST, BOARD, WEIGHTS, read_json, replacing, write_json
+from nni_cream.experiment.files import BEST, BOARD, WEIGHTS
+from nni_cream.files import read_json, replacing, write_json
 
 if TYPE_CHECKING:
     from torch import nn

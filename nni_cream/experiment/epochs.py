@@ -12,8 +12,9 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from nni_cream.errors import FileError
-from nni_cream.experiment.files import OutputFolder, append_line, is_leader, replacing, write_text
+from nni_cream.experiment.files import OutputFolder, is_leader
 from nni_cream.experiment.tensorboard import EventFiles
+from nni_cream.files import append_line, replacing, write_text
 from nni_cream.training.weights import check_fit, check_whole
 
 __all__ = ["EpochFiles", "abandoned_on_failure", "check_checkpoint", "check_readable", "drop_later_epochs"]

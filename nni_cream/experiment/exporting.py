@@ -17,12 +17,13 @@ from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, DataError, FileError
 from nni_cream.experiment.best import Best, build_network, load_best, package_version, versions
 from nni_cream.experiment.card import CARD, Card, pareto_card, result_card
-from nni_cream.experiment.files import BEST, CONFIG, PARETO, WEIGHTS, write_json
+from nni_cream.experiment.files import BEST, CONFIG, PARETO, WEIGHTS
 from nni_cream.experiment.sources import Source, find_source
 from nni_cream.export import check_formats, write_formats
 from nni_cream.export.checking import evaluating
 from nni_cream.export.folder import check_folder, filling, write_manifest
 from nni_cream.export.formats import DEFAULT_OPSET
+from nni_cream.files import write_json
 from nni_cream.training.measuring import check_classes
 
 __all__ = ["Exported", "Wish", "export_pareto", "export_result"]

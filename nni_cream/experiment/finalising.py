@@ -13,7 +13,8 @@ from rich.progress import track
 from nni_cream.data import DataSplits
 from nni_cream.errors import FileError
 from nni_cream.experiment.best import Best, board_file, versions
-from nni_cream.experiment.files import OutputFolder, replacing, write_json
+from nni_cream.experiment.files import OutputFolder
+from nni_cream.files import replacing, write_json
 from nni_cream.search import Finalist, encode_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, make_loader

@@ -8,7 +8,7 @@ from typing import Any
 
 from nni_cream import data, spaces
 from nni_cream.errors import ConfigError
-from nni_cream.experiment.files import read_json
+from nni_cream.files import read_json
 from nni_cream.search import LatencySettings, LatencyTable, Supernet, measure_table
 from nni_cream.strategy import CreamStrategy
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from nni_cream.errors import FileError, ManagerError
 from nni_cream.experiment.best import Best, load_best
-from nni_cream.experiment.files import BEST, OutputFolder, write_json
+from nni_cream.experiment.files import BEST, OutputFolder
 from nni_cream.experiment.plan import INTERRUPTED, check_final, identity
 from nni_cream.experiment.rest import Manager, job_parameters
+from nni_cream.files import write_json
 
 __all__ = ["Outcome", "collect", "save"]
 

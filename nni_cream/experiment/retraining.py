@@ -23,11 +23,12 @@ from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.experiment.best import Best, load_best, package_version, versions
 from nni_cream.experiment.epochs import EpochFiles, abandoned_on_failure, check_checkpoint
-from nni_cream.experiment.files import OutputFolder, State, is_leader, read_json, replacing, write_json
+from nni_cream.experiment.files import OutputFolder, State, is_leader
 from nni_cream.experiment.progress import TrainingProgress
 from nni_cream.experiment.searching import cpu_threads
 from nni_cream.experiment.sources import Images, Source, best_teacher, find_source
 from nni_cream.experiment.tensorboard import check_tensorboard
+from nni_cream.files import read_json, replacing, write_json
 from nni_cream.training import Loading, make_loader, measure, seeded
 from nni_cream.training.full_module import FullClassificationModule
 from nni_cream.training.full_recipe import FullRecipe, split_batch_size

@@ -28,21 +28,14 @@ from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, CreamError
 from nni_cream.experiment.best import Best, board_file, load_best, package_version
 from nni_cream.experiment.epochs import abandoned_on_failure, check_readable, drop_later_epochs
-from nni_cream.experiment.files import (
-    OutputFolder,
-    State,
-    append_line,
-    is_leader,
-    read_json,
-    replacing,
-    write_json,
-)
+from nni_cream.experiment.files import OutputFolder, State, is_leader
 from nni_cream.experiment.finalising import finish_search, scored_at_once
 from nni_cream.experiment.latencies import latency_settings
-from nni_cream.experiment.processes import LOCK, locked
+from nni_cream.experiment.processes import LOCK
 from nni_cream.experiment.progress import SearchProgress
 from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard
 from nni_cream.experiment.updates import BOARD_FIGURES, UpdateRecorder
+from nni_cream.files import append_line, locked, read_json, replacing, write_json
 from nni_cream.search import BoardEvent, CreamLightningModule, Supernet
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, Recipe, make_loader, seeded

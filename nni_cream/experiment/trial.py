@@ -21,12 +21,13 @@ import requests
 from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
 from nni_cream.errors import ConfigError, CreamError
-from nni_cream.experiment.files import TENSORBOARD, OutputFolder, write_text
+from nni_cream.experiment.files import TENSORBOARD, OutputFolder
 from nni_cream.experiment.page import page_address_of_trial
 from nni_cream.experiment.plan import INTERRUPTED, pack_final
-from nni_cream.experiment.processes import LOCK, end_with_parent, locked
+from nni_cream.experiment.processes import LOCK, end_with_parent
 from nni_cream.experiment.quiet import quiet_libraries
 from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard, show_in_web_ui
+from nni_cream.files import locked, write_text
 
 __all__ = ["Reporter", "check_parts", "main", "retrain_trial", "search_trial"]
 

@@ -21,11 +21,12 @@ from nni.tuner import Tuner
 
 from nni_cream.errors import ConfigError, CreamError
 from nni_cream.experiment.arguments import CreamTunerArgsValidator, resolve_experiment
-from nni_cream.experiment.files import BEST, write_text
+from nni_cream.experiment.files import BEST
 from nni_cream.experiment.page import install_page, page_address
 from nni_cream.experiment.plan import ExperimentPlan, Job, State, Trial
 from nni_cream.experiment.processes import end_with_parent
 from nni_cream.experiment.rest import Manager, job_parameters
+from nni_cream.files import write_text
 
 __all__ = ["PYTHON_FILE", "CreamTuner"]
 

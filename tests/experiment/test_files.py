@@ -9,7 +9,8 @@ import pytest
 from nni_cream import config
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.experiment import files
-from nni_cream.experiment.files import OutputFolder, State, append_line, read_json, replacing, write_json
+from nni_cream.experiment.files import OutputFolder, State
+from nni_cream.files import append_line, read_json, replacing, write_json
 
 CONFIG = config.resolve({"space": "digits", "data": "digits"})
 

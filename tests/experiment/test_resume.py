@@ -14,7 +14,7 @@ import yaml
 
 from nni_cream.experiment.best import load_best
 from nni_cream.experiment.manager import check_port, free_port
-from nni_cream.experiment.processes import locked
+from nni_cream.files import locked
 from tests.experiment.experiments import Manager, nnictl, processes_of, reduced, start, wait_until
 
 EPOCHS = 40

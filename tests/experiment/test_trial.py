@@ -19,7 +19,8 @@ from nni_cream import config
 from nni_cream.errors import FileError
 from nni_cream.experiment import trial
 from nni_cream.experiment.plan import INTERRUPTED, ExperimentPlan, unpack_final
-from nni_cream.experiment.processes import LOCK, locked
+from nni_cream.experiment.processes import LOCK
+from nni_cream.files import locked
 
 SPACE = {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]}
 CONFIG = config.resolve(
@@ -150,7 +151,7 @@ def test_search_of_another_configuration_or_of_a_running_trial_is_not_taken_over
 
 
 def test_two_processes_do_not_run_one_search(tmp_path: Path) -> None:
-    code = "import sys, pathlib; from nni_cream.experiment.processes import locked\n"
+    code = "import sys, pathlib; from nni_cream.files import locked\n"
     code += "with locked(pathlib.Path(sys.argv[1])): print('mine', flush=True); input()"
     command = [sys.executable, "-c", code, str(tmp_path / LOCK)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:

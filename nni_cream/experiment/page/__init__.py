@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from nni_cream.experiment.files import write_text
+from nni_cream.files import write_text
 
 __all__ = ["PAGE", "install_page", "page_address", "page_address_of_trial"]
 

@@ -1,0 +1,163 @@
+"""Files are written whole or not at all, and one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from nni_cream.errors import FileError
+
+__all__ = ["append_line", "locked", "read_json", "replacing", "write_json", "write_text"]
+
+_POLL_SECONDS = 0.5
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; what was written there takes its place when all went well.
+
+    Parameters
+    ----------
+    path
+        Where the file is to be. A reader sees the old or the new content, never half of it.
+
+    Yields
+    ------
+    Path
+        Name to write to.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        os.replace(temporary, path)
+        _flush_to_disk(path.parent)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):  # where nothing could be written, there is nothing to remove
+            temporary.unlink()
+
+
+def _flush_to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file at once; see :func:`replacing`."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a whole JSON file at once; see :func:`replacing`."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one JSON line and make sure that it is on the disk.
+
+    Parameters
+    ----------
+    path
+        File of JSON lines; it need not exist yet.
+    record
+        What the line says.
+
+    Raises
+    ------
+    FileError
+        If it cannot be written.
+    """
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def read_json(path: Path, what: str, hint: str) -> Any:
+    """Read a JSON file of ours.
+
+    Parameters
+    ----------
+    path
+        File to read.
+    what
+        What it should hold, for the message.
+    hint
+        What to do if it is not there.
+
+    Returns
+    -------
+    Any
+        The JSON value.
+
+    Raises
+    ------
+    FileError
+        If it is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError:
+        raise FileError(f"{path}: there is no {what}; {hint}") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise FileError(f"{path}: broken, expected {what} as JSON: {error}") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number")
+
+
+@contextmanager
+def locked(path: Path, patience: float = 30.0) -> Iterator[None]:
+    """Hold a lock that the system lets go of when this process ends, however it ends.
+
+    Parameters
+    ----------
+    path
+        File to lock; it is made if it is not there.
+    patience
+        Seconds to wait for another process.
+
+    Yields
+    ------
+    None
+        While the lock is held.
+
+    Raises
+    ------
+    FileError
+        If another process still holds it.
+    """
+    deadline = time.monotonic() + patience
+    with path.open("w") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise FileError(f"{path}: another process is still at work here; end it first") from None
+                time.sleep(_POLL_SECONDS)
+        yield
