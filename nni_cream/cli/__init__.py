@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Sequence
 
 from nni_cream import __version__
-from nni_cream.cli import data, experiments, exporting, latency, searching, training
+from nni_cream.cli import data, experiments, exporting, latency, searching, studies, training
 from nni_cream.errors import CreamError
 
 __all__ = ["main"]
@@ -38,6 +38,10 @@ examples:
         how an experiment stands, from another terminal
   nni-cream stop out/experiment
         stop it, with all that it started
+  nni-cream study truth experiments/truth_fashion.yml --out out/truth
+        architectures of a space, each trained alone with several seeds
+  nni-cream rank experiments/rank_fashion.yml --truth out/truth/truth.json --out out/rank
+        how well searches with and without distillation rank them
   nni-cream data check experiments/search_digits.yml
         what is in a data set, and which of its files cannot be read
   nni-cream data subimagenet --imagenet /data/imagenet --out /data/subimagenet
@@ -100,6 +104,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (searching, latency, training, exporting, experiments, data):
+    for group in (searching, latency, training, exporting, experiments, studies, data):
         group.add_commands(commands, shared)
     return parser

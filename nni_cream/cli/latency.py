@@ -32,8 +32,8 @@ def _latency(options: argparse.Namespace) -> None:
     if not out.absolute().parent.is_dir():
         raise FileError(f"{out}: there is no such folder; name a file in a folder that is there")
     be_quiet(options)
+    from nni_cream.assembling import cpu_threads
     from nni_cream.experiment.latencies import measure_latencies
-    from nni_cream.experiment.searching import cpu_threads
     from nni_cream.files import write_json
 
     with cpu_threads(config["trainer"]["threads"]):

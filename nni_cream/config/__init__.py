@@ -6,11 +6,15 @@ Neither torch nor NNI is imported here, so that a mistake is reported within a m
 from nni_cream.config.layout import Key, Layout, describe_problems, dump, read_yaml
 from nni_cream.config.retrain import RETRAIN
 from nni_cream.config.search import KEYS, SEARCH, resolve_search_space
+from nni_cream.config.studies import FINAL, RANK, TRUTH
 
 __all__ = [
+    "FINAL",
     "KEYS",
+    "RANK",
     "RETRAIN",
     "SEARCH",
+    "TRUTH",
     "Key",
     "Layout",
     "describe_problems",

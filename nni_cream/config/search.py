@@ -25,7 +25,7 @@ from nni_cream.config.rules import (
 )
 from nni_cream.errors import ConfigError
 
-__all__ = ["KEYS", "SEARCH", "loader_keys", "resolve_search_space", "trainer_keys"]
+__all__ = ["KEYS", "SEARCH", "loader_keys", "resolve_search_space", "trainer_keys", "training_keys"]
 
 _SECTIONS = {
     "search": "the search: training of the supernet, and the arguments of CreamStrategy",
@@ -41,7 +41,7 @@ _NAMED = {
 }
 
 
-def _training_keys(section: str) -> tuple[Key, ...]:
+def training_keys(section: str) -> tuple[Key, ...]:
     """Return the settings of one training, of the supernet or an architecture; the defaults are those of ``Recipe``."""
     keys = (
         ("epochs", 30, whole(1), "Passes over the training images."),
@@ -108,7 +108,7 @@ def _latency_keys() -> tuple[Key, ...]:
 
 
 KEYS: tuple[Key, ...] = (
-    *_training_keys("search"),
+    *training_keys("search"),
     Key("search.seed", 0, whole(0), "Decides weights, order of the images, paths and teachers."),
     Key("search.board_size", 10, whole(1), "K, the entries of the prioritized path board."),
     Key("search.matching", "meta", one_of("meta", "random", "best", "none"),
@@ -141,7 +141,7 @@ KEYS: tuple[Key, ...] = (
     *loader_keys(),
     Key("retrain.top", 3, whole(0), "How many entries, over all boards, are trained from new weights."),
     Key("retrain.seed", 0, whole(0), "Decides weights and order of the images."),
-    *_training_keys("retrain"),
+    *training_keys("retrain"),
 )  # fmt: skip
 
 

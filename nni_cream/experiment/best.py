@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +24,6 @@ __all__ = [
     "build_path",
     "load_best",
     "load_board",
-    "package_version",
-    "versions",
 ]
 
 _FORMAT = "nni_cream.best/1"
@@ -296,20 +292,6 @@ def load_board(path: str | Path) -> SavedBoard:
 def board_file(board: PrioritizedBoard, cost_name: str, epoch: int) -> dict[str, Any]:
     """Return what ``board.json`` holds."""
     return {**board.to_json(), "cost_name": cost_name, "epoch": epoch}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    names = ("nni_cream", "nni", "torch", "pytorch-lightning", "numpy")
-    return {"python": platform.python_version(), **{name: package_version(name) for name in names}}
-
-
-def package_version(name: str) -> str:
-    """Return the version of an installed package, without importing it."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _inside(path: Path, name: str) -> Path:

@@ -16,8 +16,8 @@ from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning.profilers import SimpleProfiler
 
 from nni_cream import spaces
+from nni_cream.assembling import cpu_threads, make_strategy, make_trainer, recipe_of, scored_at_once
 from nni_cream.errors import ConfigError
-from nni_cream.experiment.finalising import scored_at_once
 from nni_cream.experiment.rehearsal import (
     DataShape,
     Plan,
@@ -30,7 +30,6 @@ from nni_cream.experiment.rehearsal import (
     made_up_images,
     shape_of_data,
 )
-from nni_cream.experiment.searching import cpu_threads, make_strategy, make_trainer, recipe_of
 from nni_cream.search import CreamLightningModule
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import make_loader, seeded

@@ -11,8 +11,8 @@ import torch
 from rich.table import Table
 
 from nni_cream import data
+from nni_cream.assembling import cpu_threads
 from nni_cream.errors import ConfigError
-from nni_cream.experiment.searching import cpu_threads
 from nni_cream.experiment.sources import find_source
 from nni_cream.experiment.tables import describe_path
 from nni_cream.training import Loading, measure

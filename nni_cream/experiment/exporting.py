@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nni_cream import data, spaces
 from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, DataError, FileError
-from nni_cream.experiment.best import Best, build_network, load_best, package_version, versions
+from nni_cream.experiment.best import Best, build_network, load_best
 from nni_cream.experiment.card import CARD, Card, pareto_card, result_card
 from nni_cream.experiment.files import BEST, CONFIG, PARETO, WEIGHTS
 from nni_cream.experiment.sources import Source, find_source
@@ -25,6 +25,7 @@ from nni_cream.export.folder import check_folder, filling, write_manifest
 from nni_cream.export.formats import DEFAULT_OPSET
 from nni_cream.files import write_json
 from nni_cream.training.measuring import check_classes
+from nni_cream.versions import package_version, versions
 
 __all__ = ["Exported", "Wish", "export_pareto", "export_result"]
 

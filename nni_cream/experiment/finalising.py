@@ -10,16 +10,18 @@ import torch
 from rich.console import Console
 from rich.progress import track
 
+from nni_cream.assembling import scored_at_once
 from nni_cream.data import DataSplits
 from nni_cream.errors import FileError
-from nni_cream.experiment.best import Best, board_file, versions
+from nni_cream.experiment.best import Best, board_file
 from nni_cream.experiment.files import OutputFolder
 from nni_cream.files import replacing, write_json
 from nni_cream.search import Finalist, encode_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, make_loader
+from nni_cream.versions import versions
 
-__all__ = ["finish_search", "scored_at_once"]
+__all__ = ["finish_search"]
 
 
 def finish_search(
@@ -86,11 +88,6 @@ def _finalists(
         _shown(validation, f"validation of the board's {count} entries", console),
         settings["recalibration_images"],
     )
-
-
-def scored_at_once(settings: Mapping[str, Any]) -> int:
-    """Return how many images go through a network at once where no gradients are kept, from section ``search``."""
-    return int(settings["score_batch_size"] or min(256, 2 * settings["batch_size"]))
 
 
 def _shown(batches: Any, title: str, console: Console | None) -> Iterable[Any]:

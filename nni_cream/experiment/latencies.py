@@ -3,60 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from nni_cream import data, spaces
+from nni_cream.assembling import latency_settings
 from nni_cream.errors import ConfigError
-from nni_cream.files import read_json
-from nni_cream.search import LatencySettings, LatencyTable, Supernet, measure_table
+from nni_cream.search import LatencyTable, Supernet, measure_table
 from nni_cream.strategy import CreamStrategy
 
-__all__ = ["latency_settings", "load_latencies", "measure_latencies"]
-
-
-def load_latencies(path: str | Path) -> LatencyTable:
-    """Read the JSON file of a table.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    LatencyTable
-        The table.
-
-    Raises
-    ------
-    FileError
-        If it is missing or no table; the message names path and key.
-    """
-    content = read_json(Path(path), "latency table", "`nni-cream latency CONFIG.yml --out FILE` makes one")
-    return LatencyTable.from_json(content, path)
-
-
-def latency_settings(section: Mapping[str, Any]) -> LatencySettings:
-    """Make the settings that the strategy takes of the ``latency`` section of a configuration.
-
-    Parameters
-    ----------
-    section
-        The section, resolved.
-
-    Returns
-    -------
-    LatencySettings
-        With the table read.
-
-    Raises
-    ------
-    CreamError
-        If the table cannot be read or used, or a setting is out of its range.
-    """
-    table = None if section["table"] is None else load_latencies(section["table"])
-    return LatencySettings(**{**section, "table": table})
+__all__ = ["measure_latencies"]
 
 
 def measure_latencies(config: Mapping[str, Any]) -> LatencyTable:

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nni_cream.config import dump
 from nni_cream.errors import ManagerError
-from nni_cream.experiment.best import Best, load_best, package_version
+from nni_cream.experiment.best import Best, load_best
 from nni_cream.experiment.definition import expected_trials, load_experiment, platform, try_out
 from nni_cream.experiment.files import BEST, OutputFolder, State
 from nni_cream.experiment.known import KnownExperiment, find_experiment, running_in
@@ -32,6 +32,7 @@ from nni_cream.experiment.page import PAGE, page_address
 from nni_cream.experiment.rest import Manager, job_parameters, metric
 from nni_cream.experiment.results import collect, save
 from nni_cream.files import read_json
+from nni_cream.versions import package_version
 
 __all__ = [
     "ExperimentResult",

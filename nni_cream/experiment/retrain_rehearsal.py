@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from nni_cream.assembling import cpu_threads
 from nni_cream.experiment.rehearsal import (
     Plan,
     Rehearsal,
@@ -17,7 +18,6 @@ from nni_cream.experiment.rehearsal import (
     training_memory,
 )
 from nni_cream.experiment.retraining import full_recipe_of, make_module, make_trainer, share_batches
-from nni_cream.experiment.searching import cpu_threads
 from nni_cream.experiment.sources import find_source
 from nni_cream.training import make_loader, seeded
 from nni_cream.training.full_recipe import split_batch_size

@@ -18,14 +18,14 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from nni_cream import data
+from nni_cream.assembling import cpu_threads
 from nni_cream.config import RETRAIN, dump
 from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, FileError
-from nni_cream.experiment.best import Best, load_best, package_version, versions
+from nni_cream.experiment.best import Best, load_best
 from nni_cream.experiment.epochs import EpochFiles, abandoned_on_failure, check_checkpoint
 from nni_cream.experiment.files import OutputFolder, State, is_leader
 from nni_cream.experiment.progress import TrainingProgress
-from nni_cream.experiment.searching import cpu_threads
 from nni_cream.experiment.sources import Images, Source, best_teacher, find_source
 from nni_cream.experiment.tensorboard import check_tensorboard
 from nni_cream.files import read_json, replacing, write_json
@@ -36,6 +36,7 @@ from nni_cream.training.loading import Images as ImageSet
 from nni_cream.training.measuring import check_classes
 from nni_cream.training.retrain import FiniteLoss, quiet_lightning
 from nni_cream.training.timm_parts import check_timm, make_transform, set_dropout
+from nni_cream.versions import package_version, versions
 
 __all__ = [
     "RetrainingResult",

@@ -2,55 +2,53 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import pkgutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
-from nni.nas.evaluator.pytorch import Lightning, Trainer
+from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from pytorch_lightning.callbacks import Checkpoint
 from rich.console import Console
 
 from nni_cream import data, spaces
+from nni_cream.assembling import (
+    cost_names,
+    cpu_threads,
+    make_strategy,
+    make_trainer,
+    recipe_of,
+    validation_batch,
+)
 from nni_cream.config import dump
 from nni_cream.data import DataSplits
-from nni_cream.errors import ConfigError, CreamError
-from nni_cream.experiment.best import Best, board_file, load_best, package_version
+from nni_cream.errors import CreamError
+from nni_cream.experiment.best import Best, board_file, load_best
 from nni_cream.experiment.epochs import abandoned_on_failure, check_readable, drop_later_epochs
 from nni_cream.experiment.files import OutputFolder, State, is_leader
-from nni_cream.experiment.finalising import finish_search, scored_at_once
-from nni_cream.experiment.latencies import latency_settings
+from nni_cream.experiment.finalising import finish_search
 from nni_cream.experiment.processes import LOCK
 from nni_cream.experiment.progress import SearchProgress
 from nni_cream.experiment.tensorboard import EventFiles, check_tensorboard
 from nni_cream.experiment.updates import BOARD_FIGURES, UpdateRecorder
 from nni_cream.files import append_line, locked, read_json, replacing, write_json
-from nni_cream.search import BoardEvent, CreamLightningModule, Supernet
+from nni_cream.search import CreamLightningModule, Supernet
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, Recipe, make_loader, seeded
+from nni_cream.versions import package_version
 
 __all__ = [
     "SearchResult",
     "check_search",
-    "cost_names",
-    "cpu_threads",
-    "make_strategy",
-    "make_trainer",
-    "recipe_of",
     "run_search",
     "take_over_search",
-    "trainer_arguments",
 ]
 
 EpochListener = Callable[[dict[str, float], dict[str, Any]], None]
@@ -222,11 +220,6 @@ def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: i
     strategy.check_range(supernet, sample)
 
 
-def recipe_of(settings: Mapping[str, Any]) -> Recipe:
-    """Return how a section of a configuration, ``search`` or ``retrain``, wants a network to be trained."""
-    return Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
-
-
 def _put_together(
     config: Mapping[str, Any],
     folder: OutputFolder,
@@ -250,140 +243,11 @@ def _put_together(
         recipe.module(splits.num_classes),
         make_trainer(config["trainer"], recipe.epochs, folder.path, callbacks),
         make_loader(splits.train, recipe.batch_size, shuffle=True, loading=loading),
-        make_loader(splits.validation, _validation_batch(len(splits.validation), settings), loading=loading),  # type: ignore[arg-type]
+        make_loader(splits.validation, validation_batch(len(splits.validation), settings), loading=loading),  # type: ignore[arg-type]
         fit_kwargs={} if checkpoint is None else {"ckpt_path": str(checkpoint), "weights_only": True},
     )
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     return search
-
-
-def _validation_batch(images: int, settings: Mapping[str, Any]) -> int:
-    """Return a size of batches that leaves no single image over, of which BatchNorm would have no statistics."""
-    smallest = scored_at_once(settings)
-    return next((size for size in range(smallest, smallest + images) if images % size != 1), smallest)
-
-
-def cost_names(settings: Mapping[str, Any]) -> list[str]:
-    """Return what the costs of the ``search`` section are called, the primary one first."""
-    costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
-    return [str(cost.rpartition(":")[2]) for cost in costs]
-
-
-def make_strategy(
-    settings: Mapping[str, Any],
-    listeners: Iterable[Callable[[BoardEvent], None]] = (),
-    latency: Mapping[str, Any] | None = None,
-) -> CreamStrategy:
-    """Build the strategy from the ``search`` section of a configuration.
-
-    Parameters
-    ----------
-    settings
-        The section, resolved.
-    listeners
-        Called with every event of the board.
-    latency
-        The ``latency`` section, resolved.
-
-    Returns
-    -------
-    CreamStrategy
-        Not yet run.
-
-    Raises
-    ------
-    ConfigError
-        If a function named as ``package.module:function`` cannot be imported.
-    """
-    known = inspect.signature(CreamStrategy).parameters
-    arguments = {name: value for name, value in settings.items() if name in known}
-    for name in ("distillation", "score"):
-        arguments[name] = _import_function(name, arguments[name])
-    costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
-    arguments["cost"] = [_import_function("cost", cost) for cost in costs]
-    if latency is not None and "latency" in costs:
-        arguments["latency"] = latency_settings(latency)
-    return CreamStrategy(**arguments, listeners=listeners)
-
-
-def _import_function(key: str, value: str) -> Any:
-    if ":" not in value:
-        return value
-    try:
-        function = pkgutil.resolve_name(value)
-    except Exception as error:  # whatever the user's module raises
-        raise ConfigError(f"search.{key}: {value!r} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(function):
-        raise ConfigError(f"search.{key}: {value!r} is {function!r}; expected a function")
-    return function
-
-
-def make_trainer(
-    settings: Mapping[str, Any], epochs: int, root: Path, callbacks: list[pl.Callback], **more: Any
-) -> pl.Trainer:
-    """Build Lightning's trainer of a search.
-
-    Parameters
-    ----------
-    settings
-        Section ``trainer`` of the configuration.
-    epochs
-        Passes over the training images.
-    root
-        Folder for whatever Lightning may write.
-    callbacks
-        Of the search.
-    **more
-        Further arguments of the trainer.
-
-    Returns
-    -------
-    pytorch_lightning.Trainer
-        One that NNI can record.
-
-    Raises
-    ------
-    ConfigError
-        If Lightning does not accept the settings.
-    """
-    try:
-        trainer: pl.Trainer = Trainer(
-            **{**trainer_arguments(settings), "strategy": _device_strategy(settings)},
-            max_epochs=epochs,
-            callbacks=callbacks,
-            default_root_dir=str(root),
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            **more,
-        )
-    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"trainer: Lightning does not accept {dict(settings)}: {error}") from error
-    return trainer
-
-
-def _device_strategy(settings: Mapping[str, Any]) -> str:
-    devices, strategy = settings["devices"], str(settings["strategy"])
-    several = len(devices) > 1 if isinstance(devices, list) else devices not in (1, "auto")
-    # A step trains one path, and leaves the weights of all others without a gradient.
-    return "ddp_find_unused_parameters_true" if strategy == "ddp" or (several and strategy == "auto") else strategy
-
-
-def trainer_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of the ``trainer`` section is for Lightning's Trainer."""
-    return {key: value for key, value in settings.items() if key not in ("threads", "tensorboard")}
-
-
-@contextmanager
-def cpu_threads(number: int | None) -> Iterator[None]:
-    """Compute with that many threads inside; as torch likes it if ``None``."""
-    before = torch.get_num_threads()
-    try:
-        torch.set_num_threads(number or before)
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _run(search: _Search) -> None:

@@ -134,8 +134,8 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Pat
         Where this trial may keep files.
     """
     from nni_cream import data
+    from nni_cream.assembling import cpu_threads, recipe_of, trainer_arguments
     from nni_cream.experiment.best import build_path
-    from nni_cream.experiment.searching import cpu_threads, recipe_of, trainer_arguments
     from nni_cream.training import retrain, seeded
 
     config = parameters["config"]

@@ -4,7 +4,7 @@ from nni_cream.search.bench import measure_table
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard, Verdict
 from nni_cream.search.cost import CostModel
 from nni_cream.search.costs import Costs
-from nni_cream.search.finalising import Finalist, finalise
+from nni_cream.search.finalising import Finalist, finalise, validate_path
 from nni_cream.search.latency import LatencyModel
 from nni_cream.search.latency_table import LatencyTable
 from nni_cream.search.matching import BestMatcher, Match, Matcher, MetaMatcher, NoMatcher, RandomMatcher
@@ -56,4 +56,5 @@ __all__ = [
     "finalise",
     "measure_table",
     "path_key",
+    "validate_path",
 ]

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import update_bn
 from nni_cream.errors import SearchError
 from nni_cream.search.board import BoardEntry
 from nni_cream.search.objective import main_output
+from nni_cream.search.paths import Path
 from nni_cream.search.rng import preserved_rng
 from nni_cream.search.scorer import split_batch, sum_of_scores
 from nni_cream.search.supernet import single_values_explained
@@ -29,7 +30,7 @@ from nni_cream.search.supernet import single_values_explained
 if TYPE_CHECKING:
     from nni_cream.search.module import CreamLightningModule
 
-__all__ = ["Finalist", "finalise"]
+__all__ = ["Finalist", "finalise", "validate_path"]
 
 
 @dataclass(frozen=True)
@@ -87,15 +88,63 @@ def finalise(
             "the board is empty: the training was over before its warm-up, so there is nothing to validate; search for "
             "more epochs or warm up for fewer"
         )
+    paths = [dict(entry.path) for entry in entries]
     with preserved_rng(module.settings.seed), torch.no_grad():
-        networks, runnable = zip(*(_hand_out(module, entry) for entry in entries), strict=True)
-        together = _Together(runnable).to(module.trainer.strategy.root_device)
-        with single_values_explained("a training batch holds a single image; choose a larger batch size"):
-            update_bn((split_batch(batch)[0] for batch in _enough(module, training_batches, images)), together)
-        accuracies = _validate(module, together.eval(), validation_batches)
+        networks, accuracies = _validated(module, paths, training_batches, validation_batches, images)
     module.board.validate({entry.key: accuracy for entry, accuracy in zip(entries, accuracies, strict=True)})
     found = {entry.key: network.cpu() for entry, network in zip(entries, networks, strict=True)}
     return tuple(Finalist(entry, found[entry.key]) for entry in module.board.entries)
+
+
+def validate_path(
+    module: CreamLightningModule,
+    path: Path,
+    training_batches: Iterable[Any],
+    validation_batches: Iterable[Any],
+    images: int,
+) -> float:
+    """Score any path of a trained supernet as the board's entries are at the end of a search.
+
+    Parameters
+    ----------
+    module
+        Of a training that is over.
+    path
+        NNI sample.
+    training_batches
+        Batches that BatchNorm's statistics are estimated on.
+    validation_batches
+        Batches of validation images.
+    images
+        How many training images are used at least, in whole batches.
+
+    Returns
+    -------
+    float
+        Mean score over all validation images.
+
+    Raises
+    ------
+    SearchError
+        If there are no validation images, or a score is not finite.
+    """
+    with preserved_rng(module.settings.seed), torch.no_grad():
+        return _validated(module, [path], training_batches, validation_batches, images)[1][0]
+
+
+def _validated(
+    module: CreamLightningModule,
+    paths: Sequence[Path],
+    training_batches: Iterable[Any],
+    validation_batches: Iterable[Any],
+    images: int,
+) -> tuple[list[nn.Module], list[float]]:
+    """Networks of the paths with statistics of their own, and their scores."""
+    handed_out = [_hand_out(module, path) for path in paths]
+    together = _Together(runnable for _, runnable in handed_out).to(module.trainer.strategy.root_device)
+    with single_values_explained("a training batch holds a single image; choose a larger batch size"):
+        update_bn((split_batch(batch)[0] for batch in _enough(module, training_batches, images)), together)
+    return [network for network, _ in handed_out], _validate(module, together.eval(), validation_batches)
 
 
 class _Together(nn.Module):
@@ -109,11 +158,11 @@ class _Together(nn.Module):
         return [main_output(network(inputs)) for network in self.networks]
 
 
-def _hand_out(module: CreamLightningModule, entry: BoardEntry) -> tuple[nn.Module, nn.Module]:
+def _hand_out(module: CreamLightningModule, path: Path) -> tuple[nn.Module, nn.Module]:
     """Return a path's network, and what gives the logits: a copy of the user's module around it if that is needed."""
     host = module.training_module
     with nullcontext() if module.average is None else module.average.applied():
-        network = module.supernet.freeze(dict(entry.path))
+        network = module.supernet.freeze(path)
         if type(host).forward is pl.LightningModule.forward:
             return network, network
         # What the copy is to share with the original: the search and the trainer, which know the supernet, too.

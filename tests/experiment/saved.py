@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from nni_cream.experiment.best import Best, build_network, versions
+from nni_cream.experiment.best import Best, build_network
+from nni_cream.versions import versions
 from tests.export.networks import settled
 
 OPERATIONS = ["conv_3x3", "mbconv_k3e2", "conv_1x1"]

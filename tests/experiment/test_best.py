@@ -18,9 +18,9 @@ from nni_cream.experiment.best import (
     export_weights,
     load_best,
     load_board,
-    versions,
 )
 from nni_cream.search import BoardEntry, PrioritizedBoard
+from nni_cream.versions import versions
 
 CHOICES = {f"layer_{number}": "conv_3x3" for number in range(1, 8)}
 

@@ -9,10 +9,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_cream import config, spaces
+from nni_cream.assembling import load_latencies
 from nni_cream.cli import main
 from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.experiment.best import load_best, load_board
-from nni_cream.experiment.latencies import load_latencies
 from nni_cream.experiment.searching import run_search
 from nni_cream.experiment.tables import board_table
 from nni_cream.files import write_json

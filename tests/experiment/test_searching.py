@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from nni_cream import config
+from nni_cream.assembling import make_strategy
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.experiment.best import build_network
-from nni_cream.experiment.searching import make_strategy, run_search
+from nni_cream.experiment.searching import run_search
 
 SPACE = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]}
 

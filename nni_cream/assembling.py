@@ -1,0 +1,218 @@
+"""Recipe, strategy and trainer from the sections of a configuration, for searches and studies alike."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from nni.nas.evaluator.pytorch import Trainer
+
+from nni_cream.errors import ConfigError
+from nni_cream.files import read_json
+from nni_cream.search import BoardEvent, LatencySettings, LatencyTable
+from nni_cream.strategy import CreamStrategy
+from nni_cream.training import Recipe
+
+__all__ = [
+    "cost_names",
+    "cpu_threads",
+    "latency_settings",
+    "load_latencies",
+    "make_strategy",
+    "make_trainer",
+    "recipe_of",
+    "scored_at_once",
+    "trainer_arguments",
+    "validation_batch",
+]
+
+
+def recipe_of(settings: Mapping[str, Any]) -> Recipe:
+    """Return how a section of a configuration, ``search`` or ``retrain``, wants a network to be trained."""
+    return Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
+
+
+def cost_names(settings: Mapping[str, Any]) -> list[str]:
+    """Return what the costs of the ``search`` section are called, the primary one first."""
+    costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
+    return [str(cost.rpartition(":")[2]) for cost in costs]
+
+
+def make_strategy(
+    settings: Mapping[str, Any],
+    listeners: Iterable[Callable[[BoardEvent], None]] = (),
+    latency: Mapping[str, Any] | None = None,
+) -> CreamStrategy:
+    """Build the strategy from the ``search`` section of a configuration.
+
+    Parameters
+    ----------
+    settings
+        The section, resolved.
+    listeners
+        Called with every event of the board.
+    latency
+        The ``latency`` section, resolved.
+
+    Returns
+    -------
+    CreamStrategy
+        Not yet run.
+
+    Raises
+    ------
+    ConfigError
+        If a function named as ``package.module:function`` cannot be imported.
+    """
+    known = inspect.signature(CreamStrategy).parameters
+    arguments = {name: value for name, value in settings.items() if name in known}
+    for name in ("distillation", "score"):
+        arguments[name] = _import_function(name, arguments[name])
+    costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
+    arguments["cost"] = [_import_function("cost", cost) for cost in costs]
+    if latency is not None and "latency" in costs:
+        arguments["latency"] = latency_settings(latency)
+    return CreamStrategy(**arguments, listeners=listeners)
+
+
+def _import_function(key: str, value: str) -> Any:
+    if ":" not in value:
+        return value
+    try:
+        function = pkgutil.resolve_name(value)
+    except Exception as error:  # whatever the user's module raises
+        raise ConfigError(f"search.{key}: {value!r} cannot be imported: {type(error).__name__}: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"search.{key}: {value!r} is {function!r}; expected a function")
+    return function
+
+
+def make_trainer(
+    settings: Mapping[str, Any], epochs: int, root: Path, callbacks: list[pl.Callback], **more: Any
+) -> pl.Trainer:
+    """Build Lightning's trainer of a search.
+
+    Parameters
+    ----------
+    settings
+        Section ``trainer`` of the configuration.
+    epochs
+        Passes over the training images.
+    root
+        Folder for whatever Lightning may write.
+    callbacks
+        Of the search.
+    **more
+        Further arguments of the trainer.
+
+    Returns
+    -------
+    pytorch_lightning.Trainer
+        One that NNI can record.
+
+    Raises
+    ------
+    ConfigError
+        If Lightning does not accept the settings.
+    """
+    try:
+        trainer: pl.Trainer = Trainer(
+            **{**trainer_arguments(settings), "strategy": _device_strategy(settings)},
+            max_epochs=epochs,
+            callbacks=callbacks,
+            default_root_dir=str(root),
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            **more,
+        )
+    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"trainer: Lightning does not accept {dict(settings)}: {error}") from error
+    return trainer
+
+
+def _device_strategy(settings: Mapping[str, Any]) -> str:
+    devices, strategy = settings["devices"], str(settings["strategy"])
+    several = len(devices) > 1 if isinstance(devices, list) else devices not in (1, "auto")
+    # A step trains one path, and leaves the weights of all others without a gradient.
+    return "ddp_find_unused_parameters_true" if strategy == "ddp" or (several and strategy == "auto") else strategy
+
+
+def trainer_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of the ``trainer`` section is for Lightning's Trainer."""
+    return {key: value for key, value in settings.items() if key not in ("threads", "tensorboard")}
+
+
+@contextmanager
+def cpu_threads(number: int | None) -> Iterator[None]:
+    """Compute with that many threads inside; as torch likes it if ``None``."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(number or before)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def validation_batch(images: int, settings: Mapping[str, Any]) -> int:
+    """Return a size of batches that leaves no single image over, of which BatchNorm would have no statistics."""
+    smallest = scored_at_once(settings)
+    return next((size for size in range(smallest, smallest + images) if images % size != 1), smallest)
+
+
+def load_latencies(path: str | Path) -> LatencyTable:
+    """Read the JSON file of a table.
+
+    Parameters
+    ----------
+    path
+        The file.
+
+    Returns
+    -------
+    LatencyTable
+        The table.
+
+    Raises
+    ------
+    FileError
+        If it is missing or no table; the message names path and key.
+    """
+    content = read_json(Path(path), "latency table", "`nni-cream latency CONFIG.yml --out FILE` makes one")
+    return LatencyTable.from_json(content, path)
+
+
+def latency_settings(section: Mapping[str, Any]) -> LatencySettings:
+    """Make the settings that the strategy takes of the ``latency`` section of a configuration.
+
+    Parameters
+    ----------
+    section
+        The section, resolved.
+
+    Returns
+    -------
+    LatencySettings
+        With the table read.
+
+    Raises
+    ------
+    CreamError
+        If the table cannot be read or used, or a setting is out of its range.
+    """
+    table = None if section["table"] is None else load_latencies(section["table"])
+    return LatencySettings(**{**section, "table": table})
+
+
+def scored_at_once(settings: Mapping[str, Any]) -> int:
+    """Return how many images go through a network at once where no gradients are kept, from section ``search``."""
+    return int(settings["score_batch_size"] or min(256, 2 * settings["batch_size"]))

@@ -1,0 +1,119 @@
+"""Pictures of the studies, as PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nni_cream.errors import StudyError
+from nni_cream.files import replacing
+from nni_cream.studies.correlation import Estimate
+from nni_cream.studies.jobs import Records
+from nni_cream.studies.ranking import PRIMARY, Row, Variant
+from nni_cream.studies.truth import Truth
+
+__all__ = ["draw_differences", "draw_scatter", "draw_truth", "have_matplotlib"]
+
+_DPI = 120
+
+
+def have_matplotlib() -> bool:
+    """Return whether pictures can be drawn."""
+    from importlib.util import find_spec
+
+    return find_spec("matplotlib") is not None
+
+
+@contextmanager
+def _figure(path: Path, rows: int, columns: int, size: tuple[float, float]) -> Iterator[Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise StudyError("pictures need matplotlib; pip install 'nni_cream[plots]'") from None
+    figure = Figure(figsize=size, layout="constrained")
+    yield figure.subplots(rows, columns, squeeze=False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI, format="png")
+
+
+def draw_truth(path: Path, truth: Truth) -> None:
+    """Draw accuracy over multiply-adds, with the spread over the seeds.
+
+    Parameters
+    ----------
+    path
+        PNG file.
+    truth
+        Of which the known architectures are drawn.
+    """
+    macs = [truth.macs[number] / 1e6 for number in truth.known]
+    table = truth.table
+    means = table.mean(axis=1)
+    with _figure(path, 1, 1, (6.4, 4.0)) as axes:
+        axis = axes[0][0]
+        axis.vlines(macs, table.min(axis=1), table.max(axis=1), color="tab:gray", linewidth=1)
+        axis.plot(macs, means, "o", markersize=4)
+        axis.set_xlabel("multiply-adds of one image (millions)")
+        axis.set_ylabel("accuracy, trained alone")
+        axis.set_title(f"{len(means)} architectures x {len(truth.seeds)} seeds: mean and range")
+
+
+def draw_scatter(path: Path, variants: Sequence[Variant], records: Records, truth: Truth) -> None:
+    """Draw the scores of each variant's first seed against the truth.
+
+    Parameters
+    ----------
+    path
+        PNG file.
+    variants
+        In their order.
+    records
+        Their results; variants without one are left out.
+    truth
+        Of which the known architectures are drawn.
+    """
+    drawn = [(variant, found) for variant in variants if (found := variant.results(records))]
+    columns = min(4, max(1, len(drawn)))
+    rows = max(1, -(-len(drawn) // columns))
+    with _figure(path, rows, columns, (3.2 * columns, 3.0 * rows)) as axes:
+        for place in range(rows * columns):
+            axis = axes[place // columns][place % columns]
+            if place >= len(drawn):
+                axis.set_axis_off()
+                continue
+            variant, found = drawn[place]
+            seed, result = next(iter(found.items()))
+            scores = [result["scores"][PRIMARY][number] for number in truth.known]
+            axis.plot(scores, truth.means, "o", markersize=3)
+            axis.set_title(f"{variant.name}, seed {seed}", fontsize=9)
+            axis.set_xlabel("one-shot score", fontsize=8)
+            axis.set_ylabel("accuracy, trained alone", fontsize=8)
+            axis.tick_params(labelsize=7)
+
+
+def draw_differences(path: Path, rows: Sequence[Row], baseline: str) -> None:
+    """Draw the tau of each variant less the baseline's, with its 95 % interval.
+
+    Parameters
+    ----------
+    path
+        PNG file.
+    rows
+        Of one budget.
+    baseline
+        Name of what is compared with.
+    """
+    found: list[tuple[str, Estimate]] = [
+        (row.variant, row.differences[PRIMARY]["tau"]) for row in rows if PRIMARY in row.differences
+    ]
+    with _figure(path, 1, 1, (6.4, 1.0 + 0.3 * max(1, len(found)))) as axes:
+        axis = axes[0][0]
+        for place, (_, estimate) in enumerate(found):
+            axis.plot([estimate.low, estimate.high], [place, place], color="tab:gray")
+            axis.plot(estimate.value, place, "o", color="tab:blue", markersize=5)
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_yticks(range(len(found)), [name for name, _ in found])
+        axis.invert_yaxis()
+        axis.set_xlabel(f"Kendall tau less that of {baseline}, 95 % interval")

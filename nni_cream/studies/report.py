@@ -1,0 +1,91 @@
+"""Tables of the studies: for the eye, as Markdown for a document, and as JSON for a program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+
+from nni_cream.studies.correlation import Estimate
+from nni_cream.studies.ranking import PRIMARY, Row
+
+__all__ = ["as_markdown", "as_table", "rank_cells", "show_estimate"]
+
+_HEAD = (
+    "variant", "epochs", "cost", "seeds", "mean score", "Kendall tau", "tau less baseline", "Spearman", "top-5 regret",
+)  # fmt: skip
+
+
+def show_estimate(estimate: Estimate | None, digits: int = 3, *, signed: bool = False) -> str:
+    """Write a figure with its interval.
+
+    Parameters
+    ----------
+    estimate
+        What to write; ``None`` for nothing.
+    digits
+        After the point.
+    signed
+        Whether a plus is written.
+
+    Returns
+    -------
+    str
+        Such as ``0.412 [0.301, 0.508]``.
+    """
+    if estimate is None:
+        return ""
+    sign = "+" if signed else ""
+    return f"{estimate.value:{sign}.{digits}f} [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
+
+
+def rank_cells(rows: Sequence[Row], treatment: str = PRIMARY) -> tuple[list[str], list[list[str]]]:
+    """Return head and lines of the table of a ranking study.
+
+    Parameters
+    ----------
+    rows
+        Of one budget.
+    treatment
+        Of BatchNorm.
+
+    Returns
+    -------
+    tuple of list
+        The titles, and the cells of each line.
+    """
+    return list(_HEAD), [_cells(row, treatment) for row in rows]
+
+
+def _cells(row: Row, treatment: str) -> list[str]:
+    seeds = f"{len(row.seeds)}" if row.complete else f"{len(row.seeds)} of {row.wanted} (partial)"
+    cost = "" if row.cost is None else f"{row.cost:.2f}"
+    start = [row.variant, str(row.epochs), cost, seeds]
+    if treatment in row.undefined:
+        return [*start, f"undefined: {row.undefined[treatment]}", "", "", "", ""]
+    own, difference = row.measures.get(treatment, {}), row.differences.get(treatment, {})
+    mean = own.get("accuracy")
+    return [
+        *start,
+        "" if mean is None else f"{mean.value:.3f}",
+        show_estimate(own.get("tau")),
+        show_estimate(difference.get("tau"), signed=True),
+        show_estimate(own.get("spearman")),
+        show_estimate(own.get("regret"), 4),
+    ]
+
+
+def as_markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """Write a table as Markdown."""
+    rows = [head, ["---"] * len(head), *lines]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def as_table(head: Sequence[str], lines: Iterable[Sequence[str]], title: str) -> Table:
+    """Return a table for a terminal."""
+    table = Table(*head[:1], title=title)
+    for name in head[1:]:
+        table.add_column(name, justify="right")
+    for line in lines:
+        table.add_row(*line)
+    return table

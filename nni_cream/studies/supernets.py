@@ -1,0 +1,163 @@
+"""One supernet trained on the images of a study, and the scores that it gives to architectures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nni.nas.evaluator.pytorch import Lightning
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+
+from nni_cream import spaces
+from nni_cream.assembling import make_strategy, make_trainer, recipe_of, scored_at_once, validation_batch
+from nni_cream.config import SEARCH
+from nni_cream.search import CreamLightningModule, encode_path, validate_path
+from nni_cream.strategy import CreamStrategy
+from nni_cream.studies.parts import StudyParts, load_parts
+from nni_cream.training import make_loader, seeded
+from nni_cream.training.retrain import quiet_lightning
+
+__all__ = ["TREATMENTS", "TrainedSupernet", "score_supernet", "trained_supernet"]
+
+_TRAINER = {key: item.default for key, item in SEARCH.section("trainer").items()}
+
+
+@dataclass(frozen=True)
+class TrainedSupernet:
+    """A search whose training is over, still in memory.
+
+    Parameters
+    ----------
+    strategy
+        With the board, validated.
+    parts
+        The images.
+    settings
+        Section ``search`` with its seed.
+    recalibration_images
+        Training images on which BatchNorm of a path is estimated anew before it is scored.
+    cpu_seconds
+        Of the training, with all scoring that belongs to the search, and of the validation of its board.
+    """
+
+    strategy: CreamStrategy
+    parts: StudyParts
+    settings: Mapping[str, Any]
+    recalibration_images: int
+    cpu_seconds: float
+
+    @property
+    def module(self) -> CreamLightningModule:
+        """What was trained."""
+        module: CreamLightningModule = self.strategy.oneshot_module
+        return module
+
+    def decode(self, path: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn a path from a file into one of the space."""
+        return self.module.supernet.decode(path)
+
+    def validate(self, path: Mapping[str, Any]) -> float:
+        """Score a path on all validation images, with BatchNorm statistics of its own."""
+        size = scored_at_once(self.settings)
+        training = make_loader(self.parts.train, size)
+        validation = make_loader(self.parts.validation, validation_batch(len(self.parts.validation), self.settings))  # type: ignore[arg-type]
+        return validate_path(self.module, dict(path), training, validation, self.recalibration_images)
+
+    def score(self, path: Mapping[str, Any]) -> float:
+        """Score a path as the board does: on the fixed subset, with the statistics of its batches."""
+        accuracy = self.module.scorer.score(dict(path))
+        assert accuracy is not None  # nothing is rejected without a bar
+        return accuracy
+
+
+@contextmanager
+def trained_supernet(shared: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[TrainedSupernet]:
+    """Train a supernet; inside, the generators of random numbers are those of its seed.
+
+    Parameters
+    ----------
+    shared
+        ``space``, ``data``, ``judging_images``, ``recalibration_images`` and ``accelerator`` of the study.
+    settings
+        Section ``search`` of a configuration, resolved, with its seed.
+
+    Yields
+    ------
+    TrainedSupernet
+        With a board that is validated.
+    """
+    parts = load_parts(shared["data"], shared["judging_images"])
+    with seeded(settings["seed"]), quiet_lightning():
+        began = time.process_time()
+        strategy = _train(shared, settings, parts)
+        yield TrainedSupernet(strategy, parts, settings, shared["recalibration_images"], time.process_time() - began)
+
+
+def _train(shared: Mapping[str, Any], settings: Mapping[str, Any], parts: StudyParts) -> CreamStrategy:
+    recipe = recipe_of(settings)
+    strategy = make_strategy(settings)
+    space = spaces.create(shared["space"]["name"], **shared["space"]["arguments"])
+    validation = make_loader(parts.validation, validation_batch(len(parts.validation), settings))  # type: ignore[arg-type]
+    trainer = make_trainer({**_TRAINER, "accelerator": shared["accelerator"]}, recipe.epochs, Path.cwd(), [])
+    evaluator = Lightning(
+        recipe.module(parts.splits.num_classes),
+        trainer,
+        make_loader(parts.train, recipe.batch_size, shuffle=True),
+        validation,
+    )
+    strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    strategy.run()
+    return strategy
+
+
+def score_supernet(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Train a supernet and score architectures with it; a worker's task.
+
+    Parameters
+    ----------
+    shared
+        What :func:`trained_supernet` needs, and ``paths``, the architectures.
+    arguments
+        ``search``: section of a configuration, with its seed.
+
+    Returns
+    -------
+    dict
+        ``scores``: for each treatment of BatchNorm the scores of all paths in their order, ``board`` with its entries'
+        scores, and the search's own cost and figures.
+    """
+    with trained_supernet(shared, arguments["search"]) as supernet:
+        paths = [supernet.decode(path) for path in shared["paths"]]
+        own = time.process_time()
+        scores = {name: treat(supernet, paths) for name, treat in TREATMENTS.items()}
+        return {
+            "scores": scores,
+            "board": _board(supernet),
+            "figures": supernet.strategy.statistics,
+            "search_cpu_seconds": round(supernet.cpu_seconds, 3),
+            "scoring_cpu_seconds": round(time.process_time() - own, 3),
+            "steps": supernet.module.steps,
+        }
+
+
+def _scored(supernet: TrainedSupernet, paths: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [supernet.score(path) for path in paths]
+
+
+def _validated(supernet: TrainedSupernet, paths: Sequence[Mapping[str, Any]]) -> list[float]:
+    return [supernet.validate(path) for path in paths]
+
+
+TREATMENTS = {"batch": _scored, "recalibrated": _validated}
+
+
+def _board(supernet: TrainedSupernet) -> list[dict[str, Any]]:
+    return [
+        {"path": encode_path(entry.path), "accuracy": entry.accuracy, "cost": entry.cost, "step": entry.step}
+        for entry in supernet.strategy.board.entries
+    ]

@@ -1,0 +1,325 @@
+"""The truth that one-shot scores are compared with: architectures of a space, each trained alone with several seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nni_cream import spaces
+from nni_cream.errors import StudyError
+from nni_cream.files import read_json
+from nni_cream.search import CostModel, PathSampler, Supernet, decode_path, encode_path, path_key
+from nni_cream.strategy import CreamStrategy
+from nni_cream.studies.alone import train_alone
+from nni_cream.studies.correlation import FEWEST, reliability
+from nni_cream.studies.jobs import Job, Records
+from nni_cream.studies.parts import StudyParts, load_parts
+from nni_cream.versions import versions
+
+__all__ = ["Truth", "draw_architectures", "gather_truth", "load_truth", "read_architectures", "truth_jobs"]
+
+_KIND = "truth"
+work = train_alone
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Accuracies of architectures that were trained alone.
+
+    Parameters
+    ----------
+    space
+        ``name`` and ``arguments``.
+    data
+        ``name``, ``arguments``, ``fingerprint`` and ``judging_images``.
+    recipe
+        How each was trained.
+    seeds
+        Those that were wanted.
+    architectures
+        Their choices.
+    accuracies
+        Of each architecture, by seed, on the judging images; seeds that have not been run yet are left out.
+    macs
+        Multiply-adds of each for one image.
+    made_by
+        Command, versions and whatever else is worth knowing.
+    """
+
+    space: Mapping[str, Any]
+    data: Mapping[str, Any]
+    recipe: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    architectures: tuple[Mapping[str, Any], ...]
+    accuracies: tuple[Mapping[int, float], ...]
+    macs: tuple[float, ...]
+    made_by: Mapping[str, Any]
+
+    @property
+    def known(self) -> list[int]:
+        """Numbers of the architectures that all seeds have been run of."""
+        return [number for number, own in enumerate(self.accuracies) if all(seed in own for seed in self.seeds)]
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to be run."""
+        return len(self.known) == len(self.architectures)
+
+    @property
+    def table(self) -> NDArray[np.float64]:
+        """Accuracies of the known architectures, shape (architectures, seeds)."""
+        return np.array([[self.accuracies[number][seed] for seed in self.seeds] for number in self.known])
+
+    @property
+    def means(self) -> list[float]:
+        """Mean over the seeds of each known architecture."""
+        return [float(value) for value in self.table.mean(axis=1)] if self.known else []
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of the file."""
+        known = len(self.known)
+        return {
+            "kind": _KIND,
+            "complete": self.complete,
+            "reliability": reliability(self.table) if known >= FEWEST else None,
+            "space": dict(self.space),
+            "data": dict(self.data),
+            "recipe": dict(self.recipe),
+            "seeds": list(self.seeds),
+            **self.made_by,
+            "architectures": [
+                {
+                    "choices": dict(choices),
+                    "accuracies": {str(seed): value for seed, value in own.items()},
+                    "macs": macs,
+                }
+                for choices, own, macs in zip(self.architectures, self.accuracies, self.macs, strict=True)
+            ],
+        }
+
+    def check_fits(self, space: Mapping[str, Any], parts: StudyParts) -> None:
+        """Refuse to be compared with scores of another space or other images.
+
+        Parameters
+        ----------
+        space
+            ``name`` and ``arguments`` of the space that is scored.
+        parts
+            Its images.
+
+        Raises
+        ------
+        StudyError
+            With what differs, or if fewer than ten architectures are known.
+        """
+        if dict(self.space) != dict(space):
+            raise StudyError(
+                f"the truth is about the space {dict(self.space)}, the configuration about {dict(space)}; take the "
+                "truth of that space, or make one with `nni-cream study truth`"
+            )
+        own, found = self.data["fingerprint"], parts.splits.fingerprint
+        if own != found or self.data["judging_images"] != len(parts.indices["judging"]):
+            raise StudyError(
+                f"the truth was measured on other images: data hash {own[:12]}... with {self.data['judging_images']} "
+                f"judging images, here {found[:12]}... with {len(parts.indices['judging'])}; use the same `data` and "
+                "`study.judging_images`, or make a truth on these images with `nni-cream study truth`"
+            )
+        if len(self.known) < FEWEST:
+            raise StudyError(
+                f"the truth knows {len(self.known)} architectures with all seeds; expected at least {FEWEST}; go on "
+                "with `nni-cream study truth`"
+            )
+
+
+def draw_architectures(space: Mapping[str, Any], number: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Draw different architectures uniformly from a space.
+
+    Parameters
+    ----------
+    space
+        ``name`` and ``arguments``.
+    number
+        How many.
+    seed
+        Decides which.
+
+    Returns
+    -------
+    list of dict
+        Their choices, JSON-safe.
+
+    Raises
+    ------
+    StudyError
+        If the space does not have that many.
+    """
+    sampler = PathSampler(spaces.create(space["name"], **space["arguments"]), seed)
+    found: dict[str, dict[str, Any]] = {}
+    for _ in range(100 * number):
+        path = sampler.draw()
+        found.setdefault(path_key(path), encode_path(path))
+        if len(found) == number:
+            return list(found.values())
+    raise StudyError(f"study.architectures: {number}, but only {len(found)} different ones were found; ask for fewer")
+
+
+def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Read a list of architectures.
+
+    Parameters
+    ----------
+    path
+        JSON file: a list of mappings of labels to choices.
+    space
+        ``name`` and ``arguments`` of the space that they are of.
+
+    Returns
+    -------
+    list of dict
+        Their choices.
+
+    Raises
+    ------
+    StudyError
+        If one of them is not of the space, or stands there twice.
+    """
+    content = read_json(path, "list of architectures", "name it with study.architectures, or give their number")
+    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
+        raise StudyError(f"{path}: expected a list of architectures, each a mapping of labels to choices")
+    mutables = spaces.create(space["name"], **space["arguments"]).simplify()
+    keys: dict[str, int] = {}
+    for number, item in enumerate(content, 1):
+        key = path_key(decode_path(item, mutables))
+        if key in keys:
+            raise StudyError(f"{path}: architectures {keys[key]} and {number} are the same; expected different ones")
+        keys[key] = number
+    return content
+
+
+def truth_jobs(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Job]]:
+    """List the trainings of a truth.
+
+    Parameters
+    ----------
+    config
+        Resolved file.
+
+    Returns
+    -------
+    tuple of dict and list of Job
+        What all of them share, and the trainings: all architectures with the first seed, then with the next.
+    """
+    wanted = config["study"]["architectures"]
+    number = isinstance(wanted, int)
+    paths = draw_architectures(config["space"], wanted) if number else read_architectures(Path(wanted), config["space"])
+    shared = {
+        "study": _KIND,
+        "space": config["space"],
+        "data": config["data"],
+        "judging_images": config["study"]["judging_images"],
+        "recipe": config["recipe"],
+        "accelerator": config["trainer"]["accelerator"],
+    }
+    jobs = [
+        Job(f"{number:03d} seed {seed}", {"path": path, "seed": seed})
+        for seed in config["study"]["seeds"]
+        for number, path in enumerate(paths)
+    ]
+    return shared, jobs
+
+
+def gather_truth(config: Mapping[str, Any], jobs: Sequence[Job], records: Records, made_by: Mapping[str, Any]) -> Truth:
+    """Put together what has been run so far.
+
+    Parameters
+    ----------
+    config
+        Resolved file.
+    jobs
+        Of :func:`truth_jobs`.
+    records
+        Their results.
+    made_by
+        What the file is to tell besides.
+
+    Returns
+    -------
+    Truth
+        Complete or not.
+    """
+    parts = load_parts(config["data"], config["study"]["judging_images"])
+    results = records.results(jobs)
+    paths: dict[str, Mapping[str, Any]] = {}
+    accuracies: dict[str, dict[int, float]] = {}
+    for job in jobs:
+        key = path_key(job.arguments["path"])
+        paths[key] = job.arguments["path"]
+        own = accuracies.setdefault(key, {})
+        if job.key in results:
+            own[job.arguments["seed"]] = results[job.key]["accuracy"]
+    splits = parts.splits
+    return Truth(
+        space=config["space"],
+        data={
+            "name": splits.name,
+            "arguments": {key: value for key, value in splits.arguments.items() if key != "root"},
+            "fingerprint": splits.fingerprint,
+            "judging_images": len(parts.indices["judging"]),
+        },
+        recipe=config["recipe"],
+        seeds=tuple(config["study"]["seeds"]),
+        architectures=tuple(paths.values()),
+        accuracies=tuple(accuracies.values()),
+        macs=tuple(_count_macs(config["space"], list(paths.values()), splits.input_shape)),
+        made_by={**made_by, "versions": versions()},
+    )
+
+
+def _count_macs(space: Mapping[str, Any], paths: Sequence[Mapping[str, Any]], shape: Sequence[int]) -> list[float]:
+    supernet = Supernet(CreamStrategy(board_size=1).mutate_model(spaces.create(space["name"], **space["arguments"])))
+    cost = CostModel(supernet, (torch.zeros(1, *shape),))
+    return [cost(supernet.decode(path)) for path in paths]
+
+
+def load_truth(path: str | Path) -> Truth:
+    """Read a truth.
+
+    Parameters
+    ----------
+    path
+        File of ``nni-cream study truth``.
+
+    Returns
+    -------
+    Truth
+        Complete or not.
+
+    Raises
+    ------
+    StudyError
+        If it is not such a file; the message names the key.
+    """
+    content = read_json(Path(path), "truth", "`nni-cream study truth CONFIG.yml --out DIR` makes one")
+    if not isinstance(content, dict) or content.get("kind") != _KIND:
+        raise StudyError(f"{path}: is no truth; expected a truth.json of `nni-cream study truth`")
+    try:
+        items = content["architectures"]
+        return Truth(
+            space=content["space"],
+            data={key: content["data"][key] for key in ("name", "arguments", "fingerprint", "judging_images")},
+            recipe=content["recipe"],
+            seeds=tuple(int(seed) for seed in content["seeds"]),
+            architectures=tuple(dict(item["choices"]) for item in items),
+            accuracies=tuple({int(seed): float(value) for seed, value in item["accuracies"].items()} for item in items),
+            macs=tuple(float(item["macs"]) for item in items),
+            made_by={key: content[key] for key in ("command", "date", "versions") if key in content},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StudyError(f"{path}: broken: {type(error).__name__}: {json.dumps(str(error))}") from None
