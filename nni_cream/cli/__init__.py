@@ -40,7 +40,7 @@ examples:
         stop it, with all that it started
   nni-cream study truth experiments/truth_fashion.yml --out out/truth
         architectures of a space, each trained alone with several seeds
-  nni-cream rank experiments/rank_fashion.yml --truth out/truth/truth.json --out out/rank
+  nni-cream rank experiments/rank_fashion.yml --truth out/truth/truth_fashion.json --out out/rank
         how well searches with and without distillation rank them
   nni-cream data check experiments/search_digits.yml
         what is in a data set, and which of its files cannot be read

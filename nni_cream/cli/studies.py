@@ -28,7 +28,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     truth.set_defaults(command=_truth)
     rank = commands.add_parser("rank", parents=[shared], help="how well variants of a search rank architectures")
     _add_common(rank)
-    rank.add_argument("--truth", metavar="FILE", required=True, help="truth.json of `nni-cream study truth`")
+    rank.add_argument("--truth", metavar="FILE", required=True, help="JSON file of `nni-cream study truth`")
     rank.add_argument(
         "--equal-time", action="store_true", help="also with as many epochs as take each variant equally long"
     )
@@ -59,6 +59,7 @@ def _running(options: argparse.Namespace) -> Running:
         workers=0 if options.report else options.workers or cores,
         console=make_console(stderr=True),
         command=shlex.join(["nni-cream", *options.words]),
+        name=Path(options.config).stem,
     )
 
 
@@ -73,7 +74,7 @@ def _truth(options: argparse.Namespace) -> None:
     running = _running(options)
     truth = run_truth(config, running)
     content = truth.to_json()
-    path = running.out / "truth.json"
+    path = running.file(".json")
     if options.json:
         print_json({key: content[key] for key in ("complete", "reliability")} | {"out": str(path)})
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import time
@@ -19,6 +20,7 @@ from nni_cream.files import append_line, locked, write_text
 
 __all__ = ["Job", "Records", "Work", "run_jobs"]
 
+_FIELDS = ("key", "date", "arguments", "result")
 Work = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 """What a worker does: (what all jobs share, the job's own arguments) -> JSON-safe result."""
 
@@ -70,7 +72,7 @@ class Records:
         try:
             found = [json.loads(line) for line in whole]
             before = found[0]["shared"] if found else self.shared
-            self._lines = {line["key"]: line for line in found[1:]}
+            self._lines = {line["key"]: {name: line[name] for name in _FIELDS} for line in found[1:]}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StudyError(f"{self.path}: broken, expected the records of a study as JSON lines: {error}") from None
         changed = _differences(before, self.shared)
@@ -120,11 +122,17 @@ class Records:
         """Return the results there are of these jobs, by key."""
         return {job.key: self._lines[job.key]["result"] for job in jobs if job.key in self._lines}
 
+    @property
+    def last_date(self) -> str | None:
+        """Day of the newest result, as ISO 8601 has it; ``None`` without any."""
+        return max((line["date"] for line in self._lines.values()), default=None)
+
     def add(self, job: Job, result: Mapping[str, Any]) -> None:
         """Write a result down."""
         if not self.path.exists() or not self.path.stat().st_size:
             append_line(self.path, {"shared": self.shared})
-        line = {"key": job.key, "arguments": dict(job.arguments), "result": dict(result)}
+        today = datetime.datetime.now(datetime.UTC).date().isoformat()
+        line = {"key": job.key, "date": today, "arguments": dict(job.arguments), "result": dict(result)}
         append_line(self.path, line)
         self._lines[job.key] = line
 

@@ -6,7 +6,6 @@ was interrupted goes on where it stopped, and one whose records are complete onl
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,12 +44,15 @@ class Running:
         Where to show progress; nowhere without it.
     command
         What the user typed, for the results.
+    name
+        What the files of its results are called; several studies may share a folder and its records.
     """
 
     out: Path
     workers: int = 1
     console: Console | None = None
     command: str = ""
+    name: str = "study"
 
     def open(self, shared: Mapping[str, Any]) -> Records:
         """Open the folder's records.
@@ -81,6 +83,10 @@ class Running:
             raise FileError(f"{self.out}: cannot be used as a folder: {error.strerror or error}") from error
         return Records(path, shared)
 
+    def file(self, ending: str) -> Path:
+        """Return the path of one of the study's own files."""
+        return self.out / f"{self.name}{ending}"
+
     def run(self, work: Work, jobs: Sequence[Job], records: Records, title: str) -> None:
         """Run the jobs that are missing, with a bar."""
         records.missing(jobs)  # also where nothing is to be run: other settings by the same name are an error
@@ -106,14 +112,13 @@ class Running:
 
             yield advance
 
-    @property
-    def made_by(self) -> dict[str, Any]:
-        """What results tell of how they were made."""
-        return {"command": self.command, "date": datetime.datetime.now(datetime.UTC).date().isoformat()}
+    def made_by(self, records: Records) -> dict[str, Any]:
+        """Return what results tell of how they were made."""
+        return {"command": self.command, "date": records.last_date}
 
 
 def run_truth(config: Mapping[str, Any], running: Running) -> Truth:
-    """Train architectures alone, and write ``truth.json`` (and ``truth.png`` where matplotlib is there).
+    """Train architectures alone, and write NAME.json (and NAME.png where matplotlib is there).
 
     Parameters
     ----------
@@ -138,17 +143,17 @@ def run_truth(config: Mapping[str, Any], running: Running) -> Truth:
     try:
         running.run(truth.work, jobs, records, "architectures trained alone")
     finally:
-        found = truth.gather_truth(config, jobs, records, running.made_by)
-        write_json(running.out / "truth.json", found.to_json())
+        found = truth.gather_truth(config, jobs, records, running.made_by(records))
+        write_json(running.file(".json"), found.to_json())
     if have_matplotlib() and found.known:
-        draw_truth(running.out / "truth.png", found)
+        draw_truth(running.file(".png"), found)
     return found
 
 
 def run_rank(
     config: Mapping[str, Any], known: Truth, running: Running, *, with_equal_time: bool = False
 ) -> dict[str, list[Row]]:
-    """Train supernets, score the truth's architectures, and write ``rank.json``, ``rank.md`` and pictures.
+    """Train supernets, score the truth's architectures, and write NAME.json, NAME.md and pictures.
 
     Parameters
     ----------
@@ -208,17 +213,17 @@ def _report(
     content = {
         "kind": "rank",
         "complete": known.complete and all(row.complete for own in tables.values() for row in own),
-        **running.made_by,
+        **running.made_by(records),
         "truth": {"architectures": len(known.known), "complete": known.complete, "data": dict(known.data)},
         "baseline": config["study"]["baseline"],
         "tables": {name: [row.to_json() for row in own] for name, own in tables.items()},
     }
-    write_json(running.out / "rank.json", content)
-    write_text(running.out / "rank.md", _document(tables, known))
+    write_json(running.file(".json"), content)
+    write_text(running.file(".md"), _document(tables, known))
     if have_matplotlib() and any(row.measures for row in rows):
         name = budget.replace(" ", "_")
-        draw_scatter(running.out / f"scatter_{name}.png", variants, records, known)
-        draw_differences(running.out / f"differences_{name}.png", rows, config["study"]["baseline"])
+        draw_scatter(running.file(f"_scatter_{name}.png"), variants, records, known)
+        draw_differences(running.file(f"_differences_{name}.png"), rows, config["study"]["baseline"])
     return rows
 
 
