@@ -33,7 +33,7 @@ from nni_cream.search.costs import Cost, Costs, check_costs, check_ranges
 from nni_cream.search.matching import MATCHINGS
 from nni_cream.search.mutables import check_depths, check_mutables
 from nni_cream.search.objective import LossFunction, resolve_distillation, resolve_score
-from nni_cream.search.sampler import PathSampler
+from nni_cream.search.sampling import make_sampler
 from nni_cream.search.supernet import Supernet, freezable_hooks
 from nni_cream.search.timing import LatencySettings
 from nni_cream.search.usage import count_architectures
@@ -79,22 +79,48 @@ class CreamStrategy(RandomOneShot):
         Largest batch in scoring; BatchNorm uses the statistics of these batches. By default two training batches, which
         without gradients take no more memory than the training itself, but no more than 256.
     rescore_interval
-        Epochs between two rescorings of all entries.
+        Epochs between two rescorings of all entries; ``None`` for never.
     probe_images
         Images that the meta network compares two paths on (paper: 4).
     meta_interval
         Training steps between two updates of the meta network (paper: 200).
     meta_learning_rate
         Its learning rate (paper: 1e-4).
+    match_weight
+        rho of ``"random"`` and ``"best"`` (reference code: 0.5), and what the meta network starts near.
+    match_input
+        What the meta network compares of two paths' outputs under ``"soft_cross_entropy"``: ``"probabilities"``
+        (softmax; paper, section 3.2) or ``"logits"``.
+    joint_loss
+        ``"mix"``: [rho KD + (2 - rho) CE] / 2 (paper, section 3.3), or ``"add"``: CE + rho KD, which takes nothing from
+        the labels.
     distillation
         ``"soft_cross_entropy"``, ``"mean_squared_error"`` (regression), a function ``(student output, teacher output)
         -> loss``, or a :class:`~nni_cream.search.Distillation`.
+    distillation_temperature
+        T of ``"soft_cross_entropy"``: T squared times the cross-entropy of both outputs divided by T (Hinton et al.,
+        2015).
+    distillation_start
+        Training before there are teachers, given like ``warmup`` and not shorter; ``None`` to start with the board.
+    distillation_gate
+        Whether to distil only where the teacher has a higher mean ``score`` than the student on the training batch; all
+        other steps, ties among them, take the task loss alone.
+    teacher_weights
+        ``"current"``, or ``"average"``: teachers run with the average of the supernet's weights (``ema_decay``; Tarvainen
+        and Valpola, "Mean teachers are better role models", 2017).
+    teacher_threshold
+        With ``"meta"``, teachers whose match weight is below it are left out, without a forward pass, and the step takes
+        the task loss alone. The meta network goes on learning, so that they may come back. 0 for never.
+    sampling
+        How paths are drawn: ``"uniform"``; ``"fair"``, every value of every choice equally often (FairNAS: Chu et al.,
+        2019); or ``"board"``, half of them mutations of board entries.
     score
         ``"top1"``, ``"negative_squared_error"`` (regression), a function ``(output, target) -> score of each sample``
         (higher is better), or a :class:`~nni_cream.search.Score` with an upper bound that allows early rejection.
     ema_decay
         Decay of an average of the supernet's weights (paper: 0.9998), which :meth:`finalise` takes in their place;
-        ``None`` for no average. It has no effect on the search itself, and holds one more copy of the weights.
+        ``None`` for no average. It has no effect on the search itself, except through ``teacher_weights``, and holds one
+        more copy of the weights.
     seed
         Decides paths, matching and the validation subset. Seed weights and data yourself (``seed_everything``).
     latency
@@ -129,11 +155,20 @@ class CreamStrategy(RandomOneShot):
         score_images: int = 2048,
         score_interval: int = 10,
         score_batch_size: int | None = None,
-        rescore_interval: int = 1,
+        rescore_interval: int | None = 1,
         probe_images: int = 4,
         meta_interval: int = 200,
         meta_learning_rate: float = 1e-4,
+        match_weight: float = 0.5,
+        match_input: str = "probabilities",
+        joint_loss: str = "mix",
         distillation: str | LossFunction | Distillation = "soft_cross_entropy",
+        distillation_temperature: float = 1.0,
+        distillation_start: int | float | None = None,
+        distillation_gate: bool = False,
+        teacher_weights: str = "current",
+        teacher_threshold: float = 0.0,
+        sampling: str = "uniform",
         score: str | LossFunction | Score = "top1",
         ema_decay: float | None = None,
         seed: int = 0,
@@ -152,7 +187,7 @@ class CreamStrategy(RandomOneShot):
             score_images=score_images,
             score_interval=score_interval,
             score_batch_size=2 if score_batch_size is None else score_batch_size,
-            rescore_interval=rescore_interval,
+            rescore_interval=1 if rescore_interval is None else rescore_interval,
             probe_images=probe_images,
             meta_interval=meta_interval,
         )
@@ -173,7 +208,16 @@ class CreamStrategy(RandomOneShot):
             probe_images=probe_images,
             meta_interval=meta_interval,
             meta_learning_rate=float(meta_learning_rate),
-            distillation=resolve_distillation(distillation),
+            match_weight=match_weight,
+            match_input=match_input,
+            joint_loss=joint_loss,
+            distillation=resolve_distillation(distillation, match_input),
+            distillation_temperature=distillation_temperature,
+            distillation_start=distillation_start,
+            distillation_gate=distillation_gate,
+            teacher_weights=teacher_weights,
+            teacher_threshold=teacher_threshold,
+            sampling=sampling,
             score=resolve_score(score),
             ema_decay=ema_decay,
             seed=seed,
@@ -254,7 +298,7 @@ class CreamStrategy(RandomOneShot):
             for cost, pair in zip(settings.costs, settings.ranges, strict=True)
             if pair != (None, None) and (cost != "latency" or given)
         ]
-        sampler = PathSampler(supernet.space, settings.seed, known[0][1] if known else None)
+        sampler = make_sampler(settings.sampling, supernet.space, settings.seed, known[0][1] if known else None)
         if known:
             costs, ranges = zip(*known, strict=True)
             Costs.make(costs, ranges, settings.latency, supernet, (inputs,), seed=settings.seed).constrain(sampler)

@@ -129,6 +129,7 @@ class _Run:
         settings = config["search"]
         hurried = {
             "warmup": 0,
+            "distillation_start": None,
             "meta_interval": 2,
             "score_interval": 1,
             "rescore_interval": 1,
@@ -247,9 +248,10 @@ def _other_parts(
     share = 1 - (warmup / epochs if isinstance(warmup, int) else warmup)
     final = min(settings["recalibration_images"], shape.train_images) + shape.validation_images
     score = per_image * min(settings["score_images"], shape.validation_images)
+    interval = settings["rescore_interval"]
     return {
         "scores of candidates": score * (batches * share / settings["score_interval"] + board),
-        "scores of the board": score * board * epochs * share / settings["rescore_interval"],
+        "scores of the board": 0.0 if interval is None else score * board * epochs * share / interval,
         "meta network": meta_update * batches * share / settings["meta_interval"],
         "validation": per_image * shape.validation_images * epochs / devices,
         "final validation": per_image * final * board,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -39,7 +39,7 @@ class WeightAverage:
 
     After each step, average = d average + (1 - d) weight. That is done for *all* weights, also for those that the step
     did not move, because the sampled path does not use them: so every weight is averaged over the same stretch of the
-    training. It never reaches back into the training: neither the steps, nor the board, nor the teachers see it.
+    training. Neither the steps nor the board see it; teachers do if ``teacher_weights`` says so.
 
     The first steps count more than the rest of the formula would have it, d = min(decay, (1 + n) / (10 + n)) at step n
     [ours: with a fixed decay of 0.9998, the initial weights would still make up two thirds of the average after 2,000
@@ -60,6 +60,7 @@ class WeightAverage:
         self.updates = 0
         self._parameters = {name: item for name, item in module.named_parameters() if item.requires_grad}
         self._averages = {name: _wide(parameter.detach()).clone() for name, parameter in self._parameters.items()}
+        self._names = {parameter: name for name, parameter in self._parameters.items()}
 
     @property
     def nbytes(self) -> int:
@@ -76,22 +77,28 @@ class WeightAverage:
         self.updates += 1
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self, only: Iterable[nn.Parameter] | None = None) -> Iterator[None]:
         """Inside, the module has the averages for weights; afterwards its own again, bit for bit.
+
+        Parameters
+        ----------
+        only
+            Parameters to exchange, where not all are needed; those that are not averaged are left out.
 
         Yields
         ------
         None
             There is nothing to work with; freeze and copy what is needed.
         """
-        own = {name: parameter.data for name, parameter in self._parameters.items()}
+        chosen = self._names if only is None else [parameter for parameter in only if parameter in self._names]
+        own = {parameter: parameter.data for parameter in chosen}
         try:
-            for name, parameter in self._parameters.items():
-                parameter.data = self._averages[name].to(parameter.device, parameter.dtype)
+            for parameter in own:
+                parameter.data = self._averages[self._names[parameter]].to(parameter.device, parameter.dtype)
             yield
         finally:
-            for name, parameter in self._parameters.items():
-                parameter.data = own[name]
+            for parameter, data in own.items():
+                parameter.data = data
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averages and how many steps are in them."""

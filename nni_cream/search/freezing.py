@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 from nni.mutable import Mutable
 from nni.nas.nn.pytorch import LayerChoice, Repeat
 from nni.nas.nn.pytorch.base import MutableModule
+from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingLayer
 from torch import nn
 
 from nni_cream.search.paths import Path
 
-__all__ = ["frozen_view"]
+__all__ = ["frozen_view", "used_parameters"]
 
 
 def frozen_view(module: nn.Module, sample: Path) -> Any:
@@ -54,3 +56,28 @@ def frozen_view(module: nn.Module, sample: Path) -> Any:
 def _has_its_own_way(module: Any) -> bool:
     default = isinstance(module, MutableModule) and type(module).freeze is MutableModule.freeze
     return not default or bool(module.mutables)
+
+
+def used_parameters(module: nn.Module, sample: Path) -> Iterator[nn.Parameter]:
+    """Yield the parameters of a supernet that a path may use: all but those of candidates that it does not choose.
+
+    Parameters
+    ----------
+    module
+        A part of a supernet, or all of it.
+    sample
+        The path.
+
+    Yields
+    ------
+    nn.Parameter
+        Every one that is used, and those of blocks beyond a depth; one that is shared comes more than once.
+    """
+    if type(module) is PathSamplingLayer:
+        chosen = module[module.choice.freeze(sample)]  # type: ignore[index, union-attr, operator]
+        yield from used_parameters(chosen, sample)
+        return
+    yield from (parameter for parameter in module._parameters.values() if parameter is not None)
+    for child in module._modules.values():
+        if child is not None:
+            yield from used_parameters(child, sample)

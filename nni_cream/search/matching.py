@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from nni_cream.errors import ConfigError
 from nni_cream.search.board import BoardEntry
+from nni_cream.search.joint_loss import JOINT_LOSSES, JointLoss
 from nni_cream.search.paths import Path
 
 __all__ = [
@@ -157,14 +159,19 @@ class MetaMatcher:
         the gradient, which shrinks with the learning rate of the weights].
     seed
         Of the initial weights.
+    start
+        rho of two paths whose outputs are equal, before anything was learned, up to the random initial bias.
     """
 
     learns = True
 
-    def __init__(self, features: Callable[[Path], Tensor], learning_rate: float = 1e-4, seed: int = 0) -> None:
+    def __init__(
+        self, features: Callable[[Path], Tensor], learning_rate: float = 1e-4, seed: int = 0, start: float = 0.5
+    ) -> None:
         self._features = features
         self._learning_rate = learning_rate
         self._seed = seed
+        self._start = start
         self._network: nn.Linear | None = None
         self._optimizer: torch.optim.Optimizer | None = None
         self._known: dict[str, Tensor] = {}
@@ -236,6 +243,7 @@ class MetaMatcher:
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.uniform_(-bound, bound, generator=generator)
+            network.bias += math.log(self._start / (1 - self._start))
         self._network = network.to(like.device)
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=self._learning_rate)
 
@@ -260,7 +268,11 @@ class MetaMatcher:
 
 
 def make_matcher(
-    matching: str, features: Callable[[Path], Tensor], learning_rate: float = 1e-4, seed: int = 0
+    matching: str,
+    features: Callable[[Path], Tensor],
+    learning_rate: float = 1e-4,
+    seed: int = 0,
+    weight: float = 0.5,
 ) -> Matcher:
     """Make the matcher of a name.
 
@@ -274,6 +286,8 @@ def make_matcher(
         See :class:`MetaMatcher`.
     seed
         Of whatever the matcher draws.
+    weight
+        The match weight, which the meta network alone moves away from.
 
     Returns
     -------
@@ -286,11 +300,11 @@ def make_matcher(
         If the name is not one of ``MATCHINGS``.
     """
     if matching == "meta":
-        return MetaMatcher(features, learning_rate, seed)
+        return MetaMatcher(features, learning_rate, seed, weight)
     if matching == "random":
-        return RandomMatcher(seed)
+        return RandomMatcher(seed, weight)
     if matching == "best":
-        return BestMatcher()
+        return BestMatcher(weight)
     if matching == "none":
         return NoMatcher()
     raise ConfigError(f"matching is {matching!r}; expected one of {', '.join(MATCHINGS)}")
@@ -304,6 +318,7 @@ def match_weight_gradient(
     step_size: float,
     validation_losses: Callable[[], Iterable[Tensor]],
     loss_scale: float = 1.0,
+    joint_loss: JointLoss = JOINT_LOSSES["mix"],
 ) -> float:
     """Differentiate the validation loss after a virtual step with respect to the match weight.
 
@@ -311,7 +326,8 @@ def match_weight_gradient(
 
         d L_val(W') / d rho = -xi < grad L_val(W'), (grad KD - grad CE) / 2 >
 
-    exactly, with no second graph (METHOD.md, "The exact meta gradient").
+    exactly, with no second graph (METHOD.md, "The exact meta gradient"). With another joint loss, grad dL/d rho stands
+    in the place of (grad KD - grad CE) / 2.
 
     Parameters
     ----------
@@ -331,6 +347,8 @@ def match_weight_gradient(
     loss_scale
         What losses are multiplied by while they are differentiated, so that small gradients of 16-bit floats are not
         rounded to 0; the outcome is that of a scale of 1.
+    joint_loss
+        What L is of KD, CE and rho.
 
     Returns
     -------
@@ -345,20 +363,20 @@ def match_weight_gradient(
         if kd is not None or ce is not None
     ]
     students = [parameter for parameter, _, _ in used]
-    steps = [(weight * kd + (2 - weight) * ce) / 2 * -step_size for _, kd, ce in used]
+    steps = [joint_loss.value(weight, kd, ce) * -step_size for _, kd, ce in used]
     total = torch.zeros((), dtype=torch.float64, device=students[0].device)
     with _shifted(students, steps):
         for loss in validation_losses():
             gradients = torch.autograd.grad(loss * loss_scale, students, allow_unused=True)
-            total += _inner_product(gradients, [(kd, ce) for _, kd, ce in used])
+            total += _inner_product(gradients, (joint_loss.slope(kd.double(), ce.double()) for _, kd, ce in used))
     return -step_size * float(total) / loss_scale
 
 
-def _inner_product(gradients: Sequence[Tensor | None], losses: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """< grad L_val, (grad KD - grad CE) / 2 > in float64."""
+def _inner_product(gradients: Sequence[Tensor | None], slopes: Iterable[Tensor]) -> Tensor:
+    """< grad L_val, grad dL/d rho > in float64; the slopes come one by one, so that no two are in memory at once."""
     products = [
-        (gradient.double() * (kd.double() - ce.double())).sum() / 2
-        for gradient, (kd, ce) in zip(gradients, losses, strict=True)
+        (gradient.double() * slope).sum()
+        for gradient, slope in zip(gradients, slopes, strict=True)
         if gradient is not None
     ]
     return torch.stack(products).sum() if products else torch.zeros(())

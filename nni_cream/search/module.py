@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor
 
 from nni_cream.errors import SearchError
@@ -16,7 +15,6 @@ from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
 from nni_cream.search.finite import check_loss, check_score, check_weights
 from nni_cream.search.forwarding import call_step
 from nni_cream.search.matching import Match, match_weight_gradient
-from nni_cream.search.objective import failures_of, main_output
 from nni_cream.search.observing import Call, muted, observed
 from nni_cream.search.paths import Path, encode_path
 from nni_cream.search.preparing import PreparedLightningModule
@@ -68,13 +66,13 @@ class CreamLightningModule(PreparedLightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Draw a path, pick its teacher, return the joint loss (METHOD.md, "The loop", steps 1 to 3)."""
         path = self.sampler.draw()
-        match = None if self.warmup.lasts(self.trainer) else self.matcher.pick(path, self.board.entries)
+        match = None if self.untaught.lasts(self.trainer) else self.matcher.pick(path, self.board.entries)
         self._count(match)
         self.supernet.activate(path)
         with observed(self.supernet.space) as calls:
             output = call_step(self.training_module.training_step, batch, batch_idx)
         self._path, self._match, self._open_step = path, match, (path, batch)
-        output = self._with_loss(output, lambda task_loss: self._joint_loss(task_loss, match, calls))
+        output = self._with_loss(output, lambda task_loss: self._joint_loss(task_loss, match, calls, batch))
         self._look_at_loss()
         return output
 
@@ -109,33 +107,19 @@ class CreamLightningModule(PreparedLightningModule):
         if self.warmup.lasts(self.trainer):
             return
         self._changed = self._compete(path)
-        if self.matcher.learns and self._step % self.settings.meta_interval == 0:
+        due = self.matcher.learns and self._step % self.settings.meta_interval == 0
+        if due and not self.untaught.lasts(self.trainer):
             self._update_matcher(path, batch)
 
-    def _joint_loss(self, task_loss: Tensor, match: Match | None, calls: list[Call]) -> Tensor:
-        """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3)."""
-        if match is None:
+    def _joint_loss(self, task_loss: Tensor, match: Match | None, calls: list[Call], batch: Any) -> Tensor:
+        """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3) unless ``joint_loss`` says otherwise; CE untaught."""
+        if match is None or not self.distiller.is_worth_it(match):
             return task_loss
-        distillation_loss = self._distillation_loss(match, calls)
-        return (match.weight * distillation_loss + (2 - match.weight) * task_loss) / 2
-
-    def _distillation_loss(self, match: Match, calls: list[Call]) -> Tensor:
-        """KD of the student's forward passes against the teacher's on the very same inputs."""
-        students = [call for call in calls if main_output(call.output).requires_grad]
-        if not students:
-            raise SearchError(
-                "training_step did not run the model with gradients, so there is nothing to distil; call self.model(x) "
-                "(or self(x)) in training_step, or use matching='none'"
-            )
-        self.supernet.activate(match.entry.path)
-        with self.supernet.detached():
-            teachers = [main_output(self.supernet.space(*call.args, **call.kwargs)) for call in students]
-        with failures_of("distillation", self.settings.distillation.loss):
-            losses = [
-                self.settings.distillation.loss(main_output(call.output), teacher)
-                for call, teacher in zip(students, teachers, strict=True)
-            ]
-            return torch.stack(losses).mean()
+        distillation_loss = self.distiller.loss(match, calls, batch)
+        if distillation_loss is None:
+            return task_loss
+        self.tally.add_distillation()
+        return self.distiller.joint_loss.value(match.weight, distillation_loss, task_loss)
 
     def _compete(self, path: Path) -> bool:
         """Score the path that was just trained and offer it to the board."""
@@ -165,7 +149,9 @@ class CreamLightningModule(PreparedLightningModule):
         with muted(self.training_module), self._autocast(), self.supernet.detached(grad=True):
             with observed(self.supernet.space) as calls:
                 task_loss = self._task_loss(batch)
-            distillation_loss = self._distillation_loss(match, calls)
+            distillation_loss = self.distiller.loss(match, calls, batch)
+            if distillation_loss is None:  # the loss of this step does not depend on rho
+                return
             self.supernet.activate(path)
             gradient = match_weight_gradient(
                 [parameter for parameter in self.training_module.parameters() if parameter.requires_grad],
@@ -175,6 +161,7 @@ class CreamLightningModule(PreparedLightningModule):
                 step_size=self.trainer.optimizers[0].param_groups[0]["lr"],
                 validation_losses=lambda: self._meta_losses(len(split_batch(batch)[1])),
                 loss_scale=self._loss_scale(),
+                joint_loss=self.distiller.joint_loss,
             )
         gradient = self._mean_over_ranks(gradient)
         if not math.isfinite(gradient):
@@ -226,9 +213,12 @@ class CreamLightningModule(PreparedLightningModule):
 
     def _finish_epoch(self) -> None:
         """Rescore once at the end of an epoch, or before, for a checkpoint that is written earlier."""
-        due = (self.trainer.current_epoch + 1) % self.settings.rescore_interval == 0
-        if self._open_epoch and len(self.board) and due:
-            self._rescore()
+        interval = self.settings.rescore_interval
+        if self._open_epoch and interval is None:
+            self.matcher.forget()  # the entries' outputs move, even if nobody looks at their accuracies again
+        elif self._open_epoch and interval is not None and len(self.board):
+            if (self.trainer.current_epoch + 1) % interval == 0:
+                self._rescore()
         self._open_epoch = False
 
     def _rescore(self) -> None:
@@ -303,6 +293,7 @@ class CreamLightningModule(PreparedLightningModule):
             "sampler_drawn": float(self.tally.drawn),
             "sampler_rejected": float(self.tally.rejected),
             "meta_updates": float(self.tally.meta_updates),
+            "distilled": self.tally.distilled_share,
         }
         if entries:
             figures["board_best"] = entries[0].accuracy

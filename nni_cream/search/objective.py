@@ -15,6 +15,7 @@ from nni_cream.errors import ConfigError, CreamError, SearchError
 
 __all__ = [
     "DISTILLATIONS",
+    "MATCH_INPUTS",
     "SCORES",
     "Distillation",
     "Score",
@@ -90,7 +91,7 @@ def failures_of(role: str, function: Callable[..., Any]) -> Iterator[None]:
         ) from error
 
 
-def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
+def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
     """Cross-entropy of the student's logits with the teacher's softmax as target (paper, section 3.3, L_KD).
 
     Parameters
@@ -99,15 +100,23 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
         Logits with gradient, shape (N, classes, ...).
     teacher
         Logits of the same shape.
+    temperature
+        T, which both logits are divided by. The loss is multiplied by T squared, so that its gradient keeps its size
+        (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2).
 
     Returns
     -------
     Tensor
         Mean over the batch, shape ().
     """
-    log_probabilities = functional.log_softmax(student.float() if student.dtype.itemsize < 4 else student, dim=1)
-    targets = functional.softmax(teacher.to(log_probabilities.dtype), dim=1)
-    return -(targets * log_probabilities).sum(dim=1).mean()
+    student = student.float() if student.dtype.itemsize < 4 else student
+    teacher = teacher.to(student.dtype)
+    if temperature != 1:
+        student, teacher = student / temperature, teacher / temperature
+    log_probabilities = functional.log_softmax(student, dim=1)
+    targets = functional.softmax(teacher, dim=1)
+    loss = -(targets * log_probabilities).sum(dim=1).mean()
+    return loss if temperature == 1 else temperature**2 * loss
 
 
 def mean_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
@@ -180,6 +189,7 @@ class Score:
     upper_bound: float | None = None
 
 
+MATCH_INPUTS = ("probabilities", "logits")
 DISTILLATIONS: dict[str, Distillation] = {
     "soft_cross_entropy": Distillation(soft_cross_entropy, _probabilities),
     "mean_squared_error": Distillation(mean_squared_error),
@@ -190,13 +200,17 @@ SCORES: dict[str, Score] = {
 }
 
 
-def resolve_distillation(distillation: str | LossFunction | Distillation) -> Distillation:
+def resolve_distillation(
+    distillation: str | LossFunction | Distillation, match_input: str = "probabilities"
+) -> Distillation:
     """Look up a distillation by name, or wrap the user's own function.
 
     Parameters
     ----------
     distillation
         A name, a function, or one that is complete.
+    match_input
+        What of classification's outputs the meta network compares: one of ``MATCH_INPUTS``.
 
     Returns
     -------
@@ -206,8 +220,17 @@ def resolve_distillation(distillation: str | LossFunction | Distillation) -> Dis
     Raises
     ------
     ConfigError
-        If the name is unknown or the value is not callable.
+        If the name is unknown or the value is not callable, or if logits are to be compared where there are none.
     """
+    if match_input not in MATCH_INPUTS:
+        raise ConfigError(f"match_input is {match_input!r}; expected one of {', '.join(MATCH_INPUTS)}")
+    if match_input == "logits":
+        if distillation not in ("soft_cross_entropy", DISTILLATIONS["soft_cross_entropy"]):
+            raise ConfigError(
+                f"match_input is 'logits', but distillation is {_name_of(distillation)}; only with "
+                "'soft_cross_entropy' are there probabilities to compare or not, so leave match_input out"
+            )
+        return Distillation(soft_cross_entropy)
     if isinstance(distillation, Distillation):
         return distillation
     if isinstance(distillation, str) and distillation in DISTILLATIONS:
@@ -218,6 +241,12 @@ def resolve_distillation(distillation: str | LossFunction | Distillation) -> Dis
         f"distillation is {distillation!r}; expected one of {sorted(DISTILLATIONS)} or a function of the student's "
         "and the teacher's output that returns a loss"
     )
+
+
+def _name_of(distillation: str | LossFunction | Distillation) -> str:
+    if isinstance(distillation, str):
+        return repr(distillation)
+    return function_name(distillation.loss if isinstance(distillation, Distillation) else distillation)
 
 
 def resolve_score(score: str | LossFunction | Score) -> Score:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -11,11 +12,12 @@ import pytorch_lightning as pl
 from nni.mutable.annotation import Constraint
 from torch import Tensor
 
-from nni_cream.errors import SearchError
+from nni_cream.errors import ConfigError, SearchError
 from nni_cream.search.averaging import WeightAverage
 from nni_cream.search.board import PrioritizedBoard
 from nni_cream.search.cost import CostModel
 from nni_cream.search.costs import Costs
+from nni_cream.search.distilling import Distiller
 from nni_cream.search.finite import check_weights
 from nni_cream.search.matching import Matcher, make_matcher
 from nni_cream.search.objective import main_output
@@ -34,6 +36,7 @@ from nni_cream.search.resuming import (
 from nni_cream.search.rng import preserved_rng, restore_rng, rng_state
 from nni_cream.search.running import RunningLightningModule
 from nni_cream.search.sampler import PathSampler
+from nni_cream.search.sampling import make_sampler
 from nni_cream.search.scorer import PathScorer, ValidationSubset, split_batch
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet import Supernet
@@ -75,10 +78,14 @@ class PreparedLightningModule(RunningLightningModule):
         super().__init__(training_module, settings)
         self.board = board
         self.warmup = Warmup(settings.warmup)
+        self.untaught = self.warmup  # how long there are no teachers
+        if settings.distillation_start is not None:
+            self.untaught = Warmup(settings.distillation_start, "distillation_start", "there would be no teachers")
         self.average: WeightAverage | None = None
         self.tally = Tally()
         self.sampler: PathSampler
         self.matcher: Matcher
+        self.distiller: Distiller
         self.scorer: PathScorer
         self.costs: Costs
         self._validation_batches = validation_batches
@@ -125,13 +132,16 @@ class PreparedLightningModule(RunningLightningModule):
                 "be trained with Lightning's automatic optimization, so return the loss from training_step"
             )
         self.warmup.check(self.trainer)
+        self.untaught.check(self.trainer)
         self.supernet = Supernet(self.model, self.training_module)
-        self.sampler = PathSampler(self.model, self.settings.seed, self.settings.ranges[0])
+        settings = self.settings
+        self.sampler = make_sampler(settings.sampling, self.model, settings.seed, settings.ranges[0], self.board)
         self.matcher = make_matcher(
-            self.settings.matching, self._features, self.settings.meta_learning_rate, self.settings.seed
+            settings.matching, self._features, settings.meta_learning_rate, settings.seed, settings.match_weight
         )
-        if self.settings.ema_decay is not None:
-            self.average = WeightAverage(self.training_module, self.settings.ema_decay)
+        if settings.ema_decay is not None:
+            self.average = WeightAverage(self.training_module, settings.ema_decay)
+        self.distiller = Distiller(self.supernet, settings, self.average, self._mean_over_ranks)
         self._parts_ready = False
         self.board.validate({})  # of a training that goes on, the weights will move
         if self._resumed is not None:
@@ -142,6 +152,7 @@ class PreparedLightningModule(RunningLightningModule):
     def on_train_start(self) -> None:
         """Check the warm-up against the length of the training; go on within an epoch if a checkpoint says so."""
         self.warmup.begin(self.trainer)
+        self._begin_untaught()
         super().on_train_start()
         if self._resumed is None:
             return
@@ -154,6 +165,17 @@ class PreparedLightningModule(RunningLightningModule):
             self._open_epoch = bool(self._resumed["open_epoch"])
             resume_epoch(self.trainer, self._order)
             self._go_on()
+
+    def _begin_untaught(self) -> None:
+        if self.untaught is self.warmup:
+            return
+        self.untaught.begin(self.trainer)
+        start, end = self.untaught.ends(self.trainer), self.warmup.ends(self.trainer)
+        if start < end < math.inf:
+            raise ConfigError(
+                f"distillation_start is {self.untaught.length!r}, step {start:.0f}, before the end of warmup "
+                f"({self.warmup.length!r}), step {end:.0f}, when the board has no teachers; start no earlier"
+            )
 
     def on_train_epoch_start(self) -> None:
         """Call the user's hook, and see to it that a resumed epoch draws its images as the uninterrupted one."""

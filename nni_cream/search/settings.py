@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
 from typing import Any
 
-from nni_cream.errors import SearchError
+from nni_cream.errors import ConfigError, SearchError
 from nni_cream.search.cost import cost_name
 from nni_cream.search.costs import Cost, check_ranges
-from nni_cream.search.objective import Distillation, Score, function_name
+from nni_cream.search.joint_loss import JOINT_LOSSES
+from nni_cream.search.objective import Distillation, LossFunction, Score, function_name, soft_cross_entropy
 from nni_cream.search.sampler import CostRange
+from nni_cream.search.sampling import SAMPLINGS
 from nni_cream.search.timing import LatencySettings
 
-__all__ = ["SearchSettings"]
+__all__ = ["TEACHER_WEIGHTS", "SearchSettings"]
+
+TEACHER_WEIGHTS = ("current", "average")
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,11 @@ class SearchSettings:
     """Everything that decides a search, apart from the space, the data and the user's own training recipe.
 
     See :class:`~nni_cream.strategy.CreamStrategy` for the meaning of each.
+
+    Raises
+    ------
+    ConfigError
+        If one that changes how paths are drawn or taught is out of its range, or does not go with another.
     """
 
     matching: str
@@ -30,7 +41,7 @@ class SearchSettings:
     score_images: int
     score_interval: int
     score_batch_size: int | None
-    rescore_interval: int
+    rescore_interval: int | None
     probe_images: int
     meta_interval: int
     meta_learning_rate: float
@@ -39,6 +50,65 @@ class SearchSettings:
     ema_decay: float | None
     seed: int
     latency: LatencySettings = field(default_factory=LatencySettings)
+    distillation_temperature: float = 1.0
+    distillation_start: int | float | None = None
+    distillation_gate: bool = False
+    teacher_weights: str = "current"
+    teacher_threshold: float = 0.0
+    joint_loss: str = "mix"
+    match_weight: float = 0.5
+    match_input: str = "probabilities"
+    sampling: str = "uniform"
+
+    def __post_init__(self) -> None:
+        _check_name("sampling", self.sampling, SAMPLINGS)
+        _check_name("joint_loss", self.joint_loss, JOINT_LOSSES)
+        _check_name("teacher_weights", self.teacher_weights, TEACHER_WEIGHTS)
+        if not isinstance(self.distillation_gate, bool):
+            raise ConfigError(f"distillation_gate is {self.distillation_gate!r}; expected True or False")
+        if not (_is_number(self.match_weight) and 0 < self.match_weight < 1):
+            raise ConfigError(f"match_weight is {self.match_weight!r}; expected a number above 0 and below 1")
+        if not (_is_number(self.teacher_threshold) and 0 <= self.teacher_threshold < 1):
+            raise ConfigError(
+                f"teacher_threshold is {self.teacher_threshold!r}; expected a number of at least 0 (a teacher always "
+                "teaches) and below 1"
+            )
+        self._check_temperature()
+        self._check_start()
+        if self.teacher_weights == "average" and self.ema_decay is None:
+            raise ConfigError("teacher_weights is 'average', but there is no average; set ema_decay, such as 0.999")
+
+    def _check_temperature(self) -> None:
+        temperature, loss = self.distillation_temperature, self.distillation.loss
+        if not (_is_number(temperature) and 0 < temperature < math.inf):
+            raise ConfigError(f"distillation_temperature is {temperature!r}; expected a finite number above 0")
+        if temperature != 1 and loss is not soft_cross_entropy:
+            raise ConfigError(
+                f"distillation_temperature is {temperature!r}, but distillation is {function_name(loss)!r}, which has "
+                "no temperature; leave it at 1, or take 'soft_cross_entropy'"
+            )
+
+    def _check_start(self) -> None:
+        start = self.distillation_start
+        if start is None:
+            return
+        if not _is_number(start) or not start >= 0 or (isinstance(start, float) and start >= 1):
+            raise ConfigError(
+                f"distillation_start is {start!r}; expected a whole number of epochs, a fraction in [0, 1), or None to "
+                "start with the board"
+            )
+        if type(start) is type(self.warmup) and start < self.warmup:
+            raise ConfigError(
+                f"distillation_start is {start!r}, before the end of warmup ({self.warmup!r}), when the board has no "
+                "teachers; start no earlier"
+            )
+
+    @property
+    def distillation_loss(self) -> LossFunction:
+        """The distillation loss at its temperature."""
+        if self.distillation_temperature == 1:
+            return self.distillation.loss
+        return partial(soft_cross_entropy, temperature=self.distillation_temperature)
 
     @property
     def costs(self) -> tuple[Cost, ...]:
@@ -76,6 +146,8 @@ class SearchSettings:
             With the names and values that differ.
         """
         own = self.outline()
+        # Checkpoints from before a setting was there say nothing of it: then it had its present default.
+        saved = {item.name: item.default for item in fields(self) if item.default is not MISSING} | dict(saved)
         different = [name for name in own if saved.get(name) != own[name]]
         if different:
             listed = "; ".join(f"{name} was {saved.get(name)!r} and is {own[name]!r}" for name in different)
@@ -83,3 +155,12 @@ class SearchSettings:
                 f"the checkpoint belongs to a search with other settings: {listed}. Resume with the settings that the "
                 "search was started with, or start anew"
             )
+
+
+def _check_name(name: str, value: Any, known: Iterable[str]) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(known)}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

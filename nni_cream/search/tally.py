@@ -44,6 +44,8 @@ class Tally:
         Training steps with a teacher.
     weight_sum
         Sum of their match weights rho.
+    distilled
+        Training steps that distilled: a gate or a threshold may leave a teacher out.
     """
 
     drawn: int = 0
@@ -51,12 +53,18 @@ class Tally:
     meta_updates: int = 0
     matched: int = 0
     weight_sum: float = 0.0
+    distilled: int = 0
     _teachers: dict[str, Teacher] = field(default_factory=dict)
 
     @property
     def mean_weight(self) -> float | None:
         """Mean of rho over the steps with a teacher, ``None`` if there was none."""
         return self.weight_sum / self.matched if self.matched else None
+
+    @property
+    def distilled_share(self) -> float:
+        """Share of the training steps that distilled; 0 before the first."""
+        return self.distilled / self.drawn if self.drawn else 0.0
 
     @property
     def teachers(self) -> list[Teacher]:
@@ -69,13 +77,17 @@ class Tally:
         self.rejected += rejected
 
     def add_match(self, match: Match) -> None:
-        """Count a training step with this teacher."""
+        """Count a training step with this teacher, whether or not it then distils."""
         self.matched += 1
         self.weight_sum += match.weight
         teacher = self._teachers.get(match.entry.key)
         if teacher is None:
             teacher = self._teachers[match.entry.key] = Teacher(encode_path(match.entry.path))
         teacher.count += 1
+
+    def add_distillation(self) -> None:
+        """Count a training step that distilled."""
+        self.distilled += 1
 
     def add_meta_update(self) -> None:
         """Count a step of the meta network."""
@@ -86,6 +98,7 @@ class Tally:
         return {
             "counts": [self.drawn, self.rejected, self.meta_updates, self.matched],
             "weight_sum": self.weight_sum,
+            "distilled": self.distilled,
             "teachers": [[key, dict(teacher.path), teacher.count] for key, teacher in self._teachers.items()],
         }
 
@@ -93,4 +106,5 @@ class Tally:
         """Go on counting where the saved tally stood."""
         self.drawn, self.rejected, self.meta_updates, self.matched = state["counts"]
         self.weight_sum = state["weight_sum"]
+        self.distilled = state.get("distilled", self.matched)  # before there were gates, every teacher taught
         self._teachers = {key: Teacher(path, count) for key, path, count in state["teachers"]}

@@ -1,4 +1,4 @@
-"""How long the supernet is trained by uniform sampling alone, before board and distillation start."""
+"""How long the supernet is trained by sampled paths alone, before the board starts, and before distillation does."""
 
 from __future__ import annotations
 
@@ -20,10 +20,18 @@ class Warmup:
     ----------
     length
         Epochs if an integer, a part of the whole training if a float in [0, 1).
+    name
+        The setting that the length is of.
+    consequence
+        What would follow if the training ended within it.
     """
 
-    def __init__(self, length: int | float) -> None:
+    def __init__(
+        self, length: int | float, name: str = "warmup", consequence: str = "the board would stay empty"
+    ) -> None:
         self.length = length
+        self.name = name
+        self.consequence = consequence
         self._steps = 0.0
 
     def check(self, trainer: pl.Trainer) -> None:
@@ -42,8 +50,8 @@ class Warmup:
         epochs = trainer.max_epochs
         if isinstance(self.length, int) and epochs is not None and 0 <= epochs <= self.length:
             raise ConfigError(
-                f"warmup is {self.length} epochs but the trainer runs only {epochs}; the board would stay empty, "
-                "so warm up for fewer epochs or train for more"
+                f"{self.name} is {self.length} epochs but the trainer runs only {epochs}; {self.consequence}, "
+                "so give fewer epochs or train for more"
             )
 
     def begin(self, trainer: pl.Trainer) -> None:
@@ -67,7 +75,7 @@ class Warmup:
             self._steps = steps * self.length if self.length else 0.0
         else:
             raise ConfigError(
-                f"warmup is {self.length}, a fraction of a training that has no end; give a whole number of "
+                f"{self.name} is {self.length}, a fraction of a training that has no end; give a whole number of "
                 "epochs or set max_epochs or max_steps of the trainer"
             )
 
@@ -77,11 +85,18 @@ class Warmup:
             return bool(trainer.current_epoch < self.length)
         return bool(trainer.global_step < self._steps)
 
+    def ends(self, trainer: pl.Trainer) -> float:
+        """Return the step that it ends with; infinity where the length of an epoch is not known."""
+        if not isinstance(self.length, int):
+            return self._steps
+        epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
+        return self.length * math.ceil(epoch) if math.isfinite(epoch) else math.inf
+
     def _check_fits(self, trainer: pl.Trainer, steps: float) -> None:
         epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         if math.isfinite(epoch) and steps <= self.length * math.ceil(epoch):
             raise ConfigError(
-                f"warmup is {self.length} epochs of {math.ceil(epoch)} steps but the trainer runs only {steps:.0f} "
-                "steps; the board would stay empty; warm up for fewer epochs or a fraction such as 0.1, or train for "
+                f"{self.name} is {self.length} epochs of {math.ceil(epoch)} steps but the trainer runs only "
+                f"{steps:.0f} steps; {self.consequence}; give fewer epochs or a fraction such as 0.1, or train for "
                 "longer"
             )
