@@ -106,11 +106,11 @@ class CreamStrategy(RandomOneShot):
         Whether to distil only where the teacher has a higher mean ``score`` than the student on the training batch; all
         other steps, ties among them, take the task loss alone.
     teacher_weights
-        ``"current"``, or ``"average"``: teachers run with the average of the supernet's weights (``ema_decay``; Tarvainen
-        and Valpola, "Mean teachers are better role models", 2017).
+        ``"current"``, or ``"average"``: teachers run with the average of the supernet's weights (``ema_decay``;
+        Tarvainen and Valpola, "Mean teachers are better role models", 2017).
     teacher_threshold
-        With ``"meta"``, teachers whose match weight is below it are left out, without a forward pass, and the step takes
-        the task loss alone. The meta network goes on learning, so that they may come back. 0 for never.
+        With ``"meta"``, teachers whose match weight is below it are left out, without a forward pass, and the step
+        takes the task loss alone. The meta network goes on learning, so that they may come back. 0 for never.
     sampling
         How paths are drawn: ``"uniform"``; ``"fair"``, every value of every choice equally often (FairNAS: Chu et al.,
         2019); or ``"board"``, half of them mutations of board entries.
@@ -119,8 +119,8 @@ class CreamStrategy(RandomOneShot):
         (higher is better), or a :class:`~nni_cream.search.Score` with an upper bound that allows early rejection.
     ema_decay
         Decay of an average of the supernet's weights (paper: 0.9998), which :meth:`finalise` takes in their place;
-        ``None`` for no average. It has no effect on the search itself, except through ``teacher_weights``, and holds one
-        more copy of the weights.
+        ``None`` for no average. It has no effect on the search itself, except through ``teacher_weights``, and holds
+        one more copy of the weights.
     seed
         Decides paths, matching and the validation subset. Seed weights and data yourself (``seed_everything``).
     latency

@@ -17,8 +17,8 @@ Joined: TypeAlias = Callable[[float, Tensor, Tensor], Tensor]
 class JointLoss:
     """A sum of KD and CE whose weights depend on rho.
 
-    Both functions are linear in KD and CE. So they take the losses as well as the losses' gradients: grad L is ``value``
-    of the gradients, and its derivative with respect to rho is ``slope`` of them.
+    Both functions are linear in KD and CE. So they take the losses as well as the losses' gradients: grad L is
+    ``value`` of the gradients, and its derivative with respect to rho is ``slope`` of them.
 
     Parameters
     ----------

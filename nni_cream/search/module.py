@@ -216,9 +216,8 @@ class CreamLightningModule(PreparedLightningModule):
         interval = self.settings.rescore_interval
         if self._open_epoch and interval is None:
             self.matcher.forget()  # the entries' outputs move, even if nobody looks at their accuracies again
-        elif self._open_epoch and interval is not None and len(self.board):
-            if (self.trainer.current_epoch + 1) % interval == 0:
-                self._rescore()
+        elif self._open_epoch and len(self.board) and (self.trainer.current_epoch + 1) % (interval or 1) == 0:
+            self._rescore()
         self._open_epoch = False
 
     def _rescore(self) -> None:

@@ -122,6 +122,11 @@ class Records:
         """Return the results there are of these jobs, by key."""
         return {job.key: self._lines[job.key]["result"] for job in jobs if job.key in self._lines}
 
+    def begin(self) -> None:
+        """Write the first line, if there is none, so that the file can be told from others."""
+        if not self.path.exists() or not self.path.stat().st_size:
+            append_line(self.path, {"shared": self.shared})
+
     @property
     def last_date(self) -> str | None:
         """Day of the newest result, as ISO 8601 has it; ``None`` without any."""
@@ -129,8 +134,7 @@ class Records:
 
     def add(self, job: Job, result: Mapping[str, Any]) -> None:
         """Write a result down."""
-        if not self.path.exists() or not self.path.stat().st_size:
-            append_line(self.path, {"shared": self.shared})
+        self.begin()
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         line = {"key": job.key, "date": today, "arguments": dict(job.arguments), "result": dict(result)}
         append_line(self.path, line)

@@ -81,7 +81,9 @@ class Running:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FileError(f"{self.out}: cannot be used as a folder: {error.strerror or error}") from error
-        return Records(path, shared)
+        records = Records(path, shared)
+        records.begin()
+        return records
 
     def file(self, ending: str) -> Path:
         """Return the path of one of the study's own files."""

@@ -169,9 +169,7 @@ def test_reliability_is_spearman_browns():
 
 
 def test_reliability_needs_seeds_and_architectures():
-    with pytest.raises(
-        StudyError, match=r"shape \(5, 1\); expected at least three architectures"
-    ):
+    with pytest.raises(StudyError, match=r"shape \(5, 1\); expected at least three architectures"):
         reliability([[1.0]] * 5)
     with pytest.raises(StudyError, match="a seed gives all architectures the same accuracy"):
         reliability([[1.0, 0.5], [1.0, 0.6], [1.0, 0.7]])

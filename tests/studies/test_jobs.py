@@ -1,0 +1,151 @@
+"""Jobs: each result on the disk once, whatever interrupts the study."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from nni_cream.errors import FileError, SearchError, StudyError
+from nni_cream.files import locked
+from nni_cream.studies.jobs import Job, Records, run_jobs
+
+SHARED = {"study": "test", "offset": 10}
+
+
+def double(shared, arguments):
+    return {"value": 2 * arguments["number"] + shared["offset"], "process": os.getpid()}
+
+
+def fail_at_three(shared, arguments):
+    if arguments["number"] == 3:
+        raise SearchError("three is not liked")
+    return double(shared, arguments)
+
+
+def die_at_three(shared, arguments):
+    if arguments["number"] == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return double(shared, arguments)
+
+
+def jobs(*numbers):
+    return [Job(f"number {number}", {"number": number}) for number in numbers]
+
+
+def values(records, some):
+    return [result["value"] for result in records.results(some).values()]
+
+
+def test_results_are_those_of_the_function_with_any_number_of_processes(tmp_path):
+    for workers in (1, 2):
+        records = Records(tmp_path / f"{workers}.jsonl", SHARED)
+        run_jobs(double, jobs(1, 2, 3), records, workers)
+        assert values(records, jobs(1, 2, 3)) == [12, 14, 16]
+    processes = {result["process"] for result in records.results(jobs(1, 2, 3)).values()}
+    assert os.getpid() not in processes
+
+
+def test_what_is_known_is_not_run_again(tmp_path):
+    path, done = tmp_path / "records.jsonl", []
+    run_jobs(double, jobs(1, 2), Records(path, SHARED))
+    before = path.read_text()
+    run_jobs(double, jobs(1, 2, 3), Records(path, SHARED), on_done=lambda job, result: done.append(job.key))
+    assert done == ["number 3"]
+    assert path.read_text().startswith(before)
+    assert json.loads(path.read_text().splitlines()[0]) == {"shared": SHARED}
+
+
+def test_failure_names_the_job_and_keeps_what_was_done(tmp_path):
+    path = tmp_path / "records.jsonl"
+    with pytest.raises(StudyError, match="number 3: three is not liked"):
+        run_jobs(fail_at_three, jobs(1, 2, 3, 4), Records(path, SHARED))
+    assert values(Records(path, SHARED), jobs(1, 2, 3, 4)) == [12, 14]
+
+
+def test_death_of_a_process_is_an_error_and_the_study_goes_on_later(tmp_path):
+    path = tmp_path / "records.jsonl"
+    with pytest.raises(StudyError, match="a process of the study died"):
+        run_jobs(die_at_three, jobs(1, 2, 3, 4), Records(path, SHARED), 2)
+    assert 3 not in [result["value"] for result in Records(path, SHARED).results(jobs(3)).values()]
+    records = Records(path, SHARED)
+    run_jobs(double, jobs(1, 2, 3, 4), records, 2)
+    assert values(records, jobs(1, 2, 3, 4)) == [12, 14, 16, 18]
+
+
+def test_line_torn_by_the_end_of_the_machine_is_dropped(tmp_path):
+    path = tmp_path / "records.jsonl"
+    run_jobs(double, jobs(1, 2), Records(path, SHARED))
+    whole = path.read_text()
+    path.write_text(whole + '{"key": "number 3", "argu')
+    records = Records(path, SHARED)
+    assert len(records) == 2
+    assert path.read_text() == whole
+    run_jobs(double, jobs(1, 2, 3), records)
+    assert values(Records(path, SHARED), jobs(1, 2, 3)) == [12, 14, 16]
+
+
+def test_records_of_another_study_are_refused_and_left_alone(tmp_path):
+    path = tmp_path / "records.jsonl"
+    run_jobs(double, jobs(1), Records(path, SHARED))
+    before = path.read_text()
+    with pytest.raises(StudyError, match="belongs to a study with other values of offset"):
+        Records(path, {**SHARED, "offset": 11})
+    with pytest.raises(StudyError, match="'number 1' was run with other values of number; give it a new name"):
+        Records(path, SHARED).missing([Job("number 1", {"number": 5})])
+    assert path.read_text() == before
+
+
+@pytest.mark.parametrize("text", ["not JSON\n", '{"something": 1}\n', "[]\n", '{"shared": {}}\n{"key": 1}\n'])
+def test_broken_records_are_an_error_that_names_the_file(tmp_path, text):
+    path = tmp_path / "records.jsonl"
+    path.write_text(text)
+    with pytest.raises(StudyError, match=r"records.jsonl: (broken|belongs)"):
+        Records(path, SHARED)
+    assert path.read_text() == text
+
+
+def test_two_studies_do_not_share_a_file_at_once(tmp_path):
+    records = Records(tmp_path / "records.jsonl", SHARED)
+    with locked(tmp_path / ".records.jsonl.lock"), pytest.raises(FileError, match="another process is still at work"):
+        run_jobs(double, jobs(1), records)
+
+
+_SLOW = """
+import sys, time
+from pathlib import Path
+from nni_cream.studies.jobs import Job, Records, run_jobs
+
+def slow(shared, arguments):
+    time.sleep(arguments["seconds"])
+    return {"value": 1}
+
+if __name__ == "__main__":
+    jobs = [Job(f"job {n}", {"seconds": 0 if n < 2 else 60}) for n in range(6)]
+    run_jobs(slow, jobs, Records(Path(sys.argv[1]), {}), 2)
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_study_keeps_its_results(tmp_path, sign):
+    script, path = tmp_path / "slow.py", tmp_path / "records.jsonl"
+    script.write_text(_SLOW)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, script, path], env=environment, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 120
+        while not (path.exists() and len(path.read_text().splitlines()) >= 3):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        process.send_signal(sign)
+        assert process.wait(timeout=60) != 0
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # workers that a SIGKILL has left behind
+    assert len(Records(path, {})) == 2

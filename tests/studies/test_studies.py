@@ -1,0 +1,335 @@
+"""Truth and ranking from the command line to files, on a small part of the digits."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import yaml
+from nni.nas.space import model_context
+from scipy import stats
+
+from nni_cream import spaces
+from nni_cream.cli import main
+from nni_cream.errors import ConfigError
+from nni_cream.studies.parts import load_parts
+from nni_cream.studies.truth import draw_architectures
+from nni_cream.training import Recipe, evaluate, make_loader, seeded
+from nni_cream.training.retrain import quiet_lightning
+
+SPACE = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1", "identity"]}
+NAMED_SPACE = {"name": "digits", "arguments": {key: SPACE[key] for key in ("channels", "operations")}}
+DATA = {"name": "digits", "train": 200, "validation": 300}
+TRUTH = {
+    "space": SPACE,
+    "data": DATA,
+    "study": {"architectures": 12, "judging_images": 200, "seeds": [0, 1]},
+    "recipe": {"epochs": 2, "batch_size": 50},
+}
+RANK = {
+    "space": SPACE,
+    "data": DATA,
+    "study": {"judging_images": 200, "seeds": [3, 4], "recalibration_images": 100, "resamples": 200},
+    "search": {"epochs": 2, "batch_size": 50, "board_size": 3, "warmup": 0, "meta_interval": 2},
+    "variants": {"spos": {"matching": "none"}, "meta": {}},
+}
+
+
+def write(path: Path, content: dict[str, Any]) -> str:
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return str(path)
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a truth and a ranking study with both budgets."""
+    folder = tmp_path_factory.mktemp("studied")
+    truth = write(folder / "truth.yml", TRUTH)
+    assert main(["study", "truth", truth, "--out", str(folder / "truth"), "--workers", "1"]) == 0
+    assert main(rank_words(folder, folder / "rank", "--equal-time")) == 0
+    return folder
+
+
+def rank_words(folder: Path, out: Path, *more: str, config: dict[str, Any] = RANK) -> list[str]:
+    path = write(folder / "rank.yml", config)
+    return ["rank", path, "--truth", str(folder / "truth/truth.json"), "--out", str(out), "--workers", "1", *more]
+
+
+def test_truth_is_what_training_each_architecture_by_hand_gives(studied):
+    content = read(studied / "truth/truth.json")
+    assert content["complete"] is True
+    assert content["seeds"] == [0, 1]
+    assert len(content["architectures"]) == 12
+    found = content["architectures"][5]
+    parts = load_parts({"name": "digits", "arguments": {"train": 200, "validation": 300}}, 200)
+    with seeded(1), quiet_lightning():
+        with model_context(found["choices"]):
+            network = spaces.create("digits", **NAMED_SPACE["arguments"])
+        module = Recipe(epochs=2, batch_size=50).module(10)
+        module.set_model(network)
+        trainer = pl.Trainer(
+            max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+        )
+        trainer.fit(module, make_loader(parts.train, 50, shuffle=True))
+    assert found["accuracies"]["1"] == evaluate(network, parts.judging)
+    table = np.array([list(item["accuracies"].values()) for item in content["architectures"]])
+    between = np.corrcoef(table[:, 0], table[:, 1])[0, 1]
+    assert content["reliability"] == pytest.approx(2 * between / (1 + between))
+    assert content["command"].startswith("nni-cream study truth")
+    assert set(content["versions"]) >= {"nni_cream", "torch", "python"}
+    assert len(content["data"]["fingerprint"]) == 64
+
+
+def test_parts_of_a_study_share_no_image_and_hold_no_test_image():
+    parts = load_parts({"name": "digits", "arguments": {"train": 200, "validation": 300}}, 200)
+    sets = {name: set(map(int, indices)) for name, indices in parts.indices.items()}
+    assert {name: len(own) for name, own in sets.items()} == {
+        "train": 200, "validation": 100, "judging": 200, "test": 1297,
+    }  # fmt: skip
+    for one in sets:
+        for other in sets:
+            assert one == other or not sets[one] & sets[other]
+    # The images themselves are those of the indices.
+    own = parts.splits.validation
+    assert all((parts.judging[place][0] == own[100 + place][0]).all() for place in (0, 199))
+    assert len(parts.validation) == 100
+
+
+def test_searches_and_trainings_never_touch_a_test_image(monkeypatch, tmp_path):
+    parts = load_parts({"name": "digits", "arguments": {"train": 200, "validation": 300}}, 200)
+
+    class Untouchable:
+        def __len__(self) -> int:
+            return len(parts.indices["test"])
+
+        def __getitem__(self, place: int) -> None:
+            raise AssertionError("a test image was looked at")
+
+    object.__setattr__(parts.splits, "test", Untouchable())
+    try:
+        small = {**TRUTH, "study": {**TRUTH["study"], "architectures": 10}}
+        truth = write(tmp_path / "truth.yml", small)
+        assert main(["study", "truth", truth, "--out", str(tmp_path / "truth"), "--workers", "1"]) == 0
+        short = {**RANK, "study": {**RANK["study"], "seeds": [0]}}
+        assert main(rank_words(tmp_path, tmp_path / "rank", config=short)) == 0
+        with pytest.raises(AssertionError, match="a test image was looked at"):
+            evaluate(spaces.create("digits"), parts.splits.test)
+    finally:
+        load_parts.__globals__["_load"].cache_clear()
+
+
+def test_table_is_what_scipy_says_of_the_records(studied):
+    truth = read(studied / "truth/truth.json")
+    means = [np.mean(list(item["accuracies"].values())) for item in truth["architectures"]]
+    lines = [json.loads(line) for line in (studied / "rank/records.jsonl").read_text().splitlines()]
+    records = {line["key"]: line["result"] for line in lines[1:]}
+    content = read(studied / "rank/rank.json")
+    assert content["complete"] is True
+    spos, meta = content["tables"]["equal epochs"]
+    assert (spos["variant"], meta["variant"]) == ("spos", "meta")
+    assert spos["cost_ratio"] == 1
+    assert "tau" not in spos["differences"]
+    for row in (spos, meta):
+        for treatment in ("batch", "recalibrated"):
+            own = [records[f"{row['variant']} seed {seed}"]["scores"][treatment] for seed in (3, 4)]
+            taus = [stats.kendalltau(scores, means).statistic for scores in own]
+            found = row["measures"][treatment]
+            assert found["tau"]["value"] == pytest.approx(np.mean(taus))
+            assert found["tau"]["low"] <= found["tau"]["high"]
+            assert found["spearman"]["value"] == pytest.approx(
+                np.mean([stats.spearmanr(scores, means).statistic for scores in own])
+            )
+            assert found["accuracy"]["value"] == pytest.approx(np.mean(own))
+    gained = meta["differences"]["recalibrated"]["tau"]["value"]
+    values = [row["measures"]["recalibrated"]["tau"]["value"] for row in (meta, spos)]
+    assert gained == pytest.approx(values[0] - values[1])
+
+
+def test_equal_time_gives_the_cheaper_variant_more_epochs(studied):
+    lines = [json.loads(line) for line in (studied / "rank/records.jsonl").read_text().splitlines()]
+    seconds = {line["key"]: line["result"]["search_cpu_seconds"] for line in lines[1:]}
+    own = {name: np.median([seconds[f"{name} seed {seed}"] for seed in (3, 4)]) for name in ("spos", "meta")}
+    rows = {row["variant"]: row for row in read(studied / "rank/rank.json")["tables"]["equal time"]}
+    for name in own:
+        assert rows[name]["epochs"] == round(2 * max(own.values()) / own[name])
+    assert all(row["complete"] for row in rows.values())
+
+
+def test_pictures_and_a_document_lie_beside_the_tables(studied):
+    names = {path.name for path in (studied / "rank").iterdir()}
+    pictures = {
+        f"rank_{kind}_equal_{budget}.png" for kind in ("scatter", "differences") for budget in ("epochs", "time")
+    }
+    assert pictures | {"rank.json", "rank.md", "records.jsonl"} <= names
+    assert (studied / "truth/truth.png").read_bytes().startswith(b"\x89PNG")
+    document = (studied / "rank/rank.md").read_text()
+    assert "| spos | 2 |" in document
+    assert "nan" not in document.lower()
+
+
+def test_report_runs_nothing_and_writes_the_same(studied, tmp_path, capsys):
+    shutil.copytree(studied / "rank", tmp_path / "rank")
+    before = read(tmp_path / "rank/rank.json")
+    (tmp_path / "rank/rank.json").unlink()
+    records = (tmp_path / "rank/records.jsonl").read_bytes()
+    assert main(rank_words(studied, tmp_path / "rank", "--equal-time", "--report", "--json")) == 0
+    after = read(tmp_path / "rank/rank.json")
+    assert after["tables"] == before["tables"]
+    assert (tmp_path / "rank/records.jsonl").read_bytes() == records
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["tables"] == before["tables"]
+
+
+def test_interrupted_study_is_marked_partial_and_goes_on(studied, tmp_path, capsys):
+    (tmp_path / "rank").mkdir()
+    lines = (studied / "rank/records.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "rank/records.jsonl").write_text("".join(lines[:4]))  # both variants with seed 3, spos with seed 4
+    assert main(rank_words(studied, tmp_path / "rank", "--report")) == 0
+    content = read(tmp_path / "rank/rank.json")
+    assert content["complete"] is False
+    spos, meta = content["tables"]["equal epochs"]
+    assert (spos["seeds"], spos["complete"]) == ([3, 4], True)
+    assert (meta["seeds"], meta["complete"]) == ([3], False)
+    assert meta["differences"]["recalibrated"]["tau"]["seeds"] == 1
+    assert "1 of 2 (partial)" in capsys.readouterr().out
+    assert "(PARTIAL)" in (tmp_path / "rank/rank.md").read_text()
+    assert main(rank_words(studied, tmp_path / "rank")) == 0
+    after = read(tmp_path / "rank/rank.json")["tables"]["equal epochs"]
+    before = read(studied / "rank/rank.json")["tables"]["equal epochs"]
+    for row, other in zip(after, before, strict=True):  # to the last bit, but for the time that it took
+        assert row["measures"] == other["measures"]
+        assert row["differences"] == other["differences"]
+
+
+def test_nothing_run_yet_is_a_table_without_figures(studied, tmp_path, capsys):
+    assert main(rank_words(studied, tmp_path / "rank", "--report")) == 0
+    assert "0 of 2 (partial)" in capsys.readouterr().out
+    assert main(rank_words(studied, tmp_path / "rank", "--report", "--equal-time")) == 1
+    assert "no training of spos, meta has ended yet" in capsys.readouterr().err
+
+
+def test_partial_truth_counts_the_architectures_that_all_seeds_know(studied, tmp_path, capsys):
+    (tmp_path / "truth").mkdir()
+    lines = (studied / "truth/records.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "truth/records.jsonl").write_text("".join(lines[: 1 + 12 + 11]))
+    truth = write(tmp_path / "truth.yml", TRUTH)
+    assert main(["study", "truth", truth, "--out", str(tmp_path / "truth"), "--report"]) == 0
+    output = capsys.readouterr().out
+    assert "11 of 12 architectures" in output
+    assert "(PARTIAL)" in output
+    shutil.copytree(studied / "rank", tmp_path / "rank")
+    assert main(rank_words(tmp_path, tmp_path / "rank", "--report")) == 0
+    content = read(tmp_path / "rank/rank.json")
+    assert (content["complete"], content["truth"]["architectures"]) == (False, 11)
+
+
+def test_constant_scores_are_said_to_rank_nothing(studied, tmp_path, capsys):
+    shutil.copytree(studied / "rank", tmp_path / "rank")
+    path = tmp_path / "rank/records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines[1:]:
+        if line["key"].startswith("meta"):
+            line["result"]["scores"]["recalibrated"] = [0.1] * 12
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(rank_words(studied, tmp_path / "rank", "--report")) == 0
+    spos, meta = read(tmp_path / "rank/rank.json")["tables"]["equal epochs"]
+    assert "tau is undefined" in meta["undefined"]["recalibrated"]
+    assert "recalibrated" not in meta["measures"]
+    assert "batch" in meta["measures"]
+    assert spos["undefined"] == {}
+    text = (tmp_path / "rank/rank.md").read_text() + capsys.readouterr().out
+    assert "undefined" in text
+    assert "nan" not in text.lower()
+
+
+def changed_truth(studied: Path, folder: Path, **changes: Any) -> None:
+    content = read(studied / "truth/truth.json")
+    for key, value in changes.items():
+        content[key] = value(content[key])
+    (folder / "truth").mkdir()
+    (folder / "truth/truth.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"space": lambda space: {**space, "name": "fashion"}}, "the truth is about the space"),
+        (
+            {"data": lambda data: {**data, "fingerprint": "0" * 64}},
+            "other images: data hash 000000000000...",
+        ),
+        ({"data": lambda data: {**data, "judging_images": 5}}, "with 5 judging images"),
+        ({"architectures": lambda items: items[:9]}, "knows 9 architectures with all seeds; expected at least 10"),
+        ({"seeds": lambda seeds: [*seeds, 2]}, "knows 0 architectures"),
+        ({"kind": lambda kind: "rank"}, "is no truth"),
+        ({"architectures": lambda items: [{"choices": {}}]}, "broken: KeyError"),
+    ],
+)
+def test_truth_that_does_not_fit_is_refused_before_anything_is_trained(studied, tmp_path, capsys, changes, message):
+    changed_truth(studied, tmp_path, **changes)
+    assert main(rank_words(tmp_path, tmp_path / "rank")) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "rank").exists()
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "message"),
+    [
+        ("study", "seeds", [], "study.seeds: []; expected a list of at least 1 different whole numbers"),
+        ("study", "seeds", [1, 1], "study.seeds: [1, 1]"),
+        ("study", "baseline", "sposs", "study.baseline: 'sposs'; expected one of variants: spos, meta"),
+        ("study", "judging_images", 299, "study.judging_images: 299, but the data set has 300 validation images"),
+        ("search", "seed", 3, "search.seed: unknown key"),
+        ("variants", "meta", {"bord_size": 3}, "variants.meta.bord_size: unknown key; did you mean 'board_size'?"),
+        ("variants", "meta", {"board_size": 0}, "variants.meta: search.board_size: 0; expected a whole number"),
+        ("variants", "meta", {"warmup": 2}, "variants.meta: search.warmup: 2 epochs"),
+        ("variants", "meta", 7, "variants.meta: 7; expected keys of search"),
+    ],
+)
+def test_wrong_study_file_is_refused_with_its_key(studied, tmp_path, capsys, section, key, value, message):
+    wrong = {**RANK, section: {**RANK.get(section, {}), key: value}}
+    path = write(tmp_path / "rank.yml", wrong)
+    words = ["rank", path, "--truth", str(studied / "truth/truth.json"), "--out", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_folder_of_somebody_else_is_left_alone(studied, tmp_path, capsys):
+    (tmp_path / "photo.jpg").write_text("mine")
+    assert main(rank_words(studied, tmp_path)) == 1
+    assert "holds files but no records.jsonl" in capsys.readouterr().err
+    assert (tmp_path / "photo.jpg").read_text() == "mine"
+
+
+def test_architectures_from_a_file_are_checked(tmp_path, capsys):
+    good = draw_architectures(NAMED_SPACE, 3)
+    for content, message in (
+        ([*good, good[0]], "architectures 1 and 4 are the same"),
+        ([*good, {"layer_1": "conv_9x9"}], "the path does not belong to this search space"),
+        ({"a": 1}, "expected a list of architectures"),
+    ):
+        (tmp_path / "list.json").write_text(json.dumps(content))
+        wrong = {**TRUTH, "study": {**TRUTH["study"], "architectures": str(tmp_path / "list.json")}}
+        path = write(tmp_path / "truth.yml", wrong)
+        assert main(["study", "truth", path, "--out", str(tmp_path / "out")]) in (1, 2)
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
+def test_more_architectures_than_the_space_has_are_not_to_be_had():
+    with pytest.raises(Exception, match="17, but only 16 different ones were found"):
+        draw_architectures(NAMED_SPACE, 17)
+
+
+def test_workers_are_a_positive_number(studied, tmp_path, capsys):
+    words = rank_words(studied, tmp_path / "out")
+    words[words.index("--workers") + 1] = "0"
+    assert main(words) == ConfigError.exit_code
+    assert "--workers: 0; expected a whole number of at least 1" in capsys.readouterr().err
