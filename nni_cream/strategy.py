@@ -80,6 +80,11 @@ class CreamStrategy(RandomOneShot):
         without gradients take no more memory than the training itself, but no more than 256.
     rescore_interval
         Epochs between two rescorings of all entries; ``None`` for never.
+    rescore_entries
+        Most entries in one rescoring; those of a larger board take turns [ours: so a large board costs no more].
+    rejection_confidence
+        Scoring a candidate stops as soon as, with this probability, it cannot reach the weakest entry any more (normal
+        bound on the images that are left); ``None`` waits for certainty.
     probe_images
         Images that the meta network compares two paths on (paper: 4).
     meta_interval
@@ -153,9 +158,11 @@ class CreamStrategy(RandomOneShot):
         margin: float = 0.05,
         warmup: int | float = 1 / 6,
         score_images: int = 2048,
-        score_interval: int = 10,
+        score_interval: int = 20,
         score_batch_size: int | None = None,
         rescore_interval: int | None = 1,
+        rescore_entries: int = 10,
+        rejection_confidence: float | None = 0.9999,
         probe_images: int = 4,
         meta_interval: int = 200,
         meta_learning_rate: float = 1e-4,
@@ -188,9 +195,11 @@ class CreamStrategy(RandomOneShot):
             score_interval=score_interval,
             score_batch_size=2 if score_batch_size is None else score_batch_size,
             rescore_interval=1 if rescore_interval is None else rescore_interval,
+            rescore_entries=rescore_entries,
             probe_images=probe_images,
             meta_interval=meta_interval,
         )
+        _check_confidence(rejection_confidence)
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ConfigError(f"seed is {seed!r}; expected a whole number from 0 to 2**63 - 1")
         if not isinstance(meta_learning_rate, int | float) or not 0 < meta_learning_rate < math.inf:
@@ -205,6 +214,8 @@ class CreamStrategy(RandomOneShot):
             score_interval=score_interval,
             score_batch_size=score_batch_size,
             rescore_interval=rescore_interval,
+            rescore_entries=rescore_entries,
+            rejection_confidence=rejection_confidence,
             probe_images=probe_images,
             meta_interval=meta_interval,
             meta_learning_rate=float(meta_learning_rate),
@@ -457,6 +468,14 @@ def _check_warmup(warmup: int | float) -> None:
         raise ConfigError(f"warmup is {warmup!r}; expected a number of epochs, or a fraction in [0, 1)")
     if isinstance(warmup, float) and warmup >= 1:
         raise ConfigError(f"warmup is {warmup!r}; a float is a fraction in [0, 1), give an integer for epochs")
+
+
+def _check_confidence(confidence: float | None) -> None:
+    number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
+    if confidence is not None and not (number and 0.5 < confidence < 1):
+        raise ConfigError(
+            f"rejection_confidence is {confidence!r}; expected a number above 0.5 and below 1 such as 0.9999, or None"
+        )
 
 
 def _check_positive(**values: Any) -> None:

@@ -251,7 +251,9 @@ def _other_parts(
     interval = settings["rescore_interval"]
     return {
         "scores of candidates": score * (batches * share / settings["score_interval"] + board),
-        "scores of the board": 0.0 if interval is None else score * board * epochs * share / interval,
+        "scores of the board": 0.0
+        if interval is None
+        else score * min(board, settings["rescore_entries"]) * epochs * share / interval,
         "meta network": meta_update * batches * share / settings["meta_interval"],
         "validation": per_image * shape.validation_images * epochs / devices,
         "final validation": per_image * final * board,

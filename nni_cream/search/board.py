@@ -232,10 +232,29 @@ class PrioritizedBoard:
             return candidate.rank_key < weakest.rank_key
         return candidate.accuracy > self.bar(candidate.costs)
 
-    def rescore(self, score: Callable[[BoardEntry], float]) -> None:
-        """Give every entry a fresh accuracy (the weights have moved since) and put them in order again."""
-        self._entries = [replace(entry, accuracy=float(score(entry)), validated=None) for entry in self._entries]
+    def rescore(self, score: Callable[[BoardEntry], float], most: int | None = None, turn: int = 0) -> None:
+        """Give entries a fresh accuracy (the weights have moved since) and put them in order again.
+
+        Parameters
+        ----------
+        score
+            The fresh accuracy of an entry.
+        most
+            Of how many entries at most; ``None`` for all.
+        turn
+            With ``most``: how many times entries were rescored before, so that they take turns.
+        """
+        chosen = self._taking_turns(most, turn)
+        self._entries = [
+            replace(entry, accuracy=float(score(entry)) if entry.key in chosen else entry.accuracy, validated=None)
+            for entry in self._entries
+        ]
         self._sort()
+
+    def _taking_turns(self, most: int | None, turn: int) -> set[str]:
+        keys = sorted(entry.key for entry in self._entries)
+        number = len(keys) if most is None else min(most, len(keys))
+        return {keys[(turn * number + place) % len(keys)] for place in range(number)}
 
     def validate(self, accuracies: Mapping[str, float]) -> None:
         """Put the entries in the order of their final validation, which counts more than the score.

@@ -228,7 +228,7 @@ class CreamLightningModule(PreparedLightningModule):
             return accuracy
 
         with self._autocast():
-            self.board.rescore(score)
+            self.board.rescore(score, self.settings.rescore_entries, self.trainer.current_epoch)
         self.matcher.forget()
         self._tell("rescored")
 

@@ -237,7 +237,10 @@ class PreparedLightningModule(RunningLightningModule):
             output.shape[1] if output.ndim == 2 else None,
             self.device,
         )
-        return PathScorer(subset, self._predict, self.supernet.activate, self.supernet.detached, self.settings.score)
+        settings, net = self.settings, self.supernet
+        return PathScorer(
+            subset, self._predict, net.activate, net.detached, settings.score, settings.rejection_confidence
+        )
 
     def _scored_at_once(self) -> int:
         """Without gradients, two training batches fit where one is trained on: scoring asks for no more memory."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import torch
@@ -154,6 +155,8 @@ class PathScorer:
         Context in which running the supernet leaves it as it was.
     score
         Score of each sample and its upper bound.
+    confidence
+        Probability with which a path that is rejected early could not have reached the bar; ``None`` for certainty.
     """
 
     def __init__(
@@ -163,12 +166,14 @@ class PathScorer:
         activate: Callable[[Path], None],
         undisturbed: Callable[[], AbstractContextManager[None]],
         score: Score,
+        confidence: float | None = None,
     ) -> None:
         self.subset = subset
         self._predict = predict
         self._activate = activate
         self._undisturbed = undisturbed
         self._score = score
+        self._quantile = None if confidence is None else NormalDist().inv_cdf(confidence)
         self.images_seen = 0
 
     def score(self, path: Path, above: float = -math.inf) -> float | None:
@@ -179,8 +184,8 @@ class PathScorer:
         path
             The candidate.
         above
-            The score that it must exceed to matter. An exact bound: scoring stops once every image that is left, even
-            with the highest score, could not lift the path above it.
+            The score that it must exceed to matter. Scoring stops once every image that is left, even with the highest
+            score, could not lift the path above it; with a ``confidence``, once that is as good as certain.
 
         Returns
         -------
@@ -188,22 +193,36 @@ class PathScorer:
             Mean score over the whole subset; ``None`` if the path was rejected early.
         """
         self._activate(path)
-        total, seen, size = 0.0, 0, len(self.subset)
+        total, squares, seen, size = 0.0, 0.0, 0, len(self.subset)
         with self._undisturbed():
             for inputs, targets in self.subset.chunks:
-                total += sum_of_scores(self._score, main_output(self._predict(inputs)), targets)
+                scores = _checked_scores(self._score, main_output(self._predict(inputs)), targets)
+                sums = torch.stack([scores.sum(), scores.square().sum()]).tolist()
+                total, squares = total + sums[0], squares + sums[1]
                 seen += len(targets)
                 self.images_seen += len(targets)
-                if self._hopeless(total, size - seen, size, above):
+                if self._hopeless(total, size - seen, above) or self._unlikely(total, squares, size - seen, above):
                     return None
         return total / size
 
-    def _hopeless(self, total: float, left: int, size: int, above: float) -> bool:
+    def _hopeless(self, total: float, left: int, above: float) -> bool:
+        """Whether the images that are left could not lift the mean above the bar."""
         if self._score.upper_bound is None or left == 0:
             return False
-        ceiling = (total + left * self._score.upper_bound) / size
+        ceiling = (total + left * self._score.upper_bound) / len(self.subset)
         # The slack is for scores that are not whole numbers, whose sum is rounded.
         return ceiling < above - 1e-9 * max(1.0, abs(above))
+
+    def _unlikely(self, total: float, squares: float, left: int, above: float) -> bool:
+        """Whether they are very unlikely to: the normal bound of a mean over a sample of a finite population."""
+        if self._quantile is None or left == 0:
+            return False
+        size = len(self.subset)
+        seen = size - left
+        mean = total / seen
+        # Few images may by chance all have the same score: an image's worth of variance is added.
+        variance = max(0.0, squares / seen - mean * mean) + 1 / seen
+        return mean + self._quantile * math.sqrt(variance / seen * left / size) < above
 
 
 def sum_of_scores(score: Score, output: Tensor, targets: Tensor) -> float:
@@ -228,6 +247,11 @@ def sum_of_scores(score: Score, output: Tensor, targets: Tensor) -> float:
     SearchError
         If the function fails, does not return one score a sample, or returns one above its bound.
     """
+    return float(_checked_scores(score, output, targets).sum())
+
+
+def _checked_scores(score: Score, output: Tensor, targets: Tensor) -> Tensor:
+    """Scores of a batch in double precision, after that look."""
     function, bound = score.function, score.upper_bound
     with failures_of("score", function):
         scores = function(output, targets)
@@ -238,10 +262,11 @@ def sum_of_scores(score: Score, output: Tensor, targets: Tensor) -> float:
             f"and targets {tuple(targets.shape)}; expected a tensor of shape {(len(targets),)}, one score a "
             "sample; give a score function that fits the targets"
         )
-    total, highest = torch.stack([scores.double().sum(), scores.double().max()]).tolist()
+    precise = scores.double()
+    highest = float(precise.max())
     if bound is not None and highest > bound + 1e-6 * max(1.0, abs(bound)):
         raise SearchError(
             f"the score function {function_name(function)!r} returned {highest:.6g}, above its upper_bound "
             f"{bound}; state a bound that no score exceeds, or None"
         )
-    return float(total)
+    return precise

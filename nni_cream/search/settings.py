@@ -50,6 +50,8 @@ class SearchSettings:
     ema_decay: float | None
     seed: int
     latency: LatencySettings = field(default_factory=LatencySettings)
+    rescore_entries: int = 10
+    rejection_confidence: float | None = None
     distillation_temperature: float = 1.0
     distillation_start: int | float | None = None
     distillation_gate: bool = False

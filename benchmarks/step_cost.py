@@ -1,0 +1,413 @@
+"""What does a training step of a search cost, all included, beside one of NNI's RandomOneShot?
+
+    python benchmarks/step_cost.py --space cream [--rounds 7]
+    python benchmarks/step_cost.py --space fashion
+
+Four trainings on the same space, with the same evaluator, recipe and real images (Fashion-MNIST, enlarged to 32x32 for
+CreamSpace): RandomOneShot; a search with default settings; one with a board of 100; and one that follows the published
+procedure, transcribed: meta updates by unrolled double back-propagation, and forward passes of the probe images through
+every board entry for each match. All are in one process, each in a thread of its own, and only one of them runs at a
+time: a window of steps each, in turns.
+
+Timed is the phase after the warm-up, the board full and every step distilled, with scoring at its default interval. Meta
+updates and rescorings are timed apart and added at their default intervals, the latter for an epoch of the size that
+``--epoch-steps`` says (ImageNet at 128 images a step; 8,000 images at 64). ``ratio_whole_search`` counts a sixth of
+warm-up, in which a step costs what RandomOneShot's costs. On a CPU, time is that of the process, which other work on the
+machine hardly touches; on a GPU it is the clock's, with synchronisation. Peak memory is that of fresh processes
+(benchmarks/search_memory.py). Prints one JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# The form of the published network of 287 million multiply-adds: a search has one depth for each stage.
+FORM = {"image_size": 32, "depths": [1, 2, 3, 4, 3], "fixed_depth": True}
+SPACES: dict[str, dict[str, Any]] = {
+    "cream": {"image_size": 32, "batch": 128, "epoch_steps": 10_009, "arguments": FORM},
+    "fashion": {"image_size": None, "batch": 64, "epoch_steps": 125, "arguments": {}},
+}
+SEARCHES: dict[str, dict[str, Any] | None] = {
+    "random": None,
+    "search": {},
+    "board of 100": {"board_size": 100},
+    "published": {},
+}
+META_INTERVAL = 200  # the default, which is CreamStrategy's; a test compares
+WARMUP = 1 / 6
+PARTS = ("teacher", "matching", "scoring", "board", "costs", "sampling")
+
+
+class Stop(BaseException):
+    """Ends a training that has been measured; nothing may take it for an error."""
+
+
+class Turns:
+    """Several trainings, one of which runs at a time."""
+
+    def __init__(self) -> None:
+        self._turn: str | None = None
+        self._over = False
+        self._changed = threading.Condition()
+        self.failed: BaseException | None = None
+
+    def run(self, name: str) -> None:
+        """Let a training go on, and wait until it hands back."""
+        with self._changed:
+            self._turn = name
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._turn is None)
+        if self.failed is not None:
+            raise self.failed
+
+    def wait(self, name: str) -> None:
+        """Wait, in a training, for its turn."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._turn == name or self._over)
+        if self._over:
+            raise Stop
+
+    def hand_back(self) -> None:
+        """Let the others run."""
+        with self._changed:
+            self._turn = None
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """Stop all trainings that wait."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+
+@dataclass
+class Timers:
+    """How long the parts of a search take within a window; what one does inside another counts once, outside."""
+
+    now: Callable[[], float]
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    _open: bool = False
+
+    def wrap(self, owner: Any, attribute: str, name: str) -> None:
+        """Time a method from now on."""
+        inner = getattr(owner, attribute)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self._open:
+                return inner(*args, **kwargs)
+            before, self._open = self.now(), True
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self._open = False
+                self.seconds[name] += self.now() - before
+
+        setattr(owner, attribute, timed)
+
+    def take(self) -> dict[str, float]:
+        """Return what was timed, and begin anew."""
+        taken, self.seconds = dict(self.seconds), defaultdict(float)
+        return taken
+
+
+def clock(device: str) -> Callable[[], float]:
+    import torch
+
+    def wall() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    return time.process_time if device == "cpu" else wall
+
+
+# The trainings ---------------------------------------------------------------------------------------------------------
+
+
+def make_training(kind: str, options: argparse.Namespace, callback: Any, steps: int) -> Callable[[], None]:
+    """Return what runs one of the four trainings, up to ``steps``."""
+    from nni.nas.evaluator.pytorch import Lightning, Trainer
+    from nni.nas.execution import SequentialExecutionEngine
+    from nni.nas.space import RawFormatModelSpace
+    from nni.nas.strategy import RandomOneShot
+
+    from nni_cream import CreamStrategy, data, spaces
+    from nni_cream.training import ClassificationModule, make_loader
+
+    settings = SPACES[options.space]
+    enlarged = {} if settings["image_size"] is None else {"image_size": settings["image_size"]}
+    splits = data.create("fashion", train=100 * options.batch, validation=4000, **enlarged)
+    space = spaces.create(options.space, num_classes=10, input_channels=1, **settings["arguments"])
+    changes = SEARCHES[kind]
+    # Meta updates and rescorings are timed apart.
+    apart = {"warmup": 0, "meta_interval": 10**9, "rescore_interval": None, "score_images": options.score_images}
+    strategy = RandomOneShot() if changes is None else CreamStrategy(**apart, **changes)
+    trainer = Trainer(
+        max_steps=steps,
+        max_epochs=None,
+        accelerator="cpu" if options.device == "cpu" else "gpu",
+        devices=1,
+        precision=options.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        num_sanity_val_steps=0,
+        limit_val_batches=0,
+        callbacks=[callback],
+    )
+    evaluator = Lightning(
+        ClassificationModule(10, learning_rate=0.05),
+        trainer,
+        make_loader(splits.train, options.batch, shuffle=True),
+        make_loader(splits.validation, 256),
+    )
+    return lambda: strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+
+
+def make_callback(name: str, turns: Turns, now: Callable[[], float], options: argparse.Namespace) -> Any:
+    import pytorch_lightning as pl
+
+    class Windows(pl.Callback):
+        """Warms up, then runs a window at each turn."""
+
+        def __init__(self) -> None:
+            self.windows: list[float] = []
+            self.parts: list[dict[str, float]] = []
+            self.meta: list[float] = []
+            self.rescoring: list[float] = []
+            self.timers = Timers(now)
+            self.steps = 0
+            self._began = 0.0
+
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+            place = self.steps - options.warm_steps
+            if place >= 0 and place % options.window == 0:
+                if place == 0:
+                    self._settle(module)
+                else:
+                    self.windows.append(now() - self._began)
+                    self.parts.append(self.timers.take())
+                    self._time_apart(module, batch)
+                turns.hand_back()
+                turns.wait(name)
+                self.timers.take()
+                self._began = now()
+            self.steps += 1
+
+        def _settle(self, module: Any) -> None:
+            if name == "random":
+                return
+            assert module.board.full, "the board is not full yet: give more --warm-steps"
+            if name == "published":
+                transcribe(module)
+            timers = self.timers
+            timers.wrap(module.distiller, "loss", "teacher")
+            timers.wrap(module.matcher, "pick", "matching")
+            timers.wrap(module.scorer, "score", "scoring")
+            timers.wrap(module.board, "offer", "board")
+            timers.wrap(module.board, "bar", "board")
+            timers.wrap(module, "costs", "costs")
+            timers.wrap(module.sampler, "draw", "sampling")
+
+        def _time_apart(self, module: Any, batch: Any) -> None:
+            if name == "random":
+                return
+            for update, found in ((module._update_matcher, self.meta),):
+                before = now()
+                update(module._path, batch)
+                found.append(now() - before)
+            if name in ("search", "board of 100"):
+                before = now()
+                module._rescore()
+                self.rescoring.append(now() - before)
+            self.timers.take()
+
+    return Windows()
+
+
+def transcribe(module: Any) -> None:
+    """From now on let a search follow the published procedure."""
+    pick = module.matcher.pick
+
+    def forwarding(path: Any, entries: Any) -> Any:
+        module.matcher.forget()  # each entry's output is computed again
+        return pick(path, entries)
+
+    module.matcher.pick = forwarding
+    module._update_matcher = lambda path, batch: unrolled_update(module, path, batch)
+
+
+def unrolled_update(module: Any, path: Any, batch: Any) -> None:
+    """One step of the meta network by differentiating through the virtual SGD step of the weights."""
+    import torch
+
+    from nni_cream.search.objective import main_output
+    from nni_cream.search.observing import muted, observed
+    from nni_cream.search.scorer import split_batch
+
+    match = module.matcher.pick(path, module.board.entries)
+    network = module.supernet.space
+    module.supernet.activate(path)
+    with muted(module.training_module), module.supernet.detached(grad=True):
+        with observed(network) as calls:
+            task_loss = module._task_loss(batch)
+        distillation_loss = module.distiller.loss(match, calls, batch)
+        module.supernet.activate(path)
+        rho = module.matcher.weight(match)
+        loss = (rho * distillation_loss + (2 - rho) * task_loss) / 2
+        named = {name: item for name, item in network.named_parameters() if item.requires_grad}
+        gradients = torch.autograd.grad(loss, list(named.values()), create_graph=True, allow_unused=True)
+        rate = module.trainer.optimizers[0].param_groups[0]["lr"]
+        moved = {
+            name: item if gradient is None else item - rate * gradient
+            for (name, item), gradient in zip(named.items(), gradients, strict=True)
+        }
+        images, labels = module.scorer.subset.chunks[0]
+        few = len(split_batch(batch)[1])
+        logits = main_output(torch.func.functional_call(network, moved, (images[:few],)))
+        validation_loss = torch.nn.functional.cross_entropy(logits, labels[:few])
+        (gradient,) = torch.autograd.grad(validation_loss, rho)
+        module.matcher.update(match, float(gradient))
+
+
+# Measuring -------------------------------------------------------------------------------------------------------------
+
+
+def interleave(options: argparse.Namespace) -> dict[str, Any]:
+    """Run all trainings in turns; return their callbacks, which hold what was timed."""
+    import torch
+
+    turns, now = Turns(), clock(options.device)
+    steps = options.warm_steps + (options.rounds + 1) * options.window + 2
+    callbacks = {name: make_callback(name, turns, now, options) for name in options.kinds}
+
+    def train(name: str) -> None:
+        torch.set_num_threads(options.threads)
+        try:
+            turns.wait(name)
+            make_training(name, options, callbacks[name], steps)()
+        except Stop:
+            return
+        except BaseException as error:  # noqa: BLE001 (told in the main thread)
+            turns.failed = error
+        turns.hand_back()
+
+    threads = [threading.Thread(target=train, args=(name,), daemon=True) for name in callbacks]
+    for thread in threads:
+        thread.start()
+    try:
+        for turn in range(options.rounds + 1):  # the first turn is all that comes before the first window
+            for name in callbacks:
+                turns.run(name)
+                windows = callbacks[name].windows
+                shown = f"{windows[-1] / options.window:.4f} s a step" if windows else "warmed up"
+                print(f"round {turn}, {name}: {shown}", flush=True)
+    finally:
+        turns.end()
+        for thread in threads:
+            thread.join(timeout=60)
+    return callbacks
+
+
+def summarise(callbacks: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """Turn what was timed into ratios."""
+    base = [seconds / options.window for seconds in callbacks["random"].windows]
+
+    def all_in(name: str, epoch_steps: int) -> list[float]:
+        own = callbacks[name]
+        apart = statistics.median(own.meta) / META_INTERVAL
+        if own.rescoring:
+            apart += statistics.median(own.rescoring) / epoch_steps
+        return [seconds / options.window + apart for seconds in own.windows]
+
+    own = all_in("search", options.epoch_steps)
+    ratios = [mine / theirs for mine, theirs in zip(own, base, strict=True)]
+    search = callbacks["search"]
+    step = statistics.median(own)
+    shares = {
+        part: statistics.median(taken.get(part, 0.0) for taken in search.parts) / options.window / step
+        for part in PARTS
+    }
+    meta, rescoring = statistics.median(search.meta), statistics.median(search.rescoring)
+    shares |= {"meta_updates": meta / META_INTERVAL / step, "rescoring": rescoring / options.epoch_steps / step}
+    found: dict[str, Any] = {
+        "ratio_median": statistics.median(ratios),
+        "ratio_min": min(ratios),
+        "ratio_max": max(ratios),
+        "ratio_whole_search": WARMUP + (1 - WARMUP) * statistics.median(ratios),
+        "rounds": len(ratios),
+        "seconds_a_step": statistics.median(base),
+        "shares": {name: round(value, 5) for name, value in shares.items()},
+    }
+    if "board of 100" in callbacks:
+        large = all_in("board of 100", options.epoch_steps)
+        found["board_size_ratio"] = statistics.median(b / a for a, b in zip(own, large, strict=True))
+    if "published" in callbacks:
+        published = all_in("published", options.epoch_steps)
+        found["published_ratio"] = statistics.median(b / a for a, b in zip(base, published, strict=True))
+        found["meta_update_ratio"] = statistics.median(
+            theirs / mine for mine, theirs in zip(search.meta, callbacks["published"].meta, strict=True)
+        )
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in found.items()}
+
+
+def memory_ratio(options: argparse.Namespace) -> float:
+    """Peak memory of a search divided by RandomOneShot's, each in a fresh process."""
+    space = {"cream": "cream", "fashion": "digits"}[options.space]
+    script = Path(__file__).with_name("search_memory.py")
+    command = [sys.executable, str(script), "--space", space, "--rounds", "1"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout.splitlines()[-1])[space]["ratio"])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    from nni_cream.experiment.quiet import quiet_libraries
+
+    quiet_libraries(training=True)
+    yield
+
+
+def main(words: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--space", choices=sorted(SPACES), required=True)
+    parser.add_argument("--rounds", type=int, default=7, help="windows of each training (7)")
+    parser.add_argument("--window", type=int, default=40, help="steps of a window (40)")
+    parser.add_argument("--warm-steps", type=int, default=250, help="steps before the first window (250)")
+    parser.add_argument("--batch", type=int, help="images a step; by default as the space is used")
+    parser.add_argument("--epoch-steps", type=int, help="steps of a real epoch, for rescoring")
+    parser.add_argument("--score-images", type=int, default=2048, help="as in a search (2048)")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--precision", default="32-true", help="Lightning's word for it")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (1)")
+    parser.add_argument("--kinds", nargs="+", choices=list(SEARCHES), default=list(SEARCHES), help="which trainings")
+    parser.add_argument("--no-memory", action="store_true", help="leave out memory_ratio")
+    options = parser.parse_args(words)
+    options.batch = options.batch or SPACES[options.space]["batch"]
+    options.epoch_steps = options.epoch_steps or SPACES[options.space]["epoch_steps"]
+    if not {"random", "search"} <= set(options.kinds):
+        parser.error("--kinds: random and search are what is compared")
+    with quiet():
+        found = summarise(interleave(options), options)
+    if not options.no_memory:
+        found["memory_ratio"] = memory_ratio(options)
+    settings = {
+        key: getattr(options, key) for key in ("space", "batch", "window", "epoch_steps", "device", "precision")
+    }
+    print(json.dumps({**settings, **found}))
+
+
+if __name__ == "__main__":
+    main()
