@@ -9,11 +9,11 @@ procedure, transcribed: meta updates by unrolled double back-propagation, and fo
 every board entry for each match. All are in one process, each in a thread of its own, and only one of them runs at a
 time: a window of steps each, in turns.
 
-Timed is the phase after the warm-up, the board full and every step distilled, with scoring at its default interval. Meta
-updates and rescorings are timed apart and added at their default intervals, the latter for an epoch of the size that
-``--epoch-steps`` says (ImageNet at 128 images a step; 8,000 images at 64). ``ratio_whole_search`` counts a sixth of
-warm-up, in which a step costs what RandomOneShot's costs. On a CPU, time is that of the process, which other work on the
-machine hardly touches; on a GPU it is the clock's, with synchronisation. Peak memory is that of fresh processes
+Timed is the phase after the warm-up, the board full and every step distilled, with scoring at its default interval.
+Meta updates and rescorings are timed apart and added at their default intervals, the latter for an epoch of the size
+that ``--epoch-steps`` says (ImageNet at 128 images a step; 8,000 images at 64). ``ratio_whole_search`` counts a sixth of
+warm-up, in which a step costs what RandomOneShot's costs. On a CPU, time is that of the process, which other work on
+the machine hardly touches; on a GPU it is the clock's, with synchronisation. Peak memory is that of fresh processes
 (benchmarks/search_memory.py). Prints one JSON line last.
 """
 
@@ -32,6 +32,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import pytorch_lightning as pl
 
 # The form of the published network of 287 million multiply-adds: a search has one depth for each stage.
 FORM = {"image_size": 32, "depths": [1, 2, 3, 4, 3], "fixed_depth": True}
@@ -132,7 +134,7 @@ def clock(device: str) -> Callable[[], float]:
     return time.process_time if device == "cpu" else wall
 
 
-# The trainings ---------------------------------------------------------------------------------------------------------
+# The trainings --------------------------------------------------------------------------------------------------------
 
 
 def make_training(kind: str, options: argparse.Namespace, callback: Any, steps: int) -> Callable[[], None]:
@@ -176,65 +178,73 @@ def make_training(kind: str, options: argparse.Namespace, callback: Any, steps: 
     return lambda: strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
 
 
-def make_callback(name: str, turns: Turns, now: Callable[[], float], options: argparse.Namespace) -> Any:
-    import pytorch_lightning as pl
+class Windows(pl.Callback):
+    """Warms a training up, then runs a window at each turn.
 
-    class Windows(pl.Callback):
-        """Warms up, then runs a window at each turn."""
+    Parameters
+    ----------
+    name
+        Which training.
+    turns
+        Whose turn it is.
+    options
+        Of the command line.
+    """
 
-        def __init__(self) -> None:
-            self.windows: list[float] = []
-            self.parts: list[dict[str, float]] = []
-            self.meta: list[float] = []
-            self.rescoring: list[float] = []
-            self.timers = Timers(now)
-            self.steps = 0
-            self._began = 0.0
+    def __init__(self, name: str, turns: Turns, options: argparse.Namespace) -> None:
+        self.windows: list[float] = []
+        self.parts: list[dict[str, float]] = []
+        self.meta: list[float] = []
+        self.rescoring: list[float] = []
+        self._name, self._turns, self._options = name, turns, options
+        self._now = clock(options.device)
+        self._timers = Timers(self._now)
+        self._steps = 0
+        self._began = 0.0
 
-        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
-            place = self.steps - options.warm_steps
-            if place >= 0 and place % options.window == 0:
-                if place == 0:
-                    self._settle(module)
-                else:
-                    self.windows.append(now() - self._began)
-                    self.parts.append(self.timers.take())
-                    self._time_apart(module, batch)
-                turns.hand_back()
-                turns.wait(name)
-                self.timers.take()
-                self._began = now()
-            self.steps += 1
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        place = self._steps - self._options.warm_steps
+        if place >= 0 and place % self._options.window == 0:
+            if place == 0:
+                self._settle(module)
+            else:
+                self._end_window(module, batch)
+            self._turns.hand_back()
+            self._turns.wait(self._name)
+            self._timers.take()
+            self._began = self._now()
+        self._steps += 1
 
-        def _settle(self, module: Any) -> None:
-            if name == "random":
-                return
-            assert module.board.full, "the board is not full yet: give more --warm-steps"
-            if name == "published":
-                transcribe(module)
-            timers = self.timers
-            timers.wrap(module.distiller, "loss", "teacher")
-            timers.wrap(module.matcher, "pick", "matching")
-            timers.wrap(module.scorer, "score", "scoring")
-            timers.wrap(module.board, "offer", "board")
-            timers.wrap(module.board, "bar", "board")
-            timers.wrap(module, "costs", "costs")
-            timers.wrap(module.sampler, "draw", "sampling")
+    def _settle(self, module: Any) -> None:
+        if self._name == "random":
+            return
+        assert module.board.full, "the board is not full yet: give more --warm-steps"
+        if self._name == "published":
+            transcribe(module)
+        for owner, method, part in (
+            (module.distiller, "loss", "teacher"),
+            (module.matcher, "pick", "matching"),
+            (module.scorer, "score", "scoring"),
+            (module.board, "offer", "board"),
+            (module.board, "bar", "board"),
+            (module, "costs", "costs"),
+            (module.sampler, "draw", "sampling"),
+        ):
+            self._timers.wrap(owner, method, part)
 
-        def _time_apart(self, module: Any, batch: Any) -> None:
-            if name == "random":
-                return
-            for update, found in ((module._update_matcher, self.meta),):
-                before = now()
-                update(module._path, batch)
-                found.append(now() - before)
-            if name in ("search", "board of 100"):
-                before = now()
-                module._rescore()
-                self.rescoring.append(now() - before)
-            self.timers.take()
+    def _end_window(self, module: Any, batch: Any) -> None:
+        self.windows.append(self._now() - self._began)
+        self.parts.append(self._timers.take())
+        if self._name == "random":
+            return
+        self.meta.append(self._timed(lambda: module._update_matcher(module._path, batch)))
+        if self._name != "published":
+            self.rescoring.append(self._timed(module._rescore))
 
-    return Windows()
+    def _timed(self, call: Callable[[], object]) -> float:
+        before = self._now()
+        call()
+        return self._now() - before
 
 
 def transcribe(module: Any) -> None:
@@ -282,16 +292,16 @@ def unrolled_update(module: Any, path: Any, batch: Any) -> None:
         module.matcher.update(match, float(gradient))
 
 
-# Measuring -------------------------------------------------------------------------------------------------------------
+# Measuring ------------------------------------------------------------------------------------------------------------
 
 
 def interleave(options: argparse.Namespace) -> dict[str, Any]:
     """Run all trainings in turns; return their callbacks, which hold what was timed."""
     import torch
 
-    turns, now = Turns(), clock(options.device)
+    turns = Turns()
     steps = options.warm_steps + (options.rounds + 1) * options.window + 2
-    callbacks = {name: make_callback(name, turns, now, options) for name in options.kinds}
+    callbacks = {name: Windows(name, turns, options) for name in options.kinds}
 
     def train(name: str) -> None:
         torch.set_num_threads(options.threads)

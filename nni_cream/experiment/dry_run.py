@@ -248,12 +248,10 @@ def _other_parts(
     share = 1 - (warmup / epochs if isinstance(warmup, int) else warmup)
     final = min(settings["recalibration_images"], shape.train_images) + shape.validation_images
     score = per_image * min(settings["score_images"], shape.validation_images)
-    interval = settings["rescore_interval"]
+    interval, rescored = settings["rescore_interval"], min(board, settings["rescore_entries"])
     return {
         "scores of candidates": score * (batches * share / settings["score_interval"] + board),
-        "scores of the board": 0.0
-        if interval is None
-        else score * min(board, settings["rescore_entries"]) * epochs * share / interval,
+        "scores of the board": 0.0 if interval is None else score * rescored * epochs * share / interval,
         "meta network": meta_update * batches * share / settings["meta_interval"],
         "validation": per_image * shape.validation_images * epochs / devices,
         "final validation": per_image * final * board,
