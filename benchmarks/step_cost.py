@@ -11,8 +11,8 @@ time: a window of steps each, in turns.
 
 Timed is the phase after the warm-up, the board full and every step distilled, with scoring at its default interval.
 Meta updates and rescorings are timed apart and added at their default intervals, the latter for an epoch of the size
-that ``--epoch-steps`` says (ImageNet at 128 images a step; 8,000 images at 64). ``ratio_whole_search`` counts a sixth of
-warm-up, in which a step costs what RandomOneShot's costs. On a CPU, time is that of the process, which other work on
+that ``--epoch-steps`` says (ImageNet at 128 images a step; 8,000 images at 64). ``ratio_whole_search`` counts a sixth
+of warm-up, in which a step costs what RandomOneShot's costs. On a CPU, time is that of the process, which other work on
 the machine hardly touches; on a GPU it is the clock's, with synchronisation. Peak memory is that of fresh processes
 (benchmarks/search_memory.py). Prints one JSON line last.
 """
@@ -265,7 +265,6 @@ def unrolled_update(module: Any, path: Any, batch: Any) -> None:
 
     from nni_cream.search.objective import main_output
     from nni_cream.search.observing import muted, observed
-    from nni_cream.search.scorer import split_batch
 
     match = module.matcher.pick(path, module.board.entries)
     network = module.supernet.space
@@ -284,10 +283,9 @@ def unrolled_update(module: Any, path: Any, batch: Any) -> None:
             name: item if gradient is None else item - rate * gradient
             for (name, item), gradient in zip(named.items(), gradients, strict=True)
         }
-        images, labels = module.scorer.subset.chunks[0]
-        few = len(split_batch(batch)[1])
-        logits = main_output(torch.func.functional_call(network, moved, (images[:few],)))
-        validation_loss = torch.nn.functional.cross_entropy(logits, labels[:few])
+        images, labels = module.scorer.subset.chunks[0]  # as many as ours, so that the same is compared
+        logits = main_output(torch.func.functional_call(network, moved, (images,)))
+        validation_loss = torch.nn.functional.cross_entropy(logits, labels)
         (gradient,) = torch.autograd.grad(validation_loss, rho)
         module.matcher.update(match, float(gradient))
 
