@@ -36,7 +36,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 # The form of the published network of 287 million multiply-adds: a search has one depth for each stage.
-FORM = {"image_size": 32, "depths": [1, 2, 3, 4, 3], "fixed_depth": True}
+FORM = {"image_size": 32, "depths": [1, 2, 3, 4, 3]}
 SPACES: dict[str, dict[str, Any]] = {
     "cream": {"image_size": 32, "batch": 128, "epoch_steps": 10_009, "arguments": FORM},
     "fashion": {"image_size": None, "batch": 64, "epoch_steps": 125, "arguments": {}},

@@ -1,0 +1,89 @@
+"""The benchmark of a step, reduced: what it says of the time is whatever it is, but each figure is there and fits."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+from nni.nas.evaluator.pytorch import Lightning, Trainer
+from nni.nas.execution import SequentialExecutionEngine
+from nni.nas.space import RawFormatModelSpace
+
+from nni_cream import CreamStrategy, data, spaces
+from nni_cream.errors import DataError
+from nni_cream.training import ClassificationModule, make_loader, seeded
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks/step_cost.py"
+
+
+@pytest.fixture(scope="module")
+def step_cost():
+    specification = importlib.util.spec_from_file_location("step_cost", SCRIPT)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules["step_cost"] = module  # dataclasses look their module up
+    specification.loader.exec_module(module)
+    yield module
+    del sys.modules["step_cost"]
+
+
+@pytest.fixture(scope="module")
+def fashion():
+    try:
+        data.create("fashion", train=10, validation=10)
+    except DataError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.integration
+def test_last_line_is_json_with_every_figure(step_cost, fashion, capsys):
+    words = ["--space", "fashion", "--rounds", "2", "--window", "11", "--warm-steps", "105", "--score-images", "64"]
+    step_cost.main([*words, "--batch", "16", "--no-memory"])
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["space"] == "fashion"
+    assert found["rounds"] == 2
+    assert 0 < found["ratio_min"] <= found["ratio_median"] <= found["ratio_max"]
+    assert min(found[key] for key in ("board_size_ratio", "meta_update_ratio", "published_ratio")) > 0
+    shares = found["shares"]
+    assert set(shares) == {*step_cost.PARTS, "meta_updates", "rescoring"}
+    assert all(0 <= share < 1 for share in shares.values())
+    assert sum(shares.values()) < 1
+    assert min(shares[part] for part in ("teacher", "matching", "sampling", "meta_updates", "rescoring")) > 0
+    expected = step_cost.WARMUP + (1 - step_cost.WARMUP) * found["ratio_median"]
+    assert found["ratio_whole_search"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_intervals_are_the_defaults(step_cost):
+    settings = CreamStrategy()._settings
+    assert settings.meta_interval == step_cost.META_INTERVAL
+    assert settings.warmup == step_cost.WARMUP
+    assert settings.score_images == 2048
+
+
+def test_transcribed_meta_update_has_the_gradient_of_ours(step_cost, monkeypatch):
+    """The same d L_val / d rho, once by double back-propagation, once without a second graph."""
+    found = []
+
+    class Compare(pl.Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if not module.board.full or found:
+                return
+            monkeypatch.setattr(module.matcher, "update", lambda match, gradient: found.append(gradient))
+            module._update_matcher(module._path, batch)
+            step_cost.unrolled_update(module, module._path, batch)
+
+    splits = data.create("digits", train=120, validation=60)
+    with seeded(0):
+        space = spaces.create("digits", channels=[8, 8])
+        strategy = CreamStrategy(board_size=4, warmup=0, score_images=24, score_batch_size=24)
+        trainer = Trainer(
+            max_steps=12, accelerator="cpu", precision="64-true", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, callbacks=[Compare()],
+        )  # fmt: skip
+        loaders = (make_loader(splits.train, 24, shuffle=True), make_loader(splits.validation, 24))
+        evaluator = Lightning(ClassificationModule(10, learning_rate=0.1), trainer, *loaders)
+        strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
+    ours, transcribed = found
+    assert ours != 0
+    assert ours == pytest.approx(transcribed, rel=1e-6)  # the meta network itself is in single precision
