@@ -124,16 +124,18 @@ def draw_final(path: Path, tables: Mapping[str, Sequence[FinalRow]]) -> None:
     """
     with _figure(path, len(tables), 2, (10.0, 3.2 * len(tables))) as axes:
         for (left, right), (budget, rows) in zip(axes, tables.items(), strict=True):
-            for row in (row for row in rows if row.means):
-                estimate = row.accuracies["test"]
-                reach = [[estimate.value - estimate.low], [estimate.high - estimate.value]]
-                left.errorbar([row.means["macs"] / 1e6], [estimate.value], reach, fmt="o", capsize=3, label=row.method)
+            for marker, row in zip("osD^v", rows, strict=True):
+                if row.means:
+                    own, macs = row.accuracies["test"], [row.means["macs"] / 1e6]
+                    reach = [[own.value - own.low], [own.high - own.value]]
+                    left.errorbar(macs, [own.value], reach, fmt=marker, alpha=0.7, capsize=3, label=row.method)
+            left.locator_params(axis="x", nbins=5)
             left.set_xlabel("multiply-adds of one image (millions), mean")
             left.set_ylabel("test accuracy, trained alone")
             left.set_title(budget, fontsize=9)
             left.legend(fontsize=7)
             _draw_estimates(right, [(row.method, row.differences["test"]) for row in rows if row.differences])
-            right.set_xlabel("test accuracy of the board's best less that of ..., 95 % interval")
+            right.set_xlabel("test accuracy of the board's best less theirs, 95 % interval", fontsize=9)
 
 
 def _draw_estimates(axis: Any, found: Sequence[tuple[str, Estimate]]) -> None:

@@ -125,8 +125,7 @@ def affordable(arguments: Mapping[str, Any], measured: Mapping[str, Any]) -> int
         What is left of the time after training and final validation, in paths; 1 at least.
     """
     spent = measured["training_cpu_seconds"] + arguments["finalists"] * measured["validation_cpu_seconds"]
-    left: float = arguments["cpu_seconds"] - spent
-    return max(1, math.floor(left / measured["path_cpu_seconds"]))
+    return max(1, int((arguments["cpu_seconds"] - spent) / measured["path_cpu_seconds"]))
 
 
 @dataclass

@@ -111,7 +111,9 @@ def _train(shared: Mapping[str, Any], settings: Mapping[str, Any], parts: StudyP
     strategy = make_strategy(settings)
     space = spaces.create(shared["space"]["name"], **shared["space"]["arguments"])
     validation = make_loader(parts.validation, validation_batch(len(parts.validation), settings))  # type: ignore[arg-type]
-    trainer = make_trainer({**_TRAINER, "accelerator": shared["accelerator"]}, recipe.epochs, Path.cwd(), [])
+    trainer = make_trainer(
+        {**_TRAINER, "accelerator": shared["accelerator"]}, recipe.epochs, Path.cwd(), [], enable_checkpointing=False
+    )
     evaluator = Lightning(
         recipe.module(parts.splits.num_classes),
         trainer,
