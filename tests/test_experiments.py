@@ -1,14 +1,17 @@
-"""Every file of experiments/: it says how it is run, it is valid, and a dry run of it goes through."""
+"""Every file of experiments/: it says how it is run, it is valid, and a dry run or a small version goes through."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from nni_cream import config
+from nni_cream.cli import main
 from nni_cream.config import RETRAIN
 from nni_cream.experiment.arguments import resolve_experiment
 from nni_cream.experiment.best import Best
@@ -54,7 +57,53 @@ def content_name(content: dict[str, Any]) -> str:
     return str(content["data"] if isinstance(content["data"], str) else content["data"]["name"])
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yml")), ids=lambda path: path.stem)
+STUDIES = {"truth": config.TRUTH, "rank": config.RANK, "ablation": config.RANK, "final": config.FINAL}
+
+
+def kind(path: Path) -> str:
+    return path.stem.partition("_")[0]
+
+
+def reduced(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the file of a study with as many variants, on a few images and for one epoch."""
+    small = {**content, "data": {"name": "digits", "train": 40, "validation": 60, "image_size": 28}}
+    study = {**content["study"], "judging_images": 40, "seeds": [0]}
+    if "recipe" in content:
+        small["recipe"] = {**content["recipe"], "epochs": 1, "batch_size": 20}
+    if "search" in content:
+        small["search"] = {**content["search"], "epochs": 1, "batch_size": 20}
+        study |= {"recalibration_images": 20} if "variants" in content else {"retrain_seeds": [0], "population": 4}
+        small["search"] |= {} if "variants" in content else {"recalibration_images": 20}
+    else:
+        study |= {"seeds": [0, 1], "architectures": 10}
+    return {**small, "study": study}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sorted(FOLDER.glob("*.yml")) if kind(path) in STUDIES], ids=lambda path: path.stem
+)
+def test_every_study_file_runs_in_a_reduced_version(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(FOLDER.parent)  # what its command stands for
+    STUDIES[kind(path)].load(path)
+    small = tmp_path / path.name
+    small.write_text(yaml.safe_dump(reduced(config.read_yaml(path)), sort_keys=False))
+    out = tmp_path / "out"
+    words = ["study", kind(path)] if kind(path) in ("truth", "final") else ["rank"]
+    more = ["--workers", "1", "--out", str(out)]
+    if words == ["rank"]:
+        truth = tmp_path / "truth.yml"
+        truth.write_text(yaml.safe_dump(reduced(config.read_yaml(FOLDER / "truth_fashion.yml")), sort_keys=False))
+        assert main(["study", "truth", str(truth), "--workers", "1", "--out", str(tmp_path / "truth")]) == 0
+        more += ["--truth", str(tmp_path / "truth/truth.json")]
+    assert main([*words, str(small), *more]) == 0
+    assert json.loads((out / f"{path.stem}.json").read_text())["complete"] is True
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in sorted(FOLDER.glob("*.yml")) if kind(path) not in STUDIES], ids=lambda path: path.stem
+)
 def test_every_experiment_file_goes_through_a_dry_run(path: Path, tmp_path: Path) -> None:
     found = rehearse(path, tmp_path)
     assert found["seconds"] > 0

@@ -42,6 +42,8 @@ examples:
         architectures of a space, each trained alone with several seeds
   nni-cream rank experiments/rank_fashion.yml --truth out/truth/truth_fashion.json --out out/rank
         how well searches with and without distillation rank them
+  nni-cream study final experiments/final_fashion.yml --out out/final
+        the board's best against evolution and random search at the same cost, trained alone
   nni-cream data check experiments/search_digits.yml
         what is in a data set, and which of its files cannot be read
   nni-cream data subimagenet --imagenet /data/imagenet --out /data/subimagenet

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,11 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     _add_common(truth)
     truth.set_defaults(command=_truth)
+    final = study_commands.add_parser(
+        "final", parents=[shared], help="the board's best against evolution and random search, trained alone"
+    )
+    _add_common(final)
+    final.set_defaults(command=_final)
     rank = commands.add_parser("rank", parents=[shared], help="how well variants of a search rank architectures")
     _add_common(rank)
     rank.add_argument("--truth", metavar="FILE", required=True, help="JSON file of `nni-cream study truth`")
@@ -90,24 +96,47 @@ def _truth(options: argparse.Namespace) -> None:
     console.print(f"truth: {path}{'' if truth.complete else ' (PARTIAL)'}", soft_wrap=True)
 
 
+def _final(options: argparse.Namespace) -> None:
+    from nni_cream.config import FINAL
+
+    config = FINAL.load(options.config)
+    be_quiet(options, training=True)
+    from nni_cream.studies.report import final_cells
+    from nni_cream.studies.running import run_final
+
+    running = _running(options)
+    _show(options, running, run_final(config, running), final_cells)
+
+
 def _rank(options: argparse.Namespace) -> None:
     from nni_cream.config import RANK
 
     config = RANK.load(options.config)
     be_quiet(options, training=True)
-    from nni_cream.experiment.tables import make_console
-    from nni_cream.studies.report import as_table, rank_cells
+    from nni_cream.studies.report import rank_cells
     from nni_cream.studies.running import run_rank
     from nni_cream.studies.truth import load_truth
 
     running = _running(options)
     tables = run_rank(config, load_truth(options.truth), running, with_equal_time=options.equal_time)
+    _show(options, running, tables, rank_cells)
+
+
+def _show(
+    options: argparse.Namespace,
+    running: Running,
+    tables: Mapping[str, Sequence[Any]],
+    cells: Callable[[Sequence[Any]], tuple[list[str], list[list[str]]]],
+) -> None:
     if options.json:
         plain = {name: [row.to_json() for row in own] for name, own in tables.items()}
         print_json({"tables": plain, "out": str(running.out)})
         return
+    from nni_cream.experiment.tables import make_console
+    from nni_cream.studies.report import as_table
+
     console = make_console()
     for budget, rows in tables.items():
         partial = "" if all(row.complete for row in rows) else " (PARTIAL)"
-        console.print(as_table(*rank_cells(rows), title=f"{budget}{partial}"))
+        console.print(as_table(*cells(rows), title=f"{budget}{partial}"))
     console.print(f"tables and pictures are in {running.out}", soft_wrap=True)

@@ -34,6 +34,9 @@ _JUDGING = Key(
     "study.judging_images", 10_000, whole(1),
     "Validation images, the last ones, that no search sees: they judge architectures that were trained alone.",
 )  # fmt: skip
+_RESAMPLES = Key(
+    "study.resamples", 10_000, whole(100), "How often seeds (and architectures) are drawn for an interval."
+)
 _ACCELERATOR = Key("trainer.accelerator", "cpu", one_of("auto", "cpu", "gpu", "mps"), "Hardware to train on.")
 _SECTIONS = {
     "study": "what is compared, and how often",
@@ -133,7 +136,7 @@ RANK = StudyLayout(
         Key("study.baseline", "spos", TEXT, "The variant that all others are compared with, seed by seed."),
         Key("study.recalibration_images", 1024, whole(2),
             "Training images on which BatchNorm of an architecture is estimated anew before it is scored."),
-        Key("study.resamples", 10_000, whole(100), "How often architectures and seeds are drawn for an interval."),
+        _RESAMPLES,
         *_search_keys(),
         _ACCELERATOR,
     ),
@@ -142,12 +145,7 @@ RANK = StudyLayout(
 
 
 def _final_contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    study = resolved["study"]
-    if study["population"] > study["scored_paths"]:
-        yield (
-            f"{prefix}study.population: {study['population']}; expected at most study.scored_paths "
-            f"({study['scored_paths']})"
-        )
+    yield from SEARCH.contradictions({**resolved, "search": {**resolved["search"], "seed": 0}}, prefix)
 
 
 FINAL = Layout(
@@ -157,10 +155,8 @@ FINAL = Layout(
         _JUDGING,
         Key("study.seeds", [0, 1, 2, 3, 4], _distinct(1), "Of the searches."),
         Key("study.retrain_seeds", [0, 1, 2], _distinct(1), "Of the trainings of each chosen architecture."),
-        Key("study.scored_paths", 500, whole(2), "Paths that evolution and random search score on the supernet."),
-        Key("study.population", 50, whole(2), "Population of the evolution."),
-        Key("study.recalibration_images", 1024, whole(2),
-            "Training images on which BatchNorm of an architecture is estimated anew before it is scored."),
+        Key("study.population", 50, whole(2), "Paths of a generation of the evolution."),
+        _RESAMPLES,
         *training_keys("recipe"),
         *_search_keys(),
         _ACCELERATOR,

@@ -1,4 +1,4 @@
-"""How well scores rank architectures, with confidence intervals over architectures and seeds."""
+"""How well scores rank architectures, and how accurate chosen ones are, with intervals over architectures and seeds."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ __all__ = [
     "MEASURES",
     "Estimate",
     "kendall_tau",
+    "mean_over_trainings",
     "mean_score",
     "measure_ranking",
     "paired_difference",
+    "paired_trainings",
     "reliability",
     "spearman_rho",
     "top_regret",
@@ -58,6 +60,10 @@ class Estimate:
     def excludes_zero(self) -> bool:
         """Whether the interval lies on one side of 0."""
         return self.low > 0 or self.high < 0
+
+    def scaled(self, factor: float) -> Estimate:
+        """Return the figure in another unit; the factor is above 0."""
+        return Estimate(factor * self.value, factor * self.low, factor * self.high, self.seeds)
 
     def to_json(self) -> dict[str, Any]:
         """Return the figure as plain values."""
@@ -291,6 +297,72 @@ def _estimate(value: float, draws: Values, seeds: int) -> Estimate:
     outside = (1 - _CONFIDENCE) / 2
     low, high = np.quantile(draws, [outside, 1 - outside])
     return Estimate(value, float(low), float(high), seeds)
+
+
+def mean_over_trainings(values: Mapping[int, Sequence[float]], resamples: int = 10_000) -> Estimate:
+    """Mean over searches and the trainings of what each has chosen, with a bootstrap interval over both.
+
+    Searches are drawn anew with replacement, and for each that is drawn its trainings are (percentile interval).
+
+    Parameters
+    ----------
+    values
+        Seed of a search to the figures of its trainings, equally many of each.
+    resamples
+        How often they are drawn.
+
+    Returns
+    -------
+    Estimate
+        With one search, the interval is over its trainings alone.
+
+    Raises
+    ------
+    StudyError
+        If there is none, or the searches do not have equally many.
+    """
+    numbers = {len(own) for own in values.values()}
+    if len(numbers) != 1 or 0 in numbers:
+        raise StudyError(f"searches have {sorted(numbers)} trainings; expected at least one, and equally many of each")
+    table = np.array([*values.values()], dtype=np.float64)
+    generator = np.random.Generator(np.random.PCG64(0))
+    searches = generator.integers(len(table), size=(resamples, len(table), 1))
+    trainings = generator.integers(table.shape[1], size=(resamples, *table.shape))
+    return _estimate(float(table.mean()), table[searches, trainings].mean(axis=(1, 2)), len(table))
+
+
+def paired_trainings(
+    values: Mapping[int, Sequence[float]], others: Mapping[int, Sequence[float]], resamples: int = 10_000
+) -> Estimate:
+    """Mean of one method less that of another, search by search and training by training.
+
+    Parameters
+    ----------
+    values
+        Seed of a search to the figures of its trainings.
+    others
+        Likewise, of what it is compared with; the trainings are those of the same seeds, in the same order.
+    resamples
+        How often they are drawn; see :func:`mean_over_trainings`.
+
+    Returns
+    -------
+    Estimate
+        Over the searches that both have.
+
+    Raises
+    ------
+    StudyError
+        If they have no search in common, or not equally many trainings of each.
+    """
+    seeds = [seed for seed in values if seed in others]
+    if not seeds:
+        raise StudyError(f"seeds {[*values]} and {[*others]} have none in common, so nothing can be paired")
+    try:
+        pairs = {seed: [a - b for a, b in zip(values[seed], others[seed], strict=True)] for seed in seeds}
+    except ValueError:
+        raise StudyError("the two methods have not equally many trainings of a search; expected the same") from None
+    return mean_over_trainings(pairs, resamples)
 
 
 def reliability(accuracies: Sequence[Sequence[float]] | Values) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,12 @@ from typing import Any
 from nni_cream.errors import StudyError
 from nni_cream.files import replacing
 from nni_cream.studies.correlation import Estimate
+from nni_cream.studies.final import FinalRow
 from nni_cream.studies.jobs import Records
 from nni_cream.studies.ranking import PRIMARY, Row, Variant
 from nni_cream.studies.truth import Truth
 
-__all__ = ["draw_differences", "draw_scatter", "draw_truth", "have_matplotlib"]
+__all__ = ["draw_differences", "draw_final", "draw_scatter", "draw_truth", "have_matplotlib"]
 
 _DPI = 120
 
@@ -105,15 +106,42 @@ def draw_differences(path: Path, rows: Sequence[Row], baseline: str) -> None:
     baseline
         Name of what is compared with.
     """
-    found: list[tuple[str, Estimate]] = [
-        (row.variant, row.differences[PRIMARY]["tau"]) for row in rows if PRIMARY in row.differences
-    ]
+    found = [(row.variant, row.differences[PRIMARY]["tau"]) for row in rows if PRIMARY in row.differences]
     with _figure(path, 1, 1, (6.4, 1.0 + 0.3 * max(1, len(found)))) as axes:
-        axis = axes[0][0]
-        for place, (_, estimate) in enumerate(found):
-            axis.plot([estimate.low, estimate.high], [place, place], color="tab:gray")
-            axis.plot(estimate.value, place, "o", color="tab:blue", markersize=5)
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_yticks(range(len(found)), [name for name, _ in found])
-        axis.invert_yaxis()
-        axis.set_xlabel(f"Kendall tau less that of {baseline}, 95 % interval")
+        _draw_estimates(axes[0][0], found)
+        axes[0][0].set_xlabel(f"Kendall tau less that of {baseline}, 95 % interval")
+
+
+def draw_final(path: Path, tables: Mapping[str, Sequence[FinalRow]]) -> None:
+    """Draw test accuracy over multiply-adds of each method, and the board's accuracy less that of each other.
+
+    Parameters
+    ----------
+    path
+        PNG file.
+    tables
+        Budget to its rows; those without figures are left out.
+    """
+    with _figure(path, len(tables), 2, (10.0, 3.2 * len(tables))) as axes:
+        for (left, right), (budget, rows) in zip(axes, tables.items(), strict=True):
+            for marker, row in zip("osD^v", rows, strict=True):
+                if row.means:
+                    own, macs = row.accuracies["test"], [row.means["macs"] / 1e6]
+                    reach = [[own.value - own.low], [own.high - own.value]]
+                    left.errorbar(macs, [own.value], reach, fmt=marker, alpha=0.7, capsize=3, label=row.method)
+            left.locator_params(axis="x", nbins=5)
+            left.set_xlabel("multiply-adds of one image (millions), mean")
+            left.set_ylabel("test accuracy, trained alone")
+            left.set_title(budget, fontsize=9)
+            left.legend(fontsize=7)
+            _draw_estimates(right, [(row.method, row.differences["test"]) for row in rows if row.differences])
+            right.set_xlabel("test accuracy of the board's best less theirs, 95 % interval", fontsize=9)
+
+
+def _draw_estimates(axis: Any, found: Sequence[tuple[str, Estimate]]) -> None:
+    for place, (_, estimate) in enumerate(found):
+        axis.plot([estimate.low, estimate.high], [place, place], color="tab:gray")
+        axis.plot(estimate.value, place, "o", color="tab:blue", markersize=5)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.set_yticks(range(len(found)), [name for name, _ in found])
+    axis.invert_yaxis()

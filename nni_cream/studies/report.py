@@ -7,12 +7,19 @@ from collections.abc import Iterable, Sequence
 from rich.table import Table
 
 from nni_cream.studies.correlation import Estimate
+from nni_cream.studies.final import FinalRow
 from nni_cream.studies.ranking import PRIMARY, Row
 
-__all__ = ["as_markdown", "as_table", "rank_cells", "show_estimate"]
+__all__ = ["as_markdown", "as_table", "final_cells", "rank_cells", "show_estimate"]
 
 _HEAD = (
     "variant", "epochs", "cost", "seeds", "mean score", "Kendall tau", "tau less baseline", "Spearman", "top-5 regret",
+)  # fmt: skip
+
+_FINAL_HEAD = (
+    "method", "seeds", "scored paths", "CPU seconds", "in training steps", "multiply-adds (M)", "one-shot accuracy",
+    "accuracy, judging", "accuracy, test", "board less it, judging", "board less it, test",
+    "board less it, multiply-adds (M)",
 )  # fmt: skip
 
 
@@ -58,9 +65,8 @@ def rank_cells(rows: Sequence[Row], treatment: str = PRIMARY) -> tuple[list[str]
 
 
 def _cells(row: Row, treatment: str) -> list[str]:
-    seeds = f"{len(row.seeds)}" if row.complete else f"{len(row.seeds)} of {row.wanted} (partial)"
     cost = "" if row.cost is None else f"{row.cost:.2f}"
-    start = [row.variant, str(row.epochs), cost, seeds]
+    start = [row.variant, str(row.epochs), cost, _show_seeds(row)]
     if treatment in row.undefined:
         return [*start, f"undefined: {row.undefined[treatment]}", "", "", "", ""]
     own, difference = row.measures.get(treatment, {}), row.differences.get(treatment, {})
@@ -73,6 +79,43 @@ def _cells(row: Row, treatment: str) -> list[str]:
         show_estimate(own.get("spearman")),
         show_estimate(own.get("regret"), 4),
     ]
+
+
+def final_cells(rows: Sequence[FinalRow]) -> tuple[list[str], list[list[str]]]:
+    """Return head and lines of the table of a study of final architectures.
+
+    Parameters
+    ----------
+    rows
+        Of one budget.
+
+    Returns
+    -------
+    tuple of list
+        The titles, and the cells of each line.
+    """
+    return list(_FINAL_HEAD), [_final_cells(row) for row in rows]
+
+
+def _final_cells(row: FinalRow) -> list[str]:
+    start = [row.method, _show_seeds(row)]
+    if not row.means:
+        return start + [""] * (len(_FINAL_HEAD) - len(start))
+    means, differences = row.means, row.differences
+    macs = differences.get("macs")
+    return [
+        *start,
+        *(f"{means[name]:.{digits}f}" for name, digits in (("scored", 0), ("cpu_seconds", 1), ("steps", 0))),
+        f"{means['macs'] / 1e6:.3f}",
+        f"{means['validated']:.4f}",
+        *(show_estimate(row.accuracies[name], 4) for name in ("judging", "test")),
+        *(show_estimate(differences.get(name), 4, signed=True) for name in ("judging", "test")),
+        show_estimate(None if macs is None else macs.scaled(1e-6), signed=True),
+    ]
+
+
+def _show_seeds(row: Row | FinalRow) -> str:
+    return f"{len(row.seeds)}" if row.complete else f"{len(row.seeds)} of {row.wanted} (partial)"
 
 
 def as_markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

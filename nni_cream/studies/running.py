@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nni_cream.errors import FileError
 from nni_cream.files import write_json, write_text
-from nni_cream.studies import ranking, truth
+from nni_cream.studies import final, ranking, truth
+from nni_cream.studies.final import FinalRow
 from nni_cream.studies.jobs import Job, Records, Work, run_jobs
 from nni_cream.studies.parts import load_parts
-from nni_cream.studies.plots import draw_differences, draw_scatter, draw_truth, have_matplotlib
+from nni_cream.studies.plots import draw_differences, draw_final, draw_scatter, draw_truth, have_matplotlib
 from nni_cream.studies.ranking import BUDGETS, Row, Variant
-from nni_cream.studies.report import as_markdown, rank_cells
+from nni_cream.studies.report import as_markdown, final_cells, rank_cells
 from nni_cream.studies.truth import Truth
 
-__all__ = ["Running", "run_rank", "run_truth"]
+__all__ = ["Running", "run_final", "run_rank", "run_truth"]
 
 RECORDS = "records.jsonl"
 
@@ -237,3 +238,62 @@ def _document(tables: Mapping[str, list[Row]], known: Truth) -> str:
             parts.append(f"{budget.capitalize()}, BatchNorm: {treatment}{note}\n\n")
             parts.append(as_markdown(*rank_cells(rows, treatment)) + "\n")
     return "".join(parts)
+
+
+def run_final(config: Mapping[str, Any], running: Running) -> dict[str, list[FinalRow]]:
+    """Search with and without a board, train what is chosen, and write NAME.json, NAME.md and a picture.
+
+    Parameters
+    ----------
+    config
+        Resolved file.
+    running
+        How.
+
+    Returns
+    -------
+    dict
+        Budget to the rows of its table.
+
+    Raises
+    ------
+    CreamError
+        If the configuration, space or data is not usable, or a search or training failed; tables of what there is are
+        written all the same.
+    """
+    load_parts(config["data"], config["study"]["judging_images"])
+    records = running.open(final.shared_by_all(config))
+    try:
+        running.run(final.work, [*final.search_jobs(config).values()], records, "searches with a board")
+        running.run(final.work, [*final.baseline_jobs(config, records).values()], records, "searches without one")
+        alone = final.retrain_jobs(config, final.choices(config, records))
+        running.run(final.work, [*alone.values()], records, "chosen architectures trained alone")
+    finally:
+        tables = _report_final(config, running, records)
+    return tables
+
+
+def _report_final(config: Mapping[str, Any], running: Running, records: Records) -> dict[str, list[FinalRow]]:
+    chosen = final.choices(config, records)
+    tables = final.final_rows(config, chosen, records)
+    rows = [row for own in tables.values() for row in own]
+    content = {
+        "kind": "final",
+        "complete": all(row.complete for row in rows),
+        **running.made_by(records),
+        "tables": {budget: [row.to_json() for row in own] for budget, own in tables.items()},
+        "choices": [asdict(choice) for choice in chosen],
+    }
+    write_json(running.file(".json"), content)
+    write_text(running.file(".md"), _final_document(tables))
+    if have_matplotlib() and any(row.means for row in rows):
+        draw_final(running.file(".png"), tables)
+    return tables
+
+
+def _final_document(tables: Mapping[str, list[FinalRow]]) -> str:
+    return "\n".join(
+        f"{budget.capitalize()}{'' if all(row.complete for row in rows) else ' (PARTIAL)'}\n\n"
+        f"{as_markdown(*final_cells(rows))}"
+        for budget, rows in tables.items()
+    )

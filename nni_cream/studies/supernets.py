@@ -16,7 +16,7 @@ from nni.nas.space import RawFormatModelSpace
 from nni_cream import spaces
 from nni_cream.assembling import make_strategy, make_trainer, recipe_of, scored_at_once, validation_batch
 from nni_cream.config import SEARCH
-from nni_cream.search import CreamLightningModule, encode_path, validate_path
+from nni_cream.search import CreamLightningModule, Finalist, encode_path, validate_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.studies.parts import StudyParts, load_parts
 from nni_cream.training import make_loader, seeded
@@ -34,7 +34,7 @@ class TrainedSupernet:
     Parameters
     ----------
     strategy
-        With the board, validated.
+        With the board as the training left it.
     parts
         The images.
     settings
@@ -42,7 +42,7 @@ class TrainedSupernet:
     recalibration_images
         Training images on which BatchNorm of a path is estimated anew before it is scored.
     cpu_seconds
-        Of the training, with all scoring that belongs to the search, and of the validation of its board.
+        Of the training, with all scoring that belongs to the search.
     """
 
     strategy: CreamStrategy
@@ -63,10 +63,18 @@ class TrainedSupernet:
 
     def validate(self, path: Mapping[str, Any]) -> float:
         """Score a path on all validation images, with BatchNorm statistics of its own."""
-        size = scored_at_once(self.settings)
-        training = make_loader(self.parts.train, size)
-        validation = make_loader(self.parts.validation, validation_batch(len(self.parts.validation), self.settings))  # type: ignore[arg-type]
-        return validate_path(self.module, dict(path), training, validation, self.recalibration_images)
+        return validate_path(self.module, dict(path), *self._loaders(), self.recalibration_images)
+
+    def finalise(self) -> tuple[Finalist, ...]:
+        """Validate the board's entries as :meth:`validate` does, and return them with the best first."""
+        return self.strategy.finalise(*self._loaders(), self.recalibration_images)
+
+    def _loaders(self) -> tuple[Any, Any]:
+        validation = validation_batch(len(self.parts.validation), self.settings)  # type: ignore[arg-type]
+        return (
+            make_loader(self.parts.train, scored_at_once(self.settings)),
+            make_loader(self.parts.validation, validation),
+        )
 
     def score(self, path: Mapping[str, Any]) -> float:
         """Score a path as the board does: on the fixed subset, with the statistics of its batches."""
@@ -89,7 +97,7 @@ def trained_supernet(shared: Mapping[str, Any], settings: Mapping[str, Any]) -> 
     Yields
     ------
     TrainedSupernet
-        With a board that is validated.
+        When the training is over.
     """
     parts = load_parts(shared["data"], shared["judging_images"])
     with seeded(settings["seed"]), quiet_lightning():
@@ -103,7 +111,9 @@ def _train(shared: Mapping[str, Any], settings: Mapping[str, Any], parts: StudyP
     strategy = make_strategy(settings)
     space = spaces.create(shared["space"]["name"], **shared["space"]["arguments"])
     validation = make_loader(parts.validation, validation_batch(len(parts.validation), settings))  # type: ignore[arg-type]
-    trainer = make_trainer({**_TRAINER, "accelerator": shared["accelerator"]}, recipe.epochs, Path.cwd(), [])
+    trainer = make_trainer(
+        {**_TRAINER, "accelerator": shared["accelerator"]}, recipe.epochs, Path.cwd(), [], enable_checkpointing=False
+    )
     evaluator = Lightning(
         recipe.module(parts.splits.num_classes),
         trainer,

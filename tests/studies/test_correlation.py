@@ -12,9 +12,11 @@ from nni_cream.studies.correlation import (
     Estimate,
     _Resamples,
     kendall_tau,
+    mean_over_trainings,
     mean_score,
     measure_ranking,
     paired_difference,
+    paired_trainings,
     reliability,
     spearman_rho,
     top_regret,
@@ -173,3 +175,36 @@ def test_reliability_needs_seeds_and_architectures():
         reliability([[1.0]] * 5)
     with pytest.raises(StudyError, match="a seed gives all architectures the same accuracy"):
         reliability([[1.0, 0.5], [1.0, 0.6], [1.0, 0.7]])
+
+
+def test_interval_over_searches_and_trainings_is_that_of_drawing_them_one_by_one():
+    generator = np.random.default_rng(6)
+    values = {seed: (0.9 + 0.1 * generator.normal() + 0.05 * generator.normal(size=3)).tolist() for seed in range(5)}
+    found = mean_over_trainings(values)
+    assert found.value == pytest.approx(np.mean([*values.values()]))
+    assert found.seeds == 5
+    draws = []
+    for _ in range(10_000):
+        searches = generator.choice(5, size=5)
+        draws.append(np.mean([generator.choice(values[seed], size=3).mean() for seed in searches]))
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.003)
+
+
+def test_trainings_are_paired_by_search_and_seed():
+    one = {0: [0.5, 0.7], 1: [0.6, 0.9], 2: [0.1, 0.1]}
+    other = {0: [0.4, 0.6], 1: [0.5, 0.8], 3: [0.9, 0.9]}
+    found = paired_trainings(one, other)  # 0.1 better each time, whatever differs between searches and seeds
+    assert (found.value, found.low, found.high, found.seeds) == (*[pytest.approx(0.1)] * 3, 2)
+    assert paired_trainings(one, one).value == 0
+    assert found.scaled(10).low == pytest.approx(1)
+
+
+def test_trainings_that_cannot_be_paired_are_refused():
+    with pytest.raises(StudyError, match=r"seeds \[0\] and \[1\] have none in common"):
+        paired_trainings({0: [1.0]}, {1: [1.0]})
+    with pytest.raises(StudyError, match="not equally many trainings"):
+        paired_trainings({0: [1.0]}, {0: [1.0, 2.0]})
+    with pytest.raises(StudyError, match=r"searches have \[1, 2\] trainings"):
+        mean_over_trainings({0: [1.0], 1: [1.0, 2.0]})
+    with pytest.raises(StudyError, match=r"searches have \[\] trainings"):
+        mean_over_trainings({})

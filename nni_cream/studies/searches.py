@@ -1,0 +1,219 @@
+"""The searches that are compared: Cream's, whose board is the result, and those on a plain supernet."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import torch
+
+from nni_cream.search import CostModel, Path, PathSampler, encode_path, path_key
+from nni_cream.studies.evolution import Candidates, ScoredPath, evolve, random_search
+from nni_cream.studies.supernets import TrainedSupernet, trained_supernet
+
+__all__ = ["BUDGETS", "METHODS", "affordable", "baseline_searches", "board_search", "plain"]
+
+BUDGETS = ("equal cost", "equal paths")
+METHODS = ("evolution", "random", "evolution, any cost", "random, any cost")
+"""What the board is compared with; the first two may take no more multiply-adds than the board's best."""
+
+_PLAIN = {
+    "board_size": 1,
+    "matching": "none",
+    "score_interval": 1_000_000,  # nobody needs its board
+    "rescore_interval": None,
+    "sampling": "uniform",
+    "distillation_start": None,
+    "distillation_gate": False,
+    "teacher_weights": "current",
+    "teacher_threshold": 0.0,
+}
+_STREAMS = (1 << 32, 2 << 32)  # added to a seed: other paths than those that the training drew with it
+
+
+def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a search, changed into those of a supernet with uniform path sampling alone (SPOS)."""
+    return {**settings, **_PLAIN}
+
+
+def board_search(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Search with Cream, and choose from its board as ``nni-cream search`` does; a worker's task.
+
+    Parameters
+    ----------
+    shared
+        What :func:`~nni_cream.studies.supernets.trained_supernet` needs.
+    arguments
+        ``search``: section of a configuration, with its seed.
+
+    Returns
+    -------
+    dict
+        ``path``, ``macs``, ``score`` and ``validated`` of the board's best; ``scored``, the candidates that were scored
+        for the board; ``steps`` of the training; ``search_cpu_seconds`` of everything, the final validation included.
+    """
+    with trained_supernet(shared, arguments["search"]) as supernet:
+        began = time.process_time()
+        best = supernet.finalise()[0].entry
+        seconds = supernet.cpu_seconds + time.process_time() - began
+        return {
+            "path": encode_path(best.path),
+            "macs": _cost_model(supernet)(dict(best.path)),
+            "score": best.accuracy,
+            "validated": best.validated,
+            "scored": int(supernet.strategy.statistics["scored"]),
+            "steps": supernet.module.steps,
+            "search_cpu_seconds": round(seconds, 3),
+        }
+
+
+def baseline_searches(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Train a plain supernet and search on it by evolution and at random; a worker's task.
+
+    Each path is scored as the board scores. Of a search, the best few are validated as the board's entries are at the
+    end of a search, and the best of these is its result, so that no method chooses by more than another does.
+
+    Parameters
+    ----------
+    shared
+        What :func:`~nni_cream.studies.supernets.trained_supernet` needs.
+    arguments
+        ``search``: that of :func:`plain`, with its seed; ``macs``: the limit; ``scored``: paths at the budget "equal
+        paths"; ``cpu_seconds``: of the Cream search, training included, from which follows the number of paths at the
+        budget "equal cost"; ``finalists``: how many are validated; ``population``.
+
+    Returns
+    -------
+    dict
+        ``choices``: for each budget and method ``path``, ``macs``, ``score``, ``validated`` and ``scored``, the number
+        of paths that were scored for it; and the CPU seconds of the training, of scoring a path and of validating one.
+    """
+    with trained_supernet(shared, arguments["search"]) as supernet:
+        searches = _Searches(supernet, arguments)
+        path_seconds, validation_seconds = searches.measure(arguments["scored"])
+        result = {
+            "steps": supernet.module.steps,
+            "training_cpu_seconds": round(supernet.cpu_seconds, 3),
+            "path_cpu_seconds": path_seconds,
+            "validation_cpu_seconds": validation_seconds,
+        }
+        numbers = dict(zip(BUDGETS, (affordable(arguments, result), arguments["scored"]), strict=True))
+        choices = {
+            budget: {method: searches.choose(method, number) for method in METHODS}
+            for budget, number in numbers.items()
+        }
+        return {**result, "choices": choices}
+
+
+def affordable(arguments: Mapping[str, Any], measured: Mapping[str, Any]) -> int:
+    """Return how many paths can be scored on a plain supernet at the total cost of a Cream search.
+
+    Parameters
+    ----------
+    arguments
+        ``cpu_seconds`` of the Cream search, and ``finalists``.
+    measured
+        ``training_cpu_seconds``, ``path_cpu_seconds`` and ``validation_cpu_seconds`` of the plain supernet.
+
+    Returns
+    -------
+    int
+        What is left of the time after training and final validation, in paths; 1 at least.
+    """
+    spent = measured["training_cpu_seconds"] + arguments["finalists"] * measured["validation_cpu_seconds"]
+    return max(1, int((arguments["cpu_seconds"] - spent) / measured["path_cpu_seconds"]))
+
+
+@dataclass
+class _Trace:
+    """A search that goes on when more paths are asked for."""
+
+    rest: Iterator[ScoredPath]
+    known: list[ScoredPath] = field(default_factory=list)
+
+    def first(self, number: int) -> Sequence[ScoredPath]:
+        self.known += islice(self.rest, max(0, number - len(self.known)))
+        return self.known[:number]
+
+
+class _Searches:
+    """All searches on one supernet."""
+
+    def __init__(self, supernet: TrainedSupernet, arguments: Mapping[str, Any]) -> None:
+        self._supernet = supernet
+        self._finalists = int(arguments["finalists"])
+        self._cost = _cost_model(supernet)
+        self._scores: dict[str, float] = {}
+        self._validated: dict[str, float] = {}
+        seed, population, limit = arguments["search"]["seed"], arguments["population"], arguments["macs"]
+        self._traces = {
+            method: _Trace(
+                evolve(self._candidates(own, seed), self._score, population, seed=seed)
+                if method.startswith("evolution")
+                else random_search(self._candidates(own, seed), self._score)
+            )
+            for method, own in zip(METHODS, (limit, limit, math.inf, math.inf), strict=True)
+        }
+
+    def measure(self, number: int) -> tuple[float, float]:
+        """Return the CPU seconds of scoring a path and of validating one, by the random search."""
+        began = time.process_time()
+        scored = self._traces["random"].first(number)
+        between = time.process_time()
+        finalists = self._best(scored)
+        for item in finalists:
+            self._validate(item.path)
+        ended = time.process_time()
+        return round((between - began) / len(scored), 6), round((ended - between) / len(finalists), 6)
+
+    def choose(self, method: str, number: int) -> dict[str, Any]:
+        """Return the result of a search after so many paths."""
+        scored = self._traces[method].first(number)
+        # As on the board: by the validated accuracy, then lower cost.
+        best = min(self._best(scored), key=lambda item: (-self._validate(item.path), self._cost(item.path)))
+        return {
+            "path": encode_path(best.path),
+            "macs": self._cost(best.path),
+            "score": best.score,
+            "validated": self._validate(best.path),
+            "scored": len(scored),
+        }
+
+    def _best(self, scored: Sequence[ScoredPath]) -> list[ScoredPath]:
+        return sorted(scored, key=lambda item: -item.score)[: self._finalists]
+
+    def _candidates(self, limit: float, seed: int) -> Candidates:
+        supernet = self._supernet.module.supernet
+        within, anywhere = (
+            PathSampler(supernet.space, seed + stream, cost_range)
+            for stream, cost_range in zip(_STREAMS, (None if math.isinf(limit) else (None, limit), None), strict=True)
+        )
+        within.constrain(self._cost, self._cost.bounds(), self._cost.table)
+
+        def allows(path: Path) -> bool:
+            rules = supernet.mutables.values()
+            return self._cost(path) <= limit and all(rule.check_contains(path) is None for rule in rules)
+
+        return Candidates(within.draw, anywhere.draw, allows, supernet.usage.canonical)
+
+    def _score(self, path: Path) -> float:
+        return _remembered(self._scores, path, self._supernet.score)
+
+    def _validate(self, path: Path) -> float:
+        return _remembered(self._validated, path, self._supernet.validate)
+
+
+def _remembered(known: dict[str, float], path: Path, measure: Any) -> float:
+    key = path_key(path)
+    if key not in known:
+        known[key] = measure(path)
+    return known[key]
+
+
+def _cost_model(supernet: TrainedSupernet) -> CostModel:
+    shape = supernet.parts.splits.input_shape
+    return CostModel(supernet.module.supernet, (torch.zeros(1, *shape),))
