@@ -15,7 +15,7 @@ from nni_cream.data.idx import read_idx
 from nni_cream.data.splits import DataSplits, make_splits, stratified_split
 from nni_cream.errors import ConfigError, DataError
 
-__all__ = ["ROOT_VARIABLE", "load_fashion"]
+__all__ = ["ROOT_VARIABLE", "load_fashion", "read_fashion"]
 
 ROOT_VARIABLE = "NNI_CREAM_FASHION_MNIST"
 """Environment variable that names the folder when no ``root`` is given."""
@@ -72,16 +72,7 @@ def load_fashion(
         If files are missing, broken or do not belong together, there are fewer images than asked for, or an argument
         is out of range.
     """
-    if download:
-        _download(root)
-    folder = _find_folder(root)
-    images, labels = _read_pair(folder, "train")
-    test_images, test_labels = _read_pair(folder, "test")
-    if images.shape[1:] != test_images.shape[1:]:
-        raise DataError(
-            f"{folder}: training images are {images.shape[1:]}, test images {test_images.shape[1:]} pixels; expected "
-            "the same size."
-        )
+    images, labels, test_images, test_labels = read_fashion("fashion", root, download)
     train_indices, validation_indices, _ = stratified_split("fashion", labels, train, validation, seed)
     test = np.arange(len(labels), len(labels) + len(test_labels), dtype=np.int64)
     # Told only where it was asked for: what is known of results from before there was the argument stays true.
@@ -103,25 +94,60 @@ def load_fashion(
     )
 
 
-def _download(root: str | os.PathLike[str] | None) -> None:
+def read_fashion(name: str, root: str | os.PathLike[str] | None, download: bool) -> tuple[NDArray[Any], ...]:
+    """Read the four files.
+
+    Parameters
+    ----------
+    name
+        Of the data set that they are for, for messages.
+    root
+        See :func:`load_fashion`.
+    download
+        Likewise.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Training images (N, H, W) and labels (N,), test images and labels.
+
+    Raises
+    ------
+    DataError
+        If files are missing, broken or do not belong together.
+    """
+    if download:
+        _download(name, root)
+    folder = _find_folder(name, root)
+    images, labels = _read_pair(folder, "train")
+    test_images, test_labels = _read_pair(folder, "test")
+    if images.shape[1:] != test_images.shape[1:]:
+        raise DataError(
+            f"{folder}: training images are {images.shape[1:]}, test images {test_images.shape[1:]} pixels; expected "
+            "the same size."
+        )
+    return images, labels, test_images, test_labels
+
+
+def _download(name: str, root: str | os.PathLike[str] | None) -> None:
     if root is None:
-        raise ConfigError("data set 'fashion': download=True needs root, the folder to put the files in.")
+        raise ConfigError(f"data set {name!r}: download=True needs root, the folder to put the files in.")
     try:
         FashionMNIST(Path(root), train=True, download=True)
     except (OSError, RuntimeError) as error:
-        raise DataError(f"data set 'fashion': the download to {root} failed: {error}") from error
+        raise DataError(f"data set {name!r}: the download to {root} failed: {error}") from error
 
 
-def _find_folder(root: str | os.PathLike[str] | None) -> Path:
+def _find_folder(name: str, root: str | os.PathLike[str] | None) -> Path:
     if root is None:
         root = os.environ.get(ROOT_VARIABLE) or None
     candidates = _share_folders() if root is None else [Path(root), Path(root) / "FashionMNIST" / "raw"]
     wanted = [*_IMAGES.values(), *_LABELS.values()]
     for folder in candidates:
-        if all(_existing(folder, name) for name in wanted):
+        if all(_existing(folder, stem) for stem in wanted):
             return folder
     looked_in = "\n".join(f"  {folder}: {_what_is_missing(folder, wanted)}" for folder in candidates)
-    raise DataError(f"data set 'fashion': its files were not found. Looked in\n{looked_in}\n{_HOW_TO_GET_IT}")
+    raise DataError(f"data set {name!r}: its files were not found. Looked in\n{looked_in}\n{_HOW_TO_GET_IT}")
 
 
 def _share_folders() -> list[Path]:

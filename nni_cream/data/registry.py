@@ -11,6 +11,7 @@ from typing import Any
 from nni_cream.data.cifar import load_cifar10, load_cifar100
 from nni_cream.data.digits import load_digits
 from nni_cream.data.fashion import load_fashion
+from nni_cream.data.fashion_pairs import load_fashion_pairs
 from nni_cream.data.folder import load_folder
 from nni_cream.data.imagenet import load_imagenet, load_subimagenet
 from nni_cream.data.splits import DataSplits
@@ -23,6 +24,7 @@ _DATASETS: dict[str, Callable[..., DataSplits]] = {
     "cifar100": load_cifar100,
     "digits": load_digits,
     "fashion": load_fashion,
+    "fashion_pairs": load_fashion_pairs,
     "folder": load_folder,
     "imagenet": load_imagenet,
     "subimagenet": load_subimagenet,

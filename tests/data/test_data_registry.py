@@ -46,7 +46,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.
 
 
 def test_lists_the_data_sets_of_the_package() -> None:
-    names = ["cifar10", "cifar100", "digits", "fashion", "folder", "imagenet", "subimagenet"]
+    names = ["cifar10", "cifar100", "digits", "fashion", "fashion_pairs", "folder", "imagenet", "subimagenet"]
     assert data.list_datasets() == names
 
 
@@ -59,7 +59,12 @@ def test_loads_a_users_own_data_with_its_arguments(own_module: str) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "error", "words"),
     [
-        ("digit", {}, ConfigError, ["unknown data set 'digit'", "digits, fashion, folder", "Did you mean 'digits'?"]),
+        (
+            "digit",
+            {},
+            ConfigError,
+            ["unknown data set 'digit'", "fashion, fashion_pairs", "Did you mean 'digits'?"],
+        ),
         ("zzz", {}, ConfigError, ["unknown data set 'zzz'", "package.module:function"]),
         ("no_such_package.images:load", {}, ConfigError, ["cannot be imported", "no_such_package", "PYTHONPATH"]),
         ("{own}:absent", {}, ConfigError, ["cannot be imported", "absent"]),
