@@ -20,7 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "evidence/*/*.md"]  # tables, which evidence.md includes
 html_theme = "furo"
 html_title = f"nni_cream {release}"
 html_copy_source = False

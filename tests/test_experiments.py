@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from nni_cream import config
+from nni_cream import config, spaces
 from nni_cream.cli import main
 from nni_cream.config import RETRAIN
 from nni_cream.experiment.arguments import resolve_experiment
@@ -66,7 +66,9 @@ def kind(path: Path) -> str:
 
 def reduced(content: dict[str, Any]) -> dict[str, Any]:
     """Return the file of a study with as many variants, on a few images and for one epoch."""
-    small = {**content, "data": {"name": "digits", "train": 40, "validation": 60, "image_size": 28}}
+    small = {**content, "data": {"name": "digits", "train": 40, "validation": 60, "image_size": 32}}
+    if content["space"] != "fashion":
+        small["space"] = {"name": "cream", "num_classes": 10, "input_channels": 1, "depths": [1, 1, 1, 1, 1]}
     study = {**content["study"], "judging_images": 40, "seeds": [0]}
     if "recipe" in content:
         small["recipe"] = {**content["recipe"], "epochs": 1, "batch_size": 20}
@@ -86,7 +88,8 @@ def test_every_study_file_runs_in_a_reduced_version(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(FOLDER.parent)  # what its command stands for
-    STUDIES[kind(path)].load(path)
+    space = STUDIES[kind(path)].load(path)["space"]
+    spaces.create(space["name"], **space["arguments"])
     small = tmp_path / path.name
     small.write_text(yaml.safe_dump(reduced(config.read_yaml(path)), sort_keys=False))
     out = tmp_path / "out"
@@ -94,7 +97,9 @@ def test_every_study_file_runs_in_a_reduced_version(
     more = ["--workers", "1", "--out", str(out)]
     if words == ["rank"]:
         truth = tmp_path / "truth.yml"
-        truth.write_text(yaml.safe_dump(reduced(config.read_yaml(FOLDER / "truth_fashion.yml")), sort_keys=False))
+        truth.write_text(
+            yaml.safe_dump(reduced(config.read_yaml(FOLDER / path.name.replace(kind(path), "truth"))), sort_keys=False)
+        )
         assert main(["study", "truth", str(truth), "--workers", "1", "--out", str(tmp_path / "truth")]) == 0
         more += ["--truth", str(tmp_path / "truth/truth.json")]
     assert main([*words, str(small), *more]) == 0

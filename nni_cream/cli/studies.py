@@ -90,7 +90,9 @@ def _truth(options: argparse.Namespace) -> None:
     if known:
         means = truth.means
         console.print(f"accuracies from {min(means):.4f} to {max(means):.4f}")
-    if reliability is not None:
+    if reliability is None:
+        console.print("reliability of their means (Spearman-Brown): undefined yet, for want of different accuracies")
+    else:
         trusted = "" if reliability >= 0.9 else ": below 0.9, seeds drown the differences; train longer or add seeds"
         console.print(f"reliability of their means (Spearman-Brown): {reliability:.3f}{trusted}")
     console.print(f"truth: {path}{'' if truth.complete else ' (PARTIAL)'}", soft_wrap=True)

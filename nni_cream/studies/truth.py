@@ -82,13 +82,20 @@ class Truth:
         """Mean over the seeds of each known architecture."""
         return [float(value) for value in self.table.mean(axis=1)] if self.known else []
 
+    @property
+    def reliability(self) -> float | None:
+        """That of the means (Spearman-Brown); ``None`` where it is undefined: few architectures, or equal accuracies."""
+        table = self.table
+        if len(table) < FEWEST or (table == table[0]).all(axis=0).any():
+            return None
+        return reliability(table)
+
     def to_json(self) -> dict[str, Any]:
         """Return the content of the file."""
-        known = len(self.known)
         return {
             "kind": _KIND,
             "complete": self.complete,
-            "reliability": reliability(self.table) if known >= FEWEST else None,
+            "reliability": self.reliability,
             "space": dict(self.space),
             "data": dict(self.data),
             "recipe": dict(self.recipe),

@@ -323,6 +323,18 @@ def test_architectures_from_a_file_are_checked(tmp_path, capsys):
         assert not (tmp_path / "out").exists()
 
 
+def test_truth_of_equal_accuracies_is_written_and_said_to_tell_nothing(studied, tmp_path, capsys):
+    (tmp_path / "truth").mkdir()
+    lines = [json.loads(line) for line in (studied / "truth/records.jsonl").read_text().splitlines()]
+    for line in lines[1:]:
+        line["result"]["accuracy"] = 0.1
+    (tmp_path / "truth/records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    truth = write(tmp_path / "truth.yml", TRUTH)
+    assert main(["study", "truth", truth, "--out", str(tmp_path / "truth"), "--report"]) == 0
+    assert "undefined yet, for want of different accuracies" in capsys.readouterr().out
+    assert read(tmp_path / "truth/truth.json")["reliability"] is None
+
+
 def test_more_architectures_than_the_space_has_are_not_to_be_had():
     with pytest.raises(Exception, match="17, but only 16 different ones were found"):
         draw_architectures(NAMED_SPACE, 17)
