@@ -11,8 +11,8 @@ time: a window of steps each, in turns.
 
 Timed is the phase after the warm-up, the board full and every step distilled, with scoring at its default interval.
 Meta updates and rescorings are timed apart and added at their default intervals, the latter for an epoch of the size
-that ``--epoch-steps`` says (ImageNet at 128 images a step; 8,000 images at 64). ``ratio_whole_search`` counts a sixth of
-warm-up, in which a step costs what RandomOneShot's costs. On a CPU, time is that of the process, which other work on
+that ``--epoch-steps`` says (ImageNet at 128 images a step; 8,000 images at 64). ``ratio_whole_search`` counts a sixth
+of warm-up, in which a step costs what RandomOneShot's costs. On a CPU, time is that of the process, which other work on
 the machine hardly touches; on a GPU it is the clock's, with synchronisation. Peak memory is that of fresh processes
 (benchmarks/search_memory.py). Prints one JSON line last.
 """

@@ -128,7 +128,7 @@ KEYS: tuple[Key, ...] = (
         "Epochs between two rescorings of the whole board; null for never."),
     Key("search.rescore_entries", 10, whole(1), "Most entries in one rescoring; those of a larger board take turns."),
     Key("search.rejection_confidence", 0.9999, number(0.5, 1, above=True, below=True) | NOTHING,
-        "Scoring stops when a candidate, with this probability, cannot get onto the board; null: when that is certain."),
+        "Scoring stops once a candidate, with this probability, cannot get onto the board; null: once it is certain."),
     Key("search.probe_images", 4, whole(2), "Images on which the meta network compares two paths."),
     Key("search.meta_interval", 200, whole(1), "Training steps between two updates of the meta network."),
     Key("search.meta_learning_rate", 1e-4, number(0, above=True), "Learning rate of the meta network."),
