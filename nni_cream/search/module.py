@@ -216,11 +216,13 @@ class CreamLightningModule(PreparedLightningModule):
         interval = self.settings.rescore_interval
         if self._open_epoch and interval is None:
             self.matcher.forget()  # the entries' outputs move, even if nobody looks at their accuracies again
-        elif self._open_epoch and len(self.board) and (self.trainer.current_epoch + 1) % (interval or 1) == 0:
-            self._rescore()
+        elif self._open_epoch and interval is not None and len(self.board):
+            turn, left = divmod(self.trainer.current_epoch + 1, interval)
+            if left == 0:
+                self._rescore(turn)
         self._open_epoch = False
 
-    def _rescore(self) -> None:
+    def _rescore(self, turn: int) -> None:
         def score(entry: BoardEntry) -> float:
             accuracy = self.scorer.score(entry.path)
             check_score(accuracy, self._step)
@@ -228,7 +230,7 @@ class CreamLightningModule(PreparedLightningModule):
             return accuracy
 
         with self._autocast():
-            self.board.rescore(score, self.settings.rescore_entries, self.trainer.current_epoch)
+            self.board.rescore(score, self.settings.rescore_entries, turn)
         self.matcher.forget()
         self._tell("rescored")
 

@@ -198,6 +198,57 @@ def test_rescoring_changes_the_order_and_keeps_paths_and_age():
     assert board.best.accuracy == 0.5
 
 
+def rescored(board: PrioritizedBoard, most: int | None, turn: int) -> list[int]:
+    """Rescore, and say who was."""
+    names: list[int] = []
+
+    def score(item: BoardEntry) -> float:
+        names.append(item.path["layer"])
+        return 1 - item.accuracy  # so that the order changes from turn to turn
+
+    board.rescore(score, most, turn)
+    return sorted(names)
+
+
+def full_board(capacity: int) -> PrioritizedBoard:
+    board = PrioritizedBoard(capacity)
+    for name in range(capacity):
+        board.offer(entry(name, name / capacity, step=name))
+    return board
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 50))
+def test_all_entries_are_rescored_in_as_few_turns_as_it_takes(capacity, most, first):
+    board, turns = full_board(capacity), math.ceil(capacity / most)
+    seen = [rescored(board, most, turn) for turn in range(first, first + turns)]
+    assert {name for names in seen for name in names} == set(range(capacity))
+    assert all(len(names) == len(set(names)) == min(most, capacity) for names in seen)
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 50))
+def test_entries_that_make_whole_turns_are_each_rescored_once(turns, most, start):
+    board = full_board(turns * most)
+    seen = [name for turn in range(start, start + turns) for name in rescored(board, most, turn)]
+    assert sorted(seen) == list(range(turns * most))
+
+
+@given(st.integers(1, 10), st.integers(0, 50))
+def test_a_board_of_no_more_entries_than_are_rescored_at_once_is_rescored_whole(capacity, turn):
+    board = full_board(capacity)
+    assert rescored(board, 10, turn) == rescored(board, None, turn) == list(range(capacity))
+
+
+def test_those_whose_turn_it_is_not_keep_their_accuracy_and_lose_the_validated_one():
+    board = full_board(4)
+    board.validate({item.key: 0.1 for item in board.entries})
+    before = {item.path["layer"]: item.accuracy for item in board.entries}
+    (name,) = rescored(board, 1, 0)
+    after = {item.path["layer"]: item.accuracy for item in board.entries}
+    assert after == before | {name: 1 - before[name]}
+    assert all(item.validated is None for item in board.entries)
+    assert list(board.entries) == sorted(board.entries, key=lambda item: item.rank_key)
+
+
 @pytest.mark.parametrize("accuracy", [math.nan, math.inf])
 def test_an_accuracy_that_is_not_finite_is_refused(accuracy):
     with pytest.raises(ValueError, match="must be finite"):

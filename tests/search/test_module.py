@@ -22,9 +22,10 @@ from torchmetrics import MeanMetric
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError, SpaceError
-from nni_cream.search import PathSampler
+from nni_cream.search import PathSampler, PathScorer
 from nni_cream.search.matching import match_weight_gradient
 from nni_cream.search.objective import soft_cross_entropy
+from nni_cream.search.paths import path_key
 from tests.search.small import LayerSpace, custom_evaluator, digits, evaluator, run
 
 
@@ -220,6 +221,29 @@ def test_entries_are_rescored_with_the_weights_of_the_moment():
     module = strategy.oneshot_module
     for entry in strategy.board.entries:
         assert entry.accuracy == module.scorer.score(entry.path)
+
+
+@pytest.mark.parametrize("interval", [1, 2, 3])
+def test_the_entries_of_a_board_too_large_for_one_rescoring_take_turns_at_any_interval(monkeypatch, interval):
+    rescored: list[str] = []
+
+    def score(self, path, above=None):
+        if above is None:  # a candidate has a bar
+            rescored.append(path_key(path))
+        return PathScorer.SCORE(self, path, -math.inf if above is None else above)
+
+    monkeypatch.setattr(PathScorer, "SCORE", PathScorer.score, raising=False)
+    monkeypatch.setattr(PathScorer, "score", score)
+    trainer = {"max_epochs": 3 * interval}
+    strategy = search(
+        board_size=6,
+        score_interval=10**6,
+        rescore_interval=interval,
+        rescore_entries=2,
+        matching="none",
+        trainer=trainer,
+    )
+    assert sorted(rescored) == sorted(entry.key for entry in strategy.board.entries)
 
 
 def test_cost_range_holds_for_every_sampled_path():

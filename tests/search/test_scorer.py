@@ -3,10 +3,12 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 from torch import Tensor
 from torch.nn import functional
 
@@ -22,7 +24,7 @@ def subset_of(dataset, size: int, chunk: int, classes: int | None = 10) -> Valid
     return ValidationSubset.collect(loader, size, chunk, classes, "cpu")
 
 
-def scorer_of_answers(size: int, chunk: int) -> PathScorer:
+def scorer_of_answers(size: int, chunk: int, confidence: float | None = None) -> PathScorer:
     """A 'network' that is right exactly on the images that the active path lists."""
     active: list[Tensor] = []
     targets = torch.ones(size, dtype=torch.long)
@@ -33,6 +35,7 @@ def scorer_of_answers(size: int, chunk: int) -> PathScorer:
         activate=lambda path: active.append(torch.tensor(path["right"])),
         undisturbed=nullcontext,
         score=SCORES["top1"],
+        confidence=confidence,
     )
 
 
@@ -63,7 +66,83 @@ def test_a_hopeless_path_is_not_scored_to_the_end():
     assert scorer.images_seen == 3
 
 
-def test_without_an_upper_bound_nothing_is_rejected():
+def shuffled(right: int, size: int, generator: np.random.Generator) -> dict[str, list[bool]]:
+    """A path that is right on so many images, in an order of chance."""
+    return {"right": generator.permutation([True] * right + [False] * (size - right)).tolist()}
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.99])
+@pytest.mark.parametrize("right", [100, 130, 180, 195])
+@pytest.mark.parametrize("chunk", [20, 100])
+def test_a_path_just_above_the_bar_is_rejected_no_more_often_than_the_confidence_allows(confidence, right, chunk):
+    size, trials, generator = 200, 1000, np.random.default_rng(1)
+    scorer = scorer_of_answers(size, chunk, confidence)
+    above = (right - 0.5) / size  # the worst case: any better path is further from it
+    paths = [shuffled(right, size, generator) for _ in range(trials)]
+    wrong = sum(scorer.score(path, above) is None for path in paths)
+    # The confidence is that of each look, and there is one after every chunk but the last.
+    allowed = min(1.0, (size // chunk - 1) * (1 - confidence))
+    assert binomtest(wrong, trials, allowed, alternative="greater").pvalue > 0.001
+
+
+def test_at_the_default_confidence_paths_that_belong_on_the_board_are_kept():
+    size, generator = 2048, np.random.default_rng(2)
+    scorer = scorer_of_answers(size, 256, 0.9999)
+    paths = [shuffled(1800, size, generator) for _ in range(1000)]
+    assert sum(scorer.score(path, above=1799.5 / size) is None for path in paths) <= 3  # 7 looks: 0.7 are expected
+
+
+def test_clearly_worse_paths_are_rejected_after_a_few_images():
+    size, generator = 2048, np.random.default_rng(3)
+    hasty, exact = scorer_of_answers(size, 64, 0.9999), scorer_of_answers(size, 64)
+    for path in [shuffled(1229, size, generator) for _ in range(20)]:  # 0.6 against a bar of 0.85
+        assert hasty.score(path, above=0.85) is exact.score(path, above=0.85) is None
+    assert hasty.images_seen < 20 * size / 8
+    assert exact.images_seen > 20 * size / 3
+
+
+@given(
+    st.lists(st.lists(st.booleans(), min_size=24, max_size=24), min_size=1, max_size=10),
+    st.integers(1, 24),
+    st.floats(0, 1),
+    st.sampled_from([None, 0.6, 0.99, 0.9999]),
+)
+def test_a_path_that_is_not_rejected_has_its_exact_accuracy(answers, chunk, above, confidence):
+    scorer, exact = scorer_of_answers(24, chunk, confidence), scorer_of_answers(24, chunk)
+    for right in answers:
+        ours, theirs = scorer.score({"right": right}, above), exact.score({"right": right}, above)
+        assert ours is None or ours == sum(right) / 24
+        if confidence is None or theirs is None:
+            assert ours == theirs
+        assert scorer.score({"right": right}) == sum(right) / 24  # nothing is rejected without a bar
+
+
+@given(st.lists(st.booleans(), min_size=24, max_size=24), st.integers(1, 24), st.floats(0, 1))
+def test_a_lower_confidence_rejects_whatever_a_higher_one_does_and_no_later(right, chunk, above):
+    seen = []
+    for confidence in (0.6, 0.99, 0.9999, None):
+        scorer = scorer_of_answers(24, chunk, confidence)
+        seen.append((scorer.score({"right": right}, above) is not None, scorer.images_seen))
+    assert seen == sorted(seen)
+
+
+def test_a_few_images_that_all_have_the_same_score_reject_nobody():
+    scorer = scorer_of_answers(200, chunk=2, confidence=0.9999)
+    unlucky = {"right": [False] * 2 + [True] * 198}
+    assert scorer.score(unlucky, above=0.98) == 0.99
+
+
+def test_with_a_confidence_even_a_score_without_a_bound_is_given_up():
+    targets = torch.arange(200.0)
+    chunks = tuple(zip(targets.split(10), targets.split(10), strict=True))
+    worse = Score(lambda output, target: -1 - 0.1 * (target % 2))
+    scorer = PathScorer(ValidationSubset(chunks), lambda x: x, lambda path: None, nullcontext, worse, 0.9999)
+    assert scorer.score({}, above=1.0) is None
+    assert scorer.images_seen < 200
+    assert scorer.score({}, above=-1.05001) == pytest.approx(-1.05)
+
+
+def test_without_an_upper_bound_nothing_is_certain_so_nothing_is_rejected():
     net, subset = supernet(LayerSpace()), subset_of(digits(40), 40, 10)
     scorer = PathScorer(subset, net.space, net.activate, net.detached, Score(lambda output, target: -target.float()))
     expected = -sum(float(target.sum()) for _, target in subset.chunks) / 40
