@@ -48,6 +48,10 @@ def insert_configuration_reference(app: Sphinx, docname: str, source: list[str])
         source[0] = source[0].replace("<!-- nni_cream.config.RETRAIN.reference() -->", f"#{reference}")
     if docname == "configuration":
         source[0] = source[0].replace("<!-- nni_cream.config.reference() -->", config.reference())
+    if docname == "studies":
+        for name in ("TRUTH", "RANK", "FINAL"):
+            keys = getattr(config, name).section_reference("study")
+            source[0] = source[0].replace(f"<!-- nni_cream.config.{name}: study -->", keys)
 
 
 def setup(app: Sphinx) -> None:

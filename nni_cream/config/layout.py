@@ -137,6 +137,15 @@ class Layout:
         """Return the configuration reference: one Markdown table for each section."""
         return "\n".join(self._reference_lines())
 
+    def section_reference(self, name: str) -> str:
+        """Return the Markdown table of one section."""
+        lines = ["| Key | Default | Expected | What it is |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| `{key.name}` | `{_default(key.default)}` | {key.rule.expected} | {key.description} |"
+            for key in self.section(name).values()
+        ]
+        return "\n".join(lines)
+
     def _resolve_section(self, section: str, value: Any, prefix: str, problems: list[str]) -> dict[str, Any]:
         keys = self.section(section)
         if value is None:
@@ -160,9 +169,7 @@ class Layout:
             yield f"| `{section}` | a mapping (may be left out) | See [below](#section-{section}): {title}. |"
         for section, title in self.sections.items():
             yield from ("", f"(section-{section})=", f"## `{section}`", "", f"{title[0].upper()}{title[1:]}.", "")
-            yield from ("| Key | Default | Expected | What it is |", "| --- | --- | --- | --- |")
-            for key in self.section(section).values():
-                yield f"| `{key.name}` | `{_default(key.default)}` | {key.rule.expected} | {key.description} |"
+            yield self.section_reference(section)
         yield ""
 
 

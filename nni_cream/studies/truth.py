@@ -84,7 +84,7 @@ class Truth:
 
     @property
     def reliability(self) -> float | None:
-        """That of the means (Spearman-Brown); ``None`` where few architectures or equal accuracies leave it undefined."""
+        """That of the means (Spearman-Brown); ``None`` where it is undefined: few or equal accuracies."""
         table = self.table
         if len(table) < FEWEST or (table == table[0]).all(axis=0).any():
             return None
