@@ -1,0 +1,74 @@
+"""The tables of docs/evidence.md are what their commands make of the records beside them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nni_cream import data
+from nni_cream.cli import main
+from nni_cream.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+EVIDENCE = ROOT / "docs/evidence"
+COMMAND = re.compile(r"^nni-cream (.* --out docs/evidence/\S+)$", re.MULTILINE)
+COMMANDS = [command.split() for command in COMMAND.findall((ROOT / "docs/evidence.md").read_text())]
+
+
+@pytest.fixture(autouse=True)
+def fashion():
+    try:
+        data.create("fashion", train=10, validation=10)
+    except DataError as error:
+        pytest.skip(str(error))
+
+
+def test_every_folder_of_results_has_its_command():
+    shown = {Path(words[words.index("--out") + 1]).name for words in COMMANDS}
+    assert shown == {path.name for path in EVIDENCE.iterdir() if path.is_dir()}
+
+
+def same(found, expected, where=""):
+    """Compare JSON values, numbers to nine digits: sums may be rounded otherwise on another processor."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key in expected:
+            same(found[key], expected[key], f"{where}.{key}")
+    elif isinstance(expected, list):
+        assert len(found) == len(expected), where
+        for place, (one, other) in enumerate(zip(found, expected, strict=True)):
+            same(one, other, f"{where}[{place}]")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12), where
+    else:
+        assert found == expected, where
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:-2]))
+def test_table_is_made_anew_from_its_records(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    folder = Path(words[words.index("--out") + 1])
+    shutil.copytree(folder, tmp_path / "out")
+    name = Path(next(word for word in words if word.endswith(".yml"))).stem
+    for path in (tmp_path / "out").glob(f"{name}*"):
+        path.unlink()
+    again = [str(tmp_path / "out") if word == str(folder) else word for word in words]
+    assert main([*again, "--report"]) == 0
+    found, expected = (json.loads((place / f"{name}.json").read_text()) for place in (tmp_path / "out", folder))
+    assert expected["command"].startswith("nni-cream ")
+    for content in (found, expected):  # who made them, and with what
+        content.pop("command")
+        content.pop("versions", None)
+    same(found, expected)
+    drawn, shown = ({path.name for path in place.glob(f"{name}*.png")} for place in (tmp_path / "out", folder))
+    assert drawn == shown
+
+
+def test_truth_is_reliable_enough_to_rank_by():
+    truth = json.loads((EVIDENCE / "truth/truth_fashion.json").read_text())
+    assert truth["complete"] is True
+    assert truth["reliability"] >= 0.9
+    assert len(truth["architectures"]) >= 60
+    assert len(truth["seeds"]) >= 3
