@@ -121,7 +121,7 @@ class CreamStrategy(RandomOneShot):
         2019); or ``"board"``, half of them mutations of board entries.
     score
         ``"top1"``, ``"negative_squared_error"`` (regression), a function ``(output, target) -> score of each sample``
-        (higher is better), or a :class:`~nni_cream.search.Score` with an upper bound that allows early rejection.
+        (higher is better), or a :class:`~nni_cream.search.Score` with an upper bound, which makes rejection certain.
     ema_decay
         Decay of an average of the supernet's weights (paper: 0.9998), which :meth:`finalise` takes in their place;
         ``None`` for no average. It has no effect on the search itself, except through ``teacher_weights``, and holds

@@ -173,6 +173,18 @@ def test_wrong_words_on_the_command_line_exit_with_2(arguments: list[str], capsy
         (changed(TINY, trainer__accelerator="tpu"), 2, ["trainer: Lightning does not accept"]),
         (changed(TINY, trainer__devices=[7]), 2, ["trainer: Lightning does not accept"]),
         (changed(TINY, search__warmup=2), 2, ["search.warmup: 2 epochs; expected fewer than search.epochs (2)"]),
+        (
+            changed(TINY, search__distillation_start=2),
+            2,
+            ["search.distillation_start: 2 epochs; expected fewer than search.epochs (2)"],
+        ),
+        (changed(TINY, search__teacher_weights="average"), 2, ["teacher_weights is 'average'", "set ema_decay"]),
+        (
+            changed(TINY, search__distillation="mean_squared_error", search__distillation_temperature=2),
+            2,
+            ["distillation_temperature is 2"],
+        ),
+        (changed(TINY, search__distillation="mean_squared_error", search__match_input="logits"), 2, ["match_input"]),
     ],
 )  # fmt: skip
 def test_bad_configuration_is_explained_in_one_message_and_leaves_nothing_behind(

@@ -152,11 +152,88 @@ def test_public_names_are_importable_and_others_are_not():
         ({"seed": "x"}, "seed is 'x'"),
         ({"distillation": "hard"}, "distillation is 'hard'"),
         ({"score": "top5"}, "score is 'top5'"),
+        ({"rescore_interval": 0}, "rescore_interval is 0; expected a whole number of at least 1"),
+        ({"rescore_interval": 0.5}, r"rescore_interval is 0\.5"),
+        ({"rescore_entries": 0}, "rescore_entries is 0; expected a whole number of at least 1"),
+        ({"rescore_entries": None}, "rescore_entries is None"),
+        ({"rejection_confidence": 1}, "rejection_confidence is 1; expected a number above 0.5 and below 1"),
+        ({"rejection_confidence": 0.5}, r"rejection_confidence is 0\.5"),
+        ({"rejection_confidence": math.nan}, "rejection_confidence is nan"),
+        ({"rejection_confidence": True}, "rejection_confidence is True"),
+        ({"rejection_confidence": "high"}, "rejection_confidence is 'high'"),
+        ({"match_weight": 0}, "match_weight is 0; expected a number above 0 and below 1"),
+        ({"match_weight": 1}, "match_weight is 1"),
+        ({"match_weight": math.nan}, "match_weight is nan"),
+        ({"match_weight": True}, "match_weight is True"),
+        ({"match_weight": None}, "match_weight is None"),
+        ({"match_input": "features"}, "match_input is 'features'; expected one of probabilities, logits"),
+        ({"match_input": None}, "match_input is None"),
+        (
+            {"match_input": "logits", "distillation": "mean_squared_error"},
+            "match_input is 'logits', but distillation is 'mean_squared_error'.* leave match_input out",
+        ),
+        (
+            {"match_input": "logits", "distillation": nn.functional.mse_loss},
+            "match_input is 'logits', but distillation is mse_loss",
+        ),
+        ({"joint_loss": "sum"}, "joint_loss is 'sum'; expected one of mix, add"),
+        ({"joint_loss": ["mix"]}, r"joint_loss is \['mix'\]"),
+        ({"distillation_temperature": 0}, "distillation_temperature is 0; expected a finite number above 0"),
+        ({"distillation_temperature": math.inf}, "distillation_temperature is inf"),
+        ({"distillation_temperature": math.nan}, "distillation_temperature is nan"),
+        ({"distillation_temperature": True}, "distillation_temperature is True"),
+        ({"distillation_temperature": "hot"}, "distillation_temperature is 'hot'"),
+        (
+            {"distillation_temperature": 2, "distillation": "mean_squared_error"},
+            "distillation_temperature is 2, but distillation is 'mean_squared_error', which has no temperature",
+        ),
+        (
+            {"distillation_temperature": 2, "distillation": nn.functional.mse_loss},
+            "distillation_temperature is 2, but distillation is 'mse_loss'",
+        ),
+        ({"distillation_start": -1}, "distillation_start is -1; expected a whole number of epochs, a fraction"),
+        ({"distillation_start": 1.0}, r"distillation_start is 1\.0"),
+        ({"distillation_start": math.nan}, "distillation_start is nan"),
+        ({"distillation_start": True}, "distillation_start is True"),
+        ({"distillation_start": "2"}, "distillation_start is '2'"),
+        ({"distillation_start": 0.1}, r"distillation_start is 0\.1, before the end of warmup \(0\.16.*\)"),
+        ({"distillation_start": 1, "warmup": 2}, r"distillation_start is 1, before the end of warmup \(2\)"),
+        ({"distillation_gate": 1}, "distillation_gate is 1; expected True or False"),
+        ({"distillation_gate": "yes"}, "distillation_gate is 'yes'"),
+        ({"teacher_weights": "ema"}, "teacher_weights is 'ema'; expected one of current, average"),
+        ({"teacher_weights": "average"}, "teacher_weights is 'average', but there is no average; set ema_decay"),
+        ({"teacher_threshold": 1}, "teacher_threshold is 1; expected a number of at least 0"),
+        ({"teacher_threshold": -0.1}, r"teacher_threshold is -0\.1"),
+        ({"teacher_threshold": math.nan}, "teacher_threshold is nan"),
+        ({"teacher_threshold": False}, "teacher_threshold is False"),
+        ({"sampling": "evolution"}, "sampling is 'evolution'; expected one of uniform, fair, board"),
+        ({"sampling": None}, "sampling is None"),
     ],
 )
 def test_an_argument_out_of_its_range_is_refused_by_name(arguments, message):
     with pytest.raises(ConfigError, match=message):
         CreamStrategy(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"rescore_interval": None},
+        {"rejection_confidence": None},
+        {"distillation_start": 0.5},
+        {"distillation_start": 2, "warmup": 2},
+        {"distillation_start": 0.0, "warmup": 0.0},
+        {"distillation_temperature": 4, "distillation": "soft_cross_entropy"},
+        {"distillation_temperature": 1, "distillation": "mean_squared_error"},
+        {"match_input": "logits"},
+        {"match_input": "probabilities", "distillation": "mean_squared_error"},
+        {"teacher_weights": "average", "ema_decay": 0.99},
+        {"teacher_threshold": 0},
+    ],
+)
+def test_arguments_at_the_end_of_their_ranges_are_kept_as_they_are(arguments):
+    outline = CreamStrategy(**arguments)._settings.outline()
+    assert {name: outline[name] for name in arguments} == arguments
 
 
 def test_a_board_larger_than_the_space_is_refused():

@@ -125,7 +125,7 @@ KEYS: tuple[Key, ...] = (
     Key("search.score_batch_size", None, whole(2) | NOTHING,
         "Images at once while scoring; null for two training batches, at most 256."),
     Key("search.rescore_interval", 1, whole(1) | NOTHING,
-        "Epochs between two rescorings of the whole board; null for never."),
+        "Epochs between two rescorings of the board; null for never."),
     Key("search.rescore_entries", 10, whole(1), "Most entries in one rescoring; those of a larger board take turns."),
     Key("search.rejection_confidence", 0.9999, number(0.5, 1, above=True, below=True) | NOTHING,
         "Scoring stops when a candidate, with this probability, cannot get onto the board; null: when it is certain."),
@@ -174,6 +174,12 @@ def _contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
         yield (
             f"{prefix}search.warmup: {warmup} epochs; expected fewer than search.epochs ({epochs}), since the board "
             "would stay empty"
+        )
+    start = search["distillation_start"]
+    if isinstance(start, int) and start >= epochs:
+        yield (
+            f"{prefix}search.distillation_start: {start} epochs; expected fewer than search.epochs ({epochs}), since "
+            "there would be no teachers"
         )
     costs = search["cost"] if isinstance(search["cost"], list) else [search["cost"]]
     yield from _contradicting_ranges([cost.rpartition(":")[2] for cost in costs], search["cost_range"], prefix)

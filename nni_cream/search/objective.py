@@ -182,7 +182,8 @@ class Score:
     function
         ``function(output, target)`` -> shape (N,), higher is better.
     upper_bound
-        The largest value that a sample can have; ``None`` if unknown, then no candidate is rejected early.
+        The largest value that a sample can have; ``None`` if unknown, then candidates are rejected early
+        only where ``rejection_confidence`` says so.
     """
 
     function: LossFunction

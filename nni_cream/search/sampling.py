@@ -119,13 +119,13 @@ class FairSampler(PathSampler):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator and of the rounds as plain values."""
-        return {**super().state_dict(), "left": self._left, "waiting": list(self._waiting)}
+        return {**super().state_dict(), "left": _plain(self._left), "waiting": list(map(_plain, self._waiting))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the saved sampler stood."""
         super().load_state_dict(state)
         self._left = {label: list(state["left"][label]) for label in self._values}
-        self._waiting = [dict(indices) for indices in state["waiting"]]
+        self._waiting = [{label: indices[label] for label in self._values} for indices in state["waiting"]]
 
 
 class BoardSampler(PathSampler):
@@ -241,6 +241,11 @@ def make_sampler(
     if sampling == "board":
         return BoardSampler(space, seed, cost_range, board)
     raise ConfigError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLINGS)}")
+
+
+def _plain(by_label: Mapping[str, Any]) -> dict[str, Any]:
+    """NNI's labels are of a class of their own, which a checkpoint could not be read with safely."""
+    return {str(label): value for label, value in by_label.items()}
 
 
 def _values_of(mutable: LabeledMutable) -> list[Any]:

@@ -156,7 +156,8 @@ class PathScorer:
     score
         Score of each sample and its upper bound.
     confidence
-        Probability with which a path that is rejected early could not have reached the bar; ``None`` for certainty.
+        Probability with which, at each look, a path that is rejected could not have reached the bar; ``None`` for
+        certainty.
     """
 
     def __init__(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import pytest
@@ -221,6 +222,34 @@ def test_random_teachers_are_uniform_and_resume():
 
 def test_the_best_entry_teaches_everyone():
     assert BestMatcher().pick(STUDENT, ENTRIES) == Match(ENTRIES[0], 0.5)
+
+
+@pytest.mark.parametrize("name", ["random", "best"])
+def test_where_nobody_learns_the_match_weight_it_is_the_one_given(name):
+    assert make_matcher(name, features).pick(STUDENT, ENTRIES).weight == 0.5
+    matcher = make_matcher(name, features, weight=0.2)
+    assert {matcher.pick(STUDENT, ENTRIES).weight for _ in range(5)} == {0.2}
+
+
+@pytest.mark.parametrize("start", [0.1, 0.5, 0.9])
+def test_a_meta_network_starts_near_the_match_weight_given(start):
+    def alike(path) -> Tensor:
+        return features(ENTRIES[0].path)
+
+    weights = [make_matcher("meta", alike, seed=seed, weight=start).pick(STUDENT, ENTRIES).weight for seed in range(50)]
+    odds = [math.log(weight / (1 - weight)) - math.log(start / (1 - start)) for weight in weights]
+    assert max(map(abs, odds)) <= 40**-0.5 + 1e-5  # the bound of a linear layer's first bias, 40 inputs wide
+    assert min(odds) < -0.05 < 0.05 < max(odds)
+
+
+def test_where_a_meta_network_starts_moves_its_bias_alone():
+    states = [make_matcher("meta", features, seed=1, weight=weight) for weight in (0.5, 0.9)]
+    for matcher in states:
+        matcher.pick(STUDENT, ENTRIES)
+    half, high = (matcher.state_dict()["network"] for matcher in states)
+    assert torch.equal(half["weight"], high["weight"])
+    assert float(high["bias"] - half["bias"]) == pytest.approx(math.log(9), abs=1e-5)
+    assert half["bias"].abs() <= 40**-0.5
 
 
 @pytest.mark.parametrize("name", ["meta", "random", "best"])

@@ -108,6 +108,46 @@ def test_a_search_resumed_from_the_checkpoint_of_another_callback_equals_the_uni
         assert_equal(searched(after, checkpoint=file), whole, after, before)
 
 
+def negative_loss(output, target):
+    """A score that is no round number, so that a gate opens on some batches and closes on others."""
+    return -functional.cross_entropy(output, target, reduction="none")
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "temperature": {"distillation_temperature": 4.0},
+    "later start in epochs": {"distillation_start": 1},
+    "later start as a part": {"warmup": 0.1, "distillation_start": 0.4},
+    "averaged teacher": {"teacher_weights": "average", "ema_decay": 0.8},
+    "gate": {"distillation_gate": True, "score": negative_loss},
+    "added loss": {"joint_loss": "add", "match_weight": 0.3},
+    "match weight and random teachers": {"match_weight": 0.8, "matching": "random"},
+    "logits": {"match_input": "logits"},
+    "threshold": {"teacher_threshold": 0.5, "meta_learning_rate": 0.01},
+    "fair sampling": {"sampling": "fair"},
+    "fair sampling in a range": {"sampling": "fair", "cost_range": (10_000, 140_000)},
+    "sampling near the board": {"sampling": "board"},
+    "sampling near the board in a range": {"sampling": "board", "cost_range": (60_000, 90_000)},
+    "no rescoring": {"rescore_interval": None},
+    "rescoring in turns": {"rescore_entries": 1},
+    "rescoring in turns now and then": {"rescore_entries": 1, "rescore_interval": 2},
+    "exact rejection": {"rejection_confidence": None},
+    "hasty rejection": {"rejection_confidence": 0.6, "score_interval": 1},
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_search_with_each_option_is_resumed_as_if_it_had_not_been_interrupted(tmp_path, option):
+    before, settings = Trace(), OPTIONS[option]
+    whole = searched(before, [ModelCheckpoint(tmp_path, every_n_train_steps=1, **STEPS)], settings=settings)
+    for step in (5, 8, 13):  # within the first epoch, at its end, within the second
+        after = Trace()
+        resumed = searched(after, checkpoint=tmp_path / f"step={step}.ckpt", settings=settings)
+        assert_equal(resumed, whole, after, before)
+        assert len(after.seen) >= 24 - step
+        assert str(resumed.oneshot_module.sampler.state_dict()) == str(whole.oneshot_module.sampler.state_dict())
+        assert resumed.statistics == whole.statistics
+
+
 class FollowingAMetric(LightningModule):
     """A user's own module, whose learning rate follows what is validated."""
 
@@ -238,6 +278,30 @@ OTHER: dict[str, Any] = {
     "distillation": "mean_squared_error",
     "score": lambda output, target: (output.argmax(1) == target).float(),
     "meta_learning_rate": 0.5,
+    "match_weight": 0.3,
+    "match_input": "logits",
+    "joint_loss": "add",
+    "distillation_temperature": 2.0,
+    "distillation_start": 0.5,
+    "distillation_gate": True,
+    "teacher_threshold": 0.1,
+    "sampling": "fair",
+    "rescore_interval": None,
+    "rescore_entries": 3,
+    "rejection_confidence": None,
+}
+NEW = {
+    "match_weight": 0.5,
+    "joint_loss": "mix",
+    "distillation_temperature": 1.0,
+    "distillation_start": None,
+    "distillation_gate": False,
+    "teacher_weights": "current",
+    "teacher_threshold": 0.0,
+    "match_input": "probabilities",
+    "sampling": "uniform",
+    "rescore_entries": 10,
+    "rejection_confidence": None,
 }
 
 
@@ -250,3 +314,16 @@ def test_a_checkpoint_of_a_search_with_another_setting_is_refused_by_name(checkp
 def test_all_settings_that_differ_are_named_at_once(checkpoint):
     with pytest.raises(SearchError, match=r"matching was 'meta' and is 'best'; .*seed was 2 and is 3"):
         searched(Trace(), checkpoint=checkpoint, settings={"matching": "best", "seed": 3})
+
+
+def test_a_checkpoint_from_before_there_were_these_settings_is_resumed_with_what_was_always_so(tmp_path):
+    before, after, settings = Trace(), Trace(), {"rejection_confidence": None}
+    whole = searched(before, [ModelCheckpoint(tmp_path, every_n_train_steps=5, **STEPS)], settings=settings)
+    file = tmp_path / "step=5.ckpt"
+    content = torch.load(file, weights_only=True)
+    saved = content["nni_cream"]["settings"]
+    assert {name: saved.pop(name) for name in NEW} == NEW
+    torch.save(content, file)
+    assert_equal(searched(after, checkpoint=file, settings=settings), whole, after, before)
+    with pytest.raises(SearchError, match=r"rejection_confidence was None and is 0\.9999\. Resume with the settings"):
+        searched(Trace(), checkpoint=file)

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nni.mutable import Categorical, CategoricalMultiple, ExpressionConstraint, MutableList
@@ -16,7 +17,7 @@ from nni_cream.search import BoardEntry, PathSampler, PrioritizedBoard
 from nni_cream.search.paths import path_key
 from nni_cream.search.sampling import BoardSampler, FairSampler, make_sampler
 from nni_cream.search.table import CostTable
-from tests.search.small import SPACES
+from tests.search.small import SPACES, LayerSpace
 from tests.search.test_table import DeepSpace
 
 SIZES = st.lists(st.integers(1, 5), min_size=1, max_size=5)
@@ -104,6 +105,16 @@ def test_a_restored_fair_sampler_goes_on_within_the_saved_ones_round(sizes, seed
     assert json.loads(json.dumps(state)) == plain  # later draws do not reach into what was saved
     restored.load_state_dict(plain)
     assert [restored.draw() for _ in range(12)] == expected
+
+
+@pytest.mark.parametrize("kind", [FairSampler, BoardSampler])
+def test_the_state_of_a_sampler_of_a_real_space_is_read_where_only_plain_values_are_trusted(tmp_path, kind):
+    sampler = kind(LayerSpace())
+    sampler.draw()
+    torch.save(sampler.state_dict(), tmp_path / "state.pt")
+    other = kind(LayerSpace(), seed=1)
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert [sampler.draw() for _ in range(10)] == [other.draw() for _ in range(10)]
 
 
 def test_a_fair_round_keeps_a_range_to_both_sides_of_the_mean_cost():
