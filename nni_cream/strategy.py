@@ -28,6 +28,7 @@ from nni_cream.search import (
     finalise,
 )
 from nni_cream.search.averaging import check_decay
+from nni_cream.search.candidates import CANDIDATES
 from nni_cream.search.cost import cost_name
 from nni_cream.search.costs import Cost, Costs, check_costs, check_ranges
 from nni_cream.search.matching import MATCHINGS
@@ -73,8 +74,11 @@ class CreamStrategy(RandomOneShot):
     score_images
         Size of the fixed, class-balanced validation subset.
     score_interval
-        Once the board is full, the path of every n-th training step is scored [ours: validating costs more than a
-        training step].
+        Training steps between two candidates once the board is full; ``None`` for as many as have 0.4 images scored
+        for each that is trained on, which adds about a tenth to the cost [ours: validating costs more than a step].
+    candidates
+        ``"promising"``: of the paths since the last candidate, the one with the lowest loss on its training batch is
+        the next [ours]; ``"latest"``: that of the last step.
     score_batch_size
         Largest batch in scoring; BatchNorm uses the statistics of these batches. By default two training batches, which
         without gradients take no more memory than the training itself, but no more than 256.
@@ -84,7 +88,7 @@ class CreamStrategy(RandomOneShot):
         Most entries in one rescoring; those of a larger board take turns [ours: so a large board costs no more].
     rejection_confidence
         Scoring a candidate stops as soon as, with this probability, it cannot reach the weakest entry any more (normal
-        bound on the images that are left); ``None`` waits for certainty.
+        bound on the images that are left, at each look); ``None`` waits for certainty.
     probe_images
         Images that the meta network compares two paths on (paper: 4).
     meta_interval
@@ -158,7 +162,8 @@ class CreamStrategy(RandomOneShot):
         margin: float = 0.05,
         warmup: int | float = 1 / 6,
         score_images: int = 2048,
-        score_interval: int = 20,
+        score_interval: int | None = None,
+        candidates: str = "promising",
         score_batch_size: int | None = None,
         rescore_interval: int | None = 1,
         rescore_entries: int = 10,
@@ -192,7 +197,7 @@ class CreamStrategy(RandomOneShot):
         _check_warmup(warmup)
         _check_positive(
             score_images=score_images,
-            score_interval=score_interval,
+            score_interval=1 if score_interval is None else score_interval,
             score_batch_size=2 if score_batch_size is None else score_batch_size,
             rescore_interval=1 if rescore_interval is None else rescore_interval,
             rescore_entries=rescore_entries,
@@ -200,6 +205,8 @@ class CreamStrategy(RandomOneShot):
             meta_interval=meta_interval,
         )
         _check_confidence(rejection_confidence)
+        if candidates not in CANDIDATES:
+            raise ConfigError(f"candidates is {candidates!r}; expected one of {', '.join(CANDIDATES)}")
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ConfigError(f"seed is {seed!r}; expected a whole number from 0 to 2**63 - 1")
         if not isinstance(meta_learning_rate, int | float) or not 0 < meta_learning_rate < math.inf:
@@ -215,6 +222,7 @@ class CreamStrategy(RandomOneShot):
             score_batch_size=score_batch_size,
             rescore_interval=rescore_interval,
             rescore_entries=rescore_entries,
+            candidates=candidates,
             rejection_confidence=rejection_confidence,
             probe_images=probe_images,
             meta_interval=meta_interval,

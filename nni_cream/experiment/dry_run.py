@@ -30,7 +30,7 @@ from nni_cream.experiment.rehearsal import (
     made_up_images,
     shape_of_data,
 )
-from nni_cream.search import CreamLightningModule
+from nni_cream.search import CreamLightningModule, scoring_interval
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import make_loader, seeded
 
@@ -247,10 +247,12 @@ def _other_parts(
     warmup, epochs, board = settings["warmup"], settings["epochs"], settings["board_size"]
     share = 1 - (warmup / epochs if isinstance(warmup, int) else warmup)
     final = min(settings["recalibration_images"], shape.train_images) + shape.validation_images
-    score = per_image * min(settings["score_images"], shape.validation_images)
+    scored = min(settings["score_images"], shape.validation_images)
+    score = per_image * scored
+    every = scoring_interval(settings["score_interval"], scored, settings["batch_size"])
     interval, rescored = settings["rescore_interval"], min(board, settings["rescore_entries"])
     return {
-        "scores of candidates": score * (batches * share / settings["score_interval"] + board),
+        "scores of candidates": score * (batches * share / every + board),
         "scores of the board": 0.0 if interval is None else score * rescored * epochs * share / interval,
         "meta network": meta_update * batches * share / settings["meta_interval"],
         "validation": per_image * shape.validation_images * epochs / devices,

@@ -2,6 +2,7 @@
 
 from nni_cream.search.bench import measure_table
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard, Verdict
+from nni_cream.search.candidates import CandidateWindow, scoring_interval
 from nni_cream.search.cost import CostModel
 from nni_cream.search.costs import Costs
 from nni_cream.search.finalising import Finalist, finalise, validate_path
@@ -24,6 +25,7 @@ __all__ = [
     "BestMatcher",
     "BoardEntry",
     "BoardEvent",
+    "CandidateWindow",
     "CostModel",
     "CostTable",
     "Costs",
@@ -56,5 +58,6 @@ __all__ = [
     "finalise",
     "measure_table",
     "path_key",
+    "scoring_interval",
     "validate_path",
 ]

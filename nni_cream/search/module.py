@@ -58,6 +58,7 @@ class CreamLightningModule(PreparedLightningModule):
         self._listeners = tuple(listeners)
         self._path: Path | None = None
         self._match: Match | None = None
+        self._task: Tensor | None = None
         self._open_step: tuple[Path, Any] | None = None
         self._changed = False
 
@@ -72,6 +73,7 @@ class CreamLightningModule(PreparedLightningModule):
         with observed(self.supernet.space) as calls:
             output = call_step(self.training_module.training_step, batch, batch_idx)
         self._path, self._match, self._open_step = path, match, (path, batch)
+        self._task = None
         output = self._with_loss(output, lambda task_loss: self._joint_loss(task_loss, match, calls, batch))
         self._look_at_loss()
         return output
@@ -80,7 +82,7 @@ class CreamLightningModule(PreparedLightningModule):
         """Stop on a loss that is not finite before it reaches the weights."""
         step = self._step + 1
         # On an accelerator looking at each loss would stall the queue; a checkpoint is never written without a look.
-        due = self.device.type == "cpu" or step % self.settings.score_interval == 0
+        due = self.device.type == "cpu" or step % self.score_interval == 0
         if due and self._loss is not None:
             check_loss(self._loss, step)
 
@@ -106,13 +108,15 @@ class CreamLightningModule(PreparedLightningModule):
             self.average.update()
         if self.warmup.lasts(self.trainer):
             return
-        self._changed = self._compete(path)
+        self.window.add(path, self._task)
+        self._changed = self._compete()
         due = self.matcher.learns and self._step % self.settings.meta_interval == 0
         if due and not self.untaught.lasts(self.trainer):
             self._update_matcher(path, batch)
 
     def _joint_loss(self, task_loss: Tensor, match: Match | None, calls: list[Call], batch: Any) -> Tensor:
         """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3) unless ``joint_loss`` says otherwise; CE untaught."""
+        self._task = task_loss
         if match is None or not self.distiller.is_worth_it(match):
             return task_loss
         distillation_loss = self.distiller.loss(match, calls, batch)
@@ -121,11 +125,12 @@ class CreamLightningModule(PreparedLightningModule):
         self.tally.add_distillation()
         return self.distiller.joint_loss.value(match.weight, distillation_loss, task_loss)
 
-    def _compete(self, path: Path) -> bool:
-        """Score the path that was just trained and offer it to the board."""
-        if self.board.full and self._step % self.settings.score_interval:
+    def _compete(self) -> bool:
+        """Score the most promising of the paths that were just trained and offer it to the board."""
+        if self.board.full and self._step % self.score_interval:
             return False
-        if path in self.board:
+        path = self.window.take(self.board.__contains__, self._mean_tensor_over_ranks)
+        if path is None:
             return False
         cost, other_costs = self.costs(path)
         with self._autocast():

@@ -15,6 +15,7 @@ from torch import Tensor
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.search.averaging import WeightAverage
 from nni_cream.search.board import PrioritizedBoard
+from nni_cream.search.candidates import CandidateWindow, scoring_interval
 from nni_cream.search.cost import CostModel
 from nni_cream.search.costs import Costs
 from nni_cream.search.distilling import Distiller
@@ -83,6 +84,7 @@ class PreparedLightningModule(RunningLightningModule):
             self.untaught = Warmup(settings.distillation_start, "distillation_start", "there would be no teachers")
         self.average: WeightAverage | None = None
         self.tally = Tally()
+        self.window = CandidateWindow(settings.candidates)
         self.sampler: PathSampler
         self.matcher: Matcher
         self.distiller: Distiller
@@ -102,6 +104,13 @@ class PreparedLightningModule(RunningLightningModule):
     def steps(self) -> int:
         """Training batches so far; a board entry's age counts in them."""
         return self._step
+
+    @property
+    def score_interval(self) -> int:
+        """Training steps between two scorings once the board is full."""
+        settings = self.settings
+        images = len(self.scorer.subset) if self._parts_ready else settings.score_images
+        return scoring_interval(settings.score_interval, images, max(1, self._batch_size))
 
     @property
     def cost(self) -> CostModel:
@@ -288,6 +297,7 @@ class PreparedLightningModule(RunningLightningModule):
             "order": self._order.state_dict(),
             "counts": [self._step, self._scored, self._admitted],
             "tally": self.tally.state_dict(),
+            "window": self.window.state_dict(),
             "example": None if self._example is None else self._example.cpu(),
             "batch_size": self._batch_size,
             "open_epoch": self._open_epoch,
@@ -328,6 +338,8 @@ class PreparedLightningModule(RunningLightningModule):
             self.average.load_state_dict(state["average"])
         if "tally" in state:  # version 0.1.0 did not count
             self.tally.load_state_dict(state["tally"])
+        if "window" in state:  # likewise
+            self.window.load_state_dict(state["window"], self.supernet.decode, self.device)
         if state["half_a_step"]:
             _logger.warning(
                 "The checkpoint was written in the middle of an optimizer step, after %d batches, at an exception "

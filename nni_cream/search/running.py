@@ -104,5 +104,10 @@ class RunningLightningModule(ForwardingLightningModule):
     def _mean_over_ranks(self, value: float) -> float:
         if self.trainer.world_size == 1:
             return value
-        reduced = self.trainer.strategy.reduce(torch.tensor(value, device=self.device), reduce_op="mean")
-        return float(reduced)
+        return float(self._mean_tensor_over_ranks(torch.tensor(value, device=self.device)))
+
+    def _mean_tensor_over_ranks(self, values: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return values
+        reduced: Tensor = self.trainer.strategy.reduce(values, reduce_op="mean")
+        return reduced

@@ -39,7 +39,7 @@ class SearchSettings:
     cost_range: CostRange | tuple[CostRange, ...]
     warmup: int | float
     score_images: int
-    score_interval: int
+    score_interval: int | None
     score_batch_size: int | None
     rescore_interval: int | None
     probe_images: int
@@ -52,6 +52,7 @@ class SearchSettings:
     latency: LatencySettings = field(default_factory=LatencySettings)
     rescore_entries: int = 10
     rejection_confidence: float | None = None
+    candidates: str = "latest"
     distillation_temperature: float = 1.0
     distillation_start: int | float | None = None
     distillation_gate: bool = False
