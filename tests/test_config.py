@@ -92,6 +92,10 @@ def test_section_that_is_no_mapping_is_refused(section: str) -> None:
         ("warmup", 1.0), ("warmup", -1), ("board_size", 0), ("nesterov", 1), ("augment", None), ("seed", -1),
         ("distillation", "mse"), ("score", 3), ("cost", []), ("cost", ["macs", "macs"]), ("cost", [["macs"]]),
         ("cost_range", {"params": [1, 2]}), ("cost_range", [[1, 2], [1, 2]]), ("cost_range", {"macs": [2, 1]}),
+        ("rescore_interval", 0), ("match_weight", 1), ("match_weight", 0), ("match_input", "softmax"),
+        ("joint_loss", "sum"), ("distillation_temperature", 0), ("distillation_start", 1.0), ("distillation_start", 30),
+        ("distillation_start", 0), ("distillation_gate", 1), ("teacher_weights", "ema"), ("teacher_weights", "average"),
+        ("teacher_threshold", 1), ("sampling", "even"),
         ("score_images", 1), ("probe_images", 1),  # found out only after the warm-up, when BatchNorm sees one image
     ],
 )  # fmt: skip
@@ -111,6 +115,13 @@ def test_value_outside_its_rule_is_refused(key: str, value: Any) -> None:
         ("cost_range", {"macs": [None, "2e6"]}, {"macs": [None, 2e6]}),
         ("warmup", 3, 3),
         ("warmup", 0.25, 0.25),
+        ("rescore_interval", None, None),
+        ("distillation_start", None, None),
+        ("distillation_start", 0.5, 0.5),
+        ("distillation_start", 5, 5),
+        ("distillation_temperature", 4, 4.0),
+        ("teacher_threshold", 0.25, 0.25),
+        ("sampling", "fair", "fair"),
     ],
 )
 def test_value_inside_its_rule_is_read(key: str, value: Any, read: Any) -> None:
@@ -124,6 +135,31 @@ def test_ranges_of_several_costs_are_read_by_name_or_in_order() -> None:
     assert "expected a range for each of search.cost (macs, size)" in problems_of(
         {**SMALLEST, "search": {**costs, "cost_range": [1, 2]}}
     )
+
+
+def test_options_that_do_not_go_together_are_refused_at_once() -> None:
+    message = problems_of(
+        {
+            **SMALLEST,
+            "search": {
+                "epochs": 10,
+                "warmup": 5,
+                "distillation": "mean_squared_error",
+                "distillation_temperature": 2,
+                "match_input": "logits",
+                "distillation_start": 0.4,
+                "teacher_weights": "average",
+            },
+        }
+    )
+    for expected in (
+        "4 problems",
+        "search.distillation_temperature: 2.0; expected 1.0, since search.distillation is mean_squared_error",
+        "search.match_input: 'logits'; expected probabilities, since",
+        "search.teacher_weights: average; expected search.ema_decay with it",
+        "search.distillation_start: 0.4; expected no less than search.warmup (5)",
+    ):
+        assert expected in message
 
 
 def test_latency_defaults_are_those_of_the_settings() -> None:

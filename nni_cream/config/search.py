@@ -178,14 +178,38 @@ def _contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
             f"{prefix}search.warmup: {warmup} epochs; expected fewer than search.epochs ({epochs}), since the board "
             "would stay empty"
         )
-    start = search["distillation_start"]
-    if isinstance(start, int) and start >= epochs:
-        yield (
-            f"{prefix}search.distillation_start: {start} epochs; expected fewer than search.epochs ({epochs}), since "
-            "there would be no teachers"
-        )
+    yield from _contradicting_teachers(search, f"{prefix}search.")
     costs = search["cost"] if isinstance(search["cost"], list) else [search["cost"]]
     yield from _contradicting_ranges([cost.rpartition(":")[2] for cost in costs], search["cost_range"], prefix)
+
+
+def _contradicting_teachers(search: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    distillation, start, epochs = search["distillation"], search["distillation_start"], search["epochs"]
+    if distillation != "soft_cross_entropy":
+        for name, neutral in (("distillation_temperature", 1.0), ("match_input", "probabilities")):
+            if search[name] != neutral:
+                yield (
+                    f"{prefix}{name}: {show(search[name])}; expected {neutral}, since {prefix}distillation is "
+                    f"{distillation}: only soft_cross_entropy works with probabilities"
+                )
+    if search["teacher_weights"] == "average" and search["ema_decay"] is None:
+        yield f"{prefix}teacher_weights: average; expected {prefix}ema_decay with it, such as 0.999"
+    if start is None:
+        return
+    if isinstance(start, int) and start >= epochs:
+        yield (
+            f"{prefix}distillation_start: {start} epochs; expected fewer than search.epochs ({epochs}), since "
+            "there would be no teachers"
+        )
+    if _share(start, epochs) < _share(search["warmup"], epochs):
+        yield (
+            f"{prefix}distillation_start: {start}; expected no less than {prefix}warmup ({search['warmup']}), since "
+            "the board has no teachers before it"
+        )
+
+
+def _share(length: int | float, epochs: int) -> float:
+    return length / epochs if isinstance(length, int) else length
 
 
 def _contradicting_ranges(names: list[str], ranges: Any, prefix: str) -> Iterator[str]:

@@ -122,7 +122,7 @@ class CreamLightningModule(PreparedLightningModule):
         distillation_loss = self.distiller.loss(match, calls, batch)
         if distillation_loss is None:
             return task_loss
-        self.tally.add_distillation()
+        self.tally.add_distillation(match)
         return self.distiller.joint_loss.value(match.weight, distillation_loss, task_loss)
 
     def _compete(self) -> bool:

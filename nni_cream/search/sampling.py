@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,7 +25,7 @@ class FairSampler(PathSampler):
     choice of fewer values goes through shuffled rounds of its own. Which values come together is left to chance.
 
     Within a range of cost, a round is shuffled until all of its paths lie within the range. Since a round holds every
-    value, its mean cost is always the same: a range that does not reach to both sides of that is refused.
+    value, its mean cost hardly changes: a range that does not reach well to both sides of that is refused.
 
     Parameters
     ----------
@@ -49,6 +50,7 @@ class FairSampler(PathSampler):
         self._round = max(map(len, self._values.values()))
         self._left: dict[str, list[int]] = {label: [] for label in self._values}  # of the choice's own round
         self._waiting: list[dict[str, int]] = []  # of the round of all, the next one last
+        self._kept = False  # whether a round was found, so that there are others
 
     def _check_fair(self) -> None:
         problem = ""
@@ -81,7 +83,7 @@ class FairSampler(PathSampler):
         Raises
         ------
         SpaceError
-            If no round was found in ``attempts`` tries whose paths all lie within the range.
+            If no first round was found whose paths all lie within the range.
         """
         self.rejected = 0
         if not self._waiting:
@@ -90,13 +92,15 @@ class FairSampler(PathSampler):
         return {label: _decoded(self._mutables[label], self._values[label][index]) for label, index in indices.items()}
 
     def _next_round(self) -> None:
-        for attempt in range(self.attempts):
+        for attempt in itertools.count():
+            if attempt >= self.attempts and not self._kept:
+                break
             left = {label: self._dealt(label, rest) for label, rest in self._left.items()}
             waiting = [{label: cards[turn] for label, cards in left.items()} for turn in range(self._round)]
             if all(map(self._is_allowed, waiting)):
                 self.rejected = attempt * self._round
                 self._left = {label: cards[self._round :] for label, cards in left.items()}
-                self._waiting = waiting[::-1]
+                self._waiting, self._kept = waiting[::-1], True
                 return
         ranges = ", ".join(limit.describe() for limit in self._limits)
         raise SpaceError(
@@ -119,13 +123,15 @@ class FairSampler(PathSampler):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the generator and of the rounds as plain values."""
-        return {**super().state_dict(), "left": _plain(self._left), "waiting": list(map(_plain, self._waiting))}
+        left, waiting = _plain(self._left), list(map(_plain, self._waiting))
+        return {**super().state_dict(), "left": left, "waiting": waiting, "kept": self._kept}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the saved sampler stood."""
         super().load_state_dict(state)
         self._left = {label: list(state["left"][label]) for label in self._values}
         self._waiting = [{label: indices[label] for label in self._values} for indices in state["waiting"]]
+        self._kept = state.get("kept", True)  # a checkpoint that says nothing of it was written after a draw
 
 
 class BoardSampler(PathSampler):

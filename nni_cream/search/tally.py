@@ -41,11 +41,11 @@ class Tally:
     meta_updates
         Steps of the meta network.
     matched
-        Training steps with a teacher.
+        Training steps for which a teacher was picked.
     weight_sum
         Sum of their match weights rho.
     distilled
-        Training steps that distilled: a gate or a threshold may leave a teacher out.
+        Training steps that a teacher taught in: a gate or a threshold may have left one out.
     """
 
     drawn: int = 0
@@ -58,7 +58,7 @@ class Tally:
 
     @property
     def mean_weight(self) -> float | None:
-        """Mean of rho over the steps with a teacher, ``None`` if there was none."""
+        """Mean of rho over the steps for which a teacher was picked, ``None`` if there was none."""
         return self.weight_sum / self.matched if self.matched else None
 
     @property
@@ -77,17 +77,17 @@ class Tally:
         self.rejected += rejected
 
     def add_match(self, match: Match) -> None:
-        """Count a training step with this teacher, whether or not it then distils."""
+        """Count a training step for which this teacher was picked; it may still be left out."""
         self.matched += 1
         self.weight_sum += match.weight
+
+    def add_distillation(self, match: Match) -> None:
+        """Count a training step that this teacher taught in."""
+        self.distilled += 1
         teacher = self._teachers.get(match.entry.key)
         if teacher is None:
             teacher = self._teachers[match.entry.key] = Teacher(encode_path(match.entry.path))
         teacher.count += 1
-
-    def add_distillation(self) -> None:
-        """Count a training step that distilled."""
-        self.distilled += 1
 
     def add_meta_update(self) -> None:
         """Count a step of the meta network."""

@@ -81,6 +81,20 @@ def test_a_search_without_a_meta_network_spends_no_time_on_it(monkeypatch: pytes
     assert parts_of(monkeypatch, meta_interval=4, matching="best")["meta network"] == 0
 
 
+def test_a_search_that_never_rescores_spends_no_time_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parts_of(monkeypatch, rescore_interval=2)["scores of the board"] > 0
+    assert parts_of(monkeypatch, rescore_interval=None)["scores of the board"] == 0
+
+
+def test_every_option_of_drawing_and_teaching_can_be_rehearsed() -> None:
+    settings = {"epochs": 6, "board_size": 5, "batch_size": 20, "score_images": 80, "sampling": "fair"}
+    settings |= {"distillation_gate": True, "teacher_weights": "average", "ema_decay": 0.99, "distillation_start": 0.5}
+    settings |= {"joint_loss": "add", "teacher_threshold": 0.6, "match_input": "logits", "rescore_interval": None}
+    found = rehearse_search(configuration(search=settings))
+    assert found.seconds > 0
+    assert found.board == 3
+
+
 def test_devices_share_the_validation_of_an_epoch_but_not_the_final_one(monkeypatch: pytest.MonkeyPatch) -> None:
     alone, both = parts_of(monkeypatch), parts_of(monkeypatch, devices=2)
     assert both["validation"] == pytest.approx(alone["validation"] / 2)

@@ -99,6 +99,47 @@ def test_inside_the_module_has_the_averages_and_afterwards_its_own_bits():
     assert isinstance(module.weight, nn.Parameter)
 
 
+def test_only_the_parameters_that_are_named_are_exchanged():
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    average = WeightAverage(module, 0.5)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(1)
+    own = [parameter.detach().clone() for parameter in module.parameters()]
+    places = [parameter.data_ptr() for parameter in module.parameters()]
+    stranger = nn.Parameter(torch.ones(1))
+    with average.applied([module[0].weight, module[0].weight, stranger]):
+        torch.testing.assert_close(module[0].weight, own[0] - 1)
+        assert all(map(torch.equal, list(module.parameters())[1:], own[1:]))
+        assert float(stranger) == 1
+    assert all(map(torch.equal, module.parameters(), own))
+    assert [parameter.data_ptr() for parameter in module.parameters()] == places
+
+
+def test_own_weights_are_back_when_what_runs_inside_fails():
+    module = nn.Linear(3, 2)
+    average = WeightAverage(module, 0.5)
+    with torch.no_grad():
+        module.weight.add_(1)
+    own = module.weight.detach().clone()
+    with pytest.raises(RuntimeError, match="boom"), average.applied([module.weight]):
+        raise RuntimeError("boom")
+    assert torch.equal(module.weight, own)
+
+
+def test_a_backward_pass_from_before_the_exchange_has_the_weights_of_then():
+    module = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    x = torch.randn(5, 3)
+    expected = torch.autograd.grad(module(x).square().sum(), list(module.parameters()))
+    average = WeightAverage(module, 0.5)
+    for value in average._averages.values():
+        value.zero_()
+    loss = module(x).square().sum()
+    with average.applied(module.parameters()):
+        assert float(module(x).abs().sum()) == 0
+    assert all(map(torch.equal, torch.autograd.grad(loss, list(module.parameters())), expected))
+
+
 def test_weights_of_sixteen_bits_are_averaged_in_thirty_two():
     module = nn.Linear(1, 1, bias=False).to(torch.bfloat16)
     with torch.no_grad():

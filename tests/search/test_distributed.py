@@ -24,14 +24,17 @@ class Steps(Callback):
         self.seen = []
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
         match = None if module._match is None else [module._match.entry.key, module._match.weight]
+        match = [match, module.tally.distilled]
         self.seen.append([list(module._path.values()), match, module.board.to_json(), batch[1].tolist()])
 
 pl.seed_everything(0)
 steps = Steps()
 # One of the two as the paper's search on many GPUs: averaged weights, clipped gradients; and several batches a step.
 more = {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2} if sys.argv[1] == "random" else {}
+# The other with what could differ from process to process: a gate, averaged teachers, paths that follow the board.
+taught = dict(distillation_gate=True, teacher_weights="average", sampling="board") if sys.argv[1] == "meta" else {}
 use = evaluator(strategy="ddp_find_unused_parameters_true", devices=2, callbacks=[steps], **more)
-settings = dict(board_size=4, warmup=0, score_interval=1, meta_interval=3, seed=1, ema_decay=0.9)
+settings = dict(board_size=4, warmup=0, score_interval=1, meta_interval=3, seed=1, ema_decay=0.9, **taught)
 strategy = run(LayerSpace(), CreamStrategy(matching=sys.argv[1], **settings), use)
 average = strategy.oneshot_module.average
 averages = {name: value.tolist() for name, value in average.state_dict()["averages"].items()}
@@ -82,7 +85,7 @@ def test_two_processes_agree_on_path_teacher_match_weight_and_board_at_every_ste
     for ours, theirs in zip(first[0], second[0], strict=True):
         assert ours[:3] == theirs[:3]
         assert ours[3] != theirs[3], "each process trains on its own images"
-    assert any(match is not None for _, match, *_ in first[0])
+    assert any(match is not None for _, (match, _), *_ in first[0])
     assert first[1:] == second[1:]
     assert len(first[1]["entries"]) == 4
     assert all(0 <= entry["validated"] <= 1 for entry in first[1]["entries"])

@@ -7,8 +7,8 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 
 from nni_cream.search import PathSampler
-from nni_cream.search.freezing import frozen_view
-from tests.search.small import SPACES, conv, supernet
+from nni_cream.search.freezing import frozen_view, used_parameters
+from tests.search.small import SPACES, LayerSpace, conv, supernet
 from tests.search.test_table import DeepSpace
 
 X = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -39,6 +39,30 @@ def test_a_view_is_made_of_the_supernets_own_weights():
     net = supernet(DeepSpace())
     own = {id(parameter) for parameter in net.space.parameters()}
     assert all(id(parameter) in own for parameter in net.view(PathSampler(net.space).draw()).parameters())
+
+
+@pytest.mark.parametrize("space", [*SPACES.values(), DeepSpace])
+def test_parameters_that_a_path_may_use_are_all_that_it_does_use(space):
+    net = supernet(space())
+    sampler = PathSampler(net.space, seed=3)
+    for _ in range(5):
+        path = sampler.draw()
+        net.activate(path)
+        net.space.zero_grad(set_to_none=True)
+        net.space(X).square().sum().backward()
+        moved = {name for name, parameter in net.space.named_parameters() if parameter.grad is not None}
+        ids = {id(parameter) for parameter in used_parameters(net.space, path)}
+        found = {name for name, parameter in net.space.named_parameters() if id(parameter) in ids}
+        assert moved <= found
+
+
+def test_candidates_that_a_path_does_not_choose_are_none_of_its_parameters():
+    net = supernet(LayerSpace())
+    path = {f"layer_{index}": "identity" for index in range(4)} | {"layer_2": "conv_3x3"}
+    ids = {id(parameter) for parameter in used_parameters(net.space, path)}
+    found = {name for name, parameter in net.space.named_parameters() if id(parameter) in ids}
+    assert {name.split(".")[0] for name in found} == {"stem", "layers", "head"}
+    assert all(name.startswith("layers.2.conv_3x3.") for name in found if name.startswith("layers."))
 
 
 def test_a_choice_that_stands_in_two_places_is_frozen_in_both():

@@ -20,6 +20,7 @@ from nni_cream.search import (
     PathSampler,
     RandomMatcher,
 )
+from nni_cream.search.joint_loss import JOINT_LOSSES
 from nni_cream.search.matching import make_matcher, match_weight_gradient
 from nni_cream.search.objective import soft_cross_entropy
 from tests.search.small import LayerSpace, digits, supernet
@@ -35,7 +36,13 @@ def features(path) -> Tensor:
     return TABLE[path["layer"]]
 
 
-def unrolled_gradient(net, path, teacher, meta, evidence, train, validation, step_size) -> list[Tensor]:
+JOINED = {
+    "mix": lambda rho, kd, ce: (rho * kd + (2 - rho) * ce) / 2,
+    "add": lambda rho, kd, ce: rho * kd + ce,
+}
+
+
+def unrolled_gradient(net, path, teacher, meta, evidence, train, validation, step_size, joined) -> list[Tensor]:
     """The oracle: differentiate through the virtual step itself, second graph and all."""
     parameters = dict(net.space.named_parameters())
     net.activate(teacher)
@@ -45,8 +52,8 @@ def unrolled_gradient(net, path, teacher, meta, evidence, train, validation, ste
     with net.detached(grad=True):
         rho = torch.sigmoid(meta(evidence)).squeeze()
         logits = functional_call(net.space, parameters, (train[0],))
-        loss = rho * soft_cross_entropy(logits, target) + (2 - rho) * functional.cross_entropy(logits, train[1])
-        gradients = torch.autograd.grad(loss / 2, list(parameters.values()), create_graph=True, allow_unused=True)
+        loss = joined(rho, soft_cross_entropy(logits, target), functional.cross_entropy(logits, train[1]))
+        gradients = torch.autograd.grad(loss, list(parameters.values()), create_graph=True, allow_unused=True)
         moved = {
             name: value if gradient is None else value - step_size * gradient
             for (name, value), gradient in zip(parameters.items(), gradients, strict=True)
@@ -55,15 +62,16 @@ def unrolled_gradient(net, path, teacher, meta, evidence, train, validation, ste
         return list(torch.autograd.grad(outer, list(meta.parameters())))
 
 
+@pytest.mark.parametrize("joint_loss", JOINED)
 @pytest.mark.parametrize("seed", range(4))
-def test_meta_gradient_equals_unrolled_double_back_propagation(seed):
+def test_meta_gradient_equals_unrolled_double_back_propagation(seed, joint_loss):
     torch.manual_seed(seed)
     net = supernet(LayerSpace().double())
     sampler = PathSampler(net.space, seed)
     path, teacher = sampler.draw(), sampler.draw()
     train, validation = ((x.double(), y) for x, y in (digits(32)[:], digits(32, start=500)[:]))
     meta, evidence, step_size = torch.nn.Linear(40, 1).double(), torch.randn(40).double(), 0.1
-    expected = unrolled_gradient(net, path, teacher, meta, evidence, train, validation, step_size)
+    expected = unrolled_gradient(net, path, teacher, meta, evidence, train, validation, step_size, JOINED[joint_loss])
 
     before = {name: value.clone() for name, value in net.space.state_dict().items()}
     net.activate(teacher)
@@ -80,6 +88,7 @@ def test_meta_gradient_equals_unrolled_double_back_propagation(seed):
             float(rho.detach()),
             step_size,
             lambda: [functional.cross_entropy(net.space(validation[0]), validation[1])],
+            joint_loss=JOINT_LOSSES[joint_loss],
         )
     rho.backward(torch.tensor(gradient, dtype=torch.float64))
 
@@ -129,6 +138,9 @@ def test_a_parameter_that_only_one_loss_uses_counts():
     assert match_weight_gradient([a, b], a * 1, b * 1, 0.3, 0.1, lambda: [a + b]) == pytest.approx(0.0)
     # Only a in the validation loss: -xi / 2.
     assert match_weight_gradient([a, b], a * 1, b * 1, 0.3, 0.1, lambda: [a * 1]) == pytest.approx(-0.05)
+    # Added: a' = a - xi rho and b' = b - xi, so L_val = a' + b' falls by xi with rho.
+    added = match_weight_gradient([a, b], a * 1, b * 1, 0.3, 0.1, lambda: [a + b], joint_loss=JOINT_LOSSES["add"])
+    assert added == pytest.approx(-0.1)
     # In parts.
     assert match_weight_gradient([a, b], a * 1, b * 1, 0.3, 0.1, lambda: [a * 1, b * 3]) == pytest.approx(0.1)
 
@@ -202,6 +214,34 @@ def test_a_meta_network_that_was_never_used_has_an_empty_state():
 def test_the_seed_decides_the_first_weights():
     weights = [MetaMatcher(features, seed=seed).pick(STUDENT, ENTRIES).weight for seed in (1, 1, 2)]
     assert weights[0] == weights[1] != weights[2]
+
+
+@pytest.mark.parametrize("start", [0.1, 0.5, 0.8])
+def test_a_meta_network_starts_near_its_match_weight(start):
+    twin = {"layer": 4}
+    same = tuple(BoardEntry({"layer": name, "copy": 0}, 0.5, 1.0, 0) for name in (4,))
+    found = [make_matcher("meta", features, seed=seed, weight=start).pick(twin, same).weight for seed in range(40)]
+    # The outputs are equal, so rho is the sigmoid of the bias, which is even about the logit of the start.
+    logits = torch.logit(torch.tensor(found))
+    bound = 40**-0.5
+    assert float((logits - torch.logit(torch.tensor(start))).abs().max()) <= bound + 1e-5
+    assert float(logits.std()) > bound / 3
+
+
+def test_a_start_of_one_half_leaves_the_first_weights_as_they_were():
+    network = MetaMatcher(features, seed=1)
+    network.pick(STUDENT, ENTRIES)
+    drawn = torch.nn.utils.skip_init(nn.Linear, 40, 1)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in drawn.parameters():
+        parameter.data.uniform_(-(40**-0.5), 40**-0.5, generator=generator)
+    assert all(map(torch.equal, drawn.parameters(), network._network.parameters()))
+
+
+@pytest.mark.parametrize("name", ["random", "best"])
+def test_a_fixed_match_weight_is_the_one_that_was_given(name):
+    assert make_matcher(name, features, weight=0.3).pick(STUDENT, ENTRIES).weight == 0.3
+    assert make_matcher(name, features).pick(STUDENT, ENTRIES).weight == 0.5
 
 
 def test_making_a_meta_network_draws_nothing_from_the_global_generator():

@@ -149,6 +149,20 @@ def test_a_range_on_one_side_of_the_mean_cost_cannot_be_fair():
         sampler.draw()
 
 
+def test_a_range_that_was_kept_once_is_kept_however_many_rounds_it_takes():
+    sampler = FairSampler(space_of([4, 4, 4]), seed=3, cost_range=(3, 6))
+    sampler.constrain(total)
+    sampler.attempts = 1_000
+    sampler.draw()
+    sampler.attempts = 1
+    restored = FairSampler(space_of([4, 4, 4]), seed=9, cost_range=(3, 6))
+    restored.constrain(total)
+    restored.attempts = 1
+    restored.load_state_dict(json.loads(json.dumps(sampler.state_dict())))
+    for fair in (sampler, restored):
+        assert all(3 <= total(fair.draw()) <= 6 for _ in range(200))
+
+
 def constrained() -> MutableList:
     a, b = Categorical([1, 2, 3], label="a"), Categorical([1, 2, 3], label="b")
     return MutableList([a, b, ExpressionConstraint(a + b == 4, label="rule")])

@@ -24,6 +24,8 @@ def test_teachers_are_counted_the_most_frequent_first():
     tally = Tally()
     for operation in "bcabcbd":
         tally.add_match(match(operation, 0.5))
+        tally.add_distillation(match(operation, 0.5))
+    tally.add_match(match("e", 0.5))  # picked, and left out
     assert [(teacher.path["layer"], teacher.count) for teacher in tally.teachers] == [
         ("b", 3),
         ("c", 2),
@@ -38,14 +40,28 @@ def test_restored_tally_goes_on_as_if_nothing_had_been():
         tally.add_draw(3)
         tally.add_match(match("a", 0.1))
         tally.add_match(match("b", 0.2))
+        tally.add_distillation(match("b", 0.2))
         tally.add_meta_update()
     second = Tally()
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     for tally in (whole, second):
         tally.add_draw(0)
         tally.add_match(match("b", 0.3))
+        tally.add_distillation(match("b", 0.3))
     assert second == whole
     assert (second.drawn, second.rejected, second.meta_updates, second.matched) == (2, 3, 1, 3)
+    assert (second.distilled, second.distilled_share) == (2, 1.0)
+
+
+def test_every_teacher_of_a_checkpoint_from_before_there_were_gates_taught():
+    tally, old = Tally(), Tally().state_dict() | {"counts": [5, 0, 0, 4]}
+    del old["distilled"]
+    tally.load_state_dict(old)
+    assert tally.distilled_share == 0.8
+
+
+def test_nothing_has_been_distilled_before_the_first_step():
+    assert Tally().distilled_share == 0
 
 
 def test_sampler_tells_how_many_draws_it_threw_away():
