@@ -3,8 +3,8 @@
     python benchmarks/candidates.py [--seeds 0 1]
 
 Plain supernets (matching "none") of the fashion space, so that with one seed all have the very same weights, bit for
-bit, and differ in their boards alone. For each way to choose candidates: scored paths, CPU seconds of the search, and the
-accuracies of the entries on all 4,000 validation images with BatchNorm statistics of their own (best and mean).
+bit, and differ in their boards alone. For each way to choose candidates: scored paths, CPU seconds of the search, and
+the accuracies of the entries on all 4,000 validation images with BatchNorm statistics of their own (best and mean).
 Prints one JSON line last.
 """
 
