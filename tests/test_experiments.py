@@ -98,7 +98,7 @@ def test_every_study_file_runs_in_a_reduced_version(
     if words == ["rank"]:
         truth = tmp_path / "truth.yml"
         truth.write_text(
-            yaml.safe_dump(reduced(config.read_yaml(FOLDER / path.name.replace(kind(path), "truth"))), sort_keys=False)
+            yaml.safe_dump(reduced(config.read_yaml(FOLDER / f"truth_{path.stem.split('_')[-1]}.yml")), sort_keys=False)
         )
         assert main(["study", "truth", str(truth), "--workers", "1", "--out", str(tmp_path / "truth")]) == 0
         more += ["--truth", str(tmp_path / "truth/truth.json")]
