@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from nni_cream.config import SEARCH, Layout
 from nni_cream.errors import ConfigError, CreamError, FileError
-from nni_cream.files import write_text
+from nni_cream.files import differences, write_text
 
 __all__ = [
     "OURS",
@@ -227,7 +227,7 @@ class OutputFolder:
         except CreamError as error:
             raise FileError(f"{self.config}: broken: {error}") from None
         free = {"retrain": None, "loader": None}
-        changed = sorted(_differences({**before, **free}, {**config, **free}))
+        changed = sorted(differences({**before, **free}, {**config, **free}))
         if changed:
             raise ConfigError(
                 f"{self.path}: was started with other values of {', '.join(changed)} (see {CONFIG} there); resume with "
@@ -240,11 +240,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for name in before.keys() | after.keys():
-            yield from _differences(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
-    elif before != after:
-        yield key

@@ -197,8 +197,7 @@ class PathScorer:
         total, squares, seen, size = 0.0, 0.0, 0, len(self.subset)
         with self._undisturbed():
             for inputs, targets in self.subset.chunks:
-                scores = _checked_scores(self._score, main_output(self._predict(inputs)), targets)
-                sums = torch.stack([scores.sum(), scores.square().sum()]).tolist()
+                sums = _checked_sums(self._score, main_output(self._predict(inputs)), targets)
                 total, squares = total + sums[0], squares + sums[1]
                 seen += len(targets)
                 self.images_seen += len(targets)
@@ -248,11 +247,11 @@ def sum_of_scores(score: Score, output: Tensor, targets: Tensor) -> float:
     SearchError
         If the function fails, does not return one score a sample, or returns one above its bound.
     """
-    return float(_checked_scores(score, output, targets).sum())
+    return _checked_sums(score, output, targets)[0]
 
 
-def _checked_scores(score: Score, output: Tensor, targets: Tensor) -> Tensor:
-    """Scores of a batch in double precision, after that look."""
+def _checked_sums(score: Score, output: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Add up the scores of a batch and their squares, after that look."""
     function, bound = score.function, score.upper_bound
     with failures_of("score", function):
         scores = function(output, targets)
@@ -264,10 +263,11 @@ def _checked_scores(score: Score, output: Tensor, targets: Tensor) -> Tensor:
             "sample; give a score function that fits the targets"
         )
     precise = scores.double()
-    highest = float(precise.max())
+    # Read all at once: each look at a number is what an accelerator waits for.
+    total, squares, highest = torch.stack([precise.sum(), precise.square().sum(), precise.max()]).tolist()
     if bound is not None and highest > bound + 1e-6 * max(1.0, abs(bound)):
         raise SearchError(
             f"the score function {function_name(function)!r} returned {highest:.6g}, above its upper_bound "
             f"{bound}; state a bound that no score exceeds, or None"
         )
-    return precise
+    return total, squares

@@ -11,7 +11,7 @@ from nni.nas.space import model_context
 from nni_cream import spaces
 from nni_cream.studies.parts import StudyParts, load_parts
 from nni_cream.training import Recipe, evaluate, make_loader, seeded
-from nni_cream.training.retrain import FiniteLoss, quiet_lightning
+from nni_cream.training.retrain import TRAINER_DEFAULTS, FiniteLoss, quiet_lightning
 
 __all__ = ["train_alone"]
 
@@ -47,14 +47,7 @@ def _fit(network: Any, parts: StudyParts, recipe: Recipe, accelerator: str) -> f
     module = recipe.module(parts.splits.num_classes)
     module.set_model(network)
     trainer = pl.Trainer(
-        accelerator=accelerator,
-        devices=1,
-        max_epochs=recipe.epochs,
-        logger=False,
-        enable_checkpointing=False,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        callbacks=[FiniteLoss()],
+        **{**TRAINER_DEFAULTS, "accelerator": accelerator}, max_epochs=recipe.epochs, callbacks=[FiniteLoss()]
     )
     trainer.fit(module, make_loader(parts.train, recipe.batch_size, shuffle=True))
     return float(trainer.callback_metrics["train_loss"])

@@ -16,7 +16,7 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from nni_cream.errors import CreamError, StudyError
-from nni_cream.files import append_line, locked, write_text
+from nni_cream.files import append_line, differences, locked, write_text
 
 __all__ = ["Job", "Records", "Work", "run_jobs"]
 
@@ -75,7 +75,7 @@ class Records:
             self._lines = {line["key"]: {name: line[name] for name in _FIELDS} for line in found[1:]}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StudyError(f"{self.path}: broken, expected the records of a study as JSON lines: {error}") from None
-        changed = _differences(before, self.shared)
+        changed = sorted(differences(before, self.shared))
         if changed:
             raise StudyError(
                 f"{self.path}: belongs to a study with other values of {', '.join(changed)}; go on with that study's "
@@ -110,7 +110,7 @@ class Records:
         """
         for job in jobs:
             line = self._lines.get(job.key)
-            changed = [] if line is None else _differences(line["arguments"], dict(job.arguments))
+            changed = [] if line is None else sorted(differences(line["arguments"], job.arguments))
             if changed:
                 raise StudyError(
                     f"{self.path}: {job.key!r} was run with other values of {', '.join(changed)}; give it a new name, "
@@ -197,14 +197,3 @@ def _call(work: Work, shared: Mapping[str, Any], job: Job) -> tuple[Job, dict[st
         raise StudyError(f"{job.key}: {error}") from error
     seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
     return job, {**result, **{name: round(value, 3) for name, value in seconds.items()}}
-
-
-def _differences(before: Any, after: Any, key: str = "") -> list[str]:
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        names = sorted(before.keys() | after.keys())
-        return [
-            found
-            for name in names
-            for found in _differences(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
-        ]
-    return [] if before == after else [key]

@@ -92,10 +92,10 @@ class Running:
 
     def run(self, work: Work, jobs: Sequence[Job], records: Records, title: str) -> None:
         """Run the jobs that are missing, with a bar."""
-        records.missing(jobs)  # also where nothing is to be run: other settings by the same name are an error
+        missing = records.missing(jobs)  # also where nothing is to be run: other settings by one name are an error
         if not self.workers:
             return
-        with self._bar(title, len(jobs), len(jobs) - len(records.missing(jobs))) as done:
+        with self._bar(title, len(jobs), len(jobs) - len(missing)) as done:
             run_jobs(work, jobs, records, self.workers, done)
 
     @contextmanager

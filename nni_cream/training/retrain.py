@@ -21,7 +21,7 @@ from nni_cream.training.loading import Images, make_loader
 from nni_cream.training.measuring import EVALUATION_BATCH, count_logits, evaluate
 from nni_cream.training.recipe import Recipe
 
-__all__ = ["FiniteLoss", "RetrainResult", "quiet_lightning", "retrain", "seeded"]
+__all__ = ["TRAINER_DEFAULTS", "FiniteLoss", "RetrainResult", "quiet_lightning", "retrain", "seeded"]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def retrain(
     with seeded(seed), quiet_lightning():
         module = recipe.module(count_logits(network, train))
         module.set_model(network)
-        trainer = pl.Trainer(**{**_TRAINER_DEFAULTS, "max_epochs": recipe.epochs, **extra, "callbacks": callbacks})
+        trainer = pl.Trainer(**{**TRAINER_DEFAULTS, "max_epochs": recipe.epochs, **extra, "callbacks": callbacks})
         trainer.fit(
             module,
             make_loader(train, recipe.batch_size, shuffle=True),
@@ -118,7 +118,7 @@ def retrain(
     )
 
 
-_TRAINER_DEFAULTS: dict[str, Any] = {
+TRAINER_DEFAULTS: dict[str, Any] = {
     "accelerator": "auto",
     "devices": 1,
     "logger": False,
