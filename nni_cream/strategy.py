@@ -85,7 +85,8 @@ class CreamStrategy(RandomOneShot):
     rescore_interval
         Epochs between two rescorings of all entries; ``None`` for never.
     rescore_entries
-        Most entries in one rescoring; those of a larger board take turns [ours: so a large board costs no more].
+        Most entries in one rescoring, which take turns; ``None`` for as many as have 0.4 images scored for each that was
+        trained on since the last one [ours: so neither short epochs nor a large board add more than a tenth].
     rejection_confidence
         Scoring a candidate stops as soon as, with this probability, it cannot reach the weakest entry any more (normal
         bound on the images that are left, at each look); ``None`` waits for certainty.
@@ -110,7 +111,8 @@ class CreamStrategy(RandomOneShot):
         T of ``"soft_cross_entropy"``: T squared times the cross-entropy of both outputs divided by T (Hinton et al.,
         2015).
     distillation_start
-        Training before there are teachers, given like ``warmup`` and not shorter; ``None`` to start with the board.
+        Training before there are teachers, given like ``warmup``; at the latest of both they start. ``None`` to start
+        with the board (paper).
     distillation_gate
         Whether to distil only where the teacher has a higher mean ``score`` than the student on the training batch; all
         other steps, ties among them, take the task loss alone.
@@ -166,23 +168,23 @@ class CreamStrategy(RandomOneShot):
         candidates: str = "promising",
         score_batch_size: int | None = None,
         rescore_interval: int | None = 1,
-        rescore_entries: int = 10,
+        rescore_entries: int | None = None,
         rejection_confidence: float | None = 0.9999,
         probe_images: int = 4,
         meta_interval: int = 200,
         meta_learning_rate: float = 1e-4,
         match_weight: float = 0.5,
         match_input: str = "probabilities",
-        joint_loss: str = "mix",
+        joint_loss: str = "add",
         distillation: str | LossFunction | Distillation = "soft_cross_entropy",
         distillation_temperature: float = 1.0,
-        distillation_start: int | float | None = None,
-        distillation_gate: bool = False,
-        teacher_weights: str = "current",
+        distillation_start: int | float | None = 0.5,
+        distillation_gate: bool = True,
+        teacher_weights: str = "average",
         teacher_threshold: float = 0.0,
         sampling: str = "uniform",
         score: str | LossFunction | Score = "top1",
-        ema_decay: float | None = None,
+        ema_decay: float | None = 0.99,
         seed: int = 0,
         latency: LatencySettings | None = None,
         listeners: Iterable[Callable[[BoardEvent], None]] = (),
@@ -200,7 +202,7 @@ class CreamStrategy(RandomOneShot):
             score_interval=1 if score_interval is None else score_interval,
             score_batch_size=2 if score_batch_size is None else score_batch_size,
             rescore_interval=1 if rescore_interval is None else rescore_interval,
-            rescore_entries=rescore_entries,
+            rescore_entries=1 if rescore_entries is None else rescore_entries,
             probe_images=probe_images,
             meta_interval=meta_interval,
         )

@@ -129,7 +129,8 @@ KEYS: tuple[Key, ...] = (
         "Images at once while scoring; null for two training batches, at most 256."),
     Key("search.rescore_interval", 1, whole(1) | NOTHING,
         "Epochs between two rescorings of the board; null for never."),
-    Key("search.rescore_entries", 10, whole(1), "Most entries in one rescoring; those of a larger board take turns."),
+    Key("search.rescore_entries", None, whole(1) | NOTHING,
+        "Most entries in one rescoring, in turns; null for as many as add a tenth to the cost."),
     Key("search.rejection_confidence", 0.9999, number(0.5, 1, above=True, below=True) | NOTHING,
         "Scoring stops when a candidate, with this probability, cannot get onto the board; null: when it is certain."),
     Key("search.probe_images", 4, whole(2), "Images on which the meta network compares two paths."),
@@ -139,17 +140,17 @@ KEYS: tuple[Key, ...] = (
         "Weight of the teacher where nobody learns it, and what the meta network starts near."),
     Key("search.match_input", "probabilities", one_of("probabilities", "logits"),
         "What the meta network compares of two paths' outputs, under soft_cross_entropy."),
-    Key("search.joint_loss", "mix", one_of("mix", "add"),
+    Key("search.joint_loss", "add", one_of("mix", "add"),
         "How the two losses make one: the paper's [rho KD + (2 - rho) CE] / 2, or CE + rho KD."),
     Key("search.distillation", "soft_cross_entropy", one_of("soft_cross_entropy", "mean_squared_error") | IMPORTABLE,
         "Loss between the student's and the teacher's output."),
     Key("search.distillation_temperature", 1.0, number(0, above=True),
         "What both outputs are divided by in soft_cross_entropy; the loss is multiplied by its square."),
-    Key("search.distillation_start", None, whole(0) | FRACTION | NOTHING,
-        "Training before there are teachers: epochs, or a share of all; null for as long as search.warmup."),
-    Key("search.distillation_gate", False, FLAG,
+    Key("search.distillation_start", 0.5, whole(0) | FRACTION | NOTHING,
+        "Training before there are teachers: epochs, or a share of all; never before the end of search.warmup."),
+    Key("search.distillation_gate", True, FLAG,
         "Whether to distil only where the teacher scores higher than the student on the training batch."),
-    Key("search.teacher_weights", "current", one_of("current", "average"),
+    Key("search.teacher_weights", "average", one_of("current", "average"),
         "Weights that teachers run with: those of the moment, or their average (needs search.ema_decay)."),
     Key("search.teacher_threshold", 0.0, number(0, 1, below=True),
         "With meta, teachers whose match weight is below this are left out, and not run at all."),
@@ -159,7 +160,7 @@ KEYS: tuple[Key, ...] = (
         "What a candidate is scored by; higher is better."),
     Key("search.recalibration_images", 8192, whole(2),
         "Training images on which BatchNorm of the board's entries is estimated anew for their final validation."),
-    Key("search.ema_decay", None, number(0, 1, above=True, below=True) | NOTHING,
+    Key("search.ema_decay", 0.99, number(0, 1, above=True, below=True) | NOTHING,
         "Decay of an average of the supernet's weights for the final validation and the weights that are kept."),
     *_latency_keys(),
     *trainer_keys(),
@@ -193,7 +194,7 @@ def _contradicting_teachers(search: Mapping[str, Any], prefix: str) -> Iterator[
                     f"{distillation}: only soft_cross_entropy works with probabilities"
                 )
     if search["teacher_weights"] == "average" and search["ema_decay"] is None:
-        yield f"{prefix}teacher_weights: average; expected {prefix}ema_decay with it, such as 0.999"
+        yield f"{prefix}teacher_weights: average; expected {prefix}ema_decay with it, such as 0.99, or current"
     if start is None:
         return
     if isinstance(start, int) and start >= epochs:
@@ -201,15 +202,6 @@ def _contradicting_teachers(search: Mapping[str, Any], prefix: str) -> Iterator[
             f"{prefix}distillation_start: {start} epochs; expected fewer than search.epochs ({epochs}), since "
             "there would be no teachers"
         )
-    if _share(start, epochs) < _share(search["warmup"], epochs):
-        yield (
-            f"{prefix}distillation_start: {start}; expected no less than {prefix}warmup ({search['warmup']}), since "
-            "the board has no teachers before it"
-        )
-
-
-def _share(length: int | float, epochs: int) -> float:
-    return length / epochs if isinstance(length, int) else length
 
 
 def _contradicting_ranges(names: list[str], ranges: Any, prefix: str) -> Iterator[str]:

@@ -30,7 +30,7 @@ from nni_cream.experiment.rehearsal import (
     made_up_images,
     shape_of_data,
 )
-from nni_cream.search import CreamLightningModule, scoring_interval
+from nni_cream.search import CreamLightningModule, rescored_entries, scoring_interval
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import make_loader, seeded
 
@@ -235,6 +235,10 @@ def _estimate(
     return SearchRehearsal(training, parts, len(run.strategy.board))
 
 
+def _part(length: int | float, epochs: int) -> float:
+    return length / epochs if isinstance(length, int) else length
+
+
 def _other_parts(
     settings: Mapping[str, Any], shape: DataShape, at_once: int, run: _Run, batches: int, devices: int
 ) -> dict[str, float]:
@@ -244,17 +248,20 @@ def _other_parts(
     per_image = rescoring / run.scored / len(run.strategy.board)
     more = max(0.0, with_meta_update - min(first, third)) if settings["matching"] == "meta" else 0.0
     meta_update = more * min(settings["batch_size"], shape.train_images) / at_once
-    warmup, epochs, board = settings["warmup"], settings["epochs"], settings["board_size"]
-    share = 1 - (warmup / epochs if isinstance(warmup, int) else warmup)
+    epochs, board = settings["epochs"], settings["board_size"]
+    share = 1 - _part(settings["warmup"], epochs)
+    taught = min(share, 1 - _part(settings["distillation_start"] or 0, epochs))
     final = min(settings["recalibration_images"], shape.train_images) + shape.validation_images
     scored = min(settings["score_images"], shape.validation_images)
     score = per_image * scored
     every = scoring_interval(settings["score_interval"], scored, settings["batch_size"])
-    interval, rescored = settings["rescore_interval"], min(board, settings["rescore_entries"])
+    interval = settings["rescore_interval"]
+    trained = settings["batch_size"] * batches // epochs * (interval or 1)
+    rescored = min(board, rescored_entries(settings["rescore_entries"], scored, trained))
     return {
         "scores of candidates": score * (batches * share / every + board),
         "scores of the board": 0.0 if interval is None else score * rescored * epochs * share / interval,
-        "meta network": meta_update * batches * share / settings["meta_interval"],
+        "meta network": meta_update * batches * taught / settings["meta_interval"],
         "validation": per_image * shape.validation_images * epochs / devices,
         "final validation": per_image * final * board,
     }

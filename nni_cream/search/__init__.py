@@ -2,7 +2,7 @@
 
 from nni_cream.search.bench import measure_table
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard, Verdict
-from nni_cream.search.candidates import CandidateWindow, scoring_interval
+from nni_cream.search.candidates import CandidateWindow, rescored_entries, scoring_interval
 from nni_cream.search.cost import CostModel
 from nni_cream.search.costs import Costs
 from nni_cream.search.finalising import Finalist, finalise, validate_path
@@ -15,13 +15,14 @@ from nni_cream.search.objective import Distillation, Score
 from nni_cream.search.paths import Path, encode_path, path_key
 from nni_cream.search.sampler import PathSampler
 from nni_cream.search.scorer import PathScorer, ValidationSubset
-from nni_cream.search.settings import SearchSettings
+from nni_cream.search.settings import PAPER, SearchSettings
 from nni_cream.search.supernet import FreezableCell, Supernet
 from nni_cream.search.table import CostTable
 from nni_cream.search.tally import Tally, Teacher
 from nni_cream.search.timing import LatencySettings
 
 __all__ = [
+    "PAPER",
     "BestMatcher",
     "BoardEntry",
     "BoardEvent",
@@ -58,6 +59,7 @@ __all__ = [
     "finalise",
     "measure_table",
     "path_key",
+    "rescored_entries",
     "scoring_interval",
     "validate_path",
 ]

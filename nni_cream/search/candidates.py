@@ -1,4 +1,4 @@
-"""Which of the paths that were trained since the last scoring is worth one."""
+"""What is worth a scoring: how often, how many entries of the board, and which of the paths that were trained."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nni_cream.search.paths import Path, encode_path
 
-__all__ = ["CANDIDATES", "CandidateWindow", "scoring_interval"]
+__all__ = ["CANDIDATES", "CandidateWindow", "rescored_entries", "scoring_interval"]
 
 CANDIDATES = ("promising", "latest")
 _SCORED_SHARE = 0.4  # images scored for each image trained on
@@ -35,6 +35,27 @@ def scoring_interval(interval: int | None, images: int, batch_size: int) -> int:
         At least 1.
     """
     return max(1, round(images / (_SCORED_SHARE * batch_size))) if interval is None else interval
+
+
+def rescored_entries(entries: int | None, images: int, trained: int) -> int:
+    """Return how many entries of the board one rescoring may score.
+
+    Parameters
+    ----------
+    entries
+        As the user has set it; ``None`` for as many as have 0.4 images scored for each that was trained on since the
+        last rescoring, so that epochs of any length add no more than a tenth for it [ours].
+    images
+        Of the validation subset.
+    trained
+        Images trained on since the last rescoring, on one device.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    return max(1, int(_SCORED_SHARE * trained / images)) if entries is None else entries
 
 
 class CandidateWindow:

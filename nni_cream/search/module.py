@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nni_cream.errors import SearchError
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
+from nni_cream.search.candidates import rescored_entries
 from nni_cream.search.finite import check_loss, check_score, check_weights
 from nni_cream.search.forwarding import call_step
 from nni_cream.search.matching import Match, match_weight_gradient
@@ -235,9 +236,13 @@ class CreamLightningModule(PreparedLightningModule):
             return accuracy
 
         with self._autocast():
-            self.board.rescore(score, self.settings.rescore_entries, turn)
+            self.board.rescore(score, self._rescored_entries(), turn)
         self.matcher.forget()
         self._tell("rescored")
+
+    def _rescored_entries(self) -> int:
+        batches = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * (self.settings.rescore_interval or 1)
+        return rescored_entries(self.settings.rescore_entries, len(self.scorer.subset), batches * self._batch_size)
 
     def on_fit_end(self) -> None:
         """Refuse to end without a result.

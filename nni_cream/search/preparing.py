@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,7 +11,7 @@ import pytorch_lightning as pl
 from nni.mutable.annotation import Constraint
 from torch import Tensor
 
-from nni_cream.errors import ConfigError, SearchError
+from nni_cream.errors import SearchError
 from nni_cream.search.averaging import WeightAverage
 from nni_cream.search.board import PrioritizedBoard
 from nni_cream.search.candidates import CandidateWindow, scoring_interval
@@ -80,7 +79,7 @@ class PreparedLightningModule(RunningLightningModule):
         self.board = board
         self.warmup = Warmup(settings.warmup)
         self.untaught = self.warmup  # how long there are no teachers
-        if settings.distillation_start is not None:
+        if settings.distillation_start is not None and settings.matching != "none":
             self.untaught = Warmup(settings.distillation_start, "distillation_start", "there would be no teachers")
         self.average: WeightAverage | None = None
         self.tally = Tally()
@@ -161,7 +160,7 @@ class PreparedLightningModule(RunningLightningModule):
     def on_train_start(self) -> None:
         """Check the warm-up against the length of the training; go on within an epoch if a checkpoint says so."""
         self.warmup.begin(self.trainer)
-        self._begin_untaught()
+        self.untaught.begin(self.trainer)
         super().on_train_start()
         if self._resumed is None:
             return
@@ -174,17 +173,6 @@ class PreparedLightningModule(RunningLightningModule):
             self._open_epoch = bool(self._resumed["open_epoch"])
             resume_epoch(self.trainer, self._order)
             self._go_on()
-
-    def _begin_untaught(self) -> None:
-        if self.untaught is self.warmup:
-            return
-        self.untaught.begin(self.trainer)
-        start, end = self.untaught.ends(self.trainer), self.warmup.ends(self.trainer)
-        if start < end < math.inf:
-            raise ConfigError(
-                f"distillation_start is {self.untaught.length!r}, step {start:.0f}, before the end of warmup "
-                f"({self.warmup.length!r}), step {end:.0f}, when the board has no teachers; start no earlier"
-            )
 
     def on_train_epoch_start(self) -> None:
         """Call the user's hook, and see to it that a resumed epoch draws its images as the uninterrupted one."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from nni_cream.errors import ConfigError, SearchError
@@ -17,9 +18,13 @@ from nni_cream.search.sampler import CostRange
 from nni_cream.search.sampling import SAMPLINGS
 from nni_cream.search.timing import LatencySettings
 
-__all__ = ["TEACHER_WEIGHTS", "SearchSettings"]
+__all__ = ["PAPER", "TEACHER_WEIGHTS", "SearchSettings"]
 
 TEACHER_WEIGHTS = ("current", "average")
+PAPER: Mapping[str, Any] = MappingProxyType(
+    {"joint_loss": "mix", "distillation_start": None, "distillation_gate": False, "teacher_weights": "current"}
+)
+"""How teachers teach in the paper, where the defaults are another way (docs/evidence.md says why)."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class SearchSettings:
     ema_decay: float | None
     seed: int
     latency: LatencySettings = field(default_factory=LatencySettings)
-    rescore_entries: int = 10
+    rescore_entries: int | None = 10
     rejection_confidence: float | None = None
     candidates: str = "latest"
     distillation_temperature: float = 1.0
@@ -79,7 +84,10 @@ class SearchSettings:
         self._check_temperature()
         self._check_start()
         if self.teacher_weights == "average" and self.ema_decay is None:
-            raise ConfigError("teacher_weights is 'average', but there is no average; set ema_decay, such as 0.999")
+            raise ConfigError(
+                "teacher_weights is 'average', but there is no average; set ema_decay, such as 0.99, "
+                "or teacher_weights='current'"
+            )
 
     def _check_temperature(self) -> None:
         temperature, loss = self.distillation_temperature, self.distillation.loss
@@ -99,11 +107,6 @@ class SearchSettings:
             raise ConfigError(
                 f"distillation_start is {start!r}; expected a whole number of epochs, a fraction in [0, 1), or None to "
                 "start with the board"
-            )
-        if type(start) is type(self.warmup) and start < self.warmup:
-            raise ConfigError(
-                f"distillation_start is {start!r}, before the end of warmup ({self.warmup!r}), when the board has no "
-                "teachers; start no earlier"
             )
 
     @property

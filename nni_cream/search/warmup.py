@@ -85,13 +85,6 @@ class Warmup:
             return bool(trainer.current_epoch < self.length)
         return bool(trainer.global_step < self._steps)
 
-    def ends(self, trainer: pl.Trainer) -> float:
-        """Return the step that it ends with; infinity where the length of an epoch is not known."""
-        if not isinstance(self.length, int):
-            return self._steps
-        epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
-        return self.length * math.ceil(epoch) if math.isfinite(epoch) else math.inf
-
     def _check_fits(self, trainer: pl.Trainer, steps: float) -> None:
         epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         if math.isfinite(epoch) and steps <= self.length * math.ceil(epoch):
