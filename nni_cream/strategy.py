@@ -85,7 +85,7 @@ class CreamStrategy(RandomOneShot):
     rescore_interval
         Epochs between two rescorings of all entries; ``None`` for never.
     rescore_entries
-        Most entries in one rescoring, which take turns; ``None`` for as many as have 0.4 images scored for each that was
+        Most entries in one rescoring, in turns; ``None`` for as many as have 0.4 images scored for each that was
         trained on since the last one [ours: so neither short epochs nor a large board add more than a tenth].
     rejection_confidence
         Scoring a candidate stops as soon as, with this probability, it cannot reach the weakest entry any more (normal

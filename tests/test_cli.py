@@ -178,7 +178,7 @@ def test_wrong_words_on_the_command_line_exit_with_2(arguments: list[str], capsy
             2,
             ["search.distillation_start: 2 epochs; expected fewer than search.epochs (2)"],
         ),
-        (changed(TINY, search__teacher_weights="average"), 2, ["average; expected search.ema_decay"]),
+        (changed(TINY, search__ema_decay=None), 2, ["average; expected search.ema_decay"]),
         (
             changed(TINY, search__distillation="mean_squared_error", search__distillation_temperature=2),
             2,

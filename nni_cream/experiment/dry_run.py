@@ -130,9 +130,11 @@ class _Run:
         hurried = {
             "warmup": 0,
             "distillation_start": None,
+            "distillation_gate": False,  # a closed one would leave out what is to be timed
             "meta_interval": 2,
             "score_interval": 1,
             "rescore_interval": 1,
+            "rescore_entries": settings["board_size"],
             "score_images": scored,
             "score_batch_size": scored,
         }

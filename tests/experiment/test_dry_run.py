@@ -51,7 +51,7 @@ def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(dry_run._Run, "durations", durations)
     found = rehearse_search(configuration(search={
         "epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 50, "score_images": 80, "score_interval": 2,
-        "meta_interval": 8,
+        "meta_interval": 8, "distillation_start": 3, "rescore_entries": 5,
     }))  # fmt: skip
     per_image = 3.0 / 80 / found.board
     assert found.training.steps_per_epoch == 4
@@ -59,7 +59,7 @@ def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) ->
     # 24 batches, of which those of 4 of 6 epochs are after the warm-up; 80 images of each candidate.
     assert found.parts["scores of candidates"] == pytest.approx(per_image * 80 * (16 / 2 + 5))
     assert found.parts["scores of the board"] == pytest.approx(per_image * 80 * 5 * 4)
-    assert found.parts["meta network"] == pytest.approx((5.0 - 1.0) * 16 / 8)
+    assert found.parts["meta network"] == pytest.approx((5.0 - 1.0) * 12 / 8)  # its teachers start later
     assert found.parts["validation"] == pytest.approx(per_image * 100 * 6)
     assert found.parts["final validation"] == pytest.approx(per_image * (200 + 100) * 5)
     assert found.seconds == pytest.approx(sum(found.parts.values()))
@@ -103,8 +103,9 @@ def test_devices_share_the_validation_of_an_epoch_but_not_the_final_one(monkeypa
 
 def test_an_epoch_of_fewer_images_than_a_batch_has_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     found = parts_of(monkeypatch, batch_size=500, score_interval=1)
-    # 4 batches after the warm-up and 5 candidates of a board with room, against 5 entries in each of 4 epochs.
-    assert found["scores of candidates"] / found["scores of the board"] == pytest.approx((4 + 5) / (5 * 4))
+    # 4 batches after the warm-up and 5 candidates of a board with room, against 2 entries in each of 4 epochs:
+    # 0.4 * 500 images are those of 2.5 scores.
+    assert found["scores of candidates"] / found["scores of the board"] == pytest.approx((4 + 5) / (2 * 4))
 
 
 def test_a_meta_network_and_a_teacher_take_part(monkeypatch: pytest.MonkeyPatch) -> None:

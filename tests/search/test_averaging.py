@@ -10,10 +10,11 @@ from torch import nn
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError
+from nni_cream.search import PAPER
 from nni_cream.search.averaging import WeightAverage
 from tests.search.small import LayerSpace, evaluator, run
 
-SETTINGS = {"board_size": 4, "meta_interval": 3, "score_interval": 2, "warmup": 0, "seed": 2}
+SETTINGS = {**PAPER, "board_size": 4, "meta_interval": 3, "score_interval": 2, "warmup": 0, "seed": 2}
 
 
 def averages(strategy: CreamStrategy) -> dict[str, torch.Tensor]:

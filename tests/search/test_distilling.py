@@ -21,11 +21,14 @@ from nni_cream.search.distilling import Distiller
 from nni_cream.search.freezing import used_parameters
 from nni_cream.search.objective import soft_cross_entropy, top1
 from nni_cream.search.observing import observed
-from tests.search.small import SPACES, LayerSpace, digits, evaluator, run, supernet
+from tests.search.small import AS_PUBLISHED, SPACES, LayerSpace, digits, evaluator, run, supernet
 from tests.search.test_joint_loss import softened
 from tests.search.test_wiring import LEARNING_RATE, Before, WithoutDropout, frozen_with, parted_evaluator, search
 
-BOARD: dict[str, Any] = {"board_size": 3, "warmup": 0, "score_interval": 1, "seed": 4}
+
+def cream(**settings: Any) -> CreamStrategy:
+    """A strategy that teaches as the paper does, unless the settings say otherwise."""
+    return CreamStrategy(**{**AS_PUBLISHED, "board_size": 3, "warmup": 0, "score_interval": 1, "seed": 4, **settings})
 
 
 class ByHand(Before):
@@ -88,7 +91,14 @@ def log_likelihood(output: Tensor, target: Tensor) -> Tensor:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    "defaults": {},
+    "as published": {},
+    "defaults": {
+        "joint_loss": "add",
+        "teacher_weights": "average",
+        "ema_decay": 0.99,
+        "distillation_gate": True,
+        "score": log_likelihood,
+    },
     "temperature": {"distillation_temperature": 3.0},
     "added loss": {"joint_loss": "add", "match_weight": 0.8},
     "averaged teacher": {"teacher_weights": "average", "ema_decay": 0.5},
@@ -112,7 +122,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_a_step_of_the_weights_is_the_one_worked_out_by_hand(name):
     settings = {"matching": "random", **OPTIONS[name]}
     by_hand = ByHand(settings)
-    search(CreamStrategy(**BOARD, **settings), by_hand, max_epochs=5)
+    search(cream(**settings), by_hand, max_epochs=5)
     outcomes = by_hand.outcomes
     assert sum(outcomes.values()) == 20
     assert outcomes["taught"] >= (1 if name == "all of them" else 3)
@@ -160,7 +170,7 @@ def averaged(space) -> tuple[Any, WeightAverage]:
 
 
 def distiller(net, average: WeightAverage | None, **settings: Any) -> Distiller:
-    strategy = CreamStrategy(**BOARD, ema_decay=0.5, teacher_weights="average", **settings)
+    strategy = cream(ema_decay=0.5, teacher_weights="average", **settings)
     return Distiller(net, strategy._settings, average)
 
 
@@ -240,7 +250,7 @@ def test_where_the_gate_never_opens_the_search_is_that_without_teachers_bit_for_
         {"matching": "meta", "distillation_gate": True},
     ):
         pl.seed_everything(3)
-        strategy = CreamStrategy(**BOARD, score=tie, meta_interval=2, **settings)
+        strategy = cream(score=tie, meta_interval=2, **settings)
         found.append(run(LayerSpace(), strategy, evaluator(max_epochs=2)))
     plain, *gated = found
     for strategy in gated:
@@ -266,7 +276,7 @@ def test_all_processes_follow_the_mean_lead():
     net = supernet(LayerSpace())
     targets = torch.zeros(4, dtype=torch.long)
     right, wrong = torch.eye(3)[[0] * 4], torch.eye(3)[[1] * 4]
-    settings = CreamStrategy(**BOARD, distillation_gate=True)._settings
+    settings = cream(distillation_gate=True)._settings
     for mean, open_ in ((-0.1, False), (0.1, True)):
         gate = Distiller(net, settings, None, agree=lambda lead, mean=mean: mean)
         assert gate._beats([right], [wrong], (targets, targets)) is open_
@@ -290,7 +300,7 @@ class Counting(WithoutDropout):
 
 def passes_of_training_batches(threshold: float, **settings: Any) -> tuple[int, CreamStrategy]:
     pl.seed_everything(4)
-    strategy = CreamStrategy(**BOARD, teacher_threshold=threshold, **settings)
+    strategy = cream(teacher_threshold=threshold, **settings)
     run(Counting(), strategy, parted_evaluator(max_epochs=3))
     return strategy.supernet.passes[32], strategy  # scoring and validation see 48 images, the meta network 4
 
@@ -343,8 +353,8 @@ def same(one: list[Tensor], other: list[Tensor]) -> bool:
 def test_before_its_start_distillation_leaves_the_steps_as_they_are_without_teachers(start):
     steps, plain = Steps(), Steps()
     # warmup is 0 steps: an integer where the start is a fraction, so that they are compared when the training begins.
-    strategy = search(CreamStrategy(**BOARD, distillation_start=start, meta_interval=1), steps, max_epochs=4)
-    search(CreamStrategy(**BOARD, matching="none"), plain, max_epochs=4)
+    strategy = search(cream(distillation_start=start, meta_interval=1), steps, max_epochs=4)
+    search(cream(matching="none"), plain, max_epochs=4)
     assert steps.taught == [False] * 8 + [True] * 8
     assert min(steps.sizes[3:]) >= 3  # the board does not wait
     assert all(same(a, b) for a, b in zip(steps.weights[:8], plain.weights[:8], strict=True))
@@ -359,27 +369,31 @@ def test_before_its_start_the_meta_network_does_not_learn():
         def on_train_epoch_end(self, trainer, module) -> None:
             updates.append(module.tally.meta_updates)
 
-    search(CreamStrategy(**BOARD, distillation_start=1, meta_interval=1), Look(), max_epochs=2)
+    search(cream(distillation_start=1, meta_interval=1), Look(), max_epochs=2)
     assert updates == [0, 4]
 
 
 def test_a_start_after_the_end_of_the_training_is_refused():
     with pytest.raises(ConfigError, match=r"distillation_start is 4 epochs .* there would be no teachers"):
-        search(CreamStrategy(**BOARD, distillation_start=4), max_epochs=4)
+        search(cream(distillation_start=4), max_epochs=4)
 
 
 def test_a_fraction_of_a_training_without_an_end_is_refused_by_the_settings_name():
     with pytest.raises(ConfigError, match=r"distillation_start is 0\.5, a fraction of a training that has no end"):
-        search(CreamStrategy(**BOARD, distillation_start=0.5), max_epochs=-1)
+        search(cream(distillation_start=0.5), max_epochs=-1)
 
 
-@pytest.mark.parametrize(("start", "warmup"), [(1, 0.5), (0.25, 2)])
-def test_a_start_before_the_end_of_a_warm_up_of_the_other_kind_is_refused_when_the_training_begins(start, warmup):
-    settings = {**BOARD, "warmup": warmup, "distillation_start": start}
-    with pytest.raises(
-        ConfigError, match=rf"distillation_start is {start}, step 4, before .* warmup \({warmup}\), step 8"
-    ):
-        search(CreamStrategy(**settings), max_epochs=4)
+@pytest.mark.parametrize(("start", "warmup"), [(1, 0.5), (0.25, 2), (0.25, 0.5), (0, 2)])
+def test_distillation_starts_no_earlier_than_the_board_whatever_its_start_says(start, warmup):
+    steps = Steps()
+    search(cream(warmup=warmup, distillation_start=start), steps, max_epochs=4)
+    untaught = 8 if isinstance(warmup, float) else 9  # the last step of a part, the first after whole epochs, fills it
+    assert steps.sizes[untaught - 1 : untaught + 1] == [0, 1]  # as the callback sees it, before what follows on a step
+    assert steps.taught == [False] * untaught + [True] * (16 - untaught)
+
+
+def test_without_matching_there_is_no_start_that_could_be_wrong():
+    search(cream(matching="none", distillation_start=4), max_epochs=4)
 
 
 # What the meta network compares ---------------------------------------------------------------------------------------
@@ -389,7 +403,7 @@ def test_a_start_before_the_end_of_a_warm_up_of_the_other_kind_is_refused_when_t
     ("match_input", "expected"), [("logits", lambda x: x), ("probabilities", lambda x: x.softmax(1))]
 )
 def test_paths_are_compared_by_what_their_frozen_networks_answer(match_input, expected):
-    strategy = search(CreamStrategy(**BOARD, match_input=match_input))
+    strategy = search(cream(match_input=match_input))
     module = strategy.oneshot_module
     sampler, probe = PathSampler(module.supernet.space, seed=9), module.scorer.subset.probe(4)
     for _ in range(3):

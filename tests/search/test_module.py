@@ -22,11 +22,11 @@ from torchmetrics import MeanMetric
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError, SpaceError
-from nni_cream.search import PathSampler, PathScorer
+from nni_cream.search import PathSampler, PathScorer, PrioritizedBoard
 from nni_cream.search.matching import match_weight_gradient
 from nni_cream.search.objective import soft_cross_entropy
 from nni_cream.search.paths import path_key
-from tests.search.small import LayerSpace, custom_evaluator, digits, evaluator, run
+from tests.search.small import AS_PUBLISHED, LayerSpace, custom_evaluator, digits, evaluator, run
 
 
 class Watch(Callback):
@@ -103,7 +103,7 @@ def test_the_joint_loss_is_the_papers():
         return loss
 
     pl.seed_everything(0)
-    strategy = CreamStrategy(matching="best", board_size=3, warmup=0, distillation=spying)
+    strategy = CreamStrategy(**AS_PUBLISHED, matching="best", board_size=3, warmup=0, distillation=spying)
     run(LayerSpace(), strategy, custom_evaluator(Spied(), callbacks=[watch], max_epochs=1))
     distilled = [
         (total, match, task) for (total, match, _), (task, *_) in zip(watch.seen, losses, strict=True) if match
@@ -217,7 +217,7 @@ def test_listeners_can_follow_the_board():
 
 
 def test_entries_are_rescored_with_the_weights_of_the_moment():
-    strategy = search(board_size=3, score_interval=1)
+    strategy = search(board_size=3, score_interval=1, rescore_entries=3)
     module = strategy.oneshot_module
     for entry in strategy.board.entries:
         assert entry.accuracy == module.scorer.score(entry.path)
@@ -244,6 +244,20 @@ def test_the_entries_of_a_board_too_large_for_one_rescoring_take_turns_at_any_in
         trainer=trainer,
     )
     assert sorted(rescored) == sorted(entry.key for entry in strategy.board.entries)
+
+
+@pytest.mark.parametrize(("score_images", "expected"), [(200, 1), (60, 1), (50, 2), (20, 5)])
+def test_by_default_rescoring_an_epoch_of_any_length_costs_a_fixed_share_of_it(monkeypatch, score_images, expected):
+    asked: list[int] = []
+
+    def rescore(self, score, most=None, turn=0):
+        asked.append(most)
+        return PrioritizedBoard.RESCORE(self, score, most, turn)
+
+    monkeypatch.setattr(PrioritizedBoard, "RESCORE", PrioritizedBoard.rescore, raising=False)
+    monkeypatch.setattr(PrioritizedBoard, "rescore", rescore)
+    search(board_size=3, matching="none", score_images=score_images, trainer={"max_epochs": 2})
+    assert asked == [expected] * 2  # 0.4 images for each of the 256 of an epoch, and one entry at least
 
 
 def test_cost_range_holds_for_every_sampled_path():
@@ -371,7 +385,8 @@ def test_the_meta_network_learns_from_scaled_losses_where_the_weights_do(monkeyp
         return match_weight_gradient(*arguments, loss_scale=loss_scale, **more)
 
     monkeypatch.setattr("nni_cream.search.module.match_weight_gradient", noted)
-    strategy = search(board_size=3, meta_interval=5, ema_decay=0.9, trainer={"plugins": [Scaled(1024.0)]})
+    settings = {**AS_PUBLISHED, "board_size": 3, "meta_interval": 5, "ema_decay": 0.9}
+    strategy = search(**settings, trainer={"plugins": [Scaled(1024.0)]})
     assert scales == [64.0] * 3
     assert len(strategy.board) == 3
     assert all(value.dtype == torch.float32 for value in strategy.supernet.parameters())
@@ -379,7 +394,7 @@ def test_the_meta_network_learns_from_scaled_losses_where_the_weights_do(monkeyp
 
 def test_a_meta_gradient_that_overflows_its_scale_is_left_out(monkeypatch, caplog):
     monkeypatch.setattr("nni_cream.search.module.match_weight_gradient", lambda *_, **__: math.inf)
-    strategy = search(board_size=3, meta_interval=5, trainer={"plugins": [Scaled(1024.0)]})
+    strategy = search(**AS_PUBLISHED, board_size=3, meta_interval=5, trainer={"plugins": [Scaled(1024.0)]})
     assert "the meta network is not updated" in caplog.text
     assert strategy.statistics["meta_updates"] == 0
 
@@ -815,6 +830,6 @@ def test_the_meta_network_sees_a_chunk_in_parts_no_larger_than_a_training_batch(
 
     module = Sizes()
     settings = {"board_size": 3, "warmup": 0, "meta_interval": 8, "score_images": 150, "score_batch_size": 150}
-    run(LayerSpace(), CreamStrategy(**settings), custom_evaluator(module, max_epochs=1))
+    run(LayerSpace(), CreamStrategy(**AS_PUBLISHED, **settings), custom_evaluator(module, max_epochs=1))
     # Eight training steps, then the last batch again, and the 150 images of the chunk.
     assert module.sizes == [32] * 9 + [30] * 5

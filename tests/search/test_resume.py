@@ -14,9 +14,17 @@ from torch.nn import functional
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import SearchError
-from tests.search.small import TRAINER, LayerSpace, custom_evaluator, digits, evaluator, run
+from tests.search.small import AS_PUBLISHED, TRAINER, LayerSpace, custom_evaluator, digits, evaluator, run
 
-SETTINGS: dict[str, Any] = {"board_size": 4, "meta_interval": 3, "score_interval": 2, "warmup": 0, "seed": 2}
+SETTINGS: dict[str, Any] = {
+    **AS_PUBLISHED,
+    "board_size": 4,
+    "meta_interval": 3,
+    "score_interval": 2,
+    "rescore_entries": 10,
+    "warmup": 0,
+    "seed": 2,
+}
 
 
 class Trace(Callback):
@@ -114,6 +122,15 @@ def negative_loss(output, target):
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "the defaults": {
+        "joint_loss": "add",
+        "distillation_start": 0.5,
+        "distillation_gate": True,
+        "score": negative_loss,
+        "teacher_weights": "average",
+        "ema_decay": 0.99,
+        "rescore_entries": None,
+    },
     "temperature": {"distillation_temperature": 4.0},
     "later start in epochs": {"distillation_start": 1},
     "later start as a part": {"warmup": 0.1, "distillation_start": 0.4},

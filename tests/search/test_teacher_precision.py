@@ -14,9 +14,16 @@ from torch.nn import functional
 
 from nni_cream import CreamStrategy
 from nni_cream.search.objective import soft_cross_entropy
-from tests.search.small import LayerSpace, custom_evaluator, run
+from tests.search.small import AS_PUBLISHED, LayerSpace, custom_evaluator, run
 
-STILL = {"board_size": 3, "warmup": 0, "meta_interval": 1000, "score_interval": 1000, "rescore_interval": None}
+STILL = {
+    **AS_PUBLISHED,
+    "board_size": 3,
+    "warmup": 0,
+    "meta_interval": 1000,
+    "score_interval": 1000,
+    "rescore_interval": None,
+}
 
 
 class Plain(LightningModule):

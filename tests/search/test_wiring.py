@@ -17,8 +17,9 @@ from torch.utils.data import TensorDataset
 from nni_cream import CreamStrategy
 from nni_cream.search.matching import MetaMatcher
 from nni_cream.search.objective import soft_cross_entropy
-from tests.search.small import TRAINER, LayerSpace, digits, run
+from tests.search.small import AS_PUBLISHED, TRAINER, LayerSpace, digits, run
 
+BOARD: dict[str, Any] = {**AS_PUBLISHED, "board_size": 3, "warmup": 0}
 LEARNING_RATE = 0.05
 
 
@@ -99,7 +100,7 @@ def test_the_teacher_is_the_frozen_network_of_the_matched_entry_on_the_same_imag
             assert not teacher.requires_grad
             differences.append(float((student - teacher).abs().max()))
 
-    search(CreamStrategy(board_size=3, warmup=0, matching="random", distillation=spying, score_interval=1), Compare())
+    search(CreamStrategy(**BOARD, matching="random", distillation=spying, score_interval=1), Compare())
     assert len(differences) > 4
     assert max(differences) > 0.01
 
@@ -128,7 +129,7 @@ def test_the_joint_loss_weighs_with_the_rho_of_the_meta_network(confidence):
             assert float(outputs["loss"]) == pytest.approx(float((rho * kd + (2 - rho) * ce) / 2), rel=1e-6)
             compared.append(rho)
 
-    search(CreamStrategy(board_size=3, warmup=0, matching="meta", meta_interval=1000), Confident())
+    search(CreamStrategy(**BOARD, matching="meta", meta_interval=1000), Confident())
     assert len(compared) > 3
 
 
@@ -180,7 +181,7 @@ def test_the_meta_network_learns_from_the_unrolled_gradient_on_unseen_images(mon
         update(matcher, match, gradient)
 
     monkeypatch.setattr(MetaMatcher, "update", checked)
-    strategy = CreamStrategy(board_size=3, warmup=0, meta_interval=2, score_images=96, score_batch_size=32)
+    strategy = CreamStrategy(**BOARD, meta_interval=2, score_images=96, score_batch_size=32)
     search(strategy, check)
     assert len(updates) >= 3
     for ours, theirs in updates:
