@@ -141,4 +141,4 @@ def _show(
     for budget, rows in tables.items():
         partial = "" if all(row.complete for row in rows) else " (PARTIAL)"
         console.print(as_table(*cells(rows), title=f"{budget}{partial}"))
-    console.print(f"tables and pictures are in {running.out}", soft_wrap=True)
+    console.print(f"tables with all columns, and pictures: {running.out}", soft_wrap=True)

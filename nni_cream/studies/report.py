@@ -21,6 +21,11 @@ _FINAL_HEAD = (
     "accuracy, judging", "accuracy, test", "board less it, judging", "board less it, test",
     "board less it, multiply-adds (M)",
 )  # fmt: skip
+# What fits on a terminal, of either table.
+_BRIEF = {
+    *("variant", "seeds", "cost", "mean score", "Kendall tau", "tau less baseline"),
+    *("method", "CPU seconds", "multiply-adds (M)", "accuracy, test", "board less it, test"),
+}
 
 
 def show_estimate(estimate: Estimate | None, digits: int = 3, *, signed: bool = False) -> str:
@@ -125,10 +130,11 @@ def as_markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def as_table(head: Sequence[str], lines: Iterable[Sequence[str]], title: str) -> Table:
-    """Return a table for a terminal."""
-    table = Table(*head[:1], title=title)
-    for name in head[1:]:
-        table.add_column(name, justify="right")
+    """Return a table for a terminal, of the columns that fit there; all of them are in the Markdown."""
+    shown = [place for place, name in enumerate(head) if name in _BRIEF]
+    table = Table(title=title)
+    for place in shown:
+        table.add_column(head[place], justify="right" if place else "left")
     for line in lines:
-        table.add_row(*line)
+        table.add_row(*(line[place] for place in shown))
     return table
