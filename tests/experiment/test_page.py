@@ -320,6 +320,11 @@ def test_experiment_without_trials_says_what_it_waits_for(browser: Chrome, manag
     manager.records.append(record(0, 0, warming_up))
     refresh(browser)
     wait_for(lambda: "Warming up (1 epochs" in text(browser, "#board-empty"))
+    untaught = made_up_search(2, 4)[1]
+    untaught["update"] |= {"teachers": []}
+    manager.records.append(record(0, 1, untaught))
+    refresh(browser)
+    wait_for(lambda: "Waiting for the first teacher: distillation starts" in text(browser, "#teachers-empty"))
     assert console_errors(browser) == []
 
 

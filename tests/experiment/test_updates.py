@@ -29,6 +29,8 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "meta_interval": 3,
                 "score_interval": 1,
                 "cost_range": [None, 60_000],
+                "distillation_start": None,
+                "distillation_gate": False,
             },
             "trainer": {"accelerator": "cpu", "threads": 1},
         }

@@ -370,11 +370,15 @@ function waitingFor(job, search, settings) {
     return job.status === "RUNNING" ? "Waiting for the first epoch of this trial." : "This trial reported nothing.";
   }
   if (job.status !== "RUNNING") return "Nothing came before this trial ended.";
-  if (search.board.length) return "Waiting for the first teacher.";
-  const warmup = Number.isInteger(settings.warmup)
-    ? `${settings.warmup} epochs`
-    : views.formatPercent(settings.warmup ?? 0);
-  return `Warming up (${warmup} of the training): waiting for the first entry of the board.`;
+  if (!search.board.length) return `Warming up (${part(settings.warmup)}): waiting for the first entry of the board.`;
+  const start = settings.distillation_start;
+  return start ? `Waiting for the first teacher: distillation starts after ${part(start)}.` : "Waiting for the first teacher.";
+}
+
+/** Say how long a part of a training is: epochs, or a share of it. */
+function part(length) {
+  const amount = Number.isInteger(length) ? `${length} epochs` : views.formatPercent(length ?? 0);
+  return `${amount} of the training`;
 }
 
 function drawTiles(search, settings) {
