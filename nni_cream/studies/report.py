@@ -13,7 +13,8 @@ from nni_cream.studies.ranking import PRIMARY, Row
 __all__ = ["as_markdown", "as_table", "final_cells", "rank_cells", "show_estimate"]
 
 _HEAD = (
-    "variant", "epochs", "cost", "seeds", "mean score", "Kendall tau", "tau less baseline", "Spearman", "top-5 regret",
+    "variant", "epochs", "cost", "seeds", "mean score", "score less baseline", "Kendall tau", "tau less baseline",
+    "Spearman", "top-5 regret",
 )  # fmt: skip
 
 _FINAL_HEAD = (
@@ -23,7 +24,7 @@ _FINAL_HEAD = (
 )  # fmt: skip
 # What fits on a terminal, of either table.
 _BRIEF = {
-    *("variant", "seeds", "cost", "mean score", "Kendall tau", "tau less baseline"),
+    *("variant", "seeds", "cost", "mean score", "score less baseline", "Kendall tau", "tau less baseline"),
     *("method", "CPU seconds", "multiply-adds (M)", "accuracy, test", "board less it, test"),
 }
 
@@ -73,12 +74,13 @@ def _cells(row: Row, treatment: str) -> list[str]:
     cost = "" if row.cost is None else f"{row.cost:.2f}"
     start = [row.variant, str(row.epochs), cost, _show_seeds(row)]
     if treatment in row.undefined:
-        return [*start, f"undefined: {row.undefined[treatment]}", "", "", "", ""]
+        return [*start, f"undefined: {row.undefined[treatment]}", *[""] * (len(_HEAD) - len(start) - 1)]
     own, difference = row.measures.get(treatment, {}), row.differences.get(treatment, {})
     mean = own.get("accuracy")
     return [
         *start,
         "" if mean is None else f"{mean.value:.3f}",
+        show_estimate(difference.get("accuracy"), signed=True),
         show_estimate(own.get("tau")),
         show_estimate(difference.get("tau"), signed=True),
         show_estimate(own.get("spearman")),
