@@ -143,5 +143,6 @@ def _draw_estimates(axis: Any, found: Sequence[tuple[str, Estimate]]) -> None:
         axis.plot([estimate.low, estimate.high], [place, place], color="tab:gray")
         axis.plot(estimate.value, place, "o", color="tab:blue", markersize=5)
     axis.axvline(0, color="black", linewidth=0.8)
+    axis.locator_params(axis="x", nbins=6)  # more of them would overlap
     axis.set_yticks(range(len(found)), [name for name, _ in found])
     axis.invert_yaxis()
