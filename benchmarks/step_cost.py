@@ -247,12 +247,8 @@ class Windows(pl.Callback):
         if self._name != "published":
             images, trained = len(module.scorer.subset), self._options.epoch_steps * self._options.batch
             entries = min(len(module.board), rescored_entries(None, images, trained))
-            self.rescoring.append(self._timed(lambda: module.board.rescore(self._score(module), entries)))
-            module.matcher.forget()
-
-    @staticmethod
-    def _score(module: Any) -> Callable[[Any], float]:
-        return lambda entry: module.scorer.score(entry.path)
+            one = self._timed(lambda: module.scorer.score(module.board.best.path))
+            self.rescoring.append(entries * one)
 
     def _timed(self, call: Callable[[], object]) -> float:
         before = self._now()
