@@ -39,7 +39,7 @@ import pytorch_lightning as pl
 from nni_cream.search import PAPER, rescored_entries
 
 # The form of the published network of 287 million multiply-adds: a search has one depth for each stage. At 32 pixels
-# the last stage would run 7x7 kernels on single pixels, which is no workload that anybody has.
+# the last stage would run 7x7 kernels on single pixels, which only searches on images that small do.
 FORM = {"image_size": 64, "depths": [1, 2, 3, 4, 3]}
 SPACES: dict[str, dict[str, Any]] = {
     "cream": {"image_size": 64, "batch": 64, "epoch_steps": 20_018, "arguments": FORM},
@@ -159,7 +159,7 @@ def make_training(kind: str, options: argparse.Namespace, callback: Any, steps: 
     changes = SEARCHES[kind]
     # Meta updates and rescorings are timed apart.
     apart = {"warmup": 0, "meta_interval": 10**9, "rescore_interval": None, "score_images": options.score_images}
-    apart |= {"distillation_start": None, "distillation_gate": False}
+    apart |= {"distillation_start": None, "distillation_gate": False}  # a teacher in every step
     strategy = RandomOneShot() if changes is None else CreamStrategy(**{**apart, **changes})
     trainer = Trainer(
         max_steps=steps,
