@@ -87,6 +87,12 @@ class CreamLightningModule(PreparedLightningModule):
         if due and self._loss is not None:
             check_loss(self._loss, step)
 
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Call the user's hook; the weights that are about to move go into the average as they are."""
+        super().on_before_optimizer_step(optimizer)
+        if self.average is not None:
+            self.average.before_step()
+
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Let the path compete for the board, teach the meta network (steps 4 and 5)."""
         self._finish_step()

@@ -18,13 +18,16 @@ SETTINGS = {**PAPER, "board_size": 4, "meta_interval": 3, "score_interval": 2, "
 
 
 def averages(strategy: CreamStrategy) -> dict[str, torch.Tensor]:
-    return strategy.oneshot_module.average.state_dict()["averages"]
+    return strategy.oneshot_module.average.averages()
 
 
-def searched(callbacks: tuple[Callback, ...] = (), decay: float | None = 0.8, **trainer) -> CreamStrategy:
+def searched(
+    callbacks: tuple[Callback, ...] = (), decay: float | None = 0.8, teacher: str = "current", **trainer
+) -> CreamStrategy:
     pl.seed_everything(2)
     use = evaluator(**{"callbacks": list(callbacks), **trainer})
-    return run(LayerSpace(), CreamStrategy(ema_decay=decay, **SETTINGS), use)
+    settings = {**SETTINGS, "teacher_weights": teacher}
+    return run(LayerSpace(), CreamStrategy(ema_decay=decay, **settings), use)
 
 
 class Weights(Callback):
@@ -58,10 +61,11 @@ def weighted_sum(seen: list[torch.Tensor], decay: float) -> torch.Tensor:
     return sum(share * weights for share, weights in zip(shares, seen, strict=True))
 
 
+@pytest.mark.parametrize("teacher", ["current", "average"])
 @pytest.mark.parametrize("accumulated", [1, 3])
-def test_the_average_is_that_of_the_weights_after_every_optimizer_step(accumulated):
+def test_the_average_is_that_of_the_weights_after_every_optimizer_step(accumulated, teacher):
     weights = Weights()
-    strategy = searched((weights,), accumulate_grad_batches=accumulated)
+    strategy = searched((weights,), teacher=teacher, accumulate_grad_batches=accumulated)
     assert len(weights.seen) == 1 + (16 if accumulated == 1 else 6)
     for name, average in averages(strategy).items():
         expected = weighted_sum([step[name] for step in weights.seen], 0.8)
@@ -85,6 +89,34 @@ def test_a_search_resumed_within_an_epoch_has_the_average_of_the_uninterrupted_o
     resumed = run(LayerSpace(), CreamStrategy(ema_decay=0.8, **SETTINGS), use)
     assert all(torch.equal(value, averages(whole)[name]) for name, value in averages(resumed).items())
     assert resumed.oneshot_module.average.updates == whole.oneshot_module.average.updates == 24
+
+
+def test_a_step_brings_the_averages_of_the_weights_with_gradients_up_to_date_and_no_others():
+    module = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    average = WeightAverage(module, 0.9)
+    written = {name: value._version for name, value in average._averages.items()}
+    with torch.no_grad():
+        module[1].weight.fill_(1)
+    for _ in range(3):
+        average.update()
+    module[0].weight.grad = torch.zeros_like(module[0].weight)
+    average.before_step()
+    moved = {name for name, value in average._averages.items() if value._version != written[name]}
+    assert moved == {"0.weight"}
+    torch.testing.assert_close(average._averages["0.weight"], module[0].weight.detach())
+    kept = 0.1 * (2 / 11) * (3 / 12)  # the decays of the first three steps
+    before = average.state_dict()["averages"]["1.weight"].clone()
+    torch.testing.assert_close(average.averages()["1.weight"], kept * before + (1 - kept))
+
+
+def test_averages_of_a_checkpoint_that_does_not_say_how_far_they_go_are_up_to_date():
+    module = nn.Linear(3, 2)
+    average = WeightAverage(module, 0.9)
+    state = {"updates": 7, "averages": {name: value + 1 for name, value in average.averages().items()}}
+    average.load_state_dict(state)
+    torch.testing.assert_close(average.averages()["weight"], module.weight.detach() + 1)
+    average.update()
+    torch.testing.assert_close(average.averages()["weight"], module.weight.detach() + 8 / 17)
 
 
 def test_inside_the_module_has_the_averages_and_afterwards_its_own_bits():
@@ -150,7 +182,7 @@ def test_weights_of_sixteen_bits_are_averaged_in_thirty_two():
     with torch.no_grad():
         module.weight.fill_(2.0)
     average.update()
-    assert float(average.state_dict()["averages"]["weight"]) == pytest.approx(1.0002, abs=1e-6)
+    assert float(average.averages()["weight"]) == pytest.approx(1.0002, abs=1e-6)
     with average.applied():
         assert module.weight.dtype is torch.bfloat16
 

@@ -42,7 +42,7 @@ class ByHand(Before):
         super().on_train_batch_start(trainer, module, batch, batch_idx)
         self.teaching = dict(self.weights)
         if self.settings.get("teacher_weights") == "average":
-            averages = module.average.state_dict()["averages"]
+            averages = module.average.averages()
             names = {id(item): name for name, item in module.training_module.named_parameters()}
             own = module.supernet.space.named_parameters()
             self.teaching |= {name: averages[names[id(item)]].clone() for name, item in own}
@@ -188,7 +188,7 @@ def test_an_averaged_teacher_answers_as_a_frozen_copy_of_the_averaged_weights(ki
         logits = distiller(net, average)._teach(teacher, calls)[0]
 
         copied = copy.deepcopy(net)
-        state = average.state_dict()["averages"]
+        state = average.averages()
         copied.space.load_state_dict({**copied.space.state_dict(), **state})
         network = copied.freeze(teacher).train()
         for module in network.modules():

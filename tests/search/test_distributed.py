@@ -37,7 +37,7 @@ use = evaluator(strategy="ddp_find_unused_parameters_true", devices=2, callbacks
 settings = dict(board_size=4, warmup=0, score_interval=1, meta_interval=3, seed=1, ema_decay=0.9, **taught)
 strategy = run(LayerSpace(), CreamStrategy(matching=sys.argv[1], **settings), use)
 average = strategy.oneshot_module.average
-averages = {name: value.tolist() for name, value in average.state_dict()["averages"].items()}
+averages = {name: value.tolist() for name, value in average.averages().items()}
 sets = [(digits(64), 32), (digits(200, start=1000), 100)]
 strategy.finalise(*(DataLoader(images, batch_size=size) for images, size in sets))
 weights = float(sum(value.double().abs().sum() for value in strategy.supernet.parameters()))

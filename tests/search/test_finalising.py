@@ -93,7 +93,7 @@ def test_the_outcome_can_be_repeated_and_orders_the_board(strategy):
 
 def test_the_finalists_have_the_averaged_weights():
     strategy = searched(ema_decay=0.9)
-    averages = strategy.oneshot_module.average.state_dict()["averages"]
+    averages = strategy.oneshot_module.average.averages()
     network = finalised(strategy)[0].network
     (average,) = (value for name, value in averages.items() if name.endswith("head.weight"))
     assert torch.equal(network.head.weight, average)

@@ -51,7 +51,7 @@ class Steps(Callback):
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
         self.before = copy.deepcopy(module.supernet.space.state_dict())
         average = module.average
-        self.averages = None if average is None else copy.deepcopy(average.state_dict()["averages"])
+        self.averages = None if average is None else copy.deepcopy(average.averages())
         self.distilled = module.tally.distilled
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
