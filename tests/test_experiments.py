@@ -48,13 +48,13 @@ def rehearse(path: Path, folder: Path) -> dict[str, Any]:
         return rehearse_search(trial.parameters["config"], IMAGES).to_json()
     if "recipe" in content:
         source = next(words for words in commands(path) if words[1] == "retrain")[2]
-        result = source if source.startswith("cream-") else a_result(content_name(content), folder)
+        result = source if source.startswith("cream-") else a_result(name_of(content["data"]), folder)
         return rehearse_retraining(result, RETRAIN.load(path), images_at_once=IMAGES).to_json()
     return rehearse_search(config.load(path), IMAGES).to_json()
 
 
-def content_name(content: dict[str, Any]) -> str:
-    return str(content["data"] if isinstance(content["data"], str) else content["data"]["name"])
+def name_of(section: Any) -> str:
+    return str(section if isinstance(section, str) else section["name"])
 
 
 STUDIES = {"truth": config.TRUTH, "rank": config.RANK, "ablation": config.RANK, "final": config.FINAL}
@@ -66,8 +66,8 @@ def kind(path: Path) -> str:
 
 def reduced(content: dict[str, Any]) -> dict[str, Any]:
     """Return the file of a study with as many variants, on a few images and for one epoch."""
-    small = {**content, "data": {"name": "digits", "train": 40, "validation": 60, "image_size": 32}}
-    if content["space"] != "fashion":
+    small = {**content, "space": "fashion", "data": {"name": "digits", "train": 40, "validation": 60, "image_size": 32}}
+    if name_of(content["space"]) != "fashion":
         small["space"] = {"name": "cream", "num_classes": 10, "input_channels": 1, "depths": [1, 1, 1, 1, 1]}
     study = {**content["study"], "judging_images": 40, "seeds": [0]}
     if "recipe" in content:
@@ -97,9 +97,9 @@ def test_every_study_file_runs_in_a_reduced_version(
     more = ["--workers", "1", "--out", str(out)]
     if words == ["rank"]:
         truth = tmp_path / "truth.yml"
-        truth.write_text(
-            yaml.safe_dump(reduced(config.read_yaml(FOLDER / f"truth_{path.stem.split('_')[-1]}.yml")), sort_keys=False)
-        )
+        (command,) = commands(path)
+        compared = FOLDER / Path(command[command.index("--truth") + 1]).with_suffix(".yml").name
+        truth.write_text(yaml.safe_dump(reduced(config.read_yaml(compared)), sort_keys=False))
         assert main(["study", "truth", str(truth), "--workers", "1", "--out", str(tmp_path / "truth")]) == 0
         more += ["--truth", str(tmp_path / "truth/truth.json")]
     assert main([*words, str(small), *more]) == 0
