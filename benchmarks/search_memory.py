@@ -1,6 +1,6 @@
 """How much memory does a search need, beside NNI's RandomOneShot on the same space, images and batch?
 
-    python benchmarks/search_memory.py [--space cream] [--space digits] [--rounds 2]
+    python benchmarks/search_memory.py [--space cream] [--space digits] [--space fashion] [--rounds 2]
 
 Each run is a process of its own, and both kinds take turns. What counts is the peak resident memory of the process,
 until the training is over and, of the search, its final validation too; the median of the rounds. Both processes hold
@@ -29,6 +29,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "epochs": 2,
     },
     "digits": {"space": {"name": "digits"}, "data": {"name": "digits"}, "batch_size": 32, "epochs": 6},
+    "fashion": {
+        "space": {"name": "fashion"},
+        "data": {"name": "fashion", "train": 8000, "validation": 4000},
+        "batch_size": 64,
+        "epochs": 2,
+    },
 }
 
 

@@ -394,11 +394,10 @@ def summarise(callbacks: dict[str, Any], options: argparse.Namespace) -> dict[st
 
 def memory_ratio(options: argparse.Namespace) -> float:
     """Peak memory of a search divided by RandomOneShot's, each in a fresh process."""
-    space = {"cream": "cream", "fashion": "digits"}[options.space]
     script = Path(__file__).with_name("search_memory.py")
-    command = [sys.executable, str(script), "--space", space, "--rounds", "1"]
+    command = [sys.executable, str(script), "--space", options.space, "--rounds", "1"]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return float(json.loads(done.stdout.splitlines()[-1])[space]["ratio"])
+    return float(json.loads(done.stdout.splitlines()[-1])[options.space]["ratio"])
 
 
 @contextmanager

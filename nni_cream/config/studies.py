@@ -34,9 +34,7 @@ _JUDGING = Key(
     "study.judging_images", 10_000, whole(1),
     "Validation images, the last ones, that no search sees: they judge architectures that were trained alone.",
 )  # fmt: skip
-_RESAMPLES = Key(
-    "study.resamples", 10_000, whole(100), "How often seeds (and architectures) are drawn for an interval."
-)
+_RESAMPLES = Key("study.resamples", 10_000, whole(100), "How often seeds and architectures are drawn for an interval.")
 _ACCELERATOR = Key("trainer.accelerator", "cpu", one_of("auto", "cpu", "gpu", "mps"), "Hardware to train on.")
 _SECTIONS = {
     "study": "what is compared, and how often",
@@ -155,8 +153,8 @@ FINAL = Layout(
         _JUDGING,
         Key("study.seeds", [0, 1, 2, 3, 4], _distinct(1), "Of the searches."),
         Key("study.retrain_seeds", [0, 1, 2], _distinct(1), "Of the trainings of each chosen architecture."),
-        Key("study.population", 50, whole(2), "Paths of a generation of the evolution."),
-        _RESAMPLES,
+        Key("study.population", 50, whole(2),
+            "Paths of a generation of the evolution, the first of which is random."),
         *training_keys("recipe"),
         *_search_keys(),
         _ACCELERATOR,

@@ -32,6 +32,7 @@ from nni_cream.experiment.page import PAGE, page_address
 from nni_cream.experiment.rest import Manager, job_parameters, metric
 from nni_cream.experiment.results import collect, save
 from nni_cream.files import read_json
+from nni_cream.signals import termination_as_interrupt
 from nni_cream.versions import package_version
 
 __all__ = [
@@ -306,7 +307,7 @@ def _is_taken(port: int) -> bool:
 @contextmanager
 def _running(experiment: Experiment, begin: Callable[[], None], keep: bool, console: Console) -> Iterator[None]:
     """Inside, the manager runs. Afterwards it is stopped, unless all went well and it is to be kept."""
-    with _termination_as_interrupt():
+    with termination_as_interrupt():
         try:
             with _undisturbed():  # interrupted halfway, NNI would lose track of the process that it started
                 begin()
@@ -344,16 +345,6 @@ def _kill_group(leader: int) -> None:
     # NNI makes the manager the leader of a group of its own, which tuner and trials belong to.
     with suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM end in the same clean-up as Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,7 +176,9 @@ def _rhos(scores: Values, truth: Values, resamples: _Resamples) -> Values:
 
 
 def _regrets(scores: Values, truth: Values, resamples: _Resamples) -> Values:
-    own, true = scores[resamples.rows], truth[resamples.rows]
+    """Regret of each draw; an architecture that is drawn twice takes one of the five places."""
+    drawn = resamples.counts > 0
+    own, true = (np.where(drawn, values, -np.inf) for values in (scores, truth))
     chosen = np.argsort(-own, axis=1, kind="stable")[:, :_TOP]
     missed: Values = true.max(axis=1) - np.take_along_axis(true, chosen, axis=1).max(axis=1)
     return missed
@@ -235,7 +237,7 @@ def measure_ranking(
         If the measure is undefined for one of the seeds.
     """
     figure, of_draws = MEASURES[measure]
-    values = [figure(own, truth) for own in scores.values()]
+    values = [_of_seed(figure, seed, own, truth) for seed, own in scores.items()]
     draws = _Resamples(len(truth), len(scores), resamples)
     table = np.stack([of_draws(*_checked(own, truth), draws) for own in scores.values()])
     return _estimate(float(np.mean(values)), _over_seeds(table, draws), len(scores))
@@ -277,7 +279,9 @@ def paired_difference(
     if not seeds:
         raise StudyError(f"seeds {[*scores]} and {[*baseline]} have none in common, so nothing can be paired")
     figure, of_draws = MEASURES[measure]
-    values = [figure(scores[seed], truth) - figure(baseline[seed], truth) for seed in seeds]
+    values = [
+        _of_seed(figure, seed, scores[seed], truth) - _of_seed(figure, seed, baseline[seed], truth) for seed in seeds
+    ]
     draws = _Resamples(len(truth), len(seeds), resamples)
     table = np.stack(
         [
@@ -286,6 +290,13 @@ def paired_difference(
         ]
     )
     return _estimate(float(np.mean(values)), _over_seeds(table, draws), len(seeds))
+
+
+def _of_seed(figure: Callable[..., float], seed: int, scores: Sequence[float], truth: Sequence[float]) -> float:
+    try:
+        return figure(scores, truth)
+    except StudyError as error:
+        raise StudyError(f"seed {seed}: {error}") from None
 
 
 def _over_seeds(table: Values, draws: _Resamples) -> Values:
@@ -299,22 +310,21 @@ def _estimate(value: float, draws: Values, seeds: int) -> Estimate:
     return Estimate(value, float(low), float(high), seeds)
 
 
-def mean_over_trainings(values: Mapping[int, Sequence[float]], resamples: int = 10_000) -> Estimate:
-    """Mean over searches and the trainings of what each has chosen, with a bootstrap interval over both.
+def mean_over_trainings(values: Mapping[int, Sequence[float]]) -> Estimate:
+    """Mean over searches and the trainings of what each has chosen, with Student's t interval over the searches.
 
-    Searches are drawn anew with replacement, and for each that is drawn its trainings are (percentile interval).
+    Trainings of what one search has chosen are no independent searches, so their mean counts as one figure; how far
+    they scatter is in the scatter of these means. A bootstrap over five searches would cover too little.
 
     Parameters
     ----------
     values
         Seed of a search to the figures of its trainings, equally many of each.
-    resamples
-        How often they are drawn.
 
     Returns
     -------
     Estimate
-        With one search, the interval is over its trainings alone.
+        With one search, the interval is over its trainings alone; with one training, both ends are the figure itself.
 
     Raises
     ------
@@ -325,15 +335,15 @@ def mean_over_trainings(values: Mapping[int, Sequence[float]], resamples: int = 
     if len(numbers) != 1 or 0 in numbers:
         raise StudyError(f"searches have {sorted(numbers)} trainings; expected at least one, and equally many of each")
     table = np.array([*values.values()], dtype=np.float64)
-    generator = np.random.Generator(np.random.PCG64(0))
-    searches = generator.integers(len(table), size=(resamples, len(table), 1))
-    trainings = generator.integers(table.shape[1], size=(resamples, *table.shape))
-    return _estimate(float(table.mean()), table[searches, trainings].mean(axis=(1, 2)), len(table))
+    figures = table.mean(axis=1) if len(table) > 1 else table[0]
+    mean, number = float(figures.mean()), len(figures)
+    reach = 0.0
+    if number > 1:
+        reach = float(stats.t.ppf((1 + _CONFIDENCE) / 2, number - 1) * figures.std(ddof=1) / np.sqrt(number))
+    return Estimate(mean, mean - reach, mean + reach, len(table))
 
 
-def paired_trainings(
-    values: Mapping[int, Sequence[float]], others: Mapping[int, Sequence[float]], resamples: int = 10_000
-) -> Estimate:
+def paired_trainings(values: Mapping[int, Sequence[float]], others: Mapping[int, Sequence[float]]) -> Estimate:
     """Mean of one method less that of another, search by search and training by training.
 
     Parameters
@@ -342,13 +352,11 @@ def paired_trainings(
         Seed of a search to the figures of its trainings.
     others
         Likewise, of what it is compared with; the trainings are those of the same seeds, in the same order.
-    resamples
-        How often they are drawn; see :func:`mean_over_trainings`.
 
     Returns
     -------
     Estimate
-        Over the searches that both have.
+        Over the searches that both have; see :func:`mean_over_trainings`.
 
     Raises
     ------
@@ -362,7 +370,7 @@ def paired_trainings(
         pairs = {seed: [a - b for a, b in zip(values[seed], others[seed], strict=True)] for seed in seeds}
     except ValueError:
         raise StudyError("the two methods have not equally many trainings of a search; expected the same") from None
-    return mean_over_trainings(pairs, resamples)
+    return mean_over_trainings(pairs)
 
 
 def reliability(accuracies: Sequence[Sequence[float]] | Values) -> float:

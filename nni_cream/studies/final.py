@@ -89,7 +89,8 @@ class FinalRow:
     wanted
         Searches of the whole study.
     means
-        ``scored``, ``cpu_seconds``, ``steps``, ``macs`` and ``validated``, each the mean over ``seeds``.
+        ``scored``, ``cpu_seconds``, ``steps``, ``macs`` and ``validated``, each the mean over ``seeds``, and
+        ``fewest_scored`` and ``most_scored`` of them.
     accuracies
         ``judging`` and ``test`` to the accuracy when trained alone.
     differences
@@ -265,18 +266,20 @@ def final_rows(config: Mapping[str, Any], chosen: Sequence[Choice], records: Rec
 
 def _row(config: Mapping[str, Any], method: str, budget: str, chosen: Sequence[Choice], records: Records) -> FinalRow:
     own, board = (_trained(config, name, budget, chosen, records) for name in (method, BOARD))
-    wanted, resamples = len(config["study"]["seeds"]), config["study"]["resamples"]
+    wanted = len(config["study"]["seeds"])
     if not own:
         return FinalRow(method, budget, (), wanted)
     figures, others = ({name: _figures(found, name) for name in (*MEASURES, "macs")} for found in (own, board))
     differences = {}
     if method != BOARD and own.keys() & board.keys():
-        differences = {name: paired_trainings(others[name], figures[name], resamples) for name in figures}
+        differences = {name: paired_trainings(others[name], figures[name]) for name in figures}
     means = {
         name: statistics.fmean(getattr(choice, name) for choice, _ in own.values())
         for name in ("scored", "cpu_seconds", "steps", "macs", "validated")
     }
-    accuracies = {name: mean_over_trainings(figures[name], resamples) for name in MEASURES}
+    paths = [choice.scored for choice, _ in own.values()]
+    means |= {"fewest_scored": min(paths), "most_scored": max(paths)}
+    accuracies = {name: mean_over_trainings(figures[name]) for name in MEASURES}
     return FinalRow(method, budget, tuple(own), wanted, means, accuracies, differences)
 
 

@@ -17,10 +17,12 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from nni_cream.errors import CreamError, StudyError
 from nni_cream.files import append_line, differences, locked, write_text
+from nni_cream.signals import termination_as_interrupt
+from nni_cream.versions import versions
 
 __all__ = ["Job", "Records", "Work", "run_jobs"]
 
-_FIELDS = ("key", "date", "arguments", "result")
+_FIELDS = {"key": str, "date": str, "arguments": dict, "result": dict}
 Work = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 """What a worker does: (what all jobs share, the job's own arguments) -> JSON-safe result."""
 
@@ -41,10 +43,28 @@ class Job:
     arguments: Mapping[str, Any]
 
 
+def _parsed(path: Path, number: int, text: bytes) -> dict[str, Any]:
+    """Return what a line holds: the first says what all jobs share, each other one is a result."""
+    expected = {"shared": dict} if number == 1 else _FIELDS
+    try:
+        line = json.loads(text.decode())
+        wrong = [name for name, kind in expected.items() if not isinstance(line[name], kind)]
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        if not wrong:
+            return dict(line)
+        reason = f"{wrong[0]} is {line[wrong[0]]!r}"
+    keys = ", ".join(f"{name} ({kind.__name__})" for name, kind in expected.items())
+    repair = "name another folder with --out" if number == 1 else "delete the line to have that training repeated"
+    raise StudyError(f"{path}: line {number} is broken ({reason}); expected a JSON object with {keys}; {repair}")
+
+
 class Records:
     """Results of jobs in a file of JSON lines, the first of which says what all of them share.
 
-    A line is on the disk before the next job counts as done; one that was torn by the end of the machine is dropped.
+    A line is on the disk before the next job counts as done; one that was torn by the end of the machine is left out,
+    and dropped by the next run. Reading changes nothing, so that it may be done beside a study that runs.
 
     Parameters
     ----------
@@ -66,23 +86,29 @@ class Records:
         if path.exists():
             self._read()
 
-    def _read(self) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith("\n")]
+    def _read(self) -> bytes:
+        """Read the file; return the part of it that is whole lines."""
         try:
-            found = [json.loads(line) for line in whole]
-            before = found[0]["shared"] if found else self.shared
-            self._lines = {line["key"]: {name: line[name] for name in _FIELDS} for line in found[1:]}
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise StudyError(f"{self.path}: broken, expected the records of a study as JSON lines: {error}") from None
-        changed = sorted(differences(before, self.shared))
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise StudyError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        whole = content[: content.rfind(b"\n") + 1]
+        found = [_parsed(self.path, number, line) for number, line in enumerate(whole.splitlines(), 1)]
+        self._lines = {line["key"]: line for line in found[1:]}
+        changed = sorted(differences(found[0]["shared"] if found else self.shared, self.shared))
         if changed:
             raise StudyError(
                 f"{self.path}: belongs to a study with other values of {', '.join(changed)}; go on with that study's "
                 "file, or name another folder with --out"
             )
-        if len(whole) < len(lines):
-            write_text(self.path, "".join(whole))
+        return whole
+
+    def refresh(self) -> None:
+        """Read the file anew and drop a torn line from it; nobody else may be writing."""
+        if self.path.exists():
+            whole = self._read()
+            if len(whole) < self.path.stat().st_size:
+                write_text(self.path, whole.decode())
 
     def __contains__(self, key: str) -> bool:
         return key in self._lines
@@ -132,11 +158,23 @@ class Records:
         """Day of the newest result, as ISO 8601 has it; ``None`` without any."""
         return max((line["date"] for line in self._lines.values()), default=None)
 
+    @property
+    def versions(self) -> list[dict[str, str] | None]:
+        """Those of the programs that made the results, each set once; ``None`` for results that do not tell."""
+        found = [line.get("versions") for line in self._lines.values()]
+        return [item for place, item in enumerate(found) if item not in found[:place]]
+
     def add(self, job: Job, result: Mapping[str, Any]) -> None:
         """Write a result down."""
         self.begin()
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
-        line = {"key": job.key, "date": today, "arguments": dict(job.arguments), "result": dict(result)}
+        line = {
+            "key": job.key,
+            "date": today,
+            "versions": versions(),
+            "arguments": dict(job.arguments),
+            "result": dict(result),
+        }
         append_line(self.path, line)
         self._lines[job.key] = line
 
@@ -167,13 +205,16 @@ def run_jobs(
     ------
     StudyError
         If a job fails, or a process dies; what was done before is kept.
+    KeyboardInterrupt
+        On Ctrl-C or SIGTERM; likewise.
     """
-    todo = records.missing(jobs)
-    if not todo:
+    if not records.missing(jobs):
         return
     records.path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(records.path.with_name(f".{records.path.name}.lock"), patience=0):
-        calls = [delayed(_call)(work, records.shared, job) for job in todo]
+    lock = records.path.with_name(f".{records.path.name}.lock")
+    with locked(lock, patience=0), termination_as_interrupt():
+        records.refresh()
+        calls = [delayed(_call)(work, records.shared, job) for job in records.missing(jobs)]
         with parallel_config("loky", inner_max_num_threads=1):
             outcomes = Parallel(n_jobs=workers, batch_size=1, pre_dispatch=workers, return_as="generator_unordered")(
                 calls
@@ -195,5 +236,7 @@ def _call(work: Work, shared: Mapping[str, Any], job: Job) -> tuple[Job, dict[st
         result = work(shared, job.arguments)
     except CreamError as error:
         raise StudyError(f"{job.key}: {error}") from error
+    except SystemExit:  # what Lightning makes of Ctrl-C and of SIGTERM
+        raise KeyboardInterrupt from None
     seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
     return job, {**result, **{name: round(value, 3) for name, value in seconds.items()}}

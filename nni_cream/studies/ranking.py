@@ -13,10 +13,22 @@ from nni_cream.studies.jobs import Job, Records
 from nni_cream.studies.supernets import score_supernet
 from nni_cream.studies.truth import Truth
 
-__all__ = ["BUDGETS", "Row", "Variant", "equal_time", "make_variants", "rank_rows", "shared_by_all", "work"]
+__all__ = [
+    "BUDGETS",
+    "MACS_ALONE",
+    "Row",
+    "Variant",
+    "equal_time",
+    "make_variants",
+    "rank_rows",
+    "shared_by_all",
+    "work",
+]
 
 BUDGETS = ("equal epochs", "equal time")
 PRIMARY = "recalibrated"
+MACS_ALONE = "multiply-adds alone"
+"""Row of a ranking that needs no training at all: the larger an architecture, the higher its place."""
 work = score_supernet
 
 
@@ -69,6 +81,8 @@ class Row:
         Likewise, less that of the baseline; empty for the baseline itself, or with no seed in common.
     undefined
         Treatment to the reason why there are no figures.
+    unpaired
+        Treatment to the reason why there are no differences.
     cost
         CPU seconds of a search, median over the seeds, divided by the baseline's.
     """
@@ -81,6 +95,7 @@ class Row:
     measures: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     differences: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     undefined: Mapping[str, str] = field(default_factory=dict)
+    unpaired: Mapping[str, str] = field(default_factory=dict)
     cost: float | None = None
 
     @property
@@ -103,6 +118,7 @@ class Row:
             "measures": plain(self.measures),
             "differences": plain(self.differences),
             "undefined": dict(self.undefined),
+            "unpaired": dict(self.unpaired),
             "cost_ratio": self.cost,
         }
 
@@ -224,37 +240,74 @@ def rank_rows(config: Mapping[str, Any], variants: Sequence[Variant], records: R
     Returns
     -------
     list of Row
-        In the order of the variants; those without a result have no figures.
+        In the order of the variants; those without a result have no figures. Last comes ``MACS_ALONE``.
     """
     baseline = next(item for item in variants if item.name == config["study"]["baseline"])
-    return [_row(config, variant, baseline, records, truth) for variant in variants]
+    scores = {variant.name: _known_scores(variant, records, truth) for variant in variants}
+    rows = []
+    for variant in variants:
+        own = scores[variant.name]
+        compared = _Compared(own, {} if variant is baseline else scores[baseline.name], tuple(MEASURES))
+        rows.append(_row(variant, baseline, records, compared.measured(config, truth)))
+    macs = [truth.macs[number] for number in truth.known]
+    same = {treatment: dict.fromkeys(own, macs) for treatment, own in scores[baseline.name].items()}
+    found = _Compared(same, scores[baseline.name], ("tau", "spearman", "regret")).measured(config, truth)
+    return [*rows, Row(MACS_ALONE, baseline.budget, 0, (), 0, **found)]
 
 
-def _row(config: Mapping[str, Any], variant: Variant, baseline: Variant, records: Records, truth: Truth) -> Row:
-    results, others = variant.results(records), baseline.results(records)
-    measures: dict[str, dict[str, Estimate]] = {}
-    differences: dict[str, dict[str, Estimate]] = {}
-    undefined: dict[str, str] = {}
-    resamples = config["study"]["resamples"]
-    for treatment in next(iter(results.values()))["scores"] if results else ():
-        own, other = (_known_scores(found, treatment, truth) for found in (results, others))
-        try:
-            measures[treatment] = {name: measure_ranking(own, truth.means, name, resamples) for name in MEASURES}
-            if variant.name != baseline.name and own.keys() & other.keys():
-                differences[treatment] = {
-                    name: paired_difference(own, other, truth.means, name, resamples) for name in MEASURES
+_Scores = dict[str, dict[int, list[float]]]
+"""Treatment of BatchNorm to seed to the scores of the known architectures."""
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Scores and those of the baseline; none of the latter for the baseline itself."""
+
+    own: _Scores
+    others: _Scores
+    names: tuple[str, ...]
+
+    def measured(self, config: Mapping[str, Any], truth: Truth) -> dict[str, Any]:
+        """Return the fields of a row, each by treatment."""
+        resamples = config["study"]["resamples"]
+        found: dict[str, Any] = {name: {} for name in ("measures", "differences", "undefined", "unpaired")}
+        for treatment, own in self.own.items():
+            other = self.others.get(treatment, {})
+            try:
+                found["measures"][treatment] = {
+                    name: measure_ranking(own, truth.means, name, resamples) for name in self.names
                 }
-        except StudyError as error:
-            measures.pop(treatment, None)
-            undefined[treatment] = str(error)
+            except StudyError as error:
+                found["undefined"][treatment] = str(error)
+                continue
+            try:
+                if own.keys() & other.keys():
+                    found["differences"][treatment] = {
+                        name: paired_difference(own, other, truth.means, name, resamples) for name in self.names
+                    }
+            except StudyError as error:
+                found["unpaired"][treatment] = f"baseline, {error}"
+        return found
+
+
+def _row(variant: Variant, baseline: Variant, records: Records, found: Mapping[str, Any]) -> Row:
     seconds, reference = _seconds(variant, records), _seconds(baseline, records)
     cost = None if seconds is None or reference is None else seconds / reference
-    return Row(
-        variant.name, variant.budget, variant.epochs, tuple(results), len(variant.jobs), measures, differences,
-        undefined, cost,
-    )  # fmt: skip
+    seeds = tuple(variant.results(records))
+    return Row(variant.name, variant.budget, variant.epochs, seeds, len(variant.jobs), **found, cost=cost)
 
 
-def _known_scores(results: Mapping[int, Mapping[str, Any]], treatment: str, truth: Truth) -> dict[int, list[float]]:
-    known = truth.known
-    return {seed: [result["scores"][treatment][number] for number in known] for seed, result in results.items()}
+def _known_scores(variant: Variant, records: Records, truth: Truth) -> _Scores:
+    scores: _Scores = {}
+    for seed, result in variant.results(records).items():
+        try:
+            for treatment, own in result["scores"].items():
+                known = [float(own[number]) for number in truth.known]
+                scores.setdefault(treatment, {})[seed] = known
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            key, reason = variant.jobs[seed].key, f"{type(error).__name__}: {error}"
+            raise StudyError(
+                f"{records.path}: the result of {key!r} is broken ({reason}); expected scores of "
+                f"{len(truth.architectures)} architectures; delete the line to have it repeated"
+            ) from None
+    return scores

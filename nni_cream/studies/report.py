@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 
@@ -44,11 +44,13 @@ def show_estimate(estimate: Estimate | None, digits: int = 3, *, signed: bool = 
     Returns
     -------
     str
-        Such as ``0.412 [0.301, 0.508]``.
+        Such as ``0.412 [0.301, 0.508]``; without the interval where it is a point, of a single training.
     """
     if estimate is None:
         return ""
     sign = "+" if signed else ""
+    if estimate.low == estimate.high:
+        return f"{estimate.value:{sign}.{digits}f}"
     return f"{estimate.value:{sign}.{digits}f} [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
 
 
@@ -72,7 +74,7 @@ def rank_cells(rows: Sequence[Row], treatment: str = PRIMARY) -> tuple[list[str]
 
 def _cells(row: Row, treatment: str) -> list[str]:
     cost = "" if row.cost is None else f"{row.cost:.2f}"
-    start = [row.variant, str(row.epochs), cost, _show_seeds(row)]
+    start = [row.variant, str(row.epochs) if row.epochs else "", cost, _show_seeds(row)]
     if treatment in row.undefined:
         return [*start, f"undefined: {row.undefined[treatment]}", *[""] * (len(_HEAD) - len(start) - 1)]
     own, difference = row.measures.get(treatment, {}), row.differences.get(treatment, {})
@@ -82,7 +84,9 @@ def _cells(row: Row, treatment: str) -> list[str]:
         "" if mean is None else f"{mean.value:.3f}",
         show_estimate(difference.get("accuracy"), signed=True),
         show_estimate(own.get("tau")),
-        show_estimate(difference.get("tau"), signed=True),
+        f"undefined: {row.unpaired[treatment]}"
+        if treatment in row.unpaired
+        else show_estimate(difference.get("tau"), signed=True),
         show_estimate(own.get("spearman")),
         show_estimate(own.get("regret"), 4),
     ]
@@ -112,7 +116,8 @@ def _final_cells(row: FinalRow) -> list[str]:
     macs = differences.get("macs")
     return [
         *start,
-        *(f"{means[name]:.{digits}f}" for name, digits in (("scored", 0), ("cpu_seconds", 1), ("steps", 0))),
+        _show_scored(means),
+        *(f"{means[name]:.{digits}f}" for name, digits in (("cpu_seconds", 1), ("steps", 0))),
         f"{means['macs'] / 1e6:.3f}",
         f"{means['validated']:.4f}",
         *(show_estimate(row.accuracies[name], 4) for name in ("judging", "test")),
@@ -121,7 +126,14 @@ def _final_cells(row: FinalRow) -> list[str]:
     ]
 
 
+def _show_scored(means: Mapping[str, float]) -> str:
+    fewest, most = (f"{means[name]:.0f}" for name in ("fewest_scored", "most_scored"))
+    return fewest if fewest == most else f"{means['scored']:.0f} ({fewest} to {most})"
+
+
 def _show_seeds(row: Row | FinalRow) -> str:
+    if not row.wanted:
+        return ""
     return f"{len(row.seeds)}" if row.complete else f"{len(row.seeds)} of {row.wanted} (partial)"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from nni_cream.errors import FileError
+from nni_cream.errors import FileError, StudyError
 from nni_cream.files import write_json, write_text
 from nni_cream.studies import final, ranking, truth
 from nni_cream.studies.final import FinalRow
@@ -71,9 +71,14 @@ class Running:
         Raises
         ------
         CreamError
-            If the folder is somebody else's, or of another study.
+            If the folder is somebody else's, or of another study, or nothing is to be run and nothing is there.
         """
         path = self.out / RECORDS
+        if not self.workers and not path.exists():
+            raise StudyError(
+                f"{self.out}: holds no {RECORDS} of a study, so there is nothing to report; run the study first, "
+                "without --report, or name its folder with --out"
+            )
         try:
             if self.out.exists() and not path.exists() and any(self.out.iterdir()):
                 raise FileError(
@@ -83,7 +88,8 @@ class Running:
         except OSError as error:
             raise FileError(f"{self.out}: cannot be used as a folder: {error.strerror or error}") from error
         records = Records(path, shared)
-        records.begin()
+        if self.workers:
+            records.begin()
         return records
 
     def file(self, ending: str) -> Path:
@@ -117,7 +123,7 @@ class Running:
 
     def made_by(self, records: Records) -> dict[str, Any]:
         """Return what results tell of how they were made."""
-        return {"command": self.command, "date": records.last_date}
+        return {"command": self.command, "date": records.last_date, "versions": records.versions}
 
 
 def run_truth(config: Mapping[str, Any], running: Running) -> Truth:

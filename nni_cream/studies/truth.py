@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from nni_cream import spaces
-from nni_cream.errors import StudyError
+from nni_cream.errors import CreamError, StudyError
 from nni_cream.files import read_json
 from nni_cream.search import CostModel, PathSampler, Supernet, decode_path, encode_path, path_key
 from nni_cream.strategy import CreamStrategy
@@ -21,7 +21,6 @@ from nni_cream.studies.alone import train_alone
 from nni_cream.studies.correlation import FEWEST, reliability
 from nni_cream.studies.jobs import Job, Records
 from nni_cream.studies.parts import StudyParts, load_parts
-from nni_cream.versions import versions
 
 __all__ = ["Truth", "draw_architectures", "gather_truth", "load_truth", "read_architectures", "truth_jobs"]
 
@@ -124,7 +123,8 @@ class Truth:
         Raises
         ------
         StudyError
-            With what differs, or if fewer than ten architectures are known.
+            With what differs, if an architecture is not of the space, or if the accuracies can rank nothing: fewer than
+            ten architectures are known, or all are equal.
         """
         if dict(self.space) != dict(space):
             raise StudyError(
@@ -143,6 +143,17 @@ class Truth:
                 f"the truth knows {len(self.known)} architectures with all seeds; expected at least {FEWEST}; go on "
                 "with `nni-cream study truth`"
             )
+        if len(set(self.means)) == 1:
+            raise StudyError(
+                f"the truth gives all {len(self.known)} architectures the accuracy {self.means[0]:g}, so it can rank "
+                "nothing: tau is undefined; make one with longer training or a space of more different operations"
+            )
+        mutables = spaces.create(space["name"], **space["arguments"]).simplify()
+        for number, choices in enumerate(self.architectures):
+            try:
+                decode_path(choices, mutables)
+            except CreamError as error:
+                raise StudyError(f"the truth's architecture {number} is not of the space: {error}") from error
 
 
 def draw_architectures(space: Mapping[str, Any], number: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -285,7 +296,7 @@ def gather_truth(config: Mapping[str, Any], jobs: Sequence[Job], records: Record
         architectures=tuple(paths.values()),
         accuracies=tuple(accuracies.values()),
         macs=tuple(_count_macs(config["space"], list(paths.values()), splits.input_shape)),
-        made_by={**made_by, "versions": versions()},
+        made_by=made_by,
     )
 
 
@@ -318,7 +329,7 @@ def load_truth(path: str | Path) -> Truth:
         raise StudyError(f"{path}: is no truth; expected a truth.json of `nni-cream study truth`")
     try:
         items = content["architectures"]
-        return Truth(
+        truth = Truth(
             space=content["space"],
             data={key: content["data"][key] for key in ("name", "arguments", "fingerprint", "judging_images")},
             recipe=content["recipe"],
@@ -330,3 +341,28 @@ def load_truth(path: str | Path) -> Truth:
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StudyError(f"{path}: broken: {type(error).__name__}: {json.dumps(str(error))}") from None
+    _check_values(Path(path), truth)
+    return truth
+
+
+def _check_values(path: Path, truth: Truth) -> None:
+    images = truth.data["judging_images"]
+    for key, value, wanted, fits in (
+        ("space", truth.space, "a mapping with name and arguments", _is_named(truth.space)),
+        ("data.fingerprint", truth.data["fingerprint"], "text", isinstance(truth.data["fingerprint"], str)),
+        ("data.judging_images", images, "a whole number", isinstance(images, int)),
+        ("seeds", list(truth.seeds), "at least one", bool(truth.seeds)),
+    ):
+        if not fits:
+            raise StudyError(f"{path}: broken: {key} is {value!r}; expected {wanted}")
+    for number, own in enumerate(truth.accuracies):
+        for seed, value in own.items():
+            if not 0 <= value <= 1:
+                raise StudyError(
+                    f"{path}: broken: accuracy of architecture {number} with seed {seed} is {value!r}; expected a "
+                    "number from 0 to 1"
+                )
+
+
+def _is_named(space: Any) -> bool:
+    return isinstance(space, dict) and isinstance(space.get("arguments"), dict) and isinstance(space.get("name"), str)

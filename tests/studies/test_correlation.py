@@ -21,6 +21,7 @@ from nni_cream.studies.correlation import (
     spearman_rho,
     top_regret,
 )
+from nni_cream.studies.report import show_estimate
 
 pairs = st.integers(10, 25).flatmap(
     lambda n: st.tuples(*(st.lists(st.integers(0, 6), min_size=n, max_size=n) for _ in range(2)))
@@ -84,7 +85,9 @@ def test_every_measure_of_a_draw_is_that_of_the_drawn_architectures():
     }
     assert oracles.keys() == MEASURES.keys()
     for name, oracle in oracles.items():
-        expected = [oracle(scores[rows], truth[rows]) for rows in draws.rows]
+        # The five best of a draw are five architectures, however often each was drawn.
+        drawn = [np.unique(rows) if name == "regret" else rows for rows in draws.rows]
+        expected = [oracle(scores[rows], truth[rows]) for rows in drawn]
         assert MEASURES[name][1](scores, truth, draws) == pytest.approx(expected, abs=1e-12), name
 
 
@@ -111,6 +114,15 @@ def test_interval_covers_the_true_tau_about_as_often_as_it_says():
         estimate = measure_ranking({0: scores.tolist()}, truth.tolist(), resamples=300)
         covered += estimate.low <= expected <= estimate.high
     assert 0.88 * trials <= covered <= trials
+
+
+def test_interval_is_over_seeds_as_well_as_architectures():
+    truth = [float(number) for number in range(12)]
+    backwards = [-value for value in truth]
+    estimate = measure_ranking({0: truth, 1: backwards}, truth)  # both, or the same twice, whatever is drawn
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.0, -1.0, 1.0))
+    difference = paired_difference({0: truth, 1: backwards}, {0: truth, 1: truth}, truth)
+    assert (difference.value, difference.low, difference.high) == pytest.approx((-1.0, -2.0, 0.0))
 
 
 def test_difference_is_paired_by_architecture_and_seed():
@@ -155,8 +167,8 @@ def test_what_ranks_nothing_is_said_and_no_nan_comes_out(scores, truth, message)
     for function in (kendall_tau, spearman_rho, top_regret):
         with pytest.raises(StudyError, match=message):
             function(scores, truth)
-    with pytest.raises(StudyError, match=message):
-        measure_ranking({0: scores}, truth)
+    with pytest.raises(StudyError, match=f"seed 7: .*{message}"):
+        measure_ranking({7: scores}, truth)
 
 
 def test_reliability_is_spearman_browns():
@@ -177,17 +189,31 @@ def test_reliability_needs_seeds_and_architectures():
         reliability([[1.0, 0.5], [1.0, 0.6], [1.0, 0.7]])
 
 
-def test_interval_over_searches_and_trainings_is_that_of_drawing_them_one_by_one():
+def test_interval_over_searches_is_students_of_their_means():
     generator = np.random.default_rng(6)
     values = {seed: (0.9 + 0.1 * generator.normal() + 0.05 * generator.normal(size=3)).tolist() for seed in range(5)}
     found = mean_over_trainings(values)
-    assert found.value == pytest.approx(np.mean([*values.values()]))
-    assert found.seeds == 5
-    draws = []
-    for _ in range(10_000):
-        searches = generator.choice(5, size=5)
-        draws.append(np.mean([generator.choice(values[seed], size=3).mean() for seed in searches]))
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])), abs=0.003)
+    means = [np.mean(own) for own in values.values()]
+    oracle = stats.ttest_1samp(means, 0).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high))
+    assert (found.value, found.seeds) == (pytest.approx(np.mean(means)), 5)
+
+
+def test_interval_over_searches_covers_the_true_mean_as_often_as_it_says():
+    generator, covered, trials = np.random.default_rng(7), 0, 1000
+    for _ in range(trials):
+        table = generator.normal(size=(5, 1)) + generator.normal(size=(5, 3))
+        found = mean_over_trainings(dict(enumerate(table.tolist())))
+        covered += found.low <= 0 <= found.high
+    assert 0.93 * trials <= covered <= 0.97 * trials  # a bootstrap's are 0.90
+
+
+def test_with_one_search_the_interval_is_over_its_trainings_and_with_one_training_there_is_none():
+    found = mean_over_trainings({3: [0.1, 0.2, 0.4]})
+    oracle = stats.ttest_1samp([0.1, 0.2, 0.4], 0).confidence_interval(0.95)
+    assert (found.low, found.high, found.seeds) == (pytest.approx(oracle.low), pytest.approx(oracle.high), 1)
+    assert mean_over_trainings({3: [0.25]}) == Estimate(0.25, 0.25, 0.25, 1)
+    assert show_estimate(Estimate(0.25, 0.25, 0.25, 1)) == "0.250"
 
 
 def test_trainings_are_paired_by_search_and_seed():

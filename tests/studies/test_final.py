@@ -15,16 +15,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from nni_cream import config, spaces
 from nni_cream.cli import main
 from nni_cream.search import encode_path
+from nni_cream.studies import searches
 from nni_cream.studies.alone import train_alone
 from nni_cream.studies.final import shared_by_all
 from nni_cream.studies.parts import load_parts
-from nni_cream.studies.searches import plain
+from nni_cream.studies.searches import board_search, plain
 from nni_cream.studies.supernets import trained_supernet
 
 FINAL: dict[str, Any] = {
     "space": {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1", "identity"]},
     "data": {"name": "digits", "train": 200, "validation": 300},
-    "study": {"judging_images": 200, "seeds": [3, 4], "retrain_seeds": [0, 1], "population": 4, "resamples": 200},
+    "study": {"judging_images": 200, "seeds": [3, 4], "retrain_seeds": [0, 1], "population": 4},
     "search": {
         "epochs": 2,
         "batch_size": 50,
@@ -113,6 +114,61 @@ def test_limited_methods_take_no_more_multiply_adds_than_the_board(studied):
         assert choice["macs"] <= board[choice["seed"]] or choice["method"] in FREE
 
 
+def test_cost_of_a_choice_is_that_of_all_that_led_to_it(studied):
+    records = records_of(studied)
+    for choice in read(studied)["choices"]:
+        board, own = (records[f"{name}, seed {choice['seed']}"]["result"] for name in ("board", "baselines"))
+        scoring = choice["scored"] * own["path_cpu_seconds"]
+        expected = own["training_cpu_seconds"] + scoring + 3 * own["validation_cpu_seconds"]
+        if choice["method"] == "board":
+            expected = board["search_cpu_seconds"]
+        assert choice["cpu_seconds"] == pytest.approx(expected)
+        assert choice["steps"] == pytest.approx(expected / (own["training_cpu_seconds"] / own["steps"]))
+
+
+def test_cost_of_the_board_includes_its_final_validation(monkeypatch):
+    clock = iter([0.0, 100.0, 100.0, 107.0])  # training, then final validation
+    monkeypatch.setattr("time.process_time", lambda: next(clock))
+    found = board_search(shared_by_all(RESOLVED), {"search": {**RESOLVED["search"], "seed": 3}})
+    assert found["search_cpu_seconds"] == 107
+
+
+def test_each_method_chooses_the_best_validated_of_the_best_scored_of_its_own_search(monkeypatch):
+    asked = []
+
+    def spied(name, inner):
+        def search(*arguments, **options):
+            asked.append(name)
+            return inner(*arguments, **options)
+
+        return search
+
+    for name in ("evolve", "random_search"):
+        monkeypatch.setattr(searches, name, spied(name, getattr(searches, name)))
+    monkeypatch.setattr(searches._Searches, "_score", lambda self, path: place(path))
+    # Of the three with the highest scores, 13 to 15, the one with the lowest is the best.
+    monkeypatch.setattr(searches._Searches, "_validate", lambda self, path: -abs(place(path) - 13))
+    with trained_supernet(shared_by_all(RESOLVED), plain({**RESOLVED["search"], "seed": 3})) as supernet:
+        own = searches._Searches(
+            supernet, {"search": {"seed": 3}, "finalists": 3, "population": 4, "macs": float("inf")}
+        )
+        assert asked == ["evolve", "random_search"] * 2  # as METHODS has them
+        paths = {}
+        for method in searches.METHODS:
+            chosen = own.choose(method, 16)
+            paths[method] = [json.dumps(encode_path(item.path)) for item in own._traces[method].known]
+            assert (chosen["scored"], chosen["score"], chosen["validated"]) == (16, 13, 0)
+            assert place(supernet.decode(chosen["path"])) == 13
+        assert paths["evolution"] != paths["random"]
+
+
+def place(path) -> int:
+    """Number the 16 paths of the space."""
+    operations = FINAL["space"]["operations"]
+    first, second = (operations.index(path[f"layer_{number}"]) for number in (1, 2))
+    return 4 * first + second
+
+
 def test_each_architecture_is_trained_once_a_seed_whoever_chose_it(studied):
     chosen = {json.dumps(choice["path"], sort_keys=True) for choice in read(studied)["choices"]}
     alone = [line["arguments"] for line in records_of(studied).values() if line["arguments"]["task"] == "alone"]
@@ -145,7 +201,7 @@ def test_tables_are_means_of_the_records(studied):
                     assert gained["value"] == pytest.approx((board - own).mean())
                     assert gained["low"] <= gained["value"] <= gained["high"]
         assert rows[0]["differences"] == {}
-        assert all(row["differences"]["macs"]["low"] >= 0 for row in rows if row["method"] in LIMITED)
+        assert all(row["differences"]["macs"]["value"] >= 0 for row in rows if row["method"] in LIMITED)
     document = (studied / "final.md").read_text()
     assert "Equal cost\n" in document
     assert "| evolution, any cost | 2 |" in document

@@ -14,6 +14,7 @@ import pytest
 from nni_cream.errors import FileError, SearchError, StudyError
 from nni_cream.files import locked
 from nni_cream.studies.jobs import Job, Records, run_jobs
+from nni_cream.versions import versions
 
 SHARED = {"study": "test", "offset": 10}
 
@@ -85,9 +86,43 @@ def test_line_torn_by_the_end_of_the_machine_is_dropped(tmp_path):
     path.write_text(whole + '{"key": "number 3", "argu')
     records = Records(path, SHARED)
     assert len(records) == 2
-    assert path.read_text() == whole
+    assert path.read_text() != whole  # it may be a line that a study is just writing
     run_jobs(double, jobs(1, 2, 3), records)
     assert values(Records(path, SHARED), jobs(1, 2, 3)) == [12, 14, 16]
+    assert path.read_text().startswith(whole)
+    assert len(path.read_text().splitlines()) == 4
+
+
+@pytest.mark.parametrize("text", ['{"shared": {"study', ""])
+def test_first_line_torn_by_the_end_of_the_machine_is_written_anew(tmp_path, text):
+    path = tmp_path / "records.jsonl"
+    path.write_text(text)
+    records = Records(path, SHARED)
+    records.begin()
+    run_jobs(double, jobs(1), records)
+    assert values(Records(path, SHARED), jobs(1)) == [12]
+    assert json.loads(path.read_text().splitlines()[0]) == {"shared": SHARED}
+
+
+def test_what_another_process_has_written_meanwhile_is_kept_and_not_run_again(tmp_path):
+    path, done = tmp_path / "records.jsonl", []
+    early = Records(path, SHARED)
+    run_jobs(double, jobs(1, 2), Records(path, SHARED))
+    with path.open("a") as file:
+        file.write('{"key": "torn')
+    run_jobs(double, jobs(1, 2, 3), early, on_done=lambda job, result: done.append(job.key))
+    assert done == ["number 3"]
+    assert values(Records(path, SHARED), jobs(1, 2, 3)) == [12, 14, 16]
+
+
+def test_each_result_says_what_it_was_made_with(tmp_path):
+    path = tmp_path / "records.jsonl"
+    run_jobs(double, jobs(1, 2), Records(path, SHARED))
+    assert Records(path, SHARED).versions == [versions()]
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    del lines[1]["versions"]  # of an early version of the program
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    assert Records(path, SHARED).versions == [None, versions()]
 
 
 def test_records_of_another_study_are_refused_and_left_alone(tmp_path):
@@ -101,13 +136,52 @@ def test_records_of_another_study_are_refused_and_left_alone(tmp_path):
     assert path.read_text() == before
 
 
-@pytest.mark.parametrize("text", ["not JSON\n", '{"something": 1}\n', "[]\n", '{"shared": {}}\n{"key": 1}\n'])
-def test_broken_records_are_an_error_that_names_the_file(tmp_path, text):
+HEAD = json.dumps({"shared": SHARED}) + "\n"
+LINE = {"key": "number 1", "date": "2026-11-25", "arguments": {"number": 1}, "result": {"value": 12}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("not JSON\n", r"line 1 is broken \(JSONDecodeError.*name another folder with --out"),
+        ('{"something": 1}\n', r"line 1 is broken \(KeyError: 'shared'\)"),
+        ("[]\n", r"line 1 is broken \(TypeError"),
+        ('{"shared": 5}\n', r"line 1 is broken \(shared is 5\); expected a JSON object with shared \(dict\)"),
+        (HEAD + "{}\n", r"line 2 is broken \(KeyError: 'key'\).*delete the line"),
+        (HEAD + json.dumps({**LINE, "result": 5}) + "\n", r"line 2 is broken \(result is 5\).*result \(dict\)"),
+        (HEAD + json.dumps({**LINE, "date": None}) + "\n", r"line 2 is broken \(date is None\)"),
+        (HEAD + json.dumps(LINE) + "\n\n", r"line 3 is broken"),
+    ],
+)
+def test_broken_records_are_an_error_that_names_file_and_line(tmp_path, text, message):
     path = tmp_path / "records.jsonl"
     path.write_text(text)
-    with pytest.raises(StudyError, match=r"records.jsonl: (broken|belongs)"):
+    with pytest.raises(StudyError, match=r"records\.jsonl: " + message):
         Records(path, SHARED)
     assert path.read_text() == text
+
+
+def test_records_that_are_no_text_or_no_file_are_an_error_that_names_them(tmp_path):
+    path = tmp_path / "records.jsonl"
+    path.write_bytes(HEAD.encode() + b"\xff\xfe\n")
+    with pytest.raises(StudyError, match=r"records\.jsonl: line 2 is broken \(UnicodeDecodeError"):
+        Records(path, SHARED)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StudyError, match="folder: cannot be read: Is a directory"):
+        Records(tmp_path / "folder", SHARED)
+
+
+def ends_as_lightning_does(shared, arguments):
+    raise SystemExit(0 if arguments["number"] == 3 else 1)
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_what_lightning_makes_of_a_signal_is_an_interrupt(tmp_path, number):
+    path = tmp_path / "records.jsonl"
+    run_jobs(double, jobs(1), Records(path, SHARED))
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(ends_as_lightning_does, jobs(1, number), Records(path, SHARED))
+    assert values(Records(path, SHARED), jobs(1)) == [12]
 
 
 def test_two_studies_do_not_share_a_file_at_once(tmp_path):
@@ -127,17 +201,29 @@ def slow(shared, arguments):
 
 if __name__ == "__main__":
     jobs = [Job(f"job {n}", {"seconds": 0 if n < 2 else 60}) for n in range(6)]
-    run_jobs(slow, jobs, Records(Path(sys.argv[1]), {}), 2)
+    run_jobs(slow, jobs, Records(Path(sys.argv[1]), {}), int(sys.argv[2]))
 """
 
 
+def wait_for_the_end_of(group):
+    """Wait until no process of a group is left; they may take a moment to notice."""
+    deadline = time.monotonic() + 30
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.killpg(group, 0)
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_study_keeps_its_results(tmp_path, sign):
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_interrupted_study_keeps_its_results(tmp_path, sign, workers):
     script, path = tmp_path / "slow.py", tmp_path / "records.jsonl"
     script.write_text(_SLOW)
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    process = subprocess.Popen([sys.executable, script, path], env=environment, start_new_session=True)
+    words = [sys.executable, script, path, str(workers)]
+    process = subprocess.Popen(words, env=environment, start_new_session=True)
     try:
         deadline = time.monotonic() + 120
         while not (path.exists() and len(path.read_text().splitlines()) >= 3):
@@ -145,6 +231,8 @@ def test_interrupted_study_keeps_its_results(tmp_path, sign):
             time.sleep(0.2)
         process.send_signal(sign)
         assert process.wait(timeout=60) != 0
+        if sign != signal.SIGKILL:
+            wait_for_the_end_of(process.pid)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # workers that a SIGKILL has left behind

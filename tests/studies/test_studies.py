@@ -12,17 +12,21 @@ import yaml
 from nni.nas.space import model_context
 from scipy import stats
 
-from nni_cream import spaces
+from nni_cream import config, spaces
 from nni_cream.cli import main
 from nni_cream.errors import ConfigError
+from nni_cream.search import validate_path
 from nni_cream.studies.parts import load_parts
+from nni_cream.studies.supernets import trained_supernet
 from nni_cream.studies.truth import draw_architectures
 from nni_cream.training import Recipe, evaluate, make_loader, seeded
 from nni_cream.training.retrain import quiet_lightning
+from nni_cream.versions import versions
 
 SPACE = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1", "identity"]}
 NAMED_SPACE = {"name": "digits", "arguments": {key: SPACE[key] for key in ("channels", "operations")}}
 DATA = {"name": "digits", "train": 200, "validation": 300}
+RANK_DATA = {"name": "digits", "arguments": {"train": 200, "validation": 300}}
 TRUTH = {
     "space": SPACE,
     "data": DATA,
@@ -83,7 +87,7 @@ def test_truth_is_what_training_each_architecture_by_hand_gives(studied):
     between = np.corrcoef(table[:, 0], table[:, 1])[0, 1]
     assert content["reliability"] == pytest.approx(2 * between / (1 + between))
     assert content["command"].startswith("nni-cream study truth")
-    assert set(content["versions"]) >= {"nni_cream", "torch", "python"}
+    assert content["versions"] == [versions()]
     assert len(content["data"]["fingerprint"]) == 64
 
 
@@ -125,6 +129,34 @@ def test_searches_and_trainings_never_touch_a_test_image(monkeypatch, tmp_path):
         load_parts.__globals__["_load"].cache_clear()
 
 
+class Watched:
+    """Images that remember which of them were looked at."""
+
+    def __init__(self, images: Any) -> None:
+        self.images, self.seen = images, set()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, place: int) -> Any:
+        self.seen.add(place)
+        return self.images[place]
+
+
+def test_searches_and_their_scores_never_touch_a_judging_image(studied, tmp_path):
+    parts = load_parts({"name": "digits", "arguments": {"train": 200, "validation": 300}}, 200)
+    watched = Watched(parts.splits.validation)
+    object.__setattr__(parts.splits, "validation", watched)
+    try:
+        short = {**RANK, "study": {**RANK["study"], "seeds": [0]}}
+        assert main(rank_words(studied, tmp_path / "rank", config=short)) == 0
+        assert watched.seen == set(range(100))
+        evaluate(spaces.create("digits"), load_parts(RANK_DATA, 200).judging)
+        assert watched.seen == set(range(300))
+    finally:
+        load_parts.__globals__["_load"].cache_clear()
+
+
 def test_table_is_what_scipy_says_of_the_records(studied):
     truth = read(studied / "truth/truth.json")
     means = [np.mean(list(item["accuracies"].values())) for item in truth["architectures"]]
@@ -132,8 +164,8 @@ def test_table_is_what_scipy_says_of_the_records(studied):
     records = {line["key"]: line["result"] for line in lines[1:]}
     content = read(studied / "rank/rank.json")
     assert content["complete"] is True
-    spos, meta = content["tables"]["equal epochs"]
-    assert (spos["variant"], meta["variant"]) == ("spos", "meta")
+    spos, meta, macs = content["tables"]["equal epochs"]
+    assert (spos["variant"], meta["variant"], macs["variant"]) == ("spos", "meta", "multiply-adds alone")
     assert spos["cost_ratio"] == 1
     assert "tau" not in spos["differences"]
     for row in (spos, meta):
@@ -147,9 +179,30 @@ def test_table_is_what_scipy_says_of_the_records(studied):
                 np.mean([stats.spearmanr(scores, means).statistic for scores in own])
             )
             assert found["accuracy"]["value"] == pytest.approx(np.mean(own))
+    counted = [item["macs"] for item in truth["architectures"]]
+    for treatment in ("batch", "recalibrated"):
+        found = macs["measures"][treatment]
+        assert found["tau"]["value"] == pytest.approx(stats.kendalltau(counted, means).statistic)
+        assert "accuracy" not in found  # multiply-adds are none
+        gained = macs["differences"][treatment]["tau"]["value"]
+        assert gained == pytest.approx(found["tau"]["value"] - spos["measures"][treatment]["tau"]["value"])
     gained = meta["differences"]["recalibrated"]["tau"]["value"]
     values = [row["measures"]["recalibrated"]["tau"]["value"] for row in (meta, spos)]
     assert gained == pytest.approx(values[0] - values[1])
+
+
+def test_scores_are_those_of_the_supernet_with_and_without_statistics_of_its_own(studied):
+    lines = [json.loads(line) for line in (studied / "rank/records.jsonl").read_text().splitlines()]
+    scores = next(line["result"]["scores"] for line in lines[1:] if line["key"] == "meta seed 4")
+    resolved = config.RANK.resolve(RANK)
+    settings = {**resolved["search"], **resolved["variants"]["meta"], "seed": 4}
+    with trained_supernet(lines[0]["shared"], settings) as supernet:
+        paths = [supernet.decode(path) for path in lines[0]["shared"]["paths"]]
+        assert scores["batch"] == [supernet.module.scorer.score(path) for path in paths]
+        loaders = make_loader(supernet.parts.train, 100), make_loader(supernet.parts.validation, 100)
+        own = [validate_path(supernet.module, path, *loaders, 100) for path in paths]
+    assert scores["recalibrated"] == pytest.approx(own, abs=0.011)  # another batch size may move an image
+    assert scores["recalibrated"] != scores["batch"]
 
 
 def test_equal_time_gives_the_cheaper_variant_more_epochs(studied):
@@ -193,7 +246,7 @@ def test_interrupted_study_is_marked_partial_and_goes_on(studied, tmp_path, caps
     assert main(rank_words(studied, tmp_path / "rank", "--report")) == 0
     content = read(tmp_path / "rank/rank.json")
     assert content["complete"] is False
-    spos, meta = content["tables"]["equal epochs"]
+    spos, meta = content["tables"]["equal epochs"][:2]
     assert (spos["seeds"], spos["complete"]) == ([3, 4], True)
     assert (meta["seeds"], meta["complete"]) == ([3], False)
     assert meta["differences"]["recalibrated"]["tau"]["seeds"] == 1
@@ -207,7 +260,22 @@ def test_interrupted_study_is_marked_partial_and_goes_on(studied, tmp_path, caps
         assert row["differences"] == other["differences"]
 
 
+@pytest.mark.parametrize("made", [False, True])
+def test_report_of_a_folder_without_a_study_is_an_error_that_names_it(studied, tmp_path, capsys, made):
+    if made:
+        (tmp_path / "rnak").mkdir()
+    truth = ["study", "truth", write(tmp_path / "truth.yml", TRUTH), "--out", str(tmp_path / "rnak")]
+    for words in (rank_words(studied, tmp_path / "rnak"), truth):
+        assert main([*words, "--report"]) == 1
+        assert "rnak: holds no records.jsonl of a study" in capsys.readouterr().err
+    assert (tmp_path / "rnak").exists() is made
+    assert not made or not [*(tmp_path / "rnak").iterdir()]
+
+
 def test_nothing_run_yet_is_a_table_without_figures(studied, tmp_path, capsys):
+    (tmp_path / "rank").mkdir()
+    head = (studied / "rank/records.jsonl").read_text().splitlines(keepends=True)[0]
+    (tmp_path / "rank/records.jsonl").write_text(head)
     assert main(rank_words(studied, tmp_path / "rank", "--report")) == 0
     assert "0 of 2 (partial)" in capsys.readouterr().out
     assert main(rank_words(studied, tmp_path / "rank", "--report", "--equal-time")) == 1
@@ -217,7 +285,8 @@ def test_nothing_run_yet_is_a_table_without_figures(studied, tmp_path, capsys):
 def test_partial_truth_counts_the_architectures_that_all_seeds_know(studied, tmp_path, capsys):
     (tmp_path / "truth").mkdir()
     lines = (studied / "truth/records.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "truth/records.jsonl").write_text("".join(lines[: 1 + 12 + 11]))
+    kept = [line for line in lines if '"005 seed 1"' not in line]
+    (tmp_path / "truth/records.jsonl").write_text("".join(kept))
     truth = write(tmp_path / "truth.yml", TRUTH)
     assert main(["study", "truth", truth, "--out", str(tmp_path / "truth"), "--report"]) == 0
     output = capsys.readouterr().out
@@ -227,6 +296,12 @@ def test_partial_truth_counts_the_architectures_that_all_seeds_know(studied, tmp
     assert main(rank_words(tmp_path, tmp_path / "rank", "--report")) == 0
     content = read(tmp_path / "rank/rank.json")
     assert (content["complete"], content["truth"]["architectures"]) == (False, 11)
+    means = [np.mean(list(item["accuracies"].values())) for item in read(studied / "truth/truth.json")["architectures"]]
+    records = [json.loads(line) for line in (studied / "rank/records.jsonl").read_text().splitlines()[1:]]
+    spos = [line["result"]["scores"]["batch"] for line in records if line["key"] in ("spos seed 3", "spos seed 4")]
+    taus = [stats.kendalltau(np.delete(own, 5), np.delete(means, 5)).statistic for own in spos]
+    found = content["tables"]["equal epochs"][0]["measures"]["batch"]["tau"]
+    assert found["value"] == pytest.approx(np.mean(taus))
 
 
 def test_constant_scores_are_said_to_rank_nothing(studied, tmp_path, capsys):
@@ -238,8 +313,8 @@ def test_constant_scores_are_said_to_rank_nothing(studied, tmp_path, capsys):
             line["result"]["scores"]["recalibrated"] = [0.1] * 12
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert main(rank_words(studied, tmp_path / "rank", "--report")) == 0
-    spos, meta = read(tmp_path / "rank/rank.json")["tables"]["equal epochs"]
-    assert "tau is undefined" in meta["undefined"]["recalibrated"]
+    spos, meta = read(tmp_path / "rank/rank.json")["tables"]["equal epochs"][:2]
+    assert meta["undefined"]["recalibrated"].startswith("seed 3: all 12 scores are 0.1, so they rank nothing")
     assert "recalibrated" not in meta["measures"]
     assert "batch" in meta["measures"]
     assert spos["undefined"] == {}
@@ -248,12 +323,47 @@ def test_constant_scores_are_said_to_rank_nothing(studied, tmp_path, capsys):
     assert "nan" not in text.lower()
 
 
+def test_a_baseline_that_ranks_nothing_takes_nothing_but_the_differences(studied, tmp_path):
+    shutil.copytree(studied / "rank", tmp_path / "rank")
+    path = tmp_path / "rank/records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    next(line for line in lines if line.get("key") == "spos seed 4")["result"]["scores"]["batch"] = [0.1] * 12
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main(rank_words(studied, tmp_path / "rank", "--report")) == 0
+    spos, meta, _ = read(tmp_path / "rank/rank.json")["tables"]["equal epochs"]
+    before = read(studied / "rank/rank.json")["tables"]["equal epochs"][1]
+    assert spos["undefined"].keys() == {"batch"}
+    assert meta["measures"] == before["measures"]
+    assert meta["differences"] == {"recalibrated": before["differences"]["recalibrated"]}
+    assert meta["unpaired"]["batch"].startswith("baseline, seed 4: all 12 scores are 0.1")
+    assert "undefined: baseline, seed 4" in (tmp_path / "rank/rank.md").read_text()
+
+
+@pytest.mark.parametrize("result", [{}, {"scores": {"batch": [0.5] * 3}}, {"scores": 5}])
+def test_a_broken_result_is_an_error_that_names_file_and_training(studied, tmp_path, capsys, result):
+    shutil.copytree(studied / "rank", tmp_path / "rank")
+    path = tmp_path / "rank/records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    next(line for line in lines if line.get("key") == "meta seed 3")["result"] = {"search_cpu_seconds": 1.0, **result}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before = path.read_bytes()
+    assert main(rank_words(studied, tmp_path / "rank", "--report")) == 1
+    error = capsys.readouterr().err
+    assert "records.jsonl: the result of 'meta seed 3' is broken" in error.replace("\n", " ")
+    assert "expected scores of 12 architectures" in error.replace("\n", " ")
+    assert path.read_bytes() == before
+
+
 def changed_truth(studied: Path, folder: Path, **changes: Any) -> None:
     content = read(studied / "truth/truth.json")
     for key, value in changes.items():
         content[key] = value(content[key])
     (folder / "truth").mkdir()
     (folder / "truth/truth.json").write_text(json.dumps(content))
+
+
+def with_accuracies(items: list[dict[str, Any]], value: float) -> list[dict[str, Any]]:
+    return [{**item, "accuracies": dict.fromkeys(item["accuracies"], value)} for item in items]
 
 
 @pytest.mark.parametrize(
@@ -269,6 +379,15 @@ def changed_truth(studied: Path, folder: Path, **changes: Any) -> None:
         ({"seeds": lambda seeds: [*seeds, 2]}, "knows 0 architectures"),
         ({"kind": lambda kind: "rank"}, "is no truth"),
         ({"architectures": lambda items: [{"choices": {}}]}, "broken: KeyError"),
+        ({"seeds": lambda seeds: []}, "broken: seeds is []; expected at least one"),
+        ({"space": lambda space: ["digits"]}, "broken: space is ['digits']; expected a mapping"),
+        ({"data": lambda data: {**data, "fingerprint": None}}, "broken: data.fingerprint is None"),
+        ({"architectures": lambda items: with_accuracies(items, 17.0)}, "is 17.0; expected a number from 0 to 1"),
+        ({"architectures": lambda items: with_accuracies(items, 0.5)}, "all 12 architectures the accuracy 0.5"),
+        (
+            {"architectures": lambda items: [*items[:3], {**items[3], "choices": {"layer_1": "conv_9x9"}}, *items[4:]]},
+            "the truth's architecture 3 is not of the space",
+        ),
     ],
 )
 def test_truth_that_does_not_fit_is_refused_before_anything_is_trained(studied, tmp_path, capsys, changes, message):
