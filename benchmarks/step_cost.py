@@ -429,6 +429,7 @@ def main(words: list[str] | None = None) -> None:
         parser.error("--kinds: random and search are what is compared")
     with quiet():
         found = summarise(interleave(options), options)
+    print(json.dumps(found), flush=True)  # before anything else may fail
     if not options.no_memory:
         found["memory_ratio"] = memory_ratio(options)
     settings = {
