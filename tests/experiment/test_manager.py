@@ -16,7 +16,7 @@ import yaml
 from nni_cream.errors import ManagerError
 from nni_cream.experiment.best import build_network, load_best, load_board
 from nni_cream.experiment.definition import expected_trials, load_experiment
-from nni_cream.experiment.manager import _termination_as_interrupt, _undisturbed, check_port, free_port
+from nni_cream.experiment.manager import _undisturbed, check_port, free_port
 from nni_cream.experiment.plan import unpack_final
 from nni_cream.experiment.results import _without_traceback
 from tests.experiment.experiments import SHIPPED, command, processes_of, reduced, start, wait_until
@@ -175,13 +175,6 @@ def test_of_a_trials_standard_error_the_traceback_is_left_to_its_log() -> None:
     ]
     assert _without_traceback(lines) == ["ZeroDivisionError: no"]
     assert _without_traceback(["the disk is full"]) == ["the disk is full"]
-
-
-def test_termination_is_cleaned_up_after_like_ctrl_c() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(KeyboardInterrupt), _termination_as_interrupt():
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
