@@ -246,12 +246,12 @@ def rank_rows(config: Mapping[str, Any], variants: Sequence[Variant], records: R
     scores = {variant.name: _known_scores(variant, records, truth) for variant in variants}
     rows = []
     for variant in variants:
-        own = scores[variant.name]
-        compared = _Compared(own, {} if variant is baseline else scores[baseline.name], tuple(MEASURES))
-        rows.append(_row(variant, baseline, records, compared.measured(config, truth)))
+        others = {} if variant is baseline else scores[baseline.name]
+        found = _compare(config, truth, scores[variant.name], others, tuple(MEASURES))
+        rows.append(_row(variant, baseline, records, found))
     macs = [truth.macs[number] for number in truth.known]
     same = {treatment: dict.fromkeys(own, macs) for treatment, own in scores[baseline.name].items()}
-    found = _Compared(same, scores[baseline.name], ("tau", "spearman", "regret")).measured(config, truth)
+    found = _compare(config, truth, same, scores[baseline.name], ("tau", "spearman", "regret"))
     return [*rows, Row(MACS_ALONE, baseline.budget, 0, (), 0, **found)]
 
 
@@ -259,35 +259,29 @@ _Scores = dict[str, dict[int, list[float]]]
 """Treatment of BatchNorm to seed to the scores of the known architectures."""
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """Scores and those of the baseline; none of the latter for the baseline itself."""
-
-    own: _Scores
-    others: _Scores
-    names: tuple[str, ...]
-
-    def measured(self, config: Mapping[str, Any], truth: Truth) -> dict[str, Any]:
-        """Return the fields of a row, each by treatment."""
-        resamples = config["study"]["resamples"]
-        found: dict[str, Any] = {name: {} for name in ("measures", "differences", "undefined", "unpaired")}
-        for treatment, own in self.own.items():
-            other = self.others.get(treatment, {})
-            try:
-                found["measures"][treatment] = {
-                    name: measure_ranking(own, truth.means, name, resamples) for name in self.names
+def _compare(
+    config: Mapping[str, Any], truth: Truth, own: _Scores, others: _Scores, names: Sequence[str]
+) -> dict[str, Any]:
+    """Return the fields of a row, each by treatment; ``others`` are the baseline's scores, none for itself."""
+    resamples = config["study"]["resamples"]
+    found: dict[str, Any] = {name: {} for name in ("measures", "differences", "undefined", "unpaired")}
+    for treatment, scores in own.items():
+        other = others.get(treatment, {})
+        try:
+            found["measures"][treatment] = {
+                name: measure_ranking(scores, truth.means, name, resamples) for name in names
+            }
+        except StudyError as error:
+            found["undefined"][treatment] = str(error)
+            continue
+        try:
+            if scores.keys() & other.keys():
+                found["differences"][treatment] = {
+                    name: paired_difference(scores, other, truth.means, name, resamples) for name in names
                 }
-            except StudyError as error:
-                found["undefined"][treatment] = str(error)
-                continue
-            try:
-                if own.keys() & other.keys():
-                    found["differences"][treatment] = {
-                        name: paired_difference(own, other, truth.means, name, resamples) for name in self.names
-                    }
-            except StudyError as error:
-                found["unpaired"][treatment] = f"baseline, {error}"
-        return found
+        except StudyError as error:
+            found["unpaired"][treatment] = f"baseline, {error}"
+    return found
 
 
 def _row(variant: Variant, baseline: Variant, records: Records, found: Mapping[str, Any]) -> Row:
