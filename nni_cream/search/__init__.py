@@ -13,7 +13,7 @@ from nni_cream.search.module import CreamLightningModule
 from nni_cream.search.mutables import Options, decode_path
 from nni_cream.search.objective import Distillation, Score
 from nni_cream.search.paths import Path, encode_path, path_key
-from nni_cream.search.sampler import PathSampler
+from nni_cream.search.sampler import Limit, PathSampler
 from nni_cream.search.scorer import PathScorer, ValidationSubset
 from nni_cream.search.settings import PAPER, SearchSettings
 from nni_cream.search.supernet import FreezableCell, Supernet
@@ -37,6 +37,7 @@ __all__ = [
     "LatencyModel",
     "LatencySettings",
     "LatencyTable",
+    "Limit",
     "Match",
     "Matcher",
     "MetaMatcher",

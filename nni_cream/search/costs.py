@@ -173,13 +173,17 @@ class Costs:
         """Return the primary cost of a path, and all others by their names."""
         return self.primary(path), {model.name: model(path) for model in self.models[1:]}
 
-    def constrain(self, sampler: PathSampler) -> None:
-        """Let a sampler, made with the range of the primary cost, keep all ranges."""
-        limits = [
+    @property
+    def limits(self) -> list[Limit]:
+        """The range of each cost as a sampler takes it."""
+        return [
             Limit(model, cost_range, model.name, table=model.table)
             for model, cost_range in zip(self.models, self.ranges, strict=True)
         ]
-        sampler.constrain(self.primary, table=self.primary.table, others=limits[1:])
+
+    def constrain(self, sampler: PathSampler) -> None:
+        """Let a sampler, made with the range of the primary cost, keep all ranges."""
+        sampler.constrain(self.primary, table=self.primary.table, others=self.limits[1:])
 
     def state_dict(self) -> dict[str, Any]:
         """Return what was measured: of the primary cost as its own state, of the others by their names."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nni_cream.search import path_key
+from nni_cream.studies import outcomes
 from nni_cream.studies.alone import train_alone
 from nni_cream.studies.correlation import Estimate, mean_over_trainings, paired_trainings
 from nni_cream.studies.jobs import Job, Records
@@ -143,7 +144,9 @@ def shared_by_all(config: Mapping[str, Any]) -> dict[str, Any]:
 def search_jobs(config: Mapping[str, Any]) -> dict[int, Job]:
     """List the Cream searches, by seed, from the resolved file."""
     return {
-        seed: Job(f"board, seed {seed}", {"task": "board", "search": {**config["search"], "seed": seed}})
+        seed: Job(
+            f"board, seed {seed}", {"task": "board", "search": {**config["search"], "seed": seed}}, outcomes.BOARD
+        )
         for seed in config["study"]["seeds"]
     }
 
@@ -177,6 +180,7 @@ def baseline_jobs(config: Mapping[str, Any], records: Records) -> dict[int, Job]
                 "scored": found[job.key]["scored"],
                 "cpu_seconds": found[job.key]["search_cpu_seconds"],
             },
+            outcomes.BASELINES,
         )
         for seed, job in searches.items()
         if job.key in found
@@ -235,7 +239,7 @@ def retrain_jobs(config: Mapping[str, Any], chosen: Sequence[Choice]) -> dict[tu
         name = hashlib.sha256(key.encode()).hexdigest()[:12]
         for seed in config["study"]["retrain_seeds"]:
             arguments = {"task": "alone", "path": dict(choice.path), "seed": seed, "test": True}
-            jobs.setdefault((key, seed), Job(f"architecture {name}, seed {seed}", arguments))
+            jobs.setdefault((key, seed), Job(f"architecture {name}, seed {seed}", arguments, outcomes.TESTED))
     return jobs
 
 

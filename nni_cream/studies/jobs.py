@@ -7,13 +7,14 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
+from schema import Schema, SchemaError
 
 from nni_cream.errors import CreamError, StudyError
 from nni_cream.files import append_line, differences, locked, write_text
@@ -22,6 +23,7 @@ from nni_cream.versions import versions
 
 __all__ = ["Job", "Records", "Work", "run_jobs"]
 
+_ANYTHING = Schema(dict)
 _FIELDS = {"key": str, "date": str, "arguments": dict, "result": dict}
 Work = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 """What a worker does: (what all jobs share, the job's own arguments) -> JSON-safe result."""
@@ -37,10 +39,13 @@ class Job:
         What tells it from all others of the study.
     arguments
         What the worker needs to know besides what all jobs share; JSON-safe.
+    outcome
+        What its result has to hold.
     """
 
     key: str
     arguments: Mapping[str, Any]
+    outcome: Schema = field(default=_ANYTHING, compare=False)
 
 
 def _parsed(path: Path, number: int, text: bytes) -> dict[str, Any]:
@@ -58,6 +63,13 @@ def _parsed(path: Path, number: int, text: bytes) -> dict[str, Any]:
     keys = ", ".join(f"{name} ({kind.__name__})" for name, kind in expected.items())
     repair = "name another folder with --out" if number == 1 else "delete the line to have that training repeated"
     raise StudyError(f"{path}: line {number} is broken ({reason}); expected a JSON object with {keys}; {repair}")
+
+
+def _described(error: SchemaError) -> str:
+    """Return the way to a broken value, and what is wrong with it, in our own words where there are some."""
+    automatic, own = ([str(text) for text in texts if text] for texts in (error.autos, error.errors))
+    keys = [text for text in automatic[:-1] if text.startswith("Key ")]
+    return " ".join([*keys, (own or automatic)[-1]])
 
 
 class Records:
@@ -145,8 +157,35 @@ class Records:
         return [job for job in jobs if job.key not in self._lines]
 
     def results(self, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
-        """Return the results there are of these jobs, by key."""
-        return {job.key: self._lines[job.key]["result"] for job in jobs if job.key in self._lines}
+        """Return the results there are of these jobs, by key.
+
+        Parameters
+        ----------
+        jobs
+            Those of the study.
+
+        Returns
+        -------
+        dict
+            Without those that have not been run yet.
+
+        Raises
+        ------
+        StudyError
+            If a result does not hold what it has to; the message names the file, the job and the key.
+        """
+        return {job.key: self._result(job) for job in jobs if job.key in self._lines}
+
+    def _result(self, job: Job) -> dict[str, Any]:
+        result: dict[str, Any] = self._lines[job.key]["result"]
+        try:
+            job.outcome.validate(result)
+        except SchemaError as error:
+            raise StudyError(
+                f"{self.path}: the result of {job.key!r} is broken ({_described(error)}); delete its line to have it "
+                "repeated"
+            ) from None
+        return result
 
     def begin(self) -> None:
         """Write the first line, if there is none, so that the file can be told from others."""
@@ -214,29 +253,30 @@ def run_jobs(
     lock = records.path.with_name(f".{records.path.name}.lock")
     with locked(lock, patience=0), termination_as_interrupt():
         records.refresh()
-        calls = [delayed(_call)(work, records.shared, job) for job in records.missing(jobs)]
+        missing = {job.key: job for job in records.missing(jobs)}
+        calls = [delayed(_call)(work, records.shared, job.key, job.arguments) for job in missing.values()]
         with parallel_config("loky", inner_max_num_threads=1):
             outcomes = Parallel(n_jobs=workers, batch_size=1, pre_dispatch=workers, return_as="generator_unordered")(
                 calls
             )
             try:
-                for job, result in outcomes:
-                    records.add(job, result)
+                for key, result in outcomes:
+                    records.add(missing[key], result)
                     if on_done is not None:
-                        on_done(job, result)
+                        on_done(missing[key], result)
             except TerminatedWorkerError as error:
                 raise StudyError(f"a process of the study died ({error}); start it again to go on") from error
 
 
-def _call(work: Work, shared: Mapping[str, Any], job: Job) -> tuple[Job, dict[str, Any]]:
+def _call(work: Work, shared: Mapping[str, Any], key: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     torch.set_num_threads(1)
     logging.getLogger("nni").setLevel(logging.ERROR)
     began, used = time.perf_counter(), time.process_time()
     try:
-        result = work(shared, job.arguments)
+        result = work(shared, arguments)
     except CreamError as error:
-        raise StudyError(f"{job.key}: {error}") from error
+        raise StudyError(f"{key}: {error}") from error
     except SystemExit:  # what Lightning makes of Ctrl-C and of SIGTERM
         raise KeyboardInterrupt from None
     seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
-    return job, {**result, **{name: round(value, 3) for name, value in seconds.items()}}
+    return key, {**result, **{name: round(value, 3) for name, value in seconds.items()}}

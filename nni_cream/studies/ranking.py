@@ -10,6 +10,7 @@ from typing import Any
 from nni_cream.errors import StudyError
 from nni_cream.studies.correlation import MEASURES, Estimate, measure_ranking, paired_difference
 from nni_cream.studies.jobs import Job, Records
+from nni_cream.studies.outcomes import SUPERNET
 from nni_cream.studies.supernets import score_supernet
 from nni_cream.studies.truth import Truth
 
@@ -169,9 +170,8 @@ def _variant(config: Mapping[str, Any], name: str, budget: str, changes: Mapping
     settings = {**config["search"], **changes}
     title = name if budget == BUDGETS[0] else f"{name} ({settings['epochs']} epochs)"
     seeds = config["study"]["seeds"]
-    return Variant(
-        name, budget, {seed: Job(f"{title} seed {seed}", {"search": {**settings, "seed": seed}}) for seed in seeds}
-    )
+    arguments = {seed: {"search": {**settings, "seed": seed}} for seed in seeds}
+    return Variant(name, budget, {seed: Job(f"{title} seed {seed}", own, SUPERNET) for seed, own in arguments.items()})
 
 
 def equal_time(config: Mapping[str, Any], variants: Sequence[Variant], records: Records) -> list[Variant]:
@@ -294,14 +294,12 @@ def _row(variant: Variant, baseline: Variant, records: Records, found: Mapping[s
 def _known_scores(variant: Variant, records: Records, truth: Truth) -> _Scores:
     scores: _Scores = {}
     for seed, result in variant.results(records).items():
-        try:
-            for treatment, own in result["scores"].items():
-                known = [float(own[number]) for number in truth.known]
-                scores.setdefault(treatment, {})[seed] = known
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-            key, reason = variant.jobs[seed].key, f"{type(error).__name__}: {error}"
-            raise StudyError(
-                f"{records.path}: the result of {key!r} is broken ({reason}); expected scores of "
-                f"{len(truth.architectures)} architectures; delete the line to have it repeated"
-            ) from None
+        for treatment, own in result["scores"].items():
+            if len(own) != len(truth.architectures):
+                raise StudyError(
+                    f"{records.path}: the result of {variant.jobs[seed].key!r} is broken (it has {len(own)} scores, "
+                    f"{treatment}); expected scores of {len(truth.architectures)} architectures; delete its line to "
+                    "have it repeated"
+                )
+            scores.setdefault(treatment, {})[seed] = [own[number] for number in truth.known]
     return scores

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nni_cream.search import CostModel, Path, PathSampler, encode_path, path_key
+from nni_cream.search import CostModel, Limit, Path, PathSampler, encode_path, path_key
 from nni_cream.studies.evolution import Candidates, ScoredPath, evolve, random_search
 from nni_cream.studies.supernets import TrainedSupernet, trained_supernet
 
@@ -19,7 +19,8 @@ __all__ = ["BUDGETS", "METHODS", "affordable", "baseline_searches", "board_searc
 
 BUDGETS = ("equal cost", "equal paths")
 METHODS = ("evolution", "random", "evolution, any cost", "random, any cost")
-"""What the board is compared with; the first two may take no more multiply-adds than the board's best."""
+"""What the board is compared with; the first two may take no more multiply-adds than the board's best, and all of them
+only what the search's own ``cost_range`` allows."""
 
 _PLAIN = {
     "board_size": 1,
@@ -187,16 +188,22 @@ class _Searches:
         return sorted(scored, key=lambda item: -item.score)[: self._finalists]
 
     def _candidates(self, limit: float, seed: int) -> Candidates:
-        supernet = self._supernet.module.supernet
+        module = self._supernet.module
+        supernet = module.supernet
+        most = (None, None if math.isinf(limit) else limit)
         within, anywhere = (
             PathSampler(supernet.space, seed + stream, cost_range)
-            for stream, cost_range in zip(_STREAMS, (None if math.isinf(limit) else (None, limit), None), strict=True)
+            for stream, cost_range in zip(_STREAMS, (most, None), strict=True)
         )
-        within.constrain(self._cost, self._cost.bounds(), self._cost.table)
+        limits = module.costs.limits  # of the search itself: nobody goes where the supernet was not trained
+        within.constrain(self._cost, self._cost.bounds(), self._cost.table, limits)
+        limits = [*limits, Limit(self._cost, most)]
 
         def allows(path: Path) -> bool:
             rules = supernet.mutables.values()
-            return self._cost(path) <= limit and all(rule.check_contains(path) is None for rule in rules)
+            return all(limit.allows(limit.cost(path)) for limit in limits) and all(
+                rule.check_contains(path) is None for rule in rules
+            )
 
         return Candidates(within.draw, anywhere.draw, allows, supernet.usage.canonical)
 

@@ -20,6 +20,7 @@ from nni_cream.strategy import CreamStrategy
 from nni_cream.studies.alone import train_alone
 from nni_cream.studies.correlation import FEWEST, reliability
 from nni_cream.studies.jobs import Job, Records
+from nni_cream.studies.outcomes import ALONE
 from nni_cream.studies.parts import StudyParts, load_parts
 
 __all__ = ["Truth", "draw_architectures", "gather_truth", "load_truth", "read_architectures", "truth_jobs"]
@@ -246,7 +247,7 @@ def truth_jobs(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Job]]:
         "accelerator": config["trainer"]["accelerator"],
     }
     jobs = [
-        Job(f"{number:03d} seed {seed}", {"path": path, "seed": seed})
+        Job(f"{number:03d} seed {seed}", {"path": path, "seed": seed}, ALONE)
         for seed in config["study"]["seeds"]
         for number, path in enumerate(paths)
     ]

@@ -1,5 +1,6 @@
 """The study of final architectures from the command line to files, on a small part of the digits."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -112,6 +113,25 @@ def test_limited_methods_take_no_more_multiply_adds_than_the_board(studied):
             network(torch.zeros(1, 1, 8, 8))
         assert choice["macs"] == counter.get_total_flops() / 2
         assert choice["macs"] <= board[choice["seed"]] or choice["method"] in FREE
+
+
+def test_no_method_leaves_the_range_of_cost_of_the_search():
+    ranges = {"cost_range": [9_000, 60_000]}
+    settings = plain({**RESOLVED["search"], **ranges, "seed": 3})
+    with trained_supernet(shared_by_all(RESOLVED), settings) as supernet:
+        cost = supernet.module.costs.primary
+        everything = sorted(
+            cost({f"layer_{number}": choice for number, choice in enumerate(pair, 1)})
+            for pair in itertools.product(FINAL["space"]["operations"], repeat=2)
+        )
+        for most in (float("inf"), 40_000):
+            own = searches._Searches(supernet, {"search": {"seed": 3}, "finalists": 3, "population": 4, "macs": most})
+            for method in searches.METHODS:
+                own.choose(method, 100)
+                found = sorted(cost(item.path) for item in own._traces[method].known)
+                limit = min(60_000, most if method in LIMITED else 60_000)
+                assert found == [macs for macs in everything if 9_000 <= macs <= limit]
+                assert 1 < len(found) < 16
 
 
 def test_cost_of_a_choice_is_that_of_all_that_led_to_it(studied):
@@ -278,6 +298,30 @@ def test_interrupted_study_is_marked_partial_and_goes_on(studied, tmp_path, caps
     assert boards[0] == boards[1]
     if kept == -1:
         assert after["tables"] == read(studied)["tables"]
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "reason"),
+    [
+        ("board, seed 3", {"search_cpu_seconds": None}, "Key 'search_cpu_seconds' error: None is no number above 0"),
+        ("board, seed 3", {"path": "abc"}, "Key 'path' error: 'abc' should be instance of 'dict'"),
+        ("baselines, seed 4", {"choices": {"equal cost": {"random": {}}}}, "Key 'random' error: Missing keys: 'macs'"),
+        (None, {"test_accuracy": 7}, "Key 'test_accuracy' error: 7 is no number from 0 to 1"),
+    ],
+)
+def test_a_broken_result_is_an_error_that_names_file_training_and_key(studied, tmp_path, capsys, key, change, reason):
+    shutil.copytree(studied, tmp_path / "out")
+    path = tmp_path / "out/records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    line = lines[-1] if key is None else next(line for line in lines if line.get("key") == key)
+    line["result"].update(change)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    before = path.read_bytes()
+    assert main(words(tmp_path, tmp_path / "out", "--report")) == 1
+    error = capsys.readouterr().err.replace("\n", " ")
+    assert f"records.jsonl: the result of {line['key']!r} is broken" in error
+    assert reason in error
+    assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from schema import Schema
 
 from nni_cream.errors import FileError, SearchError, StudyError
 from nni_cream.files import locked
@@ -77,6 +78,19 @@ def test_death_of_a_process_is_an_error_and_the_study_goes_on_later(tmp_path):
     records = Records(path, SHARED)
     run_jobs(double, jobs(1, 2, 3, 4), records, 2)
     assert values(records, jobs(1, 2, 3, 4)) == [12, 14, 16, 18]
+
+
+def test_a_result_that_does_not_hold_what_its_job_expects_is_named(tmp_path):
+    path, job = (
+        tmp_path / "records.jsonl",
+        Job("number 1", {"number": 1}, Schema({"value": str}, ignore_extra_keys=True)),
+    )
+    records = Records(path, SHARED)
+    run_jobs(double, [job], records)
+    message = rf"{path.name}: the result of 'number 1' is broken \(Key 'value' error: 12 should be instance of 'str'\)"
+    with pytest.raises(StudyError, match=message):
+        records.results([job])
+    assert values(records, jobs(1)) == [12]  # for a job that expects nothing it is whole
 
 
 def test_line_torn_by_the_end_of_the_machine_is_dropped(tmp_path):

@@ -339,19 +339,46 @@ def test_a_baseline_that_ranks_nothing_takes_nothing_but_the_differences(studied
     assert "undefined: baseline, seed 4" in (tmp_path / "rank/rank.md").read_text()
 
 
-@pytest.mark.parametrize("result", [{}, {"scores": {"batch": [0.5] * 3}}, {"scores": 5}])
-def test_a_broken_result_is_an_error_that_names_file_and_training(studied, tmp_path, capsys, result):
-    shutil.copytree(studied / "rank", tmp_path / "rank")
-    path = tmp_path / "rank/records.jsonl"
+def damaged(path: Path, key: str, **changes: Any) -> bytes:
+    """Change values of a result; return what the file holds then."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    next(line for line in lines if line.get("key") == "meta seed 3")["result"] = {"search_cpu_seconds": 1.0, **result}
+    next(line for line in lines if line.get("key") == key)["result"].update(changes)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    before = path.read_bytes()
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"scores": {"batch": [0.5] * 3}}, "it has 3 scores, batch); expected scores of 12 architectures"),
+        ({"scores": {"batch": [None] * 12}}, "Key 'scores' error: Key 'batch' error: None is no number"),
+        ({"scores": 5}, "Key 'scores' error: 5 should be instance of 'dict'"),
+        ({"search_cpu_seconds": 0}, "Key 'search_cpu_seconds' error: 0 is no number above 0"),
+    ],
+)
+def test_a_broken_result_is_an_error_that_names_file_training_and_key(studied, tmp_path, capsys, changes, reason):
+    shutil.copytree(studied / "rank", tmp_path / "rank")
+    before = damaged(tmp_path / "rank/records.jsonl", "meta seed 3", **changes)
     assert main(rank_words(studied, tmp_path / "rank", "--report")) == 1
-    error = capsys.readouterr().err
-    assert "records.jsonl: the result of 'meta seed 3' is broken" in error.replace("\n", " ")
-    assert "expected scores of 12 architectures" in error.replace("\n", " ")
-    assert path.read_bytes() == before
+    error = capsys.readouterr().err.replace("\n", " ")
+    assert "records.jsonl: the result of 'meta seed 3' is broken" in error
+    assert reason in error
+    assert "delete its line to have it repeated" in error
+    assert (tmp_path / "rank/records.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("accuracy", [None, "0.9", 1.5, float("nan")])
+def test_a_broken_training_of_a_truth_is_named(studied, tmp_path, capsys, accuracy):
+    shutil.copytree(studied / "truth", tmp_path / "truth")
+    before = damaged(tmp_path / "truth/records.jsonl", "003 seed 1", accuracy=accuracy)
+    assert (
+        main(["study", "truth", write(tmp_path / "truth.yml", TRUTH), "--out", str(tmp_path / "truth"), "--report"])
+        == 1
+    )
+    error = capsys.readouterr().err.replace("\n", " ")
+    assert "the result of '003 seed 1' is broken (Key 'accuracy' error: " in error
+    assert "is no number from 0 to 1" in error
+    assert (tmp_path / "truth/records.jsonl").read_bytes() == before
 
 
 def changed_truth(studied: Path, folder: Path, **changes: Any) -> None:
