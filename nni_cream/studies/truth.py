@@ -149,12 +149,7 @@ class Truth:
                 f"the truth gives all {len(self.known)} architectures the accuracy {self.means[0]:g}, so it can rank "
                 "nothing: tau is undefined; make one with longer training or a space of more different operations"
             )
-        mutables = spaces.create(space["name"], **space["arguments"]).simplify()
-        for number, choices in enumerate(self.architectures):
-            try:
-                decode_path(choices, mutables)
-            except CreamError as error:
-                raise StudyError(f"the truth's architecture {number} is not of the space: {error}") from error
+        _path_keys(self.architectures, space, "the truth's architecture")
 
 
 def draw_architectures(space: Mapping[str, Any], number: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -212,14 +207,23 @@ def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, A
     content = read_json(path, "list of architectures", "name it with study.architectures, or give their number")
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
         raise StudyError(f"{path}: expected a list of architectures, each a mapping of labels to choices")
-    mutables = spaces.create(space["name"], **space["arguments"]).simplify()
-    keys: dict[str, int] = {}
-    for number, item in enumerate(content, 1):
-        key = path_key(decode_path(item, mutables))
-        if key in keys:
-            raise StudyError(f"{path}: architectures {keys[key]} and {number} are the same; expected different ones")
-        keys[key] = number
+    first: dict[str, int] = {}
+    for number, key in enumerate(_path_keys(content, space, f"{path}: architecture")):
+        if first.setdefault(key, number) != number:
+            raise StudyError(f"{path}: architectures {first[key]} and {number} are the same; expected different ones")
     return content
+
+
+def _path_keys(architectures: Sequence[Mapping[str, Any]], space: Mapping[str, Any], what: str) -> list[str]:
+    """Return the key of each architecture; an error names the first, counted from 0, that is not of the space."""
+    mutables = spaces.create(space["name"], **space["arguments"]).simplify()
+    keys = []
+    for number, choices in enumerate(architectures):
+        try:
+            keys.append(path_key(decode_path(choices, mutables)))
+        except CreamError as error:
+            raise StudyError(f"{what} {number} is not of the space: {error}") from error
+    return keys
 
 
 def truth_jobs(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Job]]:

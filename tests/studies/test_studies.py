@@ -457,8 +457,11 @@ def test_folder_of_somebody_else_is_left_alone(studied, tmp_path, capsys):
 def test_architectures_from_a_file_are_checked(tmp_path, capsys):
     good = draw_architectures(NAMED_SPACE, 3)
     for content, message in (
-        ([*good, good[0]], "architectures 1 and 4 are the same"),
-        ([*good, {"layer_1": "conv_9x9"}], "the path does not belong to this search space"),
+        ([*good, good[0]], "architectures 0 and 3 are the same"),
+        (
+            [*good, {"layer_1": "conv_9x9"}],
+            "list.json: architecture 3 is not of the space: the path does not belong to",
+        ),
         ({"a": 1}, "expected a list of architectures"),
     ):
         (tmp_path / "list.json").write_text(json.dumps(content))
