@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 
 __all__ = ["quiet_libraries"]
 
+_OF_WORKERS = "ignore::RuntimeWarning:nni.nas.nn.pytorch.layers"  # said on import, before anything of ours runs there
+
 
 def quiet_libraries(*, training: bool = False) -> None:
     """Hold back what NNI and Lightning say about themselves, in this whole process. Errors still come through.
+
+    Processes that it starts from now on do not repeat what NNI says of the version of torch.
 
     Parameters
     ----------
@@ -19,6 +24,9 @@ def quiet_libraries(*, training: bool = False) -> None:
     # Both warn about the versions of torch that they meet, on import and at every start.
     warnings.filterwarnings("ignore", module=r"nni\.|pytorch_lightning\.|lightning_fabric\.|torchmetrics\.")
     warnings.filterwarnings("ignore", message=".*(does not have many workers|pkg_resources is deprecated).*")
+    filters = os.environ.get("PYTHONWARNINGS", "")
+    if _OF_WORKERS not in filters:
+        os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [filters, _OF_WORKERS]))
     from nni.runtime.log import silence_stdout
 
     silence_stdout()

@@ -1,7 +1,10 @@
 """Truth and ranking from the command line to files, on a small part of the digits."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -445,6 +448,23 @@ def test_wrong_study_file_is_refused_with_its_key(studied, tmp_path, capsys, sec
     assert main(words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_workers_say_nothing_of_the_libraries_below(tmp_path):
+    config = write(tmp_path / "truth.yml", {**TRUTH, "study": {**TRUTH["study"], "architectures": 10}})
+    words = ["study", "truth", config, "--out", str(tmp_path / "out"), "--workers", "2"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from nni_cream.cli import main; raise SystemExit(main())", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    assert sorted(line.partition(":")[0] for line in done.stderr.splitlines()) == sorted(
+        f"{number:03d} seed {seed}" for number in range(10) for seed in (0, 1)
+    )
 
 
 def test_folder_of_somebody_else_is_left_alone(studied, tmp_path, capsys):
