@@ -66,9 +66,13 @@ def test_table_is_made_anew_from_its_records(words, tmp_path, monkeypatch):
     assert drawn == shown
 
 
-def test_truth_is_reliable_enough_to_rank_by():
-    truth = json.loads((EVIDENCE / "truth/truth_fashion.json").read_text())
+@pytest.mark.parametrize(
+    ("path", "architectures", "seeds"),
+    [("truth/truth_fashion.json", 60, 3), ("pairs_truth/truth_fashion_pairs.json", 30, 2)],
+)
+def test_truth_is_reliable_enough_to_rank_by(path, architectures, seeds):
+    truth = json.loads((EVIDENCE / path).read_text())
     assert truth["complete"] is True
     assert truth["reliability"] >= 0.9
-    assert len(truth["architectures"]) >= 60
-    assert len(truth["seeds"]) >= 3
+    assert len(truth["architectures"]) >= architectures
+    assert len(truth["seeds"]) >= seeds
