@@ -34,7 +34,7 @@ _JUDGING = Key(
     "study.judging_images", 10_000, whole(1),
     "Validation images, the last ones, that no search sees: they judge architectures that were trained alone.",
 )  # fmt: skip
-_RESAMPLES = Key("study.resamples", 10_000, whole(100), "How often seeds and architectures are drawn for an interval.")
+_RESAMPLES = Key("study.resamples", 10_000, whole(100), "How often architectures are drawn for an interval.")
 _ACCELERATOR = Key("trainer.accelerator", "cpu", one_of("auto", "cpu", "gpu", "mps"), "Hardware to train on.")
 _SECTIONS = {
     "study": "what is compared, and how often",

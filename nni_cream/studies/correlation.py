@@ -1,27 +1,24 @@
-"""How well scores rank architectures, and how accurate chosen ones are, with intervals over architectures and seeds."""
+"""How well scores rank architectures, with intervals over architectures and seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
 from nni_cream.errors import StudyError
+from nni_cream.studies.intervals import Estimate, over_seeds
 
 __all__ = [
     "FEWEST",
     "MEASURES",
-    "Estimate",
     "kendall_tau",
-    "mean_over_trainings",
     "mean_score",
     "measure_ranking",
     "paired_difference",
-    "paired_trainings",
     "reliability",
     "spearman_rho",
     "top_regret",
@@ -32,42 +29,6 @@ Values = NDArray[np.float64]
 FEWEST = 10
 """Fewest architectures that a rank correlation is computed over."""
 _TOP = 5
-_CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure and its interval.
-
-    Parameters
-    ----------
-    value
-        Mean over the seeds.
-    low
-        Lower end of the 95 % interval.
-    high
-        Upper end.
-    seeds
-        How many seeds are in it.
-    """
-
-    value: float
-    low: float
-    high: float
-    seeds: int
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of 0."""
-        return self.low > 0 or self.high < 0
-
-    def scaled(self, factor: float) -> Estimate:
-        """Return the figure in another unit; the factor is above 0."""
-        return Estimate(factor * self.value, factor * self.low, factor * self.high, self.seeds)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the figure as plain values."""
-        return {"value": self.value, "low": self.low, "high": self.high, "seeds": self.seeds}
 
 
 def kendall_tau(scores: Sequence[float], truth: Sequence[float]) -> float:
@@ -143,12 +104,11 @@ def _checked(scores: Sequence[float], truth: Sequence[float]) -> tuple[Values, V
 
 
 class _Resamples:
-    """Draws of architectures and of seeds, the same for all that is to be compared."""
+    """Draws of architectures, the same for all that is to be compared."""
 
-    def __init__(self, architectures: int, seeds: int, number: int, seed: int = 0) -> None:
+    def __init__(self, architectures: int, number: int, seed: int = 0) -> None:
         generator = np.random.Generator(np.random.PCG64(seed))
         self.rows = generator.integers(architectures, size=(number, architectures))
-        self.seeds = generator.integers(seeds, size=(number, seeds))
 
     @property
     def counts(self) -> Values:
@@ -206,14 +166,17 @@ MEASURES = {
     "accuracy": (mean_score, _means),
 }
 """What a ranking is judged by: the figure itself, and that of each draw."""
+_BOUNDS = {"tau": (-1, 1), "spearman": (-1, 1), "regret": (0, math.inf), "accuracy": (-math.inf, math.inf)}
 
 
 def measure_ranking(
     scores: Mapping[int, Sequence[float]], truth: Sequence[float], measure: str = "tau", resamples: int = 10_000
 ) -> Estimate:
-    """Mean over the seeds of one measure, with a bootstrap interval over architectures and seeds.
+    """Mean over the seeds of one measure, with an interval over architectures and seeds.
 
-    Architectures and seeds are drawn anew with replacement, both at once (percentile interval).
+    Architectures are drawn anew with replacement (bootstrap); with two or more seeds, their variance is the covariance
+    of the seeds' figures over these draws, and the seeds add theirs, for which see
+    :func:`~nni_cream.studies.intervals.over_seeds`. The ends are within what the measure can be.
 
     Parameters
     ----------
@@ -224,7 +187,7 @@ def measure_ranking(
     measure
         One of ``MEASURES``.
     resamples
-        How often they are drawn.
+        How often architectures are drawn.
 
     Returns
     -------
@@ -236,11 +199,9 @@ def measure_ranking(
     StudyError
         If the measure is undefined for one of the seeds.
     """
-    figure, of_draws = MEASURES[measure]
-    values = [_of_seed(figure, seed, own, truth) for seed, own in scores.items()]
-    draws = _Resamples(len(truth), len(scores), resamples)
-    table = np.stack([of_draws(*_checked(own, truth), draws) for own in scores.values()])
-    return _estimate(float(np.mean(values)), _over_seeds(table, draws), len(scores))
+    draws = _Resamples(len(truth), resamples)
+    figures = [_figures(measure, seed, own, truth, draws) for seed, own in scores.items()]
+    return _estimate(figures, len(truth)).within(*_BOUNDS[measure])
 
 
 def paired_difference(
@@ -263,12 +224,12 @@ def paired_difference(
     measure
         One of ``MEASURES``.
     resamples
-        How often architectures and seeds are drawn; each draw is the same for both.
+        How often architectures are drawn; each draw is the same for both.
 
     Returns
     -------
     Estimate
-        Over the seeds that both have.
+        Over the seeds that both have; see :func:`measure_ranking`.
 
     Raises
     ------
@@ -278,99 +239,33 @@ def paired_difference(
     seeds = [seed for seed in scores if seed in baseline]
     if not seeds:
         raise StudyError(f"seeds {[*scores]} and {[*baseline]} have none in common, so nothing can be paired")
+    draws = _Resamples(len(truth), resamples)
+    gained = []
+    for seed in seeds:
+        own, other = (_figures(measure, seed, of[seed], truth, draws) for of in (scores, baseline))
+        gained.append((own[0] - other[0], own[1] - other[1]))
+    return _estimate(gained, len(truth))
+
+
+def _figures(
+    measure: str, seed: int, scores: Sequence[float], truth: Sequence[float], draws: _Resamples
+) -> tuple[float, Values]:
+    """Return a measure of one supernet, and that of each draw of architectures."""
     figure, of_draws = MEASURES[measure]
-    values = [
-        _of_seed(figure, seed, scores[seed], truth) - _of_seed(figure, seed, baseline[seed], truth) for seed in seeds
-    ]
-    draws = _Resamples(len(truth), len(seeds), resamples)
-    table = np.stack(
-        [
-            of_draws(*_checked(scores[seed], truth), draws) - of_draws(*_checked(baseline[seed], truth), draws)
-            for seed in seeds
-        ]
-    )
-    return _estimate(float(np.mean(values)), _over_seeds(table, draws), len(seeds))
-
-
-def _of_seed(figure: Callable[..., float], seed: int, scores: Sequence[float], truth: Sequence[float]) -> float:
     try:
-        return figure(scores, truth)
+        return figure(scores, truth), of_draws(*_checked(scores, truth), draws)
     except StudyError as error:
         raise StudyError(f"seed {seed}: {error}") from None
 
 
-def _over_seeds(table: Values, draws: _Resamples) -> Values:
-    """Mean over the seeds of each draw; the table has a row for each seed, a column for each draw."""
-    return np.take_along_axis(table.T, draws.seeds, axis=1).mean(axis=1)  # type: ignore[no-any-return]
-
-
-def _estimate(value: float, draws: Values, seeds: int) -> Estimate:
-    outside = (1 - _CONFIDENCE) / 2
-    low, high = np.quantile(draws, [outside, 1 - outside])
-    return Estimate(value, float(low), float(high), seeds)
-
-
-def mean_over_trainings(values: Mapping[int, Sequence[float]]) -> Estimate:
-    """Mean over searches and the trainings of what each has chosen, with Student's t interval over the searches.
-
-    Trainings of what one search has chosen are no independent searches, so their mean counts as one figure; how far
-    they scatter is in the scatter of these means. A bootstrap over five searches would cover too little.
-
-    Parameters
-    ----------
-    values
-        Seed of a search to the figures of its trainings, equally many of each.
-
-    Returns
-    -------
-    Estimate
-        With one search, the interval is over its trainings alone; with one training, both ends are the figure itself.
-
-    Raises
-    ------
-    StudyError
-        If there is none, or the searches do not have equally many.
-    """
-    numbers = {len(own) for own in values.values()}
-    if len(numbers) != 1 or 0 in numbers:
-        raise StudyError(f"searches have {sorted(numbers)} trainings; expected at least one, and equally many of each")
-    table = np.array([*values.values()], dtype=np.float64)
-    figures = table.mean(axis=1) if len(table) > 1 else table[0]
-    mean, number = float(figures.mean()), len(figures)
-    reach = 0.0
-    if number > 1:
-        reach = float(stats.t.ppf((1 + _CONFIDENCE) / 2, number - 1) * figures.std(ddof=1) / np.sqrt(number))
-    return Estimate(mean, mean - reach, mean + reach, len(table))
-
-
-def paired_trainings(values: Mapping[int, Sequence[float]], others: Mapping[int, Sequence[float]]) -> Estimate:
-    """Mean of one method less that of another, search by search and training by training.
-
-    Parameters
-    ----------
-    values
-        Seed of a search to the figures of its trainings.
-    others
-        Likewise, of what it is compared with; the trainings are those of the same seeds, in the same order.
-
-    Returns
-    -------
-    Estimate
-        Over the searches that both have; see :func:`mean_over_trainings`.
-
-    Raises
-    ------
-    StudyError
-        If they have no search in common, or not equally many trainings of each.
-    """
-    seeds = [seed for seed in values if seed in others]
-    if not seeds:
-        raise StudyError(f"seeds {[*values]} and {[*others]} have none in common, so nothing can be paired")
-    try:
-        pairs = {seed: [a - b for a, b in zip(values[seed], others[seed], strict=True)] for seed in seeds}
-    except ValueError:
-        raise StudyError("the two methods have not equally many trainings of a search; expected the same") from None
-    return mean_over_trainings(pairs)
+def _estimate(figures: Sequence[tuple[float, Values]], architectures: int) -> Estimate:
+    values, draws = zip(*figures, strict=True)
+    number = len(draws)
+    # What seeds have in common is the architectures' doing; where each moves them in its own way, seeds vary already.
+    together = np.atleast_2d(np.cov(draws))
+    alike = together.sum() - np.trace(together) if number > 1 else together.sum()
+    variance = max(0.0, float(alike)) / max(1, number * (number - 1))
+    return over_seeds(values, variance, architectures - 1)
 
 
 def reliability(accuracies: Sequence[Sequence[float]] | Values) -> float:

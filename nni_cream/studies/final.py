@@ -11,7 +11,7 @@ from typing import Any
 from nni_cream.search import path_key
 from nni_cream.studies import outcomes
 from nni_cream.studies.alone import train_alone
-from nni_cream.studies.correlation import Estimate, mean_over_trainings, paired_trainings
+from nni_cream.studies.intervals import Estimate, mean_over_trainings, paired_trainings
 from nni_cream.studies.jobs import Job, Records
 from nni_cream.studies.searches import BUDGETS, METHODS, baseline_searches, board_search, plain
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from nni_cream.errors import StudyError
 from nni_cream.files import replacing
-from nni_cream.studies.correlation import Estimate
 from nni_cream.studies.final import FinalRow
+from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Records
 from nni_cream.studies.ranking import PRIMARY, Row, Variant
 from nni_cream.studies.truth import Truth

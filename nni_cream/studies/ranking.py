@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from nni_cream.errors import StudyError
-from nni_cream.studies.correlation import MEASURES, Estimate, measure_ranking, paired_difference
+from nni_cream.studies.correlation import MEASURES, measure_ranking, paired_difference
+from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Job, Records
 from nni_cream.studies.outcomes import SUPERNET
 from nni_cream.studies.supernets import score_supernet

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 
-from nni_cream.studies.correlation import Estimate
 from nni_cream.studies.final import FinalRow
+from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.ranking import PRIMARY, Row
 
 __all__ = ["as_markdown", "as_table", "final_cells", "rank_cells", "show_estimate"]

@@ -9,19 +9,16 @@ from scipy import stats
 from nni_cream.errors import StudyError
 from nni_cream.studies.correlation import (
     MEASURES,
-    Estimate,
     _Resamples,
     kendall_tau,
-    mean_over_trainings,
     mean_score,
     measure_ranking,
     paired_difference,
-    paired_trainings,
     reliability,
     spearman_rho,
     top_regret,
 )
-from nni_cream.studies.report import show_estimate
+from nni_cream.studies.intervals import Estimate, over_seeds
 
 pairs = st.integers(10, 25).flatmap(
     lambda n: st.tuples(*(st.lists(st.integers(0, 6), min_size=n, max_size=n) for _ in range(2)))
@@ -76,7 +73,7 @@ def test_every_measure_of_a_draw_is_that_of_the_drawn_architectures():
     generator = np.random.default_rng(0)
     scores, truth = generator.normal(size=30), generator.normal(size=30)
     scores[:6] = scores[6:12]  # some ties
-    draws = _Resamples(30, 1, 40)
+    draws = _Resamples(30, 40)
     oracles = {
         "tau": lambda x, y: stats.kendalltau(x, y).statistic,
         "spearman": lambda x, y: stats.spearmanr(x, y).statistic,
@@ -119,10 +116,39 @@ def test_interval_covers_the_true_tau_about_as_often_as_it_says():
 def test_interval_is_over_seeds_as_well_as_architectures():
     truth = [float(number) for number in range(12)]
     backwards = [-value for value in truth]
-    estimate = measure_ranking({0: truth, 1: backwards}, truth)  # both, or the same twice, whatever is drawn
+    estimate = measure_ranking({0: truth, 1: backwards}, truth)
     assert (estimate.value, estimate.low, estimate.high) == pytest.approx((0.0, -1.0, 1.0))
+    # Whatever architectures are drawn, the difference is -2 or 0: Student's interval of these two figures.
     difference = paired_difference({0: truth, 1: backwards}, {0: truth, 1: truth}, truth)
-    assert (difference.value, difference.low, difference.high) == pytest.approx((-1.0, -2.0, 0.0))
+    oracle = stats.ttest_1samp([0.0, -2.0], 0).confidence_interval(0.95)
+    assert (difference.value, difference.low, difference.high) == pytest.approx((-1.0, oracle.low, oracle.high))
+
+
+@pytest.mark.parametrize(("seeds", "fewest"), [(2, 0.87), (3, 0.91), (5, 0.91)])
+def test_interval_of_a_difference_covers_the_truth_with_few_seeds(seeds, fewest):
+    # Both methods are right of the same architectures; each supernet has luck of its own, and is wrong of each a bit.
+    generator, covered, trials = np.random.default_rng(8), 0, 300
+    for _ in range(trials):
+        truth = generator.normal(size=30)
+        known = truth + generator.normal(size=30)
+        own, other = (
+            {seed: (0.5 * generator.normal() + known + generator.normal(size=30)).tolist() for seed in range(seeds)}
+            for _ in range(2)
+        )
+        tau, mean = (paired_difference(own, other, truth.tolist(), name, resamples=200) for name in ("tau", "accuracy"))
+        covered += (tau.low <= 0 <= tau.high) + (mean.low <= 0 <= mean.high)
+    assert fewest <= covered / (2 * trials) <= 0.975
+
+
+def test_what_a_seed_does_with_each_architecture_counts_once():
+    # Of a mean score everything is known by hand: the seeds' variance, and the architectures' by what seeds agree in.
+    generator, number = np.random.default_rng(9), 400
+    known = generator.normal(size=number)
+    scores = [known + 2 * generator.normal(size=number) for _ in range(2)]
+    found = measure_ranking({seed: own.tolist() for seed, own in enumerate(scores)}, known.tolist(), "accuracy")
+    oracle = over_seeds([own.mean() for own in scores], np.cov(scores)[0, 1] / number, number - 1)
+    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high), rel=0.05)
+    assert np.cov(scores)[0, 1] < 0.5 * np.var(np.mean(scores, axis=0))
 
 
 def test_difference_is_paired_by_architecture_and_seed():
@@ -187,50 +213,3 @@ def test_reliability_needs_seeds_and_architectures():
         reliability([[1.0]] * 5)
     with pytest.raises(StudyError, match="a seed gives all architectures the same accuracy"):
         reliability([[1.0, 0.5], [1.0, 0.6], [1.0, 0.7]])
-
-
-def test_interval_over_searches_is_students_of_their_means():
-    generator = np.random.default_rng(6)
-    values = {seed: (0.9 + 0.1 * generator.normal() + 0.05 * generator.normal(size=3)).tolist() for seed in range(5)}
-    found = mean_over_trainings(values)
-    means = [np.mean(own) for own in values.values()]
-    oracle = stats.ttest_1samp(means, 0).confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((oracle.low, oracle.high))
-    assert (found.value, found.seeds) == (pytest.approx(np.mean(means)), 5)
-
-
-def test_interval_over_searches_covers_the_true_mean_as_often_as_it_says():
-    generator, covered, trials = np.random.default_rng(7), 0, 1000
-    for _ in range(trials):
-        table = generator.normal(size=(5, 1)) + generator.normal(size=(5, 3))
-        found = mean_over_trainings(dict(enumerate(table.tolist())))
-        covered += found.low <= 0 <= found.high
-    assert 0.93 * trials <= covered <= 0.97 * trials  # a bootstrap's are 0.90
-
-
-def test_with_one_search_the_interval_is_over_its_trainings_and_with_one_training_there_is_none():
-    found = mean_over_trainings({3: [0.1, 0.2, 0.4]})
-    oracle = stats.ttest_1samp([0.1, 0.2, 0.4], 0).confidence_interval(0.95)
-    assert (found.low, found.high, found.seeds) == (pytest.approx(oracle.low), pytest.approx(oracle.high), 1)
-    assert mean_over_trainings({3: [0.25]}) == Estimate(0.25, 0.25, 0.25, 1)
-    assert show_estimate(Estimate(0.25, 0.25, 0.25, 1)) == "0.250"
-
-
-def test_trainings_are_paired_by_search_and_seed():
-    one = {0: [0.5, 0.7], 1: [0.6, 0.9], 2: [0.1, 0.1]}
-    other = {0: [0.4, 0.6], 1: [0.5, 0.8], 3: [0.9, 0.9]}
-    found = paired_trainings(one, other)  # 0.1 better each time, whatever differs between searches and seeds
-    assert (found.value, found.low, found.high, found.seeds) == (*[pytest.approx(0.1)] * 3, 2)
-    assert paired_trainings(one, one).value == 0
-    assert found.scaled(10).low == pytest.approx(1)
-
-
-def test_trainings_that_cannot_be_paired_are_refused():
-    with pytest.raises(StudyError, match=r"seeds \[0\] and \[1\] have none in common"):
-        paired_trainings({0: [1.0]}, {1: [1.0]})
-    with pytest.raises(StudyError, match="not equally many trainings"):
-        paired_trainings({0: [1.0]}, {0: [1.0, 2.0]})
-    with pytest.raises(StudyError, match=r"searches have \[1, 2\] trainings"):
-        mean_over_trainings({0: [1.0], 1: [1.0, 2.0]})
-    with pytest.raises(StudyError, match=r"searches have \[\] trainings"):
-        mean_over_trainings({})
