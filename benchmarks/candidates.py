@@ -1,6 +1,6 @@
-"""Which candidates make the better board, for less: the latest path or the most promising one, scored how often?
+"""Which board is the better one, for less: of the latest paths or the most promising, scored and rescored how often?
 
-    python benchmarks/candidates.py [--seeds 0 1]
+    python benchmarks/candidates.py [--seeds 0 1] [--ways NAME ...]
 
 Plain supernets (matching "none") of the fashion space, so that with one seed all have the very same weights, bit for
 bit, and differ in their boards alone. For each way to choose candidates: scored paths, CPU seconds of the search, and
@@ -21,6 +21,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "defaults": {},
     "defaults, but the latest": {"candidates": "latest"},
     "defaults, but every 20 steps": {"score_interval": 20},
+    "defaults, but all entries rescored at once": {"rescore_entries": 10},
 }  # fmt: skip
 SHARED = {
     "space": {"name": "fashion", "arguments": {}},
@@ -51,6 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--ways", nargs="+", default=[*WAYS], choices=[*WAYS], metavar="NAME", help=", ".join(WAYS))
     options = parser.parse_args()
     import torch
 
@@ -60,8 +62,8 @@ def main() -> None:
     torch.set_num_threads(1)
     found: dict[str, dict[str, Any]] = {}
     for seed in options.seeds:
-        for name, changes in WAYS.items():
-            found.setdefault(name, {})[str(seed)] = measure(seed, options.epochs, changes)
+        for name in options.ways:
+            found.setdefault(name, {})[str(seed)] = measure(seed, options.epochs, WAYS[name])
             print(f"seed {seed}, {name}: {found[name][str(seed)]}", flush=True)
     print(json.dumps({"epochs": options.epochs, "ways": found}))
 
