@@ -181,11 +181,14 @@ class Records:
         try:
             job.outcome.validate(result)
         except SchemaError as error:
-            raise StudyError(
-                f"{self.path}: the result of {job.key!r} is broken ({_described(error)}); delete its line to have it "
-                "repeated"
-            ) from None
+            raise self.broken(job, f"({_described(error)})") from None
         return result
+
+    def broken(self, job: Job, reason: str) -> StudyError:
+        """Return the error of a result that cannot be used, with the reason for it."""
+        return StudyError(
+            f"{self.path}: the result of {job.key!r} is broken {reason}; delete its line to have it repeated"
+        )
 
     def begin(self) -> None:
         """Write the first line, if there is none, so that the file can be told from others."""

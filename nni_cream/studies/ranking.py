@@ -297,10 +297,7 @@ def _known_scores(variant: Variant, records: Records, truth: Truth) -> _Scores:
     for seed, result in variant.results(records).items():
         for treatment, own in result["scores"].items():
             if len(own) != len(truth.architectures):
-                raise StudyError(
-                    f"{records.path}: the result of {variant.jobs[seed].key!r} is broken (it has {len(own)} scores, "
-                    f"{treatment}); expected scores of {len(truth.architectures)} architectures; delete its line to "
-                    "have it repeated"
-                )
+                expected = f"expected scores of {len(truth.architectures)} architectures"
+                raise records.broken(variant.jobs[seed], f"(it has {len(own)} scores, {treatment}); {expected}")
             scores.setdefault(treatment, {})[seed] = [own[number] for number in truth.known]
     return scores

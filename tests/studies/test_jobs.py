@@ -81,10 +81,8 @@ def test_death_of_a_process_is_an_error_and_the_study_goes_on_later(tmp_path):
 
 
 def test_a_result_that_does_not_hold_what_its_job_expects_is_named(tmp_path):
-    path, job = (
-        tmp_path / "records.jsonl",
-        Job("number 1", {"number": 1}, Schema({"value": str}, ignore_extra_keys=True)),
-    )
+    path, expected = tmp_path / "records.jsonl", Schema({"value": str}, ignore_extra_keys=True)
+    job = Job("number 1", {"number": 1}, expected)
     records = Records(path, SHARED)
     run_jobs(double, [job], records)
     message = rf"{path.name}: the result of 'number 1' is broken \(Key 'value' error: 12 should be instance of 'str'\)"

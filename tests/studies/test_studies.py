@@ -374,10 +374,8 @@ def test_a_broken_result_is_an_error_that_names_file_training_and_key(studied, t
 def test_a_broken_training_of_a_truth_is_named(studied, tmp_path, capsys, accuracy):
     shutil.copytree(studied / "truth", tmp_path / "truth")
     before = damaged(tmp_path / "truth/records.jsonl", "003 seed 1", accuracy=accuracy)
-    assert (
-        main(["study", "truth", write(tmp_path / "truth.yml", TRUTH), "--out", str(tmp_path / "truth"), "--report"])
-        == 1
-    )
+    config = write(tmp_path / "truth.yml", TRUTH)
+    assert main(["study", "truth", config, "--out", str(tmp_path / "truth"), "--report"]) == 1
     error = capsys.readouterr().err.replace("\n", " ")
     assert "the result of '003 seed 1' is broken (Key 'accuracy' error: " in error
     assert "is no number from 0 to 1" in error
