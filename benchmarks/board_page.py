@@ -58,8 +58,8 @@ return times;
 
 def report_as_trial() -> None:
     """Be one of the trials: report, and go on reporting until NNI ends this process."""
-    from nni_cream.experiment.trial import Reporter
-    from tests.experiment.fakes import made_up_search
+    from nni_cream.manager.trial import Reporter
+    from tests.manager.fakes import made_up_search
 
     reporter = Reporter()
     seed = reporter.parameters["seed"]
@@ -78,7 +78,7 @@ def experiment_file(folder: Path) -> Path:
         "trialCodeDirectory": str(ROOT / "benchmarks"),
         "trialConcurrency": TRIALS,
         "tuner": {
-            "className": "nni_cream.experiment.tuner.CreamTuner",
+            "className": "nni_cream.manager.tuner.CreamTuner",
             "codeDirectory": str(ROOT),
             "classArgs": {"space": "digits", "data": "digits", "search": {"epochs": 4 * UPDATES}},
         },
@@ -154,10 +154,10 @@ def main() -> None:
 
     from nni.experiment import Experiment, RunMode
 
-    from nni_cream.experiment.definition import load_experiment
-    from nni_cream.experiment.manager import free_port
-    from nni_cream.experiment.page import page_address
-    from tests.experiment.browser import open_browser
+    from nni_cream.manager.experiment_file import load_experiment
+    from nni_cream.manager.foreground import free_port
+    from nni_cream.manager.page import page_address
+    from tests.manager.browser import open_browser
 
     with tempfile.TemporaryDirectory(prefix="nni_cream_benchmark_", ignore_cleanup_errors=True) as folder:
         port = free_port()

@@ -56,7 +56,7 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from nni_cream.experiment.quiet import quiet_libraries
+    from nni_cream.runs.quiet_libraries import quiet_libraries
 
     quiet_libraries(training=True)
     torch.set_num_threads(1)

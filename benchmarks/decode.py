@@ -33,9 +33,9 @@ from torchvision.transforms import v2
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from nni_cream.data.images import read_image  # noqa: E402
-from nni_cream.data.transforms import Preprocessing  # noqa: E402
-from nni_cream.data.unreadable import is_damaged  # noqa: E402
+from nni_cream.data.folders.image_parts import read_image  # noqa: E402
+from nni_cream.data.folders.transforms import Preprocessing  # noqa: E402
+from nni_cream.data.folders.unreadable import is_damaged  # noqa: E402
 
 WIDTH, HEIGHT = 500, 375
 

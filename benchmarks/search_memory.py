@@ -44,7 +44,7 @@ def named(mapping: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 def train(kind: str, settings: dict[str, Any]) -> None:
     """Run one of the two in this process, and print its peak."""
-    from nni_cream.experiment.quiet import quiet_libraries
+    from nni_cream.runs.quiet_libraries import quiet_libraries
 
     quiet_libraries(training=True)
     import torch

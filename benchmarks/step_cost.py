@@ -282,8 +282,8 @@ def unrolled_update(module: Any, path: Any, batch: Any) -> None:
     """One step of the meta network by differentiating through the virtual SGD step of the weights."""
     import torch
 
-    from nni_cream.search.objective import main_output
-    from nni_cream.search.observing import muted, observed
+    from nni_cream.search.supernet.forward_recorder import muted, observed
+    from nni_cream.search.supernet.outputs import main_output
 
     match = module.matcher.pick(path, module.board.entries)
     network = module.supernet.space
@@ -402,7 +402,7 @@ def memory_ratio(options: argparse.Namespace) -> float:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    from nni_cream.experiment.quiet import quiet_libraries
+    from nni_cream.runs.quiet_libraries import quiet_libraries
 
     quiet_libraries(training=True)
     yield

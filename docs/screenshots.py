@@ -20,10 +20,10 @@ from selenium.webdriver import Chrome
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from nni_cream.experiment.manager import free_port  # noqa: E402 - the repository has to be on the path first
-from nni_cream.experiment.page import page_address  # noqa: E402
-from tests.experiment.browser import console_errors, emulate, open_browser, wait_for  # noqa: E402
-from tests.experiment.test_manager import processes_of  # noqa: E402
+from nni_cream.manager.foreground import free_port  # noqa: E402 - the repository has to be on the path first
+from nni_cream.manager.page import page_address  # noqa: E402
+from tests.manager.browser import console_errors, emulate, open_browser, wait_for  # noqa: E402
+from tests.manager.test_foreground import processes_of  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 SHOTS = (  # name, width, height (None: the whole page), colour scheme, scale

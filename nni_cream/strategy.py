@@ -27,17 +27,18 @@ from nni_cream.search import (
     SearchSettings,
     finalise,
 )
-from nni_cream.search.averaging import check_decay
-from nni_cream.search.candidates import CANDIDATES
-from nni_cream.search.cost import cost_name
-from nni_cream.search.costs import Cost, Costs, check_costs, check_ranges
-from nni_cream.search.matching import MATCHINGS
-from nni_cream.search.mutables import check_depths, check_mutables
-from nni_cream.search.objective import LossFunction, resolve_distillation, resolve_score
-from nni_cream.search.sampling import make_sampler
-from nni_cream.search.supernet import Supernet, freezable_hooks
-from nni_cream.search.timing import LatencySettings
-from nni_cream.search.usage import count_architectures
+from nni_cream.search.cost.cost_model import cost_name
+from nni_cream.search.cost.costs import Cost, Costs, check_costs, check_ranges
+from nni_cream.search.cost.latency.stopwatch import LatencySettings
+from nni_cream.search.paths.active_choices import count_architectures
+from nni_cream.search.paths.choices import check_depths, check_mutables
+from nni_cream.search.sampling.samplers import make_sampler
+from nni_cream.search.scoring.candidates import CANDIDATES
+from nni_cream.search.scoring.scores import resolve_score
+from nni_cream.search.supernet.supernet import Supernet, freezable_hooks
+from nni_cream.search.teaching.losses import LossFunction, resolve_distillation
+from nni_cream.search.teaching.matchers import MATCHINGS
+from nni_cream.search.teaching.weight_average import check_decay
 
 __all__ = ["CreamStrategy"]
 

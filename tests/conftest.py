@@ -9,6 +9,11 @@ import site
 import tempfile
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast an example runs says how busy the machine is, and nothing about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -26,10 +26,10 @@ TINY = {
     "trainer": {"accelerator": "cpu", "threads": 1},
 }
 EXPERIMENT = {
-    "trialCommand": "python -m nni_cream.experiment.trial",
+    "trialCommand": "python -m nni_cream.manager.trial",
     "trialConcurrency": 1,
     "searchSpace": {"seed": {"_type": "choice", "_value": [0]}},
-    "tuner": {"className": "nni_cream.experiment.tuner.CreamTuner", "codeDirectory": ".", "classArgs": TINY},
+    "tuner": {"className": "nni_cream.manager.tuner.CreamTuner", "codeDirectory": ".", "classArgs": TINY},
     "trainingService": {"platform": "local"},
 }
 
@@ -235,7 +235,7 @@ def test_unforeseen_error_is_one_line_too(
     def fail(_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("nni_cream.experiment.best.load_board", fail)
+    monkeypatch.setattr("nni_cream.results.best.load_board", fail)
     assert main(["board", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
         "nni-cream: error: unexpected ZeroDivisionError: division by zero (--debug shows where)\n"
@@ -375,7 +375,7 @@ def test_exported_network_has_the_accuracy_that_the_board_promised(tmp_path: Pat
     import torch
 
     from nni_cream import data
-    from nni_cream.experiment.best import build_network, load_best
+    from nni_cream.results.best import build_network, load_best
     from nni_cream.training import evaluate
 
     path = write(tmp_path / "longer.yml", changed(TINY, search__epochs=20, search__batch_size=20))
@@ -475,7 +475,7 @@ def test_search_whose_checkpoint_is_broken_is_not_resumed(
             ["board_size is 1000", "only 9 paths"],
         ),
         (changed(EXPERIMENT, trialComand="x"), ["trialComand: unknown key; did you mean 'trialCommand'?"]),
-        (changed(EXPERIMENT, tuner={"name": "TPE"}), ["tuner.className: 'TPE'; expected nni_cream.experiment.tuner"]),
+        (changed(EXPERIMENT, tuner={"name": "TPE"}), ["tuner.className: 'TPE'; expected nni_cream.manager.tuner"]),
         (changed(EXPERIMENT, trainingService={"platform": "moon"}), ["NNI does not accept it"]),
         (changed(EXPERIMENT, trialConcurrency=0), ["NNI does not accept it", "trial_concurrency > 0"]),
         (
@@ -546,7 +546,7 @@ def test_ctrl_c_ends_a_search_with_130_and_without_a_traceback(
 
 SCORE_THAT_KILLS = """\
 import os, signal
-from nni_cream.search.objective import top1
+from nni_cream.search.scoring.scores import top1
 calls = 0
 def score(output, target):
     global calls

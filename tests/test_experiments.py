@@ -13,11 +13,11 @@ import yaml
 from nni_cream import config, spaces
 from nni_cream.cli import main
 from nni_cream.config import RETRAIN
-from nni_cream.experiment.arguments import resolve_experiment
-from nni_cream.experiment.best import Best
-from nni_cream.experiment.dry_run import rehearse_search
-from nni_cream.experiment.plan import ExperimentPlan
-from nni_cream.experiment.retrain_rehearsal import rehearse_retraining
+from nni_cream.manager.plan import ExperimentPlan
+from nni_cream.manager.tuner_arguments import resolve_experiment
+from nni_cream.results.best import Best
+from nni_cream.runs.dry_run import rehearse_search
+from nni_cream.runs.retrain_rehearsal import rehearse_retraining
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 IMAGES = 2  # at once: the largest networks see images of 224 pixels here

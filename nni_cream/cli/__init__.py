@@ -9,7 +9,15 @@ import traceback
 from collections.abc import Sequence
 
 from nni_cream import __version__
-from nni_cream.cli import data, experiments, exporting, latency, searching, studies, training
+from nni_cream.cli import (
+    data_commands,
+    experiment_commands,
+    export_command,
+    latency_command,
+    search_commands,
+    study_commands,
+    training_commands,
+)
 from nni_cream.errors import CreamError
 
 __all__ = ["main"]
@@ -106,6 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for group in (searching, latency, training, exporting, experiments, studies, data):
+    for group in (
+        search_commands,
+        latency_command,
+        training_commands,
+        export_command,
+        experiment_commands,
+        study_commands,
+        data_commands,
+    ):
         group.add_commands(commands, shared)
     return parser

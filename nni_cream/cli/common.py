@@ -7,14 +7,14 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nni_cream.experiment.best import Best
+    from nni_cream.results.best import Best
 
 __all__ = ["be_quiet", "print_json", "summary"]
 
 
 def be_quiet(options: argparse.Namespace, *, training: bool = False) -> None:
     """Silence the libraries below, unless the user wants to see all."""
-    from nni_cream.experiment.quiet import quiet_libraries
+    from nni_cream.runs.quiet_libraries import quiet_libraries
 
     if not options.debug:
         quiet_libraries(training=training)

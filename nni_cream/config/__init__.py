@@ -4,9 +4,9 @@ Neither torch nor NNI is imported here, so that a mistake is reported within a m
 """
 
 from nni_cream.config.layout import Key, Layout, describe_problems, dump, read_yaml
-from nni_cream.config.retrain import RETRAIN
-from nni_cream.config.search import KEYS, SEARCH, resolve_search_space
-from nni_cream.config.studies import FINAL, RANK, TRUTH
+from nni_cream.config.retrain_keys import RETRAIN
+from nni_cream.config.search_keys import KEYS, SEARCH, resolve_search_space
+from nni_cream.config.study_keys import FINAL, RANK, TRUTH
 
 __all__ = [
     "FINAL",

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torchvision.datasets import CIFAR10, CIFAR100
 from torchvision.datasets.utils import check_integrity
 
-from nni_cream.data.images import ImageArrays, make_image_splits
+from nni_cream.data.folders.image_parts import ImageArrays, make_image_splits
+from nni_cream.data.folders.transforms import Preprocessing
 from nni_cream.data.splits import DataSplits, balanced_split, fingerprint_arrays
-from nni_cream.data.transforms import Preprocessing
 from nni_cream.errors import DataError
 
 __all__ = ["load_cifar10", "load_cifar100"]

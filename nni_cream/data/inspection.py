@@ -6,16 +6,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from nni_cream.data.images import ImageFiles, ImagePart
-from nni_cream.data.registry import arguments_of, create
-from nni_cream.data.splits import PARTS, DataSplits
-from nni_cream.data.unreadable import (
+from nni_cream.data.folders.image_parts import ImageFiles, ImagePart
+from nni_cream.data.folders.unreadable import (
     Unreadable,
     UnreadableFilesError,
     cannot_be_decoded,
     check_limit,
     find_unreadable,
 )
+from nni_cream.data.registry import arguments_of, create
+from nni_cream.data.splits import PARTS, DataSplits
 
 __all__ = ["Inspection", "inspect_data"]
 

@@ -12,8 +12,8 @@ from nni_cream.data.cifar import load_cifar10, load_cifar100
 from nni_cream.data.digits import load_digits
 from nni_cream.data.fashion import load_fashion
 from nni_cream.data.fashion_pairs import load_fashion_pairs
-from nni_cream.data.folder import load_folder
-from nni_cream.data.imagenet import load_imagenet, load_subimagenet
+from nni_cream.data.folders.image_folder import load_folder
+from nni_cream.data.folders.imagenet import load_imagenet, load_subimagenet
 from nni_cream.data.splits import DataSplits
 from nni_cream.errors import ConfigError, CreamError, DataError
 

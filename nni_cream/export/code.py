@@ -8,11 +8,11 @@ from itertools import chain
 from torch import Tensor, nn
 
 from nni_cream.errors import ExportError
-from nni_cream.export.blocks import Block, describe_block
-from nni_cream.export.checking import evaluating
+from nni_cream.export.class_code import Block, describe_block
 from nni_cream.export.expressions import Call, Expression, call, mapping, sequence, write
 from nni_cream.export.layers import ADVICE, layer_code, torch_class
-from nni_cream.export.tracing import Calls, record_calls
+from nni_cream.export.module_graph import Calls, record_calls
+from nni_cream.export.output_check import evaluating
 
 __all__ = ["network_code"]
 

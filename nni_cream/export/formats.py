@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from nni_cream.errors import ConfigError, ExportError
-from nni_cream.export.checking import compare, evaluating, first_line
 from nni_cream.export.code import network_code
+from nni_cream.export.output_check import compare, evaluating, first_line
 
 __all__ = ["DEFAULT_OPSET", "FILES", "FORMATS", "check_formats", "write_formats"]
 

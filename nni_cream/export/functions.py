@@ -60,7 +60,7 @@ def operation_code(node: fx.Node, values: Mapping[fx.Node, str]) -> Expression:
     Parameters
     ----------
     node
-        Of a graph made by :func:`~nni_cream.export.tracing.trace`.
+        Of a graph made by :func:`~nni_cream.export.module_graph.trace`.
     values
         Code of each earlier node.
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nni_cream.errors import ConfigError, FileError
-from nni_cream.search.paths import Path, encode_path, path_key
+from nni_cream.search.paths.encoded_path import Path, encode_path, path_key
 
 __all__ = ["BoardEntry", "BoardEvent", "PrioritizedBoard", "Verdict"]
 
@@ -293,7 +293,7 @@ class PrioritizedBoard:
     def from_json(cls, content: Any) -> PrioritizedBoard:
         """Read what :meth:`to_json` wrote.
 
-        The paths keep their JSON values; :func:`~nni_cream.search.mutables.decode_path` makes samples of them.
+        The paths keep their JSON values; :func:`~nni_cream.search.paths.choices.decode_path` makes samples of them.
 
         Parameters
         ----------

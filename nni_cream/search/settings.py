@@ -10,13 +10,15 @@ from types import MappingProxyType
 from typing import Any
 
 from nni_cream.errors import ConfigError, SearchError
-from nni_cream.search.cost import cost_name
-from nni_cream.search.costs import Cost, check_ranges
-from nni_cream.search.joint_loss import JOINT_LOSSES
-from nni_cream.search.objective import Distillation, LossFunction, Score, function_name, soft_cross_entropy
-from nni_cream.search.sampler import CostRange
-from nni_cream.search.sampling import SAMPLINGS
-from nni_cream.search.timing import LatencySettings
+from nni_cream.search.cost.cost_model import cost_name
+from nni_cream.search.cost.costs import Cost, check_ranges
+from nni_cream.search.cost.latency.stopwatch import LatencySettings
+from nni_cream.search.paths.random_paths import CostRange
+from nni_cream.search.sampling.samplers import SAMPLINGS
+from nni_cream.search.scoring.scores import Score
+from nni_cream.search.teaching.joint_loss import JOINT_LOSSES
+from nni_cream.search.teaching.losses import Distillation, LossFunction, soft_cross_entropy
+from nni_cream.search.user_functions import function_name
 
 __all__ = ["PAPER", "TEACHER_WEIGHTS", "SearchSettings"]
 

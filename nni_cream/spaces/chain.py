@@ -11,8 +11,8 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from torch import Tensor, nn
 
 from nni_cream.errors import SpaceError
+from nni_cream.spaces.argument_checks import at_least
 from nni_cream.spaces.blocks import OPERATIONS, conv_bn_relu, downsample, make_operations
-from nni_cream.spaces.checks import at_least
 
 __all__ = ["ChainSpace"]
 

@@ -13,9 +13,9 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from torch import Tensor, nn
 
 from nni_cream.errors import SpaceError
-from nni_cream.spaces.checks import at_least, is_whole
+from nni_cream.spaces.argument_checks import at_least, is_whole
+from nni_cream.spaces.budget_plan import STAGES, TOTAL_STRIDE, Outline, plan
 from nni_cream.spaces.inverted import DepthwiseSeparable, InvertedResidual, conv_norm, initialise
-from nni_cream.spaces.scaling import STAGES, TOTAL_STRIDE, Outline, plan
 
 __all__ = ["CreamSpace"]
 
@@ -41,7 +41,7 @@ class CreamSpace(ModelSpace):
         before a search. Without it the size is the one that ``macs_range`` asks for, or any from 32 on.
     macs_range
         Lowest and highest multiply-adds of one image (``None`` for no bound) that depths and image size are looked up
-        for, see :func:`nni_cream.spaces.scaling.plan`. The paths drawn in a search still need ``cost_range``.
+        for, see :func:`nni_cream.spaces.budget_plan.plan`. The paths drawn in a search still need ``cost_range``.
     depths
         For each of the five stages its number of blocks, or the smallest and the largest number. By default 1 to 4, or
         what ``macs_range`` asks for.

@@ -25,9 +25,9 @@ def _schema(**keys: object) -> Schema:
 
 
 ALONE = _schema(accuracy=_ACCURACY)
-"""Of :func:`~nni_cream.studies.alone.train_alone`, without test images."""
+"""Of :func:`~nni_cream.studies.stand_alone.train_alone`, without test images."""
 TESTED = _schema(accuracy=_ACCURACY, test_accuracy=_ACCURACY)
-"""Of :func:`~nni_cream.studies.alone.train_alone`, with them."""
+"""Of :func:`~nni_cream.studies.stand_alone.train_alone`, with them."""
 BOARD = _schema(**_CHOICE, search_cpu_seconds=_POSITIVE)
 """Of :func:`~nni_cream.studies.searches.board_search`."""
 BASELINES = _schema(

@@ -9,10 +9,10 @@ from typing import Any
 
 from nni_cream.errors import StudyError
 from nni_cream.files import replacing
-from nni_cream.studies.final import FinalRow
+from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Records
-from nni_cream.studies.ranking import PRIMARY, Row, Variant
+from nni_cream.studies.rank_study import PRIMARY, Row, Variant
 from nni_cream.studies.truth import Truth
 
 __all__ = ["draw_differences", "draw_final", "draw_scatter", "draw_truth", "have_matplotlib"]

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from rich.table import Table
 
-from nni_cream.studies.final import FinalRow
+from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.intervals import Estimate
-from nni_cream.studies.ranking import PRIMARY, Row
+from nni_cream.studies.rank_study import PRIMARY, Row
 
 __all__ = ["as_markdown", "as_table", "final_cells", "rank_cells", "show_estimate"]
 

@@ -14,13 +14,13 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 
 from nni_cream import spaces
-from nni_cream.assembling import make_strategy, make_trainer, recipe_of, scored_at_once, validation_batch
 from nni_cream.config import SEARCH
+from nni_cream.from_config import make_strategy, make_trainer, recipe_of, scored_at_once, validation_batch
 from nni_cream.search import CreamLightningModule, Finalist, encode_path, validate_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.studies.parts import StudyParts, load_parts
 from nni_cream.training import make_loader, seeded
-from nni_cream.training.retrain import quiet_lightning
+from nni_cream.training.single_network import quiet_lightning
 
 __all__ = ["TREATMENTS", "TrainedSupernet", "score_supernet", "trained_supernet"]
 

@@ -17,11 +17,11 @@ from nni_cream.errors import CreamError, StudyError
 from nni_cream.files import read_json
 from nni_cream.search import CostModel, PathSampler, Supernet, decode_path, encode_path, path_key
 from nni_cream.strategy import CreamStrategy
-from nni_cream.studies.alone import train_alone
 from nni_cream.studies.correlation import FEWEST, reliability
 from nni_cream.studies.jobs import Job, Records
 from nni_cream.studies.outcomes import ALONE
 from nni_cream.studies.parts import StudyParts, load_parts
+from nni_cream.studies.stand_alone import train_alone
 
 __all__ = ["Truth", "draw_architectures", "gather_truth", "load_truth", "read_architectures", "truth_jobs"]
 

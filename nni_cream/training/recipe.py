@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from nni_cream.errors import ConfigError
-from nni_cream.training.module import ClassificationModule, check_hyperparameters
+from nni_cream.training.classification import ClassificationModule, check_hyperparameters
 
 __all__ = ["RECIPES", "Recipe"]
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from nni_cream.errors import ConfigError
-from nni_cream.training.full_recipe import FullRecipe
+from nni_cream.training.retrain_recipe import FullRecipe
 
 __all__ = [
     "check_timm",

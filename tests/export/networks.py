@@ -10,7 +10,7 @@ import torch
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace
 from torch import Tensor, nn
 
-from nni_cream.search.sampler import PathSampler
+from nni_cream.search.paths.random_paths import PathSampler
 
 
 class CellSpace(ModelSpace):

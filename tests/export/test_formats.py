@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nni_cream.errors import ConfigError, ExportError
 from nni_cream.export import check_formats, write_formats
-from nni_cream.export.checking import compare
+from nni_cream.export.output_check import compare
 from tests.export.networks import settled
 
 IMAGES = torch.randn(3, 1, 6, 6)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nni_cream import spaces
 from nni_cream.errors import SpaceError
-from nni_cream.spaces.scaling import Outline, plan
+from nni_cream.spaces.budget_plan import Outline, plan
 
 PAPER = Outline(1000, 3, 1.0, tuple((kernel, expansion) for kernel in (3, 5, 7) for expansion in (4, 6)), 0.25)
 SMALL: dict[str, Any] = {"num_classes": 10, "input_channels": 1, "width_multiplier": 0.5}

@@ -23,7 +23,7 @@ from nni_cream.studies.parts import load_parts
 from nni_cream.studies.supernets import trained_supernet
 from nni_cream.studies.truth import draw_architectures
 from nni_cream.training import Recipe, evaluate, make_loader, seeded
-from nni_cream.training.retrain import quiet_lightning
+from nni_cream.training.single_network import quiet_lightning
 from nni_cream.versions import versions
 
 SPACE = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1", "identity"]}

@@ -1,0 +1,145 @@
+"""``data``: what is in a data set, and SubImageNet out of ImageNet."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nni_cream.cli.common import print_json
+from nni_cream.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from nni_cream.data.inspection import Inspection
+
+__all__ = ["add_commands"]
+
+_SHOWN = 20
+
+
+def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the commands to the command line; ``shared`` holds the options that all have."""
+    group = commands.add_parser("data", parents=[shared], help="look into a data set, or make SubImageNet")
+    data_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_check(data_commands, shared)
+    _add_subimagenet(data_commands, shared)
+
+
+def _add_check(commands: Any, shared: argparse.ArgumentParser) -> None:
+    command = commands.add_parser(
+        "check", parents=[shared], help="load a data set, look at its files, show its parts; exit code 1 if unusable"
+    )
+    command.add_argument(
+        "data", metavar="CONFIG.yml|NAME", help="a file whose key `data` says which, or the name of a data set"
+    )
+    command.add_argument("--root", metavar="DIR", help="folder of the images, for a data set by name")
+    command.add_argument("--full", action="store_true", help="decode every image, not only its beginning and end")
+    command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    command.set_defaults(command=_check)
+
+
+def _add_subimagenet(commands: Any, shared: argparse.ArgumentParser) -> None:
+    command = commands.add_parser(
+        "subimagenet", parents=[shared], help="choose classes and images of ImageNet, as a folder of links"
+    )
+    command.add_argument(
+        "--imagenet", metavar="DIR", required=True, help="folder that holds train/<wnid>/*.JPEG and val/"
+    )
+    command.add_argument("--out", metavar="DIR", required=True, help="folder to make")
+    command.add_argument("--classes", type=int, default=100, metavar="N", help="classes to draw (100)")
+    command.add_argument("--train", type=int, default=250, metavar="N", help="training images of each class (250)")
+    command.add_argument("--val", type=int, default=50, metavar="N", help="validation images of each class (50)")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="decides which classes and images (0)")
+    command.add_argument("--list", metavar="FILE", help="text that names the images, or the classes, one a line")
+    command.add_argument("--copy", action="store_true", help="copy the images, instead of linking to them")
+    command.add_argument("--force", action="store_true", help="replace a folder that this command made before")
+    command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    command.set_defaults(command=_subimagenet)
+
+
+def _check(options: argparse.Namespace) -> None:
+    name, arguments = _named(options)
+    from nni_cream.data.inspection import inspect_data
+
+    found = inspect_data(name, arguments, full=options.full, watch=_with_progress)
+    if options.json:
+        print_json(found.to_json())
+    else:
+        _show(found)
+    if not found.usable:
+        raise DataError(
+            f"data set {name!r}: {len(found.unreadable)} unreadable files, max_unreadable allows {found.limit}. Get "
+            "them again or remove them; those that are found without --full may also be left out with max_unreadable."
+        )
+
+
+def _named(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
+    if not options.data.endswith((".yml", ".yaml")):
+        return options.data, {} if options.root is None else {"root": options.root}
+    if options.root is not None:
+        raise ConfigError(f"--root {options.root}: {options.data} says where the images are; leave --root out")
+    from nni_cream.config import Layout, read_yaml
+
+    content = read_yaml(options.data)
+    tuner = content.get("tuner")  # an experiment in NNI's format holds the same keys there
+    if isinstance(tuner, dict) and isinstance(tuner.get("classArgs"), dict):
+        content = tuner["classArgs"]
+    if "data" not in content:
+        raise ConfigError(f"{options.data}: has no key data; expected a configuration of nni_cream")
+    layout = Layout(named={"data": "Images."}, sections={}, keys=())
+    data = layout.resolve({"data": content["data"]}, prefix=f"{options.data}: ")["data"]
+    return data["name"], data["arguments"]
+
+
+def _with_progress(results: Iterable[Any], count: int) -> Iterable[Any]:
+    from rich.progress import track
+
+    from nni_cream.results.console_tables import make_console
+
+    return track(results, "decoding", total=count, console=make_console(stderr=True), transient=True)
+
+
+def _show(found: Inspection) -> None:
+    from rich.table import Table
+
+    from nni_cream.results.console_tables import make_console
+
+    console = make_console()
+    if found.parts:
+        console.print(f"{found.name}: {found.classes} classes, images {found.input_shape}")
+        table = Table("part")
+        table.add_column("images", justify="right")
+        for part, count in found.parts.items():
+            table.add_row(part, f"{count:,}")
+        console.print(table)
+        console.print(f"fingerprint {found.fingerprint}", soft_wrap=True)
+    console.print(f"unreadable files: {len(found.unreadable)} (max_unreadable: {found.limit})")
+    for item in found.unreadable[:_SHOWN]:
+        console.print(f"  {item.file}: {item.why}", soft_wrap=True)
+    if len(found.unreadable) > _SHOWN:
+        console.print(f"  and {len(found.unreadable) - _SHOWN} more; --json lists all")
+
+
+def _subimagenet(options: argparse.Namespace) -> None:
+    from dataclasses import asdict
+
+    from nni_cream.data import make_subimagenet
+
+    made = make_subimagenet(
+        Path(options.imagenet),
+        Path(options.out),
+        classes=options.classes,
+        train=options.train,
+        val=options.val,
+        seed=options.seed,
+        list_file=options.list,
+        copy=options.copy,
+        force=options.force,
+    )
+    if options.json:
+        print_json(asdict(made))
+        return
+    kind = "copies" if made.copied else "links"
+    print(f"{made.out}: {made.classes} classes, {made.train:,} training and {made.val:,} validation images, as {kind}")
+    print(f"search on it with data: {{name: subimagenet, root: {made.out}}}")

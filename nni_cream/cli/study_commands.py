@@ -1,0 +1,144 @@
+"""``study``, ``rank``: does the method help, by how much, and why, on the user's own data."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nni_cream.cli.common import be_quiet, print_json
+from nni_cream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nni_cream.studies.study_run import Running
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the commands to the command line; ``shared`` holds the options that all have."""
+    group = commands.add_parser("study", parents=[shared], help="architectures trained alone, and other studies")
+    study_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    truth = study_commands.add_parser(
+        "truth", parents=[shared], help="train architectures alone: what rankings are compared with"
+    )
+    _add_common(truth)
+    truth.set_defaults(command=_truth)
+    final = study_commands.add_parser(
+        "final", parents=[shared], help="the board's best against evolution and random search, trained alone"
+    )
+    _add_common(final)
+    final.set_defaults(command=_final)
+    rank = commands.add_parser("rank", parents=[shared], help="how well variants of a search rank architectures")
+    _add_common(rank)
+    rank.add_argument("--truth", metavar="FILE", required=True, help="JSON file of `nni-cream study truth`")
+    rank.add_argument(
+        "--equal-time", action="store_true", help="also with as many epochs as take each variant equally long"
+    )
+    rank.set_defaults(command=_rank)
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", metavar="STUDY.yml", help="what to compare; the keys are in the documentation")
+    command.add_argument("--out", metavar="DIR", required=True, help="folder of the results; a study there goes on")
+    command.add_argument(
+        "--workers", type=int, metavar="N", help="processes at once, one thread each; default: one a core"
+    )
+    command.add_argument(
+        "--report", action="store_true", help="run nothing: write the tables again from the records that are there"
+    )
+    command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+
+
+def _running(options: argparse.Namespace) -> Running:
+    if options.workers is not None and options.workers < 1:
+        raise ConfigError(f"--workers: {options.workers}; expected a whole number of at least 1")
+    from nni_cream.results.console_tables import make_console
+    from nni_cream.studies.study_run import Running
+
+    cores = len(os.sched_getaffinity(0))
+    return Running(
+        out=Path(options.out),
+        workers=0 if options.report else options.workers or cores,
+        console=make_console(stderr=True),
+        command=shlex.join(["nni-cream", *options.words]),
+        name=Path(options.config).stem,
+    )
+
+
+def _truth(options: argparse.Namespace) -> None:
+    from nni_cream.config import TRUTH
+
+    config = TRUTH.load(options.config)
+    be_quiet(options, training=True)
+    from nni_cream.results.console_tables import make_console
+    from nni_cream.studies.study_run import run_truth
+
+    running = _running(options)
+    truth = run_truth(config, running)
+    content = truth.to_json()
+    path = running.file(".json")
+    if options.json:
+        print_json({key: content[key] for key in ("complete", "reliability")} | {"out": str(path)})
+        return
+    console = make_console()
+    known, reliability = len(truth.known), content["reliability"]
+    console.print(f"{known} of {len(truth.architectures)} architectures trained with {len(truth.seeds)} seeds each")
+    if known:
+        means = truth.means
+        console.print(f"accuracies from {min(means):.4f} to {max(means):.4f}")
+    if reliability is None:
+        console.print("reliability of their means (Spearman-Brown): undefined yet, for want of different accuracies")
+    else:
+        trusted = "" if reliability >= 0.9 else ": below 0.9, seeds drown the differences; train longer or add seeds"
+        console.print(f"reliability of their means (Spearman-Brown): {reliability:.3f}{trusted}")
+    console.print(f"truth: {path}{'' if truth.complete else ' (PARTIAL)'}", soft_wrap=True)
+
+
+def _final(options: argparse.Namespace) -> None:
+    from nni_cream.config import FINAL
+
+    config = FINAL.load(options.config)
+    be_quiet(options, training=True)
+    from nni_cream.studies.report import final_cells
+    from nni_cream.studies.study_run import run_final
+
+    running = _running(options)
+    _show(options, running, run_final(config, running), final_cells)
+
+
+def _rank(options: argparse.Namespace) -> None:
+    from nni_cream.config import RANK
+
+    config = RANK.load(options.config)
+    be_quiet(options, training=True)
+    from nni_cream.studies.report import rank_cells
+    from nni_cream.studies.study_run import run_rank
+    from nni_cream.studies.truth import load_truth
+
+    running = _running(options)
+    tables = run_rank(config, load_truth(options.truth), running, with_equal_time=options.equal_time)
+    _show(options, running, tables, rank_cells)
+
+
+def _show(
+    options: argparse.Namespace,
+    running: Running,
+    tables: Mapping[str, Sequence[Any]],
+    cells: Callable[[Sequence[Any]], tuple[list[str], list[list[str]]]],
+) -> None:
+    if options.json:
+        plain = {name: [row.to_json() for row in own] for name, own in tables.items()}
+        print_json({"tables": plain, "out": str(running.out)})
+        return
+    from nni_cream.results.console_tables import make_console
+    from nni_cream.studies.report import as_table
+
+    console = make_console()
+    for budget, rows in tables.items():
+        partial = "" if all(row.complete for row in rows) else " (PARTIAL)"
+        console.print(as_table(*cells(rows), title=f"{budget}{partial}"))
+    console.print(f"tables with all columns, and pictures: {running.out}", soft_wrap=True)

@@ -1,0 +1,164 @@
+"""The files of the studies: ``nni-cream study truth``, ``nni-cream rank`` and ``nni-cream study final``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from schema import And, Schema
+
+from nni_cream.config.layout import Key, Layout, describe_problems, validate
+from nni_cream.config.rules import TEXT, Rule, one_of, show, whole
+from nni_cream.config.search_keys import SEARCH, training_keys
+from nni_cream.errors import ConfigError
+
+__all__ = ["FINAL", "RANK", "TRUTH", "VARIANTS", "StudyLayout"]
+
+VARIANTS = "variants"
+_NAMED = {
+    "space": "Search space: a name, or a mapping with `name` and the arguments of that space.",
+    "data": "Images: a name, or a mapping with `name` and the arguments of that loader.",
+}
+_NO_SEED = ("search.seed",)  # which seeds, the study says
+
+
+def _distinct(low: int) -> Rule:
+    def fits(values: list[int]) -> bool:
+        return len(values) >= low and len(set(values)) == len(values)
+
+    whole_numbers: Any = And([And(int, lambda seed: not isinstance(seed, bool) and seed >= 0)], fits)
+    return Rule(Schema(whole_numbers), f"a list of at least {low} different whole numbers of at least 0")
+
+
+_JUDGING = Key(
+    "study.judging_images", 10_000, whole(1),
+    "Validation images, the last ones, that no search sees: they judge architectures that were trained alone.",
+)  # fmt: skip
+_RESAMPLES = Key("study.resamples", 10_000, whole(100), "How often architectures are drawn for an interval.")
+_ACCELERATOR = Key("trainer.accelerator", "cpu", one_of("auto", "cpu", "gpu", "mps"), "Hardware to train on.")
+_SECTIONS = {
+    "study": "what is compared, and how often",
+    "recipe": "how an architecture is trained alone",
+    "search": "how a supernet is trained: the keys of a search, but for its seed",
+    "trainer": "the hardware",
+}
+
+
+def _sections(*names: str) -> dict[str, str]:
+    return {name: _SECTIONS[name] for name in names}
+
+
+def _search_keys() -> tuple[Key, ...]:
+    return tuple(key for key in SEARCH.keys if key.name.startswith("search.") and key.name not in _NO_SEED)
+
+
+class StudyLayout(Layout):
+    """A file with a section ``variants``: names to the keys of ``search`` that each of them sets."""
+
+    def resolve(self, content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        """Check a file and fill in the defaults; see :meth:`Layout.resolve`.
+
+        Parameters
+        ----------
+        content
+            What the user wrote.
+        prefix
+            Put before each key in messages.
+
+        Returns
+        -------
+        dict
+            With ``variants``: each name to what it changes.
+
+        Raises
+        ------
+        ConfigError
+            With every problem of the section.
+        """
+        rest = {key: value for key, value in content.items() if key != VARIANTS}
+        resolved = super().resolve(rest, prefix)
+        problems: list[str] = []
+        resolved[VARIANTS] = self._variants(content.get(VARIANTS), f"{prefix}{VARIANTS}", problems)
+        baseline = resolved["study"].get("baseline")
+        if not problems and baseline is not None and baseline not in resolved[VARIANTS]:
+            problems.append(
+                f"{prefix}study.baseline: {show(baseline)}; expected one of {VARIANTS}: {', '.join(resolved[VARIANTS])}"
+            )
+        if problems:
+            raise ConfigError(describe_problems(problems))
+        for name, changes in resolved[VARIANTS].items():
+            together = {**resolved, "search": {**resolved["search"], **changes, "seed": 0}}
+            problems += SEARCH.contradictions(together, f"{prefix}{VARIANTS}.{name}: ")
+        if problems:
+            raise ConfigError(describe_problems(problems))
+        return resolved
+
+    def _variants(self, value: Any, where: str, problems: list[str]) -> dict[str, dict[str, Any]]:
+        if not isinstance(value, Mapping) or not value:
+            problems.append(f"{where}: {show(value)}; expected names, each with the keys of search that it sets")
+            return {}
+        keys = {name: key for name, key in SEARCH.section("search").items() if name != "seed"}
+        variants: dict[str, dict[str, Any]] = {}
+        for name, changes in value.items():
+            if not isinstance(name, str) or not name or not isinstance(changes, Mapping | None):
+                problems.append(f"{where}.{name}: {show(changes)}; expected keys of search with their values, or {{}}")
+                continue
+            changes = changes or {}
+            problems += [SEARCH.unknown(key, list(keys), f"{where}.{name}.") for key in changes if key not in keys]
+            found: list[str] = []
+            variants[name] = {key: validate(keys[key], changes[key], "", found) for key in changes if key in keys}
+            problems += [f"{where}.{name}: {problem}" for problem in found]
+        return variants
+
+
+TRUTH = Layout(
+    _NAMED,
+    _sections("study", "recipe", "trainer"),
+    (
+        Key("study.architectures", 60, whole(1) | TEXT,
+            "How many to draw uniformly (seed 0), or a JSON file with a list of them."),
+        _JUDGING,
+        Key("study.seeds", [0, 1, 2], _distinct(2), "Of weights and order of the images; each gives one training."),
+        *training_keys("recipe"),
+        _ACCELERATOR,
+    ),
+)  # fmt: skip
+"""Of ``nni-cream study truth``."""
+
+RANK = StudyLayout(
+    _NAMED,
+    _sections("study", "search", "trainer"),
+    (
+        _JUDGING,
+        Key("study.seeds", [0, 1, 2, 3, 4], _distinct(1), "Of the supernets; each variant is trained with each."),
+        Key("study.baseline", "spos", TEXT, "The variant that all others are compared with, seed by seed."),
+        Key("study.recalibration_images", 1024, whole(2),
+            "Training images on which BatchNorm of an architecture is estimated anew before it is scored."),
+        _RESAMPLES,
+        *_search_keys(),
+        _ACCELERATOR,
+    ),
+)  # fmt: skip
+"""Of ``nni-cream rank``."""
+
+
+def _final_contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    yield from SEARCH.contradictions({**resolved, "search": {**resolved["search"], "seed": 0}}, prefix)
+
+
+FINAL = Layout(
+    _NAMED,
+    _sections("study", "recipe", "search", "trainer"),
+    (
+        _JUDGING,
+        Key("study.seeds", [0, 1, 2, 3, 4], _distinct(1), "Of the searches."),
+        Key("study.retrain_seeds", [0, 1, 2], _distinct(1), "Of the trainings of each chosen architecture."),
+        Key("study.population", 50, whole(2),
+            "Paths of a generation of the evolution, the first of which is random."),
+        *training_keys("recipe"),
+        *_search_keys(),
+        _ACCELERATOR,
+    ),
+    _final_contradictions,
+)  # fmt: skip
+"""Of ``nni-cream study final``."""

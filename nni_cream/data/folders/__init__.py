@@ -1,0 +1,1 @@
+"""Data sets whose images are files in class folders."""

@@ -1,0 +1,176 @@
+"""Any folder of images with one sub-folder a class."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nni_cream.data.folders.class_folders import FolderContent, check_same_classes, class_folders, join, scan
+from nni_cream.data.folders.file_arguments import FileOptions, readable, splits_of_files
+from nni_cream.data.splits import DataSplits, Indices, stratified_split
+from nni_cream.errors import ConfigError, DataError
+
+__all__ = ["load_folder"]
+
+_TRAIN = "train"
+_VALIDATION = ("val", "valid", "validation")
+_TEST = "test"
+_DEFAULT_SHARE = 0.1
+_LAYOUT = (
+    "Expected either sub-folders train, val and perhaps test with one folder a class in each, or one folder a class, "
+    "such as cats/1.jpg and dogs/2.jpg."
+)
+
+
+def load_folder(
+    *,
+    root: str | os.PathLike[str],
+    validation: float | None = None,
+    test: float | None = None,
+    seed: int = 0,
+    image_size: int = 224,
+    augment: str = "crop",
+    interpolation: str = "bilinear",
+    crop_fraction: float = 0.875,
+    max_unreadable: int = 0,
+    check: bool = True,
+    cache: bool = False,
+) -> DataSplits:
+    """Images of your own, sorted into one folder a class.
+
+    Where ``root`` holds ``train``, ``val`` (or ``valid``, ``validation``) and ``test``, these are the parts. Where
+    it holds ``train`` and one of the others, that one is the test part, and the search's validation images are drawn
+    from those of train. Where it holds the class folders themselves, all parts are drawn from them. What is drawn has
+    the classes in the same proportions as the rest. An image's source index is its place among all files, those of
+    train first.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    validation
+        Share of the images, above 0 and below 1, for the decisions of a search; 0.1 without it.
+    test
+        Share of the images for the final figure; 0.1 without it.
+    seed
+        Decides what is drawn.
+    image_size
+        Height and width of the tensors, in pixels.
+    augment
+        ``"none"``, ``"crop"`` or ``"paper"``, for training images; see ``nni_cream.data.Preprocessing``.
+    interpolation
+        ``"bilinear"`` or ``"bicubic"``.
+    crop_fraction
+        Share of the resized shorter side that the centre crop of an evaluation keeps.
+    max_unreadable
+        How many files may be left out because they cannot be read.
+    check
+        Whether to look at the beginning and the end of each file before anything starts.
+    cache
+        Whether to keep all images decoded in memory.
+
+    Returns
+    -------
+    DataSplits
+        The three parts, whose images are decoded when they are asked for.
+
+    Raises
+    ------
+    ConfigError
+        If an argument is not what it should be, there is a share for a part that has its own folder, or a class has too
+        few images.
+    DataError
+        If the folder is missing, not in that layout, or files cannot be read.
+    """
+    options = FileOptions(image_size, augment, interpolation, crop_fraction, max_unreadable, check, cache)
+    folders = _part_folders(Path(root))
+    shares = _shares(folders, validation, test)
+    files = readable("folder", _scan_all(Path(root), folders), options)
+    indices = _share_out(files, folders, shares, seed)
+    arguments: dict[str, Any] = {"root": os.fspath(root), "validation": validation, "test": test, "seed": seed}
+    return splits_of_files("folder", arguments, files, indices, options)
+
+
+def _part_folders(root: Path) -> dict[str, str]:
+    """Part -> its sub-folder, of those that have one; the part ``train`` is always there."""
+    if not root.is_dir():
+        raise DataError(f"data set 'folder': {root}: no such folder. {_LAYOUT}")
+    present = class_folders(root)
+    if _TRAIN not in present:
+        if len(present) < 2:
+            raise DataError(f"data set 'folder': {root}: holds {len(present)} folders. {_LAYOUT}")
+        return {"train": ""}
+    held_out = [name for name in _VALIDATION if name in present]
+    others = sorted(set(present) - {_TRAIN, _TEST, *_VALIDATION})
+    if len(held_out) > 1 or others or len(present) == 1:
+        raise DataError(f"data set 'folder': {root}: holds the folders {', '.join(present)}. {_LAYOUT}")
+    if not held_out or _TEST not in present:
+        return {"train": _TRAIN, "test": held_out[0] if held_out else _TEST}
+    return {"train": _TRAIN, "validation": held_out[0], "test": _TEST}
+
+
+def _shares(folders: dict[str, str], validation: float | None, test: float | None) -> dict[str, float]:
+    """Part -> share of the images of ``train`` to draw for it, of the parts that have no folder."""
+    shares = {}
+    for part, share in (("validation", validation), ("test", test)):
+        if part in folders:
+            if share is not None:
+                raise ConfigError(
+                    f"data set 'folder': {part} is {share!r}, but the images of that part are those in "
+                    f"{folders[part]}/; leave {part} out."
+                )
+            continue
+        shares[part] = _DEFAULT_SHARE if share is None else share
+        if not isinstance(shares[part], float) or not 0 < shares[part] < 1:
+            raise ConfigError(f"data set 'folder': {part}: expected a share above 0 and below 1, got {share!r}.")
+    if sum(shares.values()) >= 1:
+        raise ConfigError(
+            f"data set 'folder': validation ({shares['validation']}) and test ({shares['test']}) leave nothing for "
+            "train."
+        )
+    return shares
+
+
+def _scan_all(root: Path, folders: dict[str, str]) -> FolderContent:
+    found = {part: scan("folder", root, folder) for part, folder in folders.items()}
+    for part, content in found.items():
+        check_same_classes("folder", found["train"], content, (folders["train"], folders[part]))
+    classes = found["train"].classes
+    if len(classes) < 2:
+        raise DataError(f"data set 'folder': {root / folders['train']}: holds {len(classes)} class folders. {_LAYOUT}")
+    return join(*found.values())
+
+
+def _share_out(
+    files: FolderContent, folders: dict[str, str], shares: dict[str, float], seed: int
+) -> dict[str, Indices]:
+    indices = {
+        part: np.flatnonzero([not folder or name.startswith(f"{folder}{os.sep}") for name in files.names])
+        for part, folder in folders.items()
+    }
+    if shares:
+        source = indices["train"]
+        labels = files.labels[source]
+        if np.bincount(labels).min() <= len(shares):
+            few = files.classes[int(np.argmin(np.bincount(labels)))]
+            raise ConfigError(
+                f"data set 'folder': {files.root}: class {few!r} has {np.bincount(labels).min()} images to draw from; "
+                f"expected at least {len(shares) + 1}, one for each part."
+            )
+        sizes = {part: round(share * len(source)) for part, share in shares.items()}
+        for part, size in sizes.items():
+            if size < len(files.classes):
+                raise ConfigError(
+                    f"data set 'folder': {part}: {shares[part]} of {len(source)} images are {size}, fewer than the "
+                    f"{len(files.classes)} classes; expected at least {len(files.classes) / len(source):.2g}."
+                )
+        train, validation, rest = stratified_split(
+            "folder", labels, len(source) - sum(sizes.values()), sizes["validation"], seed
+        )
+        indices |= {"train": source[train], "validation": source[validation]}
+        if "test" in shares:
+            indices["test"] = source[rest]
+    return indices

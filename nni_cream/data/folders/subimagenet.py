@@ -1,0 +1,341 @@
+"""SubImageNet: a folder of links to some images of some classes of ImageNet, with the list of them beside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from nni_cream.data.folders.ilsvrc import PARTS, WNID, check_layout
+from nni_cream.data.splits import check_seed
+from nni_cream.errors import ConfigError, DataError, FileError
+
+__all__ = ["LIST", "MADE", "SubImageNet", "make_subimagenet", "read_list"]
+
+LIST = "list.txt"
+"""The file in the folder made that names every image, one path relative to the folder in each line."""
+
+MADE = "subimagenet.json"
+"""The file that says how the folder was made; without it nothing here takes a folder for one of ours."""
+
+_TRAINING_IMAGE = re.compile(r"n\d{8}_\d+\.JPEG$")
+
+_HEAD = (
+    "# Images of ImageNet (ILSVRC 2012), chosen by `nni-cream data subimagenet`; docs/data.md describes the format.\n"
+)
+
+
+@dataclass(frozen=True)
+class SubImageNet:
+    """What was made.
+
+    Parameters
+    ----------
+    out
+        The folder.
+    classes
+        Number of classes.
+    train
+        Training images in all.
+    val
+        Validation images in all.
+    seed
+        What decided the choice; ``None`` where a list named every image.
+    list_file
+        Where that list was; ``None`` if there was none.
+    imagenet
+        Where the images are.
+    copied
+        Whether they were copied, instead of linked to.
+    """
+
+    out: str
+    classes: int
+    train: int
+    val: int
+    seed: int | None
+    list_file: str | None
+    imagenet: str
+    copied: bool
+
+
+def make_subimagenet(
+    imagenet: str | Path,
+    out: str | Path,
+    *,
+    classes: int = 100,
+    train: int = 250,
+    val: int = 50,
+    seed: int = 0,
+    list_file: str | Path | None = None,
+    copy: bool = False,
+    force: bool = False,
+) -> SubImageNet:
+    """Choose classes and images, and put links to them into a new folder.
+
+    Source: the paper, section 4.3: 100 classes, 250 training and 50 validation images of each. Which ones is not known:
+    the list in the authors' repository (microsoft/Cream, ``Cream/data/subimages_list.txt``) has 350 training images of
+    each and no others. It can be given as ``list_file``.
+
+    Parameters
+    ----------
+    imagenet
+        ImageNet, as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG.
+    out
+        The folder to make.
+    classes
+        Number of classes to draw; a list decides itself.
+    train
+        Training images of each class.
+    val
+        Validation images of each class.
+    seed
+        Decides which classes and images these are.
+    list_file
+        Text with one entry a line: paths such as ``train/n01440764/n01440764_10026.JPEG`` name all images, and nothing
+        is drawn, but for the validation images where none is named; WordNet ids such as ``n01440764`` name the classes,
+        and their images are drawn.
+    copy
+        Whether to copy the images, instead of linking to them.
+    force
+        Whether to replace a folder that was made here before.
+
+    Returns
+    -------
+    SubImageNet
+        What is in the folder now. Whatever interrupts this, the folder is either complete or as it was.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range, or the list is not of that form.
+    DataError
+        If the images are not there.
+    FileError
+        If the folder is in the way, or cannot be written.
+    """
+    source, target = Path(imagenet).absolute(), Path(out).absolute()
+    _check_numbers(classes=classes, train=train, val=val)
+    check_seed("subimagenet", seed)
+    _check_target(target, source, force)
+    check_layout("imagenet", source)
+    entries = None if list_file is None else read_list(Path(list_file))
+    seed_used: int | None = seed
+    if entries is None or "/" not in entries[0]:
+        names = _draw(source, entries, classes, {"train": train, "val": val}, seed)
+    elif all(entry.startswith("train/") for entry in entries):
+        named = sorted({entry.split("/")[1] for entry in entries})
+        names = [*_check_named(source, entries, str(list_file)), *_draw(source, named, classes, {"val": val}, seed)]
+    else:
+        names = _check_named(source, entries, str(list_file))
+        _check_both_parts(names, str(list_file))
+        seed_used = None
+    _check_kept(source, target, names)
+    made = SubImageNet(
+        out=str(target),
+        classes=len({PurePosixPath(name).parts[1] for name in names}),
+        train=sum(name.startswith("train/") for name in names),
+        val=sum(name.startswith("val/") for name in names),
+        seed=seed_used,
+        list_file=None if list_file is None else str(list_file),
+        imagenet=str(source),
+        copied=copy,
+    )
+    try:
+        _write(source, target, names, copy, asdict(made))
+    except OSError as error:
+        raise FileError(f"{target}: cannot be written: {error.strerror or error} ({error.filename})") from error
+    return made
+
+
+def _check_kept(source: Path, target: Path, names: list[str]) -> None:
+    """Refuse to replace the folder that the chosen images themselves lie in, if only by way of links."""
+    folder = target.resolve()
+    inside = [name for name in names if (source / name).resolve().is_relative_to(folder)]
+    if inside:
+        raise FileError(
+            f"{target}: holds images that are chosen from, such as {source / inside[0]}; name another folder with --out"
+        )
+
+
+def read_list(path: Path) -> list[str]:
+    """Read a list of images or of classes.
+
+    Parameters
+    ----------
+    path
+        Text with one entry a line; empty lines and what follows a ``#`` do not count. Published lists may have a label
+        after the path, which is not needed. That of the paper has a line ``['n01440764_10026.JPEG', ...]`` for each
+        class, of training images.
+
+    Returns
+    -------
+    list of str
+        Its entries, sorted: all paths such as ``train/n01440764/x.JPEG``, or all WordNet ids such as ``n01440764``.
+
+    Raises
+    ------
+    ConfigError
+        If it is missing or empty, or an entry is neither, or stands there twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a list of images: {error}") from error
+    entries: set[str] = set()
+    kinds: set[bool] = set()
+    for number, line in enumerate(lines, 1):
+        words = line.partition("#")[0].split()
+        if not words:
+            continue
+        names = _names_of_class(line) or words[:1]
+        is_path = _is_path(names[0])
+        is_label = len(words) == 2 and is_path and words[1].isdecimal()
+        if not (is_path or WNID.match(names[0])) or not (names != words[:1] or len(words) == 1 or is_label):
+            raise ConfigError(
+                f"{path}: line {number}: {line.strip()[:200]!r}; expected a path such as "
+                "train/n01440764/n01440764_10026.JPEG or val/n01440764/ILSVRC2012_val_00000293.JPEG, or, in a list of "
+                "classes, a WordNet id such as n01440764."
+            )
+        twice = [name for name, count in Counter(names).items() if count > 1 or name in entries]
+        if twice:
+            raise ConfigError(f"{path}: line {number}: {twice[0]} stands there twice; remove one.")
+        entries.update(names)
+        kinds.add(is_path)
+    if len(kinds) != 1:
+        what = "images and classes" if kinds else "nothing"
+        raise ConfigError(f"{path}: names {what}; expected paths alone, or WordNet ids alone.")
+    return sorted(entries)
+
+
+def _names_of_class(line: str) -> list[str]:
+    """Read a line such as ``['n01440764_10026.JPEG', ...]`` as paths; nothing if it is not of that form."""
+    text = line.strip()
+    names = [word.strip(" '") for word in text[1:-1].split(",")]
+    if not (text.startswith("[") and text.endswith("]") and all(_TRAINING_IMAGE.match(name) for name in names)):
+        return []
+    return [f"train/{name.partition('_')[0]}/{name}" for name in names]
+
+
+def _is_path(word: str) -> bool:
+    parts = PurePosixPath(word).parts
+    return len(parts) == 3 and parts[0] in PARTS and bool(WNID.match(parts[1])) and "/".join(parts) == word
+
+
+def _check_numbers(**numbers: Any) -> None:
+    for name, value in numbers.items():
+        low = 2 if name == "classes" else 1
+        if not isinstance(value, int) or isinstance(value, bool) or value < low:
+            raise ConfigError(f"{name}: expected a whole number of at least {low}, got {value!r}.")
+
+
+def _check_target(target: Path, source: Path, force: bool) -> None:
+    if source.resolve().is_relative_to(target.resolve()):
+        raise FileError(f"{target}: holds the images of {source}, which would be lost; name another folder with --out")
+    if not os.path.lexists(target):
+        return
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    if not (target / MADE).is_file():
+        raise FileError(f"{target}: is there already, and was not made by this command; name another folder with --out")
+    if not force:
+        raise FileError(f"{target}: is there already; name another folder with --out, or use --force to replace it")
+    foreign = sorted(_files(target) - {LIST, MADE, *read_list(target / LIST)})
+    if foreign:
+        shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        raise FileError(
+            f"{target}: holds {len(foreign)} files that this command did not make, which would be lost: {shown}; move "
+            "them, or name another folder with --out"
+        )
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def _check_named(source: Path, names: list[str], list_file: str) -> list[str]:
+    missing = [name for name in names if not (source / name).is_file()]
+    if missing:
+        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise DataError(f"{source}: {len(missing)} of the {len(names)} images of {list_file} are not there: {shown}")
+    return names
+
+
+def _check_both_parts(names: list[str], list_file: str) -> None:
+    folders = {part: {name.split("/")[1] for name in names if name.startswith(f"{part}/")} for part in PARTS}
+    if folders["train"] != folders["val"]:
+        odd = sorted(folders["train"] ^ folders["val"])
+        raise ConfigError(
+            f"{list_file}: {len(odd)} classes have images in train or in val alone, such as {odd[0]}; expected the "
+            "same classes in both."
+        )
+
+
+def _draw(source: Path, wanted: list[str] | None, classes: int, sizes: dict[str, int], seed: int) -> list[str]:
+    generator = np.random.default_rng(seed)
+    if wanted is None:
+        known = sorted(_folders(source / "train") & _folders(source / "val"))
+        if len(known) < classes:
+            raise ConfigError(f"classes: asks for {classes}; {source} has {len(known)}.")
+        wanted = sorted(generator.choice(known, classes, replace=False).tolist())
+    names: list[str] = []
+    for label in wanted:
+        for part, size in sizes.items():
+            files = _images(source / part / label)
+            if len(files) < size:
+                raise ConfigError(
+                    f"{part}: asks for {size} images of each class; {source / part / label} has {len(files)}."
+                )
+            chosen = generator.choice(len(files), size, replace=False)
+            names += [f"{part}/{label}/{files[index]}" for index in chosen]
+    return sorted(names)
+
+
+def _folders(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if WNID.match(path.name)}
+
+
+def _images(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; the list names a class that is not in this ImageNet.")
+    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".jpeg", ".jpg"))
+
+
+def _write(source: Path, target: Path, names: Iterable[str], copy: bool, made: dict[str, Any]) -> None:
+    """Fill a folder beside the target and rename it at the end."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        new = scratch / "new"
+        for name in names:
+            place = new / name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if copy:
+                shutil.copyfile(source / name, place)
+            else:
+                place.symlink_to(source / name)
+        (new / LIST).write_text(_HEAD + "".join(f"{name}\n" for name in names), encoding="utf-8")
+        (new / MADE).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+        _put_in_place(new, target, scratch / "old")
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _put_in_place(new: Path, target: Path, old: Path) -> None:
+    try:
+        if os.path.lexists(target):
+            os.rename(target, old)
+        os.rename(new, target)
+    except BaseException:
+        if os.path.lexists(old) and not os.path.lexists(target):
+            os.rename(old, target)
+        raise

@@ -1,0 +1,1 @@
+"""NNI's side: tuner, trials, plan, assessor, REST client, board page."""

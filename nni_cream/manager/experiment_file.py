@@ -1,0 +1,179 @@
+"""An experiment file in NNI's format: read it, check it, try it out, before anything is started."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import subprocess
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nni.experiment.config import ExperimentConfig
+from nni.experiment.config.utils import unset_base_path
+
+from nni_cream import config as configuration
+from nni_cream.errors import ConfigError, ManagerError
+from nni_cream.manager.assessor import RetrainAssessorArgsValidator
+from nni_cream.manager.plan import ExperimentPlan, combinations
+from nni_cream.manager.tuner_arguments import resolve_experiment
+
+__all__ = ["ASSESSOR", "TUNER", "expected_trials", "load_experiment", "platform", "try_out"]
+
+TUNER = "nni_cream.manager.tuner.CreamTuner"
+ASSESSOR = "nni_cream.manager.assessor.RetrainAssessor"
+# Files that were copied from version 0.1 name the addresses of then; nni_cream/experiment/ keeps them alive.
+_TUNERS = (TUNER, "nni_cream.experiment.tuner.CreamTuner")
+_ASSESSORS = (ASSESSOR, "nni_cream.experiment.assessor.RetrainAssessor")
+
+
+def load_experiment(path: str | Path) -> ExperimentConfig:
+    """Read and check an experiment file.
+
+    Parameters
+    ----------
+    path
+        YAML file in NNI's format whose tuner is CreamTuner.
+
+    Returns
+    -------
+    ExperimentConfig
+        NNI's own configuration object.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing, not YAML, not accepted by NNI, or the arguments of the tuner are not right; all that is
+        wrong with the latter is listed.
+    """
+    content = configuration.read_yaml(path)
+    problems = [*_unknown_keys(content), *_wrong_kinds(content)]
+    if problems:
+        raise ConfigError(f"{path}: {configuration.describe_problems(problems)}")
+    try:
+        config = ExperimentConfig.load(path)
+        canonical = config.canonical_copy()
+    except (AttributeError, AssertionError, TypeError, ValueError, RuntimeError) as error:
+        # NNI checks some of it with bare assertions, whose line says what was expected.
+        reason = str(error) or str(traceback.extract_tb(error.__traceback__)[-1].line)
+        raise ConfigError(f"{path}: NNI does not accept it: {reason}") from error
+    finally:
+        unset_base_path()  # NNI itself forgets to where it fails, and then reads no other file in this process
+    problems = [*_algorithm_problems(canonical), *_assessor_problems(canonical.assessor)]
+    if problems:
+        raise ConfigError(f"{path}: " + "\n".join(problems))
+    return config
+
+
+def _unknown_keys(content: Mapping[str, Any]) -> list[str]:
+    # NNI itself ignores case and underscores in keys.
+    known = {field.name.replace("_", ""): _camel_case(field.name) for field in dataclasses.fields(ExperimentConfig)}
+    problems = []
+    for key in content:
+        plain = str(key).replace("_", "").lower()
+        if plain not in known:
+            near = difflib.get_close_matches(plain, known, n=1)
+            hint = f"did you mean {known[near[0]]!r}?" if near else "NNI has no such key"
+            problems.append(f"{key}: unknown key; {hint}")
+    return problems
+
+
+def _wrong_kinds(content: Mapping[str, Any]) -> list[str]:
+    """Find what NNI would stumble over without saying where."""
+    kinds = {
+        "tuner": (dict, f"a mapping, such as {{className: {TUNER}, codeDirectory: ., classArgs: ...}}"),
+        "trainingservice": ((dict, list), "a mapping, such as {platform: local}"),
+        "trialcommand": (str, "a command, such as python3 -m nni_cream.manager.trial"),
+    }
+    problems = []
+    for key, value in content.items():
+        kind, expected = kinds.get(str(key).replace("_", "").lower(), (object, ""))
+        if not isinstance(value, kind) or value == "":  # type: ignore[arg-type]  # a type or a tuple of types
+            problems.append(f"{key}: {value!r}; expected {expected}")
+    return problems
+
+
+def _camel_case(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _algorithm_problems(config: ExperimentConfig) -> list[str]:
+    tuner: Any = config.tuner
+    if tuner.class_name not in _TUNERS:
+        return [f"tuner.className: {tuner.class_name or tuner.name!r}; expected {TUNER}"]
+    return _problems(resolve_experiment, tuner.class_args or {}, config.search_space)
+
+
+def _assessor_problems(assessor: Any) -> list[str]:
+    if assessor is None:
+        return []
+    if assessor.class_name not in _ASSESSORS:
+        key, value = ("name", assessor.name) if assessor.name else ("className", assessor.class_name)
+        return [
+            f"assessor.{key}: {value!r} compares search with retrain trials, and may stop a search; write instead "
+            f"'className: {ASSESSOR}', 'codeDirectory: .' and 'classArgs: {{name: {assessor.name or 'Medianstop'}}}'"
+        ]
+    return _problems(RetrainAssessorArgsValidator().validate_class_args, **assessor.class_args or {})
+
+
+def _problems(check: Any, *arguments: Any, **named: Any) -> list[str]:
+    try:
+        check(*arguments, **named)
+    except ConfigError as error:
+        return [str(error)]
+    return []
+
+
+def platform(config: ExperimentConfig) -> str:
+    """Return the name of the training service, ``hybrid`` if there are several."""
+    service: Any = config.training_service
+    return "hybrid" if isinstance(service, list) else str(service.platform)
+
+
+def expected_trials(config: ExperimentConfig) -> int:
+    """Return how many trials the experiment will have if each board is large enough and none fails."""
+    resolved, varied = _resolve(config)
+    return len(combinations(varied)) + int(resolved["retrain"]["top"])
+
+
+def _resolve(config: ExperimentConfig) -> tuple[dict[str, Any], dict[str, list[Any]]]:
+    canonical = config.canonical_copy()
+    return resolve_experiment(canonical.tuner.class_args, canonical.search_space)
+
+
+def try_out(config: ExperimentConfig) -> None:
+    """Build space, strategy and data as a trial on this machine would, so that a mistake shows before anything starts.
+
+    It is done in a process of its own, in the folder and with the import path of a trial. On other training services it
+    is left out: there the user's modules and data need only be where the trials run.
+
+    Parameters
+    ----------
+    config
+        The experiment.
+
+    Raises
+    ------
+    ConfigError
+        If the space, the data or an argument is not right.
+    ManagerError
+        If it fails for another reason, such as missing data.
+    """
+    if platform(config) != "local":
+        return
+    plan = ExperimentPlan(*_resolve(config))
+    done = subprocess.run(
+        [sys.executable, "-m", "nni_cream.manager.trial", "--check"],
+        input=json.dumps([trial.parameters["config"] for trial in plan.searches]),
+        cwd=config.canonical_copy().trial_code_directory,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        message = done.stderr.strip().rpartition("nni-cream: error: ")[2]
+        raise (ConfigError if done.returncode == ConfigError.exit_code else ManagerError)(message)

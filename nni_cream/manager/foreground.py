@@ -1,0 +1,434 @@
+"""A whole experiment in the foreground: start NNI's manager, watch its trials, keep the result, stop the manager."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import socket
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+from unittest import mock
+
+import psutil
+import requests
+from nni.experiment import Experiment, RunMode, launcher
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from nni_cream.config import dump
+from nni_cream.errors import ManagerError
+from nni_cream.files import read_json
+from nni_cream.manager.experiment_file import expected_trials, load_experiment, platform, try_out
+from nni_cream.manager.known_experiments import KnownExperiment, find_experiment, running_in
+from nni_cream.manager.page import PAGE, page_address
+from nni_cream.manager.rest_client import Manager, job_parameters, metric
+from nni_cream.manager.trial_reports import collect, save
+from nni_cream.results.best import Best, load_best
+from nni_cream.results.output_folder import BEST, OutputFolder, State
+from nni_cream.signals import termination_as_interrupt
+from nni_cream.versions import package_version
+
+__all__ = [
+    "ExperimentResult",
+    "check_port",
+    "describe_experiment",
+    "free_port",
+    "resume_experiment",
+    "run_experiment",
+    "stop_experiment",
+]
+
+_POLL_SECONDS = 1.0
+_START_SECONDS = 30
+_STOP_SECONDS = 60
+_PAGE_SECONDS = 15
+_LOG_LINES = 30
+# Training services for which NNI listens on the next port, too.
+_TWO_PORTS = ("hybrid", "remote", "openpai", "kubeflow", "frameworkcontroller", "adl")
+
+
+@dataclass(frozen=True)
+class ExperimentResult:
+    """What an experiment gave.
+
+    Parameters
+    ----------
+    best
+        The chosen architecture.
+    retrained
+        All retrained entries with their accuracies, the chosen one first.
+    seconds
+        Wall time.
+    out
+        The output folder.
+    """
+
+    best: Best
+    retrained: list[dict[str, Any]]
+    seconds: float
+    out: Path
+
+
+def run_experiment(
+    path: str | Path,
+    out: str | Path,
+    console: Console,
+    *,
+    port: int | None = None,
+    keep: bool = False,
+    force: bool = False,
+) -> ExperimentResult:
+    """Run an NNI experiment with :class:`~nni_cream.manager.tuner.CreamTuner` until it is done.
+
+    Parameters
+    ----------
+    path
+        YAML file in NNI's format.
+    out
+        Output folder; NNI's own files go to ``nni/`` in it.
+    console
+        Where to show progress.
+    port
+        Port of manager and web UI; a free one without it.
+    keep
+        Whether to leave the manager running when the experiment has ended.
+    force
+        Replace what the folder holds; the result before stays in ``previous/`` until the new one is complete.
+
+    Returns
+    -------
+    ExperimentResult
+        Also in ``best.json``, ``board.json`` and ``retrained.json`` of the folder.
+
+    Raises
+    ------
+    CreamError
+        Of the kind that fits. The manager is stopped then, and on Ctrl-C.
+    """
+    start = time.perf_counter()
+    config = load_experiment(path)
+    folder = OutputFolder(out)
+    folder.check(resume=None, force=force)
+    running = running_in(folder)
+    if running is not None:
+        raise ManagerError(
+            f"{folder.path}: experiment {running.id} is running here; stop it first with: nni-cream stop {running.id}"
+        )
+    port = _choose_port(config, port)
+    try_out(config)
+    config.experiment_working_directory = folder.manager
+    folder.begin(dump(config.json()), f"nni_cream {package_version('nni_cream')}", force=force)
+    experiment = Experiment(config)
+    with _running(experiment, lambda: _start(experiment, port, folder.manager), keep, console):
+        return _see_through(experiment, folder, start, console)
+
+
+def resume_experiment(
+    name: str, console: Console, *, out: str | Path | None = None, port: int | None = None, keep: bool = False
+) -> ExperimentResult:
+    """Go on with an experiment that was stopped or interrupted; only watch it if it is running.
+
+    Trials that have ended are not run again; a search that was interrupted goes on from its last checkpoint.
+
+    Parameters
+    ----------
+    name
+        NNI's id, or the output folder of :func:`run_experiment`.
+    console
+        Where to show progress.
+    out
+        Output folder for an experiment that ``nnictl create`` started; ``out/<id>`` without it.
+    port
+        See :func:`run_experiment`.
+    keep
+        See :func:`run_experiment`.
+
+    Returns
+    -------
+    ExperimentResult
+        See :func:`run_experiment`.
+
+    Raises
+    ------
+    CreamError
+        Of the kind that fits. The manager is stopped then, and on Ctrl-C.
+    """
+    start = time.perf_counter()
+    known = find_experiment(name)
+    try:
+        config = launcher.get_stopped_experiment_config(known.id, known.folder)
+    except (ValueError, TypeError, sqlite3.Error) as error:
+        raise ManagerError(f"experiment {known.id}: its files in {known.folder} cannot be read: {error}") from error
+    folder = known.out
+    if folder is not None and folder.state is State.FINISHED and known.manager is None:
+        retrained = read_json(folder.retrained, "list of retrained architectures", "")
+        return ExperimentResult(load_best(folder.best), retrained, 0.0, folder.path)
+    if folder is None:
+        folder = OutputFolder(out or f"out/{known.id}")
+        folder.check(resume=True)
+        folder.begin(dump(config.json()), f"nni_cream {package_version('nni_cream')}")
+    if known.manager is not None:
+        experiment = Experiment.connect(known.manager.port)
+        experiment.config = config
+        begin: Callable[[], None] = lambda: None  # noqa: E731 - there is nothing to start
+    else:
+        free = _choose_port(config, port)
+        config.experiment_working_directory = known.folder
+        experiment = Experiment(config, id=known.id)
+        experiment._action = "resume"
+        begin = functools.partial(_start, experiment, free, known.folder)
+    with _running(experiment, begin, keep, console):
+        return _see_through(experiment, folder, start, console)
+
+
+def stop_experiment(known: KnownExperiment) -> None:
+    """Stop an experiment and wait until it is gone, with all that it started.
+
+    Parameters
+    ----------
+    known
+        The experiment.
+
+    Raises
+    ------
+    ManagerError
+        If it is not running.
+    """
+    if known.process is None or known.manager is None:
+        raise ManagerError(f"experiment {known.id} is not running")
+    with suppress(requests.RequestException):  # a manager that does not answer any more is killed below
+        known.manager.stop()
+        with suppress(psutil.TimeoutExpired):
+            known.process.wait(_STOP_SECONDS)
+    _kill_group(known.process.pid)
+
+
+def describe_experiment(known: KnownExperiment) -> dict[str, Any]:
+    """Say how an experiment stands.
+
+    Parameters
+    ----------
+    known
+        The experiment.
+
+    Returns
+    -------
+    dict
+        ``id``, ``name``, ``status`` (NNI's, ``STOPPED`` if no manager is running), ``web_ui``, ``trials`` and ``best``
+        (the chosen architecture so far); the last three are empty where there is nothing to tell.
+    """
+    best = known.log / BEST
+    found: dict[str, Any] = {"id": known.id, "name": known.name, "status": "STOPPED", "web_ui": None, "trials": []}
+    found["best"] = load_best(best).to_json() if best.exists() else None
+    if known.manager is not None:
+        found["status"] = known.manager.get("/check-status")["status"]
+        found["web_ui"] = known.manager.address
+        finals = known.manager.finals()
+        for job in known.manager.jobs():
+            final = finals.get(job["trialJobId"]) or {}
+            role = job_parameters(job).get("role")
+            accuracy = final.get("default")
+            row = {"number": job["sequenceId"], "role": role, "status": job["status"], "accuracy": accuracy}
+            found["trials"].append(row)
+    return found
+
+
+def _choose_port(config: Any, port: int | None) -> int:
+    port = free_port() if port is None else port
+    check_port(port, platform(config) in _TWO_PORTS)
+    return port
+
+
+def _see_through(experiment: Experiment, folder: OutputFolder, start: float, console: Console) -> ExperimentResult:
+    manager = Manager(experiment.port, experiment.url_prefix)
+    console.print(f"NNI experiment {experiment.id}, web UI: {manager.address}")
+    log = Path(experiment.config.experiment_working_directory, experiment.id, "log")
+    _wait_for_page(log)
+    console.print(f"board page: {page_address(manager.port, manager.prefix)}", soft_wrap=True)
+    try:
+        _watch(manager, expected_trials(experiment.config), log, console)
+    except ManagerError as error:
+        raise ManagerError(f"{error}\n  go on with: nni-cream resume {folder.path}") from error
+    best, retrained = save(collect(manager), log, folder)
+    return ExperimentResult(best, retrained, time.perf_counter() - start, folder.path)
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on, the one after it free too."""
+    for _ in range(100):
+        with socket.socket() as probe:
+            probe.bind(("", 0))
+            port = int(probe.getsockname()[1])
+        if port < 65535 and not _is_taken(port) and not _is_taken(port + 1):
+            return port
+    raise ManagerError("no free port found; name one with --port")
+
+
+def check_port(port: int, two_ports: bool = False) -> None:
+    """Refuse a port that somebody listens on.
+
+    Parameters
+    ----------
+    port
+        Port for the manager.
+    two_ports
+        Whether the next one is needed as well.
+
+    Raises
+    ------
+    ManagerError
+        If it is taken.
+    """
+    for needed in (port, port + 1) if two_ports else (port,):
+        if _is_taken(needed):
+            raise ManagerError(f"port {needed} is taken; name another one with --port, or leave it out for a free one")
+
+
+def _is_taken(port: int) -> bool:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            return True
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return True
+    return False
+
+
+@contextmanager
+def _running(experiment: Experiment, begin: Callable[[], None], keep: bool, console: Console) -> Iterator[None]:
+    """Inside, the manager runs. Afterwards it is stopped, unless all went well and it is to be kept."""
+    with termination_as_interrupt():
+        try:
+            with _undisturbed():  # interrupted halfway, NNI would lose track of the process that it started
+                begin()
+            yield
+        except BaseException:
+            _stop(experiment)
+            raise
+        if keep:
+            console.print(f"the manager keeps running; stop it with: nni-cream stop {experiment.id}")
+        else:
+            _stop(experiment)
+
+
+def _start(experiment: Experiment, port: int, folder: Path) -> None:
+    # NNI waits three seconds for its manager, which is not enough where the processors are busy.
+    patient = functools.partial(launcher._check_rest_server, retry=_START_SECONDS)
+    try:
+        with mock.patch.object(launcher, "_check_rest_server", patient):
+            experiment.start(port, run_mode=RunMode.Detach)
+    except Exception as error:  # NNI raises what it happens to meet: RuntimeError, requests' errors, ...
+        raise ManagerError(f"NNI's manager could not be started: {error}; its logs are in {folder}") from error
+
+
+def _stop(experiment: Experiment) -> None:
+    """Stop the manager, and whatever it started and may have left behind."""
+    process = experiment._proc
+    if process is None:
+        return
+    with suppress(KeyboardInterrupt), _undisturbed():
+        experiment.stop()
+        _kill_group(process.pid)
+
+
+def _kill_group(leader: int) -> None:
+    # NNI makes the manager the leader of a group of its own, which tuner and trials belong to.
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM to the end of the block."""
+    noticed: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noticed.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if noticed:
+        raise KeyboardInterrupt
+
+
+def _wait_for_page(log: Path) -> None:
+    """Wait a little for the tuner to put the board page in its place, so that its address leads there."""
+    deadline = time.monotonic() + _PAGE_SECONDS
+    while not (log / PAGE).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def _watch(manager: Manager, expected: int, log: Path, console: Console) -> None:
+    """Show the trials until the experiment has ended.
+
+    Raises
+    ------
+    ManagerError
+        If the manager reports an error, or is gone.
+    """
+    bar = Progress(
+        TextColumn("trials"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}  {task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    seen: dict[str, str] = {}
+    with bar:
+        task = bar.add_task("", total=expected)
+        while True:
+            status = manager.get("/check-status")
+            jobs = manager.jobs()
+            bar.update(task, completed=sum("endTime" in job for job in jobs), description=_now(manager, jobs))
+            if not console.is_terminal:
+                _print_changes(jobs, seen, console)
+            if status["status"] == "DONE":
+                return
+            if status["status"] in ("STOPPING", "STOPPED"):
+                raise ManagerError("the experiment was stopped before its end")
+            if status["status"] == "ERROR":
+                raise ManagerError(_describe_error(log, status))
+            time.sleep(_POLL_SECONDS)
+
+
+def _describe_error(log: Path, status: Mapping[str, Any]) -> str:
+    file = log / "dispatcher.log"
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    errors = "; ".join(status.get("errors", ()))
+    return "\n  ".join([f"NNI's manager reports an error: {errors} (end of {file}:)", *lines[-_LOG_LINES:]])
+
+
+def _now(manager: Manager, jobs: list[dict[str, Any]]) -> str:
+    running = [job for job in jobs if job["status"] == "RUNNING"]
+    if not running:
+        return ""
+    job = running[0]
+    latest = [item for item in manager.get("/metric-data-latest") if item["trialJobId"] == job["trialJobId"]]
+    role = job_parameters(job).get("role", "trial")
+    if not latest:
+        return f"{role}: starting"
+    figures = metric(latest[-1])
+    return f"{role}: epoch {figures.get('epoch', 0):.0f}, accuracy {figures['default']:.4f}"
+
+
+def _print_changes(jobs: list[dict[str, Any]], seen: dict[str, str], console: Console) -> None:
+    for job in jobs:
+        if seen.get(job["trialJobId"]) != job["status"]:
+            seen[job["trialJobId"]] = job["status"]
+            role = job_parameters(job).get("role", "trial")
+            console.print(f"trial {job['sequenceId']} ({role}): {job['status'].lower()}")

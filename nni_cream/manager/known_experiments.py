@@ -1,0 +1,115 @@
+"""Experiments that were started on this machine, found by NNI's id or by the output folder of ``nni-cream run``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from nni.tools.nnictl.config_utils import Experiments
+
+from nni_cream.errors import ManagerError
+from nni_cream.manager.rest_client import Manager
+from nni_cream.results.output_folder import MANAGER, OutputFolder
+
+__all__ = ["KnownExperiment", "all_experiments", "find_experiment", "running_in"]
+
+
+@dataclass(frozen=True)
+class KnownExperiment:
+    """One experiment.
+
+    Parameters
+    ----------
+    id
+        NNI's.
+    folder
+        NNI's experiments directory; its own files are in the folder of its id below it.
+    name
+        ``experimentName`` of its file, empty if it has none.
+    process
+        Its manager, ``None`` if none is running.
+    manager
+        The same, as its REST interface shows it.
+    """
+
+    id: str
+    folder: Path
+    name: str = ""
+    process: psutil.Process | None = None
+    manager: Manager | None = None
+
+    @property
+    def log(self) -> Path:
+        """Where the tuner leaves ``best.json``."""
+        return self.folder / self.id / "log"
+
+    @property
+    def out(self) -> OutputFolder | None:
+        """Output folder of the ``nni-cream run`` that started it, ``None`` if it was started by ``nnictl``."""
+        if self.folder.name != MANAGER:
+            return None
+        out = OutputFolder(self.folder.parent)
+        return out if out.is_ours else None
+
+
+def all_experiments() -> list[KnownExperiment]:
+    """Return all that NNI has on its list, the latest last."""
+    records = Experiments().get_all_experiments()
+    return [_known(record) for record in sorted(records.values(), key=lambda record: record["startTime"])]
+
+
+def _known(record: dict[str, Any]) -> KnownExperiment:
+    manager = Manager(record["port"], record.get("prefixUrl"))
+    process = _process(record, manager)
+    folder = Path(record["logDir"])
+    name = record.get("experimentName") or ""
+    return KnownExperiment(record["id"], folder, name, process, manager if process else None)
+
+
+def _process(record: dict[str, Any], manager: Manager) -> psutil.Process | None:
+    try:
+        process = psutil.Process(record["pid"])
+        # The number of a process that is gone may have been given to another one.
+        return process if record["id"] in process.cmdline() else None
+    except (psutil.Error, TypeError, ValueError):
+        return None
+
+
+def find_experiment(name: str) -> KnownExperiment:
+    """Find an experiment.
+
+    Parameters
+    ----------
+    name
+        NNI's id, or the output folder of ``nni-cream run``.
+
+    Returns
+    -------
+    KnownExperiment
+        As it is now.
+
+    Raises
+    ------
+    ManagerError
+        If there is none.
+    """
+    known = {experiment.id: experiment for experiment in all_experiments()}
+    if name in known:
+        return known[name]
+    folder = OutputFolder(name).manager
+    ids = [path.parents[1].name for path in folder.glob("*/db/nni.sqlite") if not path.parents[1].is_symlink()]
+    if len(ids) == 1:
+        listed = known.get(ids[0])
+        # NNI's list may be of another machine or user than the folder, or name the place where it was before.
+        return listed if listed and listed.folder == folder else KnownExperiment(ids[0], folder)
+    hint = f"NNI's list has {', '.join(known)}" if known else "NNI's list is empty"
+    raise ManagerError(f"there is no experiment {name!r}: neither an id ({hint}) nor a folder of `nni-cream run`")
+
+
+def running_in(folder: OutputFolder) -> KnownExperiment | None:
+    """Return the experiment whose manager is at work in an output folder, ``None`` if there is none."""
+    return next(
+        (known for known in all_experiments() if known.process is not None and known.folder == folder.manager), None
+    )

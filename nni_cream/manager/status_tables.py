@@ -1,0 +1,34 @@
+"""Experiments and their trials as tables for the eye."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from nni_cream.manager.plan import ENDED
+from nni_cream.results.console_tables import describe_path
+
+__all__ = ["status_table", "trials_table"]
+
+
+def status_table(experiments: Sequence[Mapping[str, Any]]) -> Table:
+    """Return experiments as :func:`~nni_cream.manager.foreground.describe_experiment` describes them."""
+    table = Table("id", "name", "status", "web UI", "trials", "chosen so far")
+    for state in experiments:
+        ended = sum(trial["status"] in ENDED for trial in state["trials"])
+        trials = f"{ended}/{len(state['trials'])} ended" if state["trials"] else ""
+        best = describe_path(state["best"]["choices"]) if state["best"] else ""
+        table.add_row(state["id"], state["name"], state["status"], state["web_ui"] or "", trials, best)
+    return table
+
+
+def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
+    """Return the trials of one experiment: ``number``, ``role``, ``status`` and ``accuracy`` (``None`` without one)."""
+    table = Table("trial", "role", "status")
+    table.add_column("accuracy", justify="right")
+    for trial in trials:
+        accuracy = "" if trial["accuracy"] is None else f"{trial['accuracy']:.4f}"
+        table.add_row(str(trial["number"]), str(trial["role"]), trial["status"], accuracy)
+    return table

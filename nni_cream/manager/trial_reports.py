@@ -1,0 +1,132 @@
+"""What the trials of an experiment reported, and the files that are made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nni_cream.errors import FileError, ManagerError
+from nni_cream.files import write_json
+from nni_cream.manager.plan import INTERRUPTED, check_final, identity
+from nni_cream.manager.rest_client import Manager, job_parameters
+from nni_cream.results.best import Best, load_best
+from nni_cream.results.output_folder import BEST, OutputFolder
+
+__all__ = ["Outcome", "collect", "save"]
+
+_STDERR_LINES = 30
+_RETRAINED_KEYS = ("choices", "one_shot_accuracy", "cost", "validation_accuracy", "test_accuracy", "epochs", "seconds")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that an experiment left.
+
+    Parameters
+    ----------
+    trials
+        ``parameters`` and ``result`` (the final metric) of every trial that has one, in the order of their start.
+    failures
+        A description of each trial that succeeded in no attempt, with what it last wrote to its standard error.
+    """
+
+    trials: list[dict[str, Any]]
+    failures: list[str]
+
+
+def collect(manager: Manager) -> Outcome:
+    """Ask the manager for all trials.
+
+    Parameters
+    ----------
+    manager
+        Of the experiment.
+
+    Returns
+    -------
+    Outcome
+        What they reported.
+
+    Raises
+    ------
+    ManagerError
+        If it does not answer.
+    """
+    finals = manager.finals()
+    trials: dict[str, dict[str, Any]] = {}
+    failures: dict[str, str] = {}
+    for job in manager.jobs():
+        parameters, final = job_parameters(job), finals.get(job["trialJobId"])
+        name = identity(parameters)
+        if isinstance(final, Mapping) and final.get(INTERRUPTED):
+            continue  # somebody wanted it to stop: the user, or an assessor
+        try:
+            if final is None:
+                failures[name] = _describe_failure(manager, job)
+            else:
+                check_final(parameters["role"], final)
+                trials.setdefault(name, {"parameters": parameters, "result": final})
+        except FileError as error:
+            failures[name] = f"trial {job['sequenceId']} ({parameters['role']}): {error}"
+    return Outcome(list(trials.values()), [text for name, text in failures.items() if name not in trials])
+
+
+def _describe_failure(manager: Manager, job: Mapping[str, Any]) -> str:
+    title = f"trial {job['sequenceId']} ({job_parameters(job).get('role')}) ended as {job['status']}:"
+    lines = _without_traceback(manager.read_stderr(job["trialJobId"]).splitlines())
+    return "\n  ".join([title, *lines[-_STDERR_LINES:]])
+
+
+def _without_traceback(lines: list[str]) -> list[str]:
+    """Keep of Python's last traceback what went wrong; where is for the trial's log, in the web UI and on the disk."""
+    starts = [index for index, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    return [line for line in lines[starts[-1] + 1 :] if not line.startswith(" ")] if starts else lines
+
+
+def save(outcome: Outcome, log_folder: Path, folder: OutputFolder) -> tuple[Best, list[dict[str, Any]]]:
+    """Write ``retrained.json``, ``board.json`` (of the search that found the chosen architecture) and ``best.json``.
+
+    Parameters
+    ----------
+    outcome
+        What the trials reported.
+    log_folder
+        NNI's, where the tuner left its ``best.json``.
+    folder
+        Where to write.
+
+    Returns
+    -------
+    tuple
+        The chosen architecture, and the retrained entries, the chosen one first.
+
+    Raises
+    ------
+    ManagerError
+        If a trial failed; what the others gave has been written.
+    """
+    if not (log_folder / BEST).exists():
+        raise ManagerError("\n".join(["no search trial succeeded, so there is no result", *outcome.failures]))
+    best = load_best(log_folder / BEST)
+    retrained = [_retrained(trial) for trial in outcome.trials if trial["parameters"]["role"] == "retrain"]
+    retrained.sort(key=lambda entry: (entry["choices"] != best.choices, -entry["validation_accuracy"]))
+    boards = [trial["result"]["board"] for trial in outcome.trials if trial["parameters"]["role"] == "search"]
+    write_json(folder.retrained, retrained)
+    write_json(folder.board, next(board for board in boards if _holds(board, best)))
+    best.save(folder.best)
+    folder.finish()
+    if outcome.failures:
+        count = len(outcome.failures)
+        raise ManagerError("\n".join([f"{count} trial(s) failed; the rest is in {folder.path}", *outcome.failures]))
+    return best, retrained
+
+
+def _retrained(trial: Mapping[str, Any]) -> dict[str, Any]:
+    known = trial["parameters"] | trial["result"]
+    return {key: known[key] for key in _RETRAINED_KEYS}
+
+
+def _holds(board: Mapping[str, Any], best: Best) -> bool:
+    return any(entry["path"] == best.choices for entry in board["entries"])

@@ -1,0 +1,114 @@
+"""Boards and results as tables for the eye."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nni_cream.results.best import Best, SavedBoard
+
+__all__ = [
+    "board_table",
+    "describe_cost",
+    "describe_path",
+    "make_console",
+    "retrained_table",
+    "retraining_table",
+    "show_best",
+]
+
+_COST_TITLES = {"macs": "multiply-adds", "params": "parameters", "latency": "latency (s)"}
+_WIDTH_WITHOUT_TERMINAL = 140
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Return a console that does not squeeze tables into 80 columns when its output goes to a file."""
+    width = None if (sys.stderr if stderr else sys.stdout).isatty() else _WIDTH_WITHOUT_TERMINAL
+    # What users call their operations and folders is no markup.
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+def describe_path(path: Mapping[str, Any]) -> str:
+    """Write the choices of a path one after the other, in the order of the space."""
+    return " ".join("+".join(map(str, value)) if isinstance(value, list) else str(value) for value in path.values())
+
+
+def board_table(board: SavedBoard) -> Table:
+    """Return the entries of a board, best first; with their final validation once the search is over."""
+    validated = any("validated" in entry for entry in board.entries)
+    table = Table("rank", "path", title=f"board after epoch {board.epoch}")
+    accuracies = {"validated": "validated", "accuracy": "score"} if validated else {"accuracy": "accuracy"}
+    others = list(board.entries[0].get("other_costs", {})) if board.entries else []
+    costs = [_COST_TITLES.get(name, name) for name in (board.cost_name, *others)]
+    for title in (*accuracies.values(), *costs, "admitted at step"):
+        table.add_column(title, justify="right")
+    for rank, entry in enumerate(board.entries, 1):
+        scores = [f"{entry[key]:.4f}" if key in entry else "" for key in accuracies]
+        values = [entry["cost"], *(entry.get("other_costs", {}).get(name, math.nan) for name in others)]
+        table.add_row(str(rank), describe_path(entry["path"]), *scores, *map(_cost, values), str(entry["step"]))
+    return table
+
+
+def retrained_table(entries: Sequence[Mapping[str, Any]], cost_name: str, chosen: Mapping[str, Any]) -> Table:
+    """Return the retrained entries, with a mark at the chosen one.
+
+    Parameters
+    ----------
+    entries
+        Each with ``choices``, ``one_shot_accuracy``, ``cost``, ``validation_accuracy`` and ``test_accuracy``.
+    cost_name
+        What the cost counts.
+    chosen
+        Choices of the chosen architecture.
+
+    Returns
+    -------
+    Table
+        One row for each.
+    """
+    table = Table("", "path", title="retrained from new weights; chosen by validation accuracy")
+    for title in ("one-shot", _COST_TITLES.get(cost_name, cost_name), "validation", "test"):
+        table.add_column(title, justify="right")
+    for entry in entries:
+        accuracies = [f"{entry[key]:.4f}" for key in ("one_shot_accuracy", "validation_accuracy", "test_accuracy")]
+        mark = "*" if entry["choices"] == chosen else ""
+        table.add_row(mark, describe_path(entry["choices"]), accuracies[0], _cost(entry["cost"]), *accuracies[1:])
+    return table
+
+
+def retraining_table(best: Best) -> Table:
+    """Return what a retraining reached, part by part; ``best.retrained`` has the figures."""
+    figures = best.retrained or {}
+    weights = "averaged weights" if figures.get("weights") == "average" else "last weights"
+    table = Table("part", title=f"{describe_path(best.choices)}: epoch {figures.get('epochs')}, {weights}")
+    for title in ("top-1", "top-5", "loss"):
+        table.add_column(title, justify="right")
+    for part in ("validation", "test"):
+        table.add_row(part, *(f"{figures[f'{part}_{key}']:.4f}" for key in ("accuracy", "top5", "loss")))
+    return table
+
+
+def show_best(best: Best, console: Console) -> None:
+    """Print the chosen architecture and what is known of it."""
+    console.print(f"chosen: {describe_path(best.choices)}")
+    costs = {best.cost_name: best.cost, **(best.other_costs or {})}
+    figures = [f"{_cost(value)} {_COST_TITLES.get(name, name)}" for name, value in costs.items()]
+    score = "" if best.score is None else f" on all validation images ({best.score:.4f} on the board)"
+    console.print(f"one-shot accuracy {best.accuracy:.4f}{score}, {', '.join(figures)}")
+    if best.retrained is not None:
+        scores = f"validation {best.retrained['validation_accuracy']:.4f}, test {best.retrained['test_accuracy']:.4f}"
+        console.print(f"retrained: {scores}")
+
+
+def describe_cost(value: float, cost_name: str) -> str:
+    """Write a cost with what it counts: ``144,560 multiply-adds``."""
+    return f"{_cost(value)} {_COST_TITLES.get(cost_name, cost_name)}"
+
+
+def _cost(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"

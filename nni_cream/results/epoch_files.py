@@ -1,0 +1,187 @@
+"""The files that a training adds to at the end of each epoch, and what an interruption may have left of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+
+from nni_cream.errors import FileError
+from nni_cream.files import append_line, replacing, write_text
+from nni_cream.results.output_folder import OutputFolder, is_leader
+from nni_cream.results.tensorboard import EventFiles
+from nni_cream.training.weights import check_fit, check_whole
+
+__all__ = ["EpochFiles", "abandoned_on_failure", "check_checkpoint", "check_readable", "drop_later_epochs"]
+
+
+class EpochFiles(Checkpoint):
+    """Writes figures and checkpoint of each epoch of one architecture's training.
+
+    A child of Checkpoint, because Lightning runs those after the module's own hook.
+
+    Parameters
+    ----------
+    folder
+        Where the files are.
+    events
+        Whether figures also go to TensorBoard.
+    on_epoch
+        Called with the figures of each epoch, as they stand in ``metrics.jsonl``.
+    """
+
+    def __init__(
+        self, folder: OutputFolder, events: bool = False, on_epoch: Callable[[dict[str, float]], None] | None = None
+    ) -> None:
+        self._folder = folder
+        self._wants_events = events
+        self._on_epoch = on_epoch
+        self._events: EventFiles | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop the figures of epochs that the checkpoint does not know of: they are about to be run again."""
+        if not trainer.is_global_zero:
+            return
+        drop_later_epochs(self._folder.metrics, trainer.current_epoch)
+        if self._wants_events:
+            self._events = EventFiles(self._folder.tensorboard, first_epoch=trainer.current_epoch + 1)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save figures and, last, the checkpoint: what stands before it is written again after a resume."""
+        figures = _figures(trainer)  # in all processes: what is counted in each is added up when it is read
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
+            return
+        append_line(self._folder.metrics, figures)
+        if self._events is not None:
+            self._events.add(figures)
+        with replacing(self._folder.checkpoint) as temporary:
+            trainer.save_checkpoint(temporary)
+        if self._on_epoch is not None:
+            self._on_epoch(figures)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the event files."""
+        if self._events is not None:
+            self._events.close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the event files."""
+        self.on_train_end(trainer, pl_module)
+
+
+def _figures(trainer: pl.Trainer) -> dict[str, float]:
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    counts: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+    rate = float(trainer.optimizers[0].param_groups[0]["lr"])  # of the step that comes next
+    return {**counts, **dict(sorted(logged.items())), "learning_rate": rate}
+
+
+def drop_later_epochs(path: Path, epochs: int) -> None:
+    """Keep the lines of the first epochs of a file of JSON lines.
+
+    Parameters
+    ----------
+    path
+        The file; it need not exist.
+    epochs
+        How many epochs are done. Half a line, from a kill while it was written, goes too.
+    """
+    if path.exists():
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, epochs)]
+        write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+def _is_before(line: str, epochs: int) -> bool:
+    try:
+        return bool(json.loads(line)["epoch"] <= epochs)
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+@contextmanager
+def abandoned_on_failure(folder: OutputFolder) -> Iterator[None]:
+    """Leave a folder as it was before, if what runs inside fails before its first checkpoint.
+
+    Parameters
+    ----------
+    folder
+        Of the training that runs inside.
+
+    Yields
+    ------
+    None
+        There is nothing to work with.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If the user interrupted it.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if is_leader() and not folder.checkpoint.exists():
+            folder.abandon()
+        # Lightning turns Ctrl-C into sys.exit(1), and nothing else that it does ends in SystemExit.
+        if isinstance(error, SystemExit):
+            raise KeyboardInterrupt from None
+        raise
+
+
+def check_readable(checkpoint: Path) -> Path:
+    """Make sure that a checkpoint is whole.
+
+    Parameters
+    ----------
+    checkpoint
+        The file.
+
+    Returns
+    -------
+    Path
+        The same.
+
+    Raises
+    ------
+    FileError
+        If it is broken.
+    """
+    try:
+        check_whole(checkpoint)
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes torch fail in any way, AttributeError among them
+        raise FileError(f"{checkpoint}: broken, it cannot be resumed from; start again with --force") from error
+    return checkpoint
+
+
+def check_checkpoint(checkpoint: Path, module: pl.LightningModule) -> Path:
+    """Make sure that a checkpoint is whole, and one of this training.
+
+    Parameters
+    ----------
+    checkpoint
+        The file.
+    module
+        What is to go on.
+
+    Returns
+    -------
+    Path
+        The same.
+
+    Raises
+    ------
+    FileError
+        If it is broken, something else, or of another architecture.
+    """
+    content = torch.load(check_readable(checkpoint), map_location="cpu", weights_only=True)
+    if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():
+        raise FileError(f"{checkpoint}: is no checkpoint of a training; start again with --force")
+    check_fit(module.state_dict(), content["state_dict"], checkpoint)
+    return checkpoint

@@ -1,0 +1,245 @@
+"""Files of one output folder: written whole or not at all, never over what somebody may still need.
+
+The folder that the user names with ``--out`` is *ours* when its ``config.yml`` starts with our mark. In such a folder
+we touch the files of :data:`OURS` and nothing else. ``--force`` on a finished result moves it to ``previous/``, where
+it stays until the new one is complete; so at any moment, whatever is killed, one complete result is there.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from nni_cream.config import SEARCH, Layout
+from nni_cream.errors import ConfigError, CreamError, FileError
+from nni_cream.files import differences, write_text
+
+__all__ = [
+    "LOCK",
+    "OURS",
+    "OutputFolder",
+    "State",
+    "is_leader",
+]
+
+CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.json", "last.ckpt", "metrics.jsonl"
+HISTORY = "history.jsonl"
+WEIGHTS, RETRAINED, MANAGER, TENSORBOARD = "weights.pt", "retrained.json", "nni", "tensorboard"
+SOURCE, PARETO, LATENCIES = "source.json", "pareto", "latencies.json"
+OURS = (
+    CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, LATENCIES, WEIGHTS, PARETO, RETRAINED, MANAGER, TENSORBOARD,
+    SOURCE,
+)  # fmt: skip
+PREVIOUS = "previous"
+LOCK = "lock"
+"""Name of the file in a trial's folder that is locked while a search runs there."""
+MARK = "# nni_cream output folder, "
+
+
+def is_leader() -> bool:
+    """Whether this process writes files and talks, and is not one that Lightning started for a further device."""
+    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+class State(Enum):
+    """What an output folder holds."""
+
+    EMPTY = "empty"
+    UNFINISHED = "unfinished"
+    FINISHED = "finished"
+
+
+class OutputFolder:
+    """The folder that the user names, with the rules of what may happen to it.
+
+    Parameters
+    ----------
+    path
+        The folder; it need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+        self.config = self.path / CONFIG
+        self.board = self.path / BOARD
+        self.best = self.path / BEST
+        self.checkpoint = self.path / CHECKPOINT
+        self.latencies = self.path / LATENCIES
+        self.metrics = self.path / METRICS
+        self.history = self.path / HISTORY
+        self.weights = self.path / WEIGHTS
+        self.pareto = self.path / PARETO
+        self.retrained = self.path / RETRAINED
+        self.manager = self.path / MANAGER
+        self.tensorboard = self.path / TENSORBOARD
+        self.source = self.path / SOURCE
+        self._made = False
+
+    @property
+    def state(self) -> State:
+        """What is there now.
+
+        Raises
+        ------
+        FileError
+            If it is not a folder, or somebody else's.
+        """
+        if not os.path.lexists(self.path):
+            return State.EMPTY
+        if not self.path.is_dir():
+            raise FileError(f"{self.path}: is not a folder; name another one with --out")
+        if not self.is_ours:
+            if any(self.path.iterdir()):
+                raise FileError(
+                    f"{self.path}: holds files that nni_cream did not write; name a new or empty folder with --out"
+                )
+            return State.EMPTY
+        return State.FINISHED if self.best.exists() else State.UNFINISHED
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether nni_cream has written here."""
+        try:
+            with self.config.open(encoding="utf-8") as file:
+                return file.readline().startswith(MARK)
+        except (OSError, UnicodeDecodeError):
+            return False
+
+    def check(self, *, resume: bool | None = False, force: bool = False) -> State:
+        """Look whether a new run may use the folder, without changing anything in it.
+
+        Parameters
+        ----------
+        resume
+            Whether the user wants a half-finished run to go on; ``None`` where another command is there for that.
+        force
+            Whether the user wants it to start again in any case.
+
+        Returns
+        -------
+        State
+            What the folder holds.
+
+        Raises
+        ------
+        FileError
+            If it holds a result and neither flag allows to go on, is not ours, or cannot be written to.
+        """
+        state = self.state
+        if state is State.FINISHED and not (force or resume):
+            raise FileError(
+                f"{self.path}: holds a result already ({BEST}); name another folder with --out, or use --force to "
+                "replace it"
+            )
+        if state is State.UNFINISHED and not (force or resume):
+            way_on = "--resume" if resume is not None else f"`nni-cream resume {self.path}`"
+            raise FileError(
+                f"{self.path}: holds an unfinished run; use {way_on} to go on with it, --force to start again, or "
+                "another --out"
+            )
+        self._check_writable()
+        return state
+
+    def _check_writable(self) -> None:
+        try:
+            folder = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
+            with tempfile.TemporaryFile(dir=folder):
+                return
+        except OSError as error:
+            raise FileError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
+
+    def begin(self, config_text: str, made_by: str, *, force: bool = False) -> None:
+        """Make the folder ready for a run from the start, and leave the configuration in it.
+
+        Parameters
+        ----------
+        config_text
+            The resolved configuration, as YAML.
+        made_by
+            Program and version, for the first line of ``config.yml``.
+        force
+            Whether there may be something to put aside.
+        """
+        self._made = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if force:
+                self._put_aside()
+        except OSError as error:
+            raise FileError(f"{self.path}: cannot be written to: {error.strerror or error}") from error
+        write_text(self.config, f"{MARK}written by {made_by}\n{config_text}")
+
+    def _put_aside(self) -> None:
+        if self.state is State.FINISHED:
+            previous = self.path / PREVIOUS
+            if (previous / BEST).exists():  # complete, and older than the result that is to be kept
+                shutil.rmtree(previous)
+            previous.mkdir(exist_ok=True)
+            shutil.copy2(self.config, previous / CONFIG)
+            # best.json goes last: if this is killed halfway, the next --force goes on where it stopped.
+            for name in sorted(set(OURS) - {CONFIG}, key=BEST.__eq__):
+                if (self.path / name).exists():
+                    os.replace(self.path / name, previous / name)
+        elif self.state is State.UNFINISHED:
+            for name in OURS:
+                _remove(self.path / name)
+
+    def abandon(self) -> None:
+        """Undo :meth:`begin`, for a run that failed before it had anything to resume from."""
+        for name in OURS:
+            _remove(self.path / name)
+        previous = self.path / PREVIOUS
+        if (previous / BEST).exists():
+            # best.json goes last here too: before that, the folder is not taken for a finished one.
+            for name in sorted(OURS, key=BEST.__eq__):
+                if (previous / name).exists():
+                    os.replace(previous / name, self.path / name)
+            previous.rmdir()
+        if self._made and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def finish(self) -> None:
+        """Let go of the result before, now that the new one is complete."""
+        shutil.rmtree(self.path / PREVIOUS, ignore_errors=True)
+
+    def check_same_config(self, config: Mapping[str, Any], layout: Layout = SEARCH) -> None:
+        """Refuse to go on with another configuration than the run was started with.
+
+        Parameters
+        ----------
+        config
+            What the user wants now, resolved. How to retrain is no part of a search, and how images are loaded has no
+            effect on it; both may differ.
+        layout
+            What kind of file it is.
+
+        Raises
+        ------
+        ConfigError
+            With the keys that differ.
+        FileError
+            If the one in the folder is broken.
+        """
+        try:
+            before = layout.load(self.config)
+        except CreamError as error:
+            raise FileError(f"{self.config}: broken: {error}") from None
+        free = {"retrain": None, "loader": None}
+        changed = sorted(differences({**before, **free}, {**config, **free}))
+        if changed:
+            raise ConfigError(
+                f"{self.path}: was started with other values of {', '.join(changed)} (see {CONFIG} there); resume with "
+                "the same configuration, or start again with --force"
+            )
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""One process does one job: search, retrain, evaluate, export, dry run."""

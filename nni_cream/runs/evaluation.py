@@ -1,0 +1,88 @@
+"""``nni-cream evaluate``: an architecture with its weights on one part of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from nni_cream import data
+from nni_cream.errors import ConfigError
+from nni_cream.from_config import cpu_threads
+from nni_cream.results.console_tables import describe_path
+from nni_cream.results.sources import find_source
+from nni_cream.training import Loading, measure
+from nni_cream.training.measurement import check_classes
+
+__all__ = ["evaluate_result", "evaluation_table"]
+
+
+def evaluate_result(
+    result: str | Path, config: Mapping[str, Any], *, weights: str | Path | None = None, part: str = "test"
+) -> dict[str, Any]:
+    """Measure an architecture.
+
+    Parameters
+    ----------
+    result
+        A ``best.json``, a folder that holds one, or the name of a published network.
+    config
+        Resolved configuration (``nni_cream.config.RETRAIN.load``): its data, hardware and loader.
+    weights
+        File with the weights; those beside ``result`` without it.
+    part
+        ``test``, ``validation`` or ``train``.
+
+    Returns
+    -------
+    dict
+        ``top1``, ``top5``, ``loss``, ``images`` and what they are of, as plain JSON values.
+
+    Raises
+    ------
+    CreamError
+        Of the kind that fits: the architecture, data or weights is not usable.
+    """
+    device = _device(config["trainer"]["accelerator"])
+    source = find_source(result)
+    named = None if weights is None else Path(weights)
+    source.weights(named)  # a missing file is told before the images are looked for
+    splits = data.create(config["data"]["name"], **config["data"]["arguments"])
+    images = getattr(splits, part)
+    with cpu_threads(config["trainer"]["threads"]), torch.random.fork_rng():
+        network = source.build(splits)
+        check_classes(network, images, splits.num_classes, splits.name)
+        found = source.load(network, named)
+        measured = measure(network, images, device=device, loading=Loading(**config["loader"]))
+    return {
+        **asdict(measured),
+        "part": part,
+        "data": config["data"]["name"],
+        "weights": str(found),
+        "choices": dict(source.choices),
+    }
+
+
+def _device(accelerator: str) -> torch.device:
+    if accelerator == "cpu":
+        return torch.device("cpu")
+    there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if accelerator not in ("auto", "gpu", getattr(there, "type", None)):
+        there = None
+    if there is None and accelerator != "auto":
+        raise ConfigError(f"trainer.accelerator: {accelerator}, but there is none here; expected cpu or auto")
+    return there or torch.device("cpu")
+
+
+def evaluation_table(figures: Mapping[str, Any]) -> Table:
+    """Return what :func:`evaluate_result` found for the eye."""
+    table = Table("path", "part", title=f"{figures['data']}, weights {figures['weights']}")
+    for title in ("images", "top-1", "top-5", "loss"):
+        table.add_column(title, justify="right")
+    values = (f"{figures['images']:,}", f"{figures['top1']:.4f}", f"{figures['top5']:.4f}", f"{figures['loss']:.4f}")
+    table.add_row(describe_path(figures["choices"]), figures["part"], *values)
+    return table

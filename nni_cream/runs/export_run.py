@@ -1,0 +1,292 @@
+"""From a result on the disk to a folder for other programs: its files, checked, and a card that describes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from nni_cream import data, spaces
+from nni_cream.data import DataSplits
+from nni_cream.errors import ConfigError, DataError, FileError
+from nni_cream.export import check_formats, write_formats
+from nni_cream.export.export_folder import check_folder, filling, write_manifest
+from nni_cream.export.formats import DEFAULT_OPSET
+from nni_cream.export.output_check import evaluating
+from nni_cream.files import write_json
+from nni_cream.results.best import Best, build_network, load_best
+from nni_cream.results.model_card import CARD, Card, pareto_card, result_card
+from nni_cream.results.output_folder import BEST, CONFIG, PARETO, WEIGHTS
+from nni_cream.results.sources import Source, find_source
+from nni_cream.training.measurement import check_classes
+from nni_cream.versions import package_version, versions
+
+__all__ = ["Exported", "Wish", "export_pareto", "export_result"]
+
+_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a user wants to have exported, and how.
+
+    Parameters
+    ----------
+    out
+        Folder for all files.
+    formats
+        Of :data:`nni_cream.export.FORMATS`.
+    opset
+        Version of ONNX's operators, ``None`` for the default.
+    input_shape
+        Shape (C, H, W) of made-up images to check with; ``None`` for images of the result's own data set.
+    force
+        Whether an earlier export in ``out`` may be replaced.
+    command
+        The command line that asks for it, for the card.
+    """
+
+    out: Path
+    formats: Sequence[str]
+    opset: int | None = None
+    input_shape: tuple[int, int, int] | None = None
+    force: bool = False
+    command: str | None = None
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Parameters
+    ----------
+    folder
+        Where.
+    differences
+        Format -> largest absolute difference of an output from the network's.
+    macs
+        Multiply-adds of one image, as ``torch.utils.flop_counter`` counts them.
+    params
+        Number of parameters.
+    """
+
+    folder: Path
+    differences: dict[str, float]
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True)
+class _Result:
+    """One architecture on the disk."""
+
+    best: Best
+    source: Source
+    file: Path
+    weights: Path | None
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """The images that exports are checked with."""
+
+    images: Tensor
+    splits: DataSplits | None = field(repr=False)
+
+
+def export_result(result: str | Path, wish: Wish, weights: str | Path | None = None) -> Exported:
+    """Export the chosen architecture of a search or a retraining.
+
+    Parameters
+    ----------
+    result
+        Its output folder, or a ``best.json``.
+    wish
+        What to export.
+    weights
+        File of its weights; by default ``weights.pt`` in the folder, or the file of the same name that ends in ``.pt``.
+
+    Returns
+    -------
+    Exported
+        What was written. If this raises, nothing was.
+
+    Raises
+    ------
+    FileError
+        If a file is missing, broken or in the way, or the weights are those of another architecture.
+    ExportError
+        If the network cannot be written in a format, or what was written computes something else.
+    ConfigError
+        If a format or opset is not available here, or the data set has other classes than the network.
+    DataError
+        If the images to check with cannot be loaded.
+    SpaceError
+        If the architecture's space is not known here, or not made for images of this shape.
+    """
+    check_formats(wish.formats, wish.opset)
+    check_folder(wish.out, force=wish.force)
+    found = _find(result, None if weights is None else Path(weights))
+    if found.weights is None and set(wish.formats) != {"code"}:
+        raise FileError(
+            f"{found.file}: there are no weights beside it, and a network without them is of use as code alone; name "
+            "their file with --weights FILE, or export with --format code"
+        )
+    samples = _samples(found.best, wish.input_shape)
+    with filling(wish.out, force=wish.force) as folder:
+        exported = _fill(folder, found, samples, wish)
+    return Exported(wish.out, exported.differences, exported.macs, exported.params)
+
+
+def export_pareto(result: str | Path, wish: Wish) -> list[Exported]:
+    """Export every architecture of a search's Pareto front, each to a folder below the one wished for.
+
+    Parameters
+    ----------
+    result
+        Output folder of the search; it holds ``pareto/01.json``, ``pareto/01.pt`` and so on.
+    wish
+        What to export.
+
+    Returns
+    -------
+    list
+        What was written, the cheapest first. If this raises, nothing was.
+
+    Raises
+    ------
+    FileError
+        If there is no Pareto front, or see :func:`export_result`, which also tells what else can go wrong.
+    """
+    check_formats(wish.formats, wish.opset)
+    check_folder(wish.out, force=wish.force)
+    front = Path(result) / PARETO
+    files = sorted(front.glob("*.json"))
+    if not files:
+        raise FileError(f"{front}: there is no Pareto front; `nni-cream search` writes it when it is complete")
+    results = [_find(file, file.with_suffix(".pt")) for file in files]
+    samples = _samples(results[0].best, wish.input_shape)
+    written = []
+    with filling(wish.out, force=wish.force) as folder:
+        for found in results:
+            name = found.file.stem
+            (folder / name).mkdir()
+            exported = _fill(folder / name, found, samples, wish)
+            written.append(Exported(wish.out / name, exported.differences, exported.macs, exported.params))
+        rows = [_row(found.best, exported) for found, exported in zip(results, written, strict=True)]
+        write_json(folder / "pareto.json", rows)
+        card = pareto_card(rows, results[0].best, wish.command, _now())
+        (folder / CARD).write_text(card, encoding="utf-8")
+        write_manifest(folder, {"command": wish.command})
+    return written
+
+
+def _row(best: Best, exported: Exported) -> dict[str, Any]:
+    return {
+        "folder": exported.folder.name,
+        "accuracy": best.accuracy,
+        "cost": best.cost,
+        "cost_name": best.cost_name,
+        "other_costs": best.other_costs or {},
+        "macs": exported.macs,
+        "params": exported.params,
+        "choices": best.choices,
+    }
+
+
+def _find(result: str | Path, weights: Path | None) -> _Result:
+    source = find_source(result)
+    if source.place is None:
+        raise ConfigError(
+            f"{result}: a published network is no result that could be exported, nobody trained it here; `nni-cream "
+            f"retrain {result}` makes one, and in Python nni_cream.export.write_formats exports any network"
+        )
+    return _Result(load_best(source.place), source, source.place, weights or source.weights_beside())
+
+
+def _samples(best: Best, input_shape: tuple[int, int, int] | None) -> _Samples:
+    if input_shape is not None:
+        generator = torch.Generator().manual_seed(0)
+        return _Samples(torch.randn(_IMAGES, *input_shape, generator=generator), None)
+    try:
+        arguments = dict(best.data["arguments"])
+        if arguments.get("cache"):
+            arguments["cache"] = False  # a few images are not worth to decode all
+        splits = data.create(best.data["name"], **arguments)
+    except (DataError, ConfigError) as error:
+        raise DataError(
+            f"{error}\nThe export is checked with images of the data set that the search used. Where they are not "
+            "there, --input-shape C,H,W checks it with made-up ones."
+        ) from error
+    count = min(_IMAGES, len(splits.indices["test"]))
+    return _Samples(torch.stack([splits.test[index][0] for index in range(count)]), splits)
+
+
+def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Exported:
+    """Write all files of one architecture into a folder."""
+    best = found.best
+    network = build_network(best)
+    if found.weights is not None:
+        found.source.load(network, found.weights)
+    spaces.check_images(network, samples.images.shape[1:])
+    if samples.splits is not None:
+        check_classes(network, samples.splits.test, samples.splits.num_classes, samples.splits.name)
+    differences = write_formats(
+        network,
+        samples.images,
+        folder,
+        wish.formats,
+        opset=wish.opset,
+        title=f"The network that nni_cream chose from the space {best.space['name']!r}; it needs PyTorch alone.",
+    )
+    if found.weights is not None:
+        torch.save(network.state_dict(), folder / WEIGHTS)
+    best.save(folder / BEST)
+    macs, params = _count(network, samples.images[:1])
+    card = Card(
+        best=best,
+        weights=None if found.weights is None else str(found.weights),
+        differences=differences,
+        opset=wish.opset or DEFAULT_OPSET,
+        macs=macs,
+        params=params,
+        outputs=_outputs(network, samples.images[:2]),
+        input_shape=tuple(samples.images.shape[1:]),
+        splits=samples.splits,
+        images=len(samples.images),
+        config=_config(found.file),
+        command=wish.command,
+        made=_now(),
+        versions=versions()
+        | {name: package_version(name) for name in ("onnx", "onnxruntime") if "onnx" in differences},
+    )
+    (folder / CARD).write_text(result_card(card), encoding="utf-8")
+    write_manifest(folder, {"command": wish.command, "macs": macs, "params": params, "differences": differences})
+    return Exported(folder, differences, macs, params)
+
+
+def _count(network: nn.Module, image: Tensor) -> tuple[int, int]:
+    with evaluating(network), FlopCounterMode(display=False) as counter:
+        network(image)
+    # torch counts a multiplication and an addition as two.
+    return counter.get_total_flops() // 2, sum(parameter.numel() for parameter in network.parameters())
+
+
+def _outputs(network: nn.Module, images: Tensor) -> int:
+    with evaluating(network):
+        return int(network(images).shape[1])
+
+
+def _config(file: Path) -> str | None:
+    config = (file.parent.parent if file.parent.name == PARETO else file.parent) / CONFIG
+    return config.read_text(encoding="utf-8") if config.is_file() else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

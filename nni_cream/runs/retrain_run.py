@@ -1,0 +1,424 @@
+"""One architecture trained by the full recipe, from a configuration to files, in this process."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from rich.console import Console
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from nni_cream import data
+from nni_cream.config import RETRAIN, dump
+from nni_cream.data import DataSplits
+from nni_cream.errors import ConfigError, FileError
+from nni_cream.files import read_json, replacing, write_json
+from nni_cream.from_config import cpu_threads
+from nni_cream.results.best import Best, load_best
+from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
+from nni_cream.results.output_folder import OutputFolder, State, is_leader
+from nni_cream.results.sources import Images, Source, best_teacher, find_source
+from nni_cream.results.tensorboard import check_tensorboard
+from nni_cream.runs.progress import TrainingProgress
+from nni_cream.training import Loading, make_loader, measure, seeded
+from nni_cream.training.loaders import Images as ImageSet
+from nni_cream.training.measurement import check_classes
+from nni_cream.training.retrain_module import FullClassificationModule
+from nni_cream.training.retrain_recipe import FullRecipe, split_batch_size
+from nni_cream.training.single_network import FiniteLoss, quiet_lightning
+from nni_cream.training.timm_parts import check_timm, make_transform, set_dropout
+from nni_cream.versions import package_version, versions
+
+__all__ = [
+    "RetrainingResult",
+    "full_recipe_of",
+    "make_module",
+    "make_trainer",
+    "run_retraining",
+    "share_batches",
+]
+
+_VALIDATION_BATCH = 512
+
+
+@dataclass(frozen=True)
+class RetrainingResult:
+    """What a retraining gave.
+
+    Parameters
+    ----------
+    best
+        The architecture, with its figures under ``retrained``.
+    seconds
+        Wall time of this process; after a resume, that of the part since then.
+    out
+        The output folder.
+    """
+
+    best: Best
+    seconds: float
+    out: Path
+
+
+@dataclass(frozen=True)
+class _Retraining:
+    """The parts of one retraining, put together."""
+
+    config: Mapping[str, Any]
+    source: Source
+    splits: DataSplits
+    module: FullClassificationModule
+    trainer: pl.Trainer
+    folder: OutputFolder
+    loading: Loading
+    train: ImageSet
+    at_once: int
+
+
+def run_retraining(
+    result: str | Path,
+    config: Mapping[str, Any],
+    out: str | Path,
+    *,
+    weights: str | Path | None = None,
+    resume: bool = False,
+    force: bool = False,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    console: Console | None = None,
+) -> RetrainingResult:
+    """Train an architecture, and leave its weights, its figures and a ``best.json`` in a folder.
+
+    Parameters
+    ----------
+    result
+        A ``best.json``, a folder that holds one, or the name of a published network.
+    config
+        Resolved configuration (``nni_cream.config.RETRAIN.load``).
+    out
+        Output folder.
+    weights
+        File to start from, with ``recipe.start: supernet``; the weights beside ``result`` without it.
+    resume
+        Go on from ``last.ckpt`` if the folder holds a half-finished retraining, return the result if it holds a
+        finished one.
+    force
+        Replace what the folder holds; the result before stays in ``previous/`` until the new one is complete.
+    on_epoch
+        Called after each epoch with its figures, as they stand in ``metrics.jsonl``.
+    console
+        Where to show progress; nowhere without it.
+
+    Returns
+    -------
+    RetrainingResult
+        The architecture and its figures.
+
+    Raises
+    ------
+    CreamError
+        Of the kind that fits: the configuration, architecture, data, weights or folder is not usable, or the training
+        failed. A retraining that fails before its first checkpoint leaves the folder as it was.
+    """
+    start = time.perf_counter()
+    check_timm()
+    check_tensorboard(config["trainer"])
+    source = find_source(result)
+    folder = OutputFolder(out)
+    if force and source.place is not None and source.place.parent.resolve() == folder.path.resolve():
+        raise ConfigError(f"--out {out}: holds RESULT, which --force would replace; name another folder")
+    state = folder.check(resume=resume, force=force) if is_leader() else folder.state
+    going_on = resume and not force and state is not State.EMPTY
+    if going_on and is_leader():
+        _check_same_run(folder, config, source, weights)
+        if state is State.FINISHED:
+            return RetrainingResult(load_best(folder.best), 0.0, folder.path)
+    callbacks: list[pl.Callback] = [EpochFiles(folder, config["trainer"]["tensorboard"], on_epoch)]
+    if console is not None and is_leader():
+        callbacks.append(TrainingProgress(console))
+    with seeded(config["recipe"]["seed"]), cpu_threads(config["trainer"]["threads"]), quiet_lightning():
+        retraining = _put_together(config, source, folder, weights, callbacks)
+        checkpoint = None
+        if going_on and folder.checkpoint.exists():
+            checkpoint = check_checkpoint(folder.checkpoint, retraining.module)
+        if not going_on and is_leader():
+            folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
+        if is_leader() and not folder.source.exists():
+            write_json(folder.source, {**source.identity(), "weights": _start_weights(config, source, weights)})
+        _fit(retraining, checkpoint)
+        if not is_leader():
+            sys.exit(0)  # Lightning started this process to help with the training, which is over
+        best = _save_result(retraining)
+    return RetrainingResult(best, time.perf_counter() - start, folder.path)
+
+
+def _start_weights(config: Mapping[str, Any], source: Source, weights: str | Path | None) -> str | None:
+    if config["recipe"]["start"] == "scratch":
+        return None
+    return str(source.weights(None if weights is None else Path(weights)).resolve())
+
+
+def _check_same_run(
+    folder: OutputFolder, config: Mapping[str, Any], source: Source, weights: str | Path | None
+) -> None:
+    folder.check_same_config(config, RETRAIN)
+    if not folder.source.exists():  # killed before it was written, so before the first step
+        return
+    before = read_json(folder.source, "architecture", "")
+    if any(before.get(key) != value for key, value in json.loads(json.dumps(source.identity())).items()):
+        raise ConfigError(
+            f"{folder.path}: trains another architecture (see {folder.source.name} there); resume with the RESULT that "
+            "it was started with, or start again with --force"
+        )
+    started, now = before.get("weights"), _start_weights(config, source, weights)
+    if not folder.checkpoint.exists() and started != now:  # later, the weights that it started from do not matter
+        raise ConfigError(
+            f"{folder.path}: was started from the weights {started}, now they are {now}; resume with the same "
+            "--weights, or start again with --force"
+        )
+
+
+def full_recipe_of(config: Mapping[str, Any]) -> FullRecipe:
+    """Return what the section ``recipe`` of a configuration says."""
+    settings = config["recipe"]
+    recipe = FullRecipe(**{field.name: settings[field.name] for field in fields(FullRecipe)})
+    if recipe.mixes and recipe.global_batch_size % 2:
+        raise ConfigError(
+            f"recipe.global_batch_size: {recipe.global_batch_size}; Mixup and CutMix mix pairs, expected an even number"
+        )
+    return recipe
+
+
+def make_module(
+    config: Mapping[str, Any], source: Source, images: Images, weights: str | Path | None = None
+) -> FullClassificationModule:
+    """Build the network, its teacher and the Lightning module around them.
+
+    Parameters
+    ----------
+    config
+        Resolved configuration.
+    source
+        The architecture.
+    images
+        Decide the number of classes.
+    weights
+        File to start from; see :func:`run_retraining`.
+
+    Returns
+    -------
+    FullClassificationModule
+        With the network set.
+    """
+    recipe, trainer = full_recipe_of(config), config["trainer"]
+    network = source.build(images)
+    set_dropout(network, recipe)
+    named = None if weights is None else Path(weights)
+    if config["recipe"]["start"] == "supernet":
+        source.load(network, named)
+    elif named is not None:
+        raise ConfigError(f"--weights {named}: recipe.start is scratch; expected recipe.start: supernet with it")
+    module = FullClassificationModule(
+        recipe,
+        images.num_classes,
+        _make_teacher(config["recipe"]["teacher"], source, images),
+        channels_last=trainer["channels_last"],
+        compile_network=trainer["compile"],
+    )
+    module.set_model(network)
+    return module
+
+
+def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Module | None:
+    if named is None:
+        return None
+    teacher = best_teacher(source) if named == "board" else find_source(named)
+    network = teacher.build(images)
+    teacher.load(network)
+    blank = TensorDataset(torch.zeros(1, *images.input_shape), torch.zeros(1, dtype=torch.int64))
+    try:
+        check_classes(network, blank, images.num_classes, "the data")
+    except ConfigError as error:
+        raise ConfigError(f"recipe.teacher: {named}: {error}") from error
+    return network
+
+
+def make_trainer(
+    config: Mapping[str, Any], callbacks: list[pl.Callback], root: Path | None = None, **more: Any
+) -> pl.Trainer:
+    """Build Lightning's trainer; how many batches make a step is set by :func:`share_batches`.
+
+    Parameters
+    ----------
+    config
+        Resolved configuration.
+    callbacks
+        What else is to happen.
+    root
+        Folder that Lightning may write to.
+    **more
+        Further arguments of the trainer, which win.
+
+    Returns
+    -------
+    pytorch_lightning.Trainer
+        The trainer.
+
+    Raises
+    ------
+    ConfigError
+        If Lightning does not accept the section ``trainer``.
+    """
+    settings = config["trainer"]
+    names = ("accelerator", "devices", "strategy", "precision", "gradient_clip_val", "gradient_clip_algorithm")
+    arguments: dict[str, Any] = {
+        **{name: settings[name] for name in names},
+        "max_epochs": config["recipe"]["epochs"],
+        "callbacks": [*callbacks, FiniteLoss()],
+        "default_root_dir": None if root is None else str(root),
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        **more,
+    }
+    try:
+        return pl.Trainer(**arguments)
+    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"trainer: Lightning does not accept {dict(settings)}: {error}") from error
+
+
+def share_batches(config: Mapping[str, Any], trainer: pl.Trainer, images: int) -> int:
+    """Tell the trainer how many batches make a step and how many an epoch, so that each step has the global batch.
+
+    Parameters
+    ----------
+    config
+        Resolved configuration.
+    trainer
+        Its attributes are set.
+    images
+        Training images.
+
+    Returns
+    -------
+    int
+        Images at once on one device.
+
+    Raises
+    ------
+    ConfigError
+        If the global batch cannot be shared, or is larger than the training part.
+    """
+    recipe = full_recipe_of(config)
+    at_once, accumulation = split_batch_size(
+        recipe.global_batch_size, trainer.world_size, config["trainer"]["device_batch_size"]
+    )
+    if recipe.mixes and at_once % 2:
+        raise ConfigError(
+            f"trainer.device_batch_size: {at_once}; Mixup and CutMix mix the images that a device has at once, in "
+            "pairs; expected an even number"
+        )
+    steps = -(-images // trainer.world_size) // at_once // accumulation
+    if not steps:
+        raise ConfigError(
+            f"recipe.global_batch_size: {recipe.global_batch_size} images, the training part has {images}; expected at "
+            "most as many"
+        )
+    trainer.accumulate_grad_batches = accumulation
+    trainer.limit_train_batches = steps * accumulation  # an unfinished global batch at the end would be a weaker step
+    return at_once
+
+
+def _put_together(
+    config: Mapping[str, Any],
+    source: Source,
+    folder: OutputFolder,
+    weights: str | Path | None,
+    callbacks: list[pl.Callback],
+) -> _Retraining:
+    splits = data.create(config["data"]["name"], **config["data"]["arguments"])
+    module = make_module(config, source, splits, weights)
+    check_classes(module.model, splits.train, splits.num_classes, splits.name)
+    trainer = make_trainer(config, callbacks, folder.path)
+    train = _train_images(module.recipe, splits)
+    at_once = share_batches(config, trainer, len(train))  # type: ignore[arg-type]
+    return _Retraining(config, source, splits, module, trainer, folder, Loading(**config["loader"]), train, at_once)
+
+
+def _train_images(recipe: FullRecipe, splits: DataSplits) -> ImageSet:
+    part: Any = splits.train
+    if hasattr(part, "with_transform"):
+        changed: ImageSet = part.with_transform(make_transform(recipe, splits.input_shape, part.mean, part.std))
+        return changed
+    if recipe.auto_augment is not None:
+        raise ConfigError(
+            f"recipe.auto_augment: {recipe.auto_augment!r} changes pictures, but the images of {splits.name!r} are "
+            "tensors in memory; expected null here, and recipe.augment, erasing, mixup or cutmix instead"
+        )
+    return splits.train
+
+
+def _fit(retraining: _Retraining, checkpoint: Path | None) -> None:
+    config, splits, loading = retraining.config, retraining.splits, retraining.loading
+    with abandoned_on_failure(retraining.folder):
+        # A generator of its own, so that all devices have the same order however much each has drawn.
+        generator = torch.Generator().manual_seed(config["recipe"]["seed"])
+        retraining.trainer.fit(
+            retraining.module,
+            make_loader(retraining.train, retraining.at_once, shuffle=True, loading=loading, generator=generator),
+            make_loader(splits.validation, _VALIDATION_BATCH, loading=loading),
+            ckpt_path=None if checkpoint is None else str(checkpoint),
+            weights_only=True if checkpoint is not None else None,
+        )
+
+
+def _save_result(retraining: _Retraining) -> Best:
+    config, splits, source, folder = retraining.config, retraining.splits, retraining.source, retraining.folder
+    network = retraining.module.result.float()  # as a network is built, whatever trainer.precision says
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with replacing(folder.weights) as temporary:
+        torch.save(weights, temporary)
+    figures = _final_figures(retraining, network)
+    best = Best(
+        space=source.space_for(splits),
+        choices=dict(source.choices),
+        accuracy=figures["validation_accuracy"] if source.accuracy is None else source.accuracy,
+        cost=source.cost_for(network, splits),
+        cost_name=source.cost_name,
+        data={"name": config["data"]["name"], "arguments": splits.arguments, "fingerprint": splits.fingerprint},
+        seed=config["recipe"]["seed"],
+        versions={**versions(), "timm": package_version("timm")},
+        retrained=figures,
+    )
+    best.save(folder.best)
+    folder.finish()
+    return best
+
+
+def _final_figures(retraining: _Retraining, network: nn.Module) -> dict[str, Any]:
+    recipe, device = retraining.config["recipe"], retraining.trainer.strategy.root_device
+    parts = {"validation": retraining.splits.validation, "test": retraining.splits.test}
+    figures: dict[str, Any] = {}
+    for name, part in parts.items():
+        measured = measure(network, part, _VALIDATION_BATCH, device, retraining.loading)
+        figures |= {f"{name}_accuracy": measured.top1, f"{name}_top5": measured.top5, f"{name}_loss": measured.loss}
+    lines = retraining.folder.metrics.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise FileError(f"{retraining.folder.metrics}: is empty; expected the figures of each epoch; use --force")
+    return {
+        **figures,
+        "train_loss": json.loads(lines[-1])["train_loss"],
+        "epochs": recipe["epochs"],
+        "seed": recipe["seed"],
+        "start": recipe["start"],
+        "weights": "last" if retraining.module.average is None else "average",
+    }

@@ -1,0 +1,281 @@
+"""Complexity of a path: multiply-adds, parameters or the user's own measure; from a table where the space allows it."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from nni.mutable import Categorical
+from nni.mutable.annotation import Constraint
+from torch import nn
+
+from nni_cream.errors import ConfigError, SearchError
+from nni_cream.rng import preserved_rng
+from nni_cream.search.cost.macs import OperationCounter, unfused
+from nni_cream.search.cost.separate_choices import Inputs, alone, batch_of, record_inputs
+from nni_cream.search.paths.cost_table import CostTable
+from nni_cream.search.paths.encoded_path import Path, path_key
+from nni_cream.search.paths.random_paths import PathSampler
+from nni_cream.search.supernet.supernet import Supernet
+from nni_cream.search.user_functions import failures_of
+
+__all__ = ["METRICS", "CostFunction", "CostModel", "check_cost", "cost_name"]
+
+CostFunction: TypeAlias = Callable[[nn.Module, tuple[Any, ...]], float]
+METRICS = ("macs", "params", "latency")
+_logger = logging.getLogger(__name__)
+
+
+def check_cost(cost: Any) -> None:
+    """Refuse what is neither a known metric nor a function.
+
+    Parameters
+    ----------
+    cost
+        What the user gave.
+
+    Raises
+    ------
+    ConfigError
+        With the known metrics.
+    """
+    if not (callable(cost) or cost in METRICS):
+        raise ConfigError(
+            f"cost is {cost!r}; expected 'macs' (multiply-adds), 'params', 'latency' or a function of a network and "
+            "its inputs"
+        )
+
+
+def cost_name(cost: str | CostFunction) -> str:
+    """Return what a cost is called: a metric by its name, a function by its own."""
+    return cost if isinstance(cost, str) else str(getattr(cost, "__name__", type(cost).__name__))
+
+
+class CostModel:
+    """Cost of any path of a supernet.
+
+    ``macs`` counts the multiply-adds of convolutions, linear layers and other matrix products for one input, as
+    ``torch.utils.flop_counter`` does (which counts two operations for each); biases, normalisation, activations and
+    pooling are left out. Recurrent and attention layers are run as the matrix products that they are made of; an
+    operation with weights that torch has no formula for counts as 0, and a warning names it.
+    ``params`` counts the parameters of the frozen network.
+
+    Where the cost is a sum over choices, it is read off a table (microseconds a path); whether it is, is checked on
+    random paths. Otherwise each new path is measured once and remembered.
+
+    Parameters
+    ----------
+    supernet
+        The mutated space.
+    inputs
+        What the space's ``forward`` is called with, batch dimension first; only shapes and types matter for ``macs``.
+    cost
+        ``"macs"``, ``"params"`` or a function ``cost(frozen network, inputs of one sample) -> float``.
+    seed
+        For the random paths of the check.
+    keywords
+        Keyword arguments of the space's ``forward``.
+
+    Raises
+    ------
+    ConfigError
+        If the cost is unknown.
+    """
+
+    checks = 16
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        inputs: tuple[Any, ...],
+        cost: str | CostFunction = "macs",
+        seed: int = 0,
+        keywords: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_cost(cost)
+        if cost == "latency":
+            raise ConfigError("cost 'latency' is measured by a LatencyModel")
+        self.name = cost_name(cost)
+        self._supernet = supernet
+        self._cost = cost
+        self._inputs = inputs
+        self._keywords = dict(keywords or {})
+        self._meta = _on_meta(supernet) if cost == "params" else None
+        self._known: dict[str, float] = {}
+        self._warned: set[str] = set()
+        self.table: CostTable | None = None
+        self._sampler = PathSampler(supernet.space, seed)
+        self._halves = np.random.Generator(np.random.PCG64(seed))
+        if callable(cost):
+            return  # a measurement of the user's may be slow or noisy: nothing is assumed of it
+        self._build_table()
+
+    def __call__(self, path: Path) -> float:
+        """Return the cost of a path."""
+        if self.table is not None:
+            return self.table(path)
+        key = path_key(path)
+        if key not in self._known:
+            self._known[key] = self.measure(path)
+        return self._known[key]
+
+    @property
+    def additive(self) -> bool:
+        """Whether costs come from a table."""
+        return self.table is not None
+
+    def measure(self, path: Path) -> float:
+        """Count or measure one path, without the table.
+
+        Parameters
+        ----------
+        path
+            The path.
+
+        Returns
+        -------
+        float
+            Its cost.
+
+        Raises
+        ------
+        SearchError
+            If the user's function does not return a finite number.
+        """
+        if self._cost == "macs":
+            return self._count_macs(path)
+        if self._cost == "params":
+            return self._count_params(path)
+        function, network = cast(CostFunction, self._cost), self._supernet.freeze(path).eval()
+        with failures_of("cost", function), preserved_rng():
+            value = function(network, batch_of(self._inputs, 1))
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise SearchError(f"cost function {self.name!r} returned {value!r}; expected a finite number")
+        return float(value)
+
+    def bounds(self, samples: int = 64) -> tuple[float, float]:
+        """Return the lowest and highest cost: exact with a table and no constraints, else over some paths.
+
+        Parameters
+        ----------
+        samples
+            Number of random paths to look at where there is no table.
+
+        Returns
+        -------
+        tuple of float
+            Lowest, highest.
+        """
+        constrained = any(isinstance(mutable, Constraint) for mutable in self._supernet.mutables.values())
+        if self.table is not None and not constrained:
+            return self.table.bounds()
+        costs = [self(self._sampler.draw()) for _ in range(samples)]
+        return min(costs), max(costs)
+
+    def prepare(self) -> None:
+        """Get ready, once what was measured before is known; for costs that are measured."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values of a user's function, which may be noisy; all else can be counted again."""
+        return {"known": dict(self._known)} if callable(self._cost) else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take the values that were measured before."""
+        self._known.update(state.get("known", {}))
+
+    def _build_table(self) -> None:
+        usage, mutables = self._supernet.usage, self._supernet.mutables
+        if usage.groups is None or not all(isinstance(mutable, Categorical) for mutable in mutables.values()):
+            return
+        if not all(self._looks_additive() for _ in range(self.checks // 4)):
+            return  # found out without measuring every choice
+        alone = self._measure_alone()
+        columns = {label: alone.get(label) or self._measure_within(label) for label in mutables}
+        first = self._sampler.first()  # its own columns are not always 0: a depth is measured from the smallest
+        base = self.measure(first) - CostTable(0.0, columns, usage.groups)(first)
+        table = CostTable(base, columns, usage.groups)
+        paths = [self._sampler.draw() for _ in range(self.checks)]
+        if not any(abs(table(path) - self.measure(path)) > 0.5 for path in paths):
+            self.table = table
+
+    def _measure_within(self, label: str) -> dict[Any, float]:
+        """Measure what each value of a label adds to the first, by whole networks."""
+        usage = self._supernet.usage
+        path = usage.using(label)
+        costs = {
+            value: self.measure(usage.canonical({**path, label: value}))
+            for value in self._supernet.mutables[label].values
+        }
+        return {value: cost - costs[path[label]] for value, cost in costs.items()}
+
+    def _measure_alone(self) -> dict[str, dict[Any, float]]:
+        """Measure what each candidate of a choice adds to the first by the candidates alone, where that can be done."""
+        choices = alone(self._supernet)
+        inputs: dict[nn.Module, Inputs] = {}
+        if self._cost == "macs":
+            every = [(label, layer) for label, layers in choices.items() for layer in layers]
+            inputs = record_inputs(self._supernet, every, self._count_macs)
+            choices = {label: layers for label, layers in choices.items() if all(layer in inputs for layer in layers)}
+        columns: dict[str, dict[Any, float]] = {}
+        for label, layers in choices.items():
+            values = self._supernet.mutables[label].values
+            costs = [sum(self._count_alone(layer[value], inputs.get(layer)) for layer in layers) for value in values]
+            columns[label] = {value: cost - costs[0] for value, cost in zip(values, costs, strict=True)}
+        return columns
+
+    def _count_alone(self, candidate: nn.Module, inputs: Inputs | None) -> float:
+        if inputs is None:
+            return float(sum(parameter.numel() for parameter in candidate.parameters()))
+        return self._count(lambda: candidate(*inputs[0], **inputs[1]))
+
+    def _looks_additive(self) -> bool:
+        """Exchange half of the choices of two random paths: the sum of an additive cost stays what it was."""
+        usage = self._supernet.usage
+        deciders = [label for group in usage.groups or () for label in group.deciders]
+        first, second = self._sampler.draw(), self._sampler.draw()
+        second = usage.canonical({**second, **{label: first[label] for label in deciders}})  # uses the same labels
+        exchanged = [label for index, label in enumerate(first) if self._halves.random() < 0.5 or index == 0]
+        mixed = [{**a, **{label: b[label] for label in exchanged}} for a, b in ((first, second), (second, first))]
+        return abs(sum(map(self.measure, mixed)) - sum(map(self.measure, (first, second)))) < 0.5
+
+    def _count_macs(self, path: Path) -> float:
+        # Two samples: BatchNorm refuses a batch whose channels hold one value. Real tensors: faster than torch's meta
+        # device, whose shapes are worked out in Python.
+        inputs, keywords = batch_of((self._inputs, self._keywords), 2)
+        self._supernet.activate(path)
+        return self._count(lambda: self._supernet.space(*inputs, **keywords))
+
+    def _count(self, run: Callable[[], object]) -> float:
+        with self._supernet.detached(), unfused(self._supernet.space), OperationCounter() as counter:
+            run()
+        self._warn_of(counter.unknown - self._warned)
+        return float(counter.operations) / 2 / 2  # two operations a multiply-add, two samples
+
+    def _warn_of(self, unknown: set[str]) -> None:
+        self._warned |= unknown
+        if unknown:
+            _logger.warning(
+                "torch has no formula for the multiply-adds of %s, so these count as 0; give a cost function of your "
+                "own if they matter.",
+                ", ".join(sorted(unknown)),
+            )
+
+    def _count_params(self, path: Path) -> float:
+        assert self._meta is not None
+        with torch.device("meta"):
+            network = self._meta.view(path)
+        return float(sum(parameter.numel() for parameter in network.parameters()))
+
+
+def _on_meta(supernet: Supernet) -> Supernet:
+    """Copy a supernet without its values, so that freezing it copies none."""
+    tensors = [*supernet.space.parameters(), *supernet.space.buffers()]
+    memo: dict[int, Any] = {}
+    for tensor in tensors:
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
+    return Supernet(copy.deepcopy(supernet.space, memo))

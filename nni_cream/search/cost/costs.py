@@ -1,0 +1,197 @@
+"""All that a path costs: one measure or several, each with a range of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from nni_cream.errors import ConfigError
+from nni_cream.search.cost.cost_model import CostFunction, CostModel, check_cost, cost_name
+from nni_cream.search.cost.latency.latency_model import LatencyModel
+from nni_cream.search.cost.latency.latency_table import LatencyTable
+from nni_cream.search.cost.latency.stopwatch import LatencySettings
+from nni_cream.search.paths.encoded_path import Path
+from nni_cream.search.paths.random_paths import CostRange, Limit, PathSampler, check_cost_range
+from nni_cream.search.supernet.supernet import Supernet
+
+__all__ = ["Cost", "Costs", "check_costs", "check_ranges"]
+
+Cost: TypeAlias = str | CostFunction
+
+
+def check_costs(cost: Any) -> tuple[Cost, ...]:
+    """Bring one cost or several into the form of several.
+
+    Parameters
+    ----------
+    cost
+        A metric, a function, or a list of these; the first is the primary one.
+
+    Returns
+    -------
+    tuple
+        All of them.
+
+    Raises
+    ------
+    ConfigError
+        If one is not known, or two have the same name.
+    """
+    costs = tuple(cost) if isinstance(cost, list | tuple) else (cost,)
+    if not costs:
+        raise ConfigError("cost is an empty list; expected at least one, such as 'macs'")
+    for item in costs:
+        check_cost(item)
+    names = [cost_name(item) for item in costs]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"cost is {names}; expected each only once")
+    return costs
+
+
+def check_ranges(cost_range: Any, names: Sequence[str]) -> tuple[CostRange, ...]:
+    """Bring the range of each cost into the form (low, high).
+
+    Parameters
+    ----------
+    cost_range
+        A pair where there is one cost; a mapping of names to pairs (a cost without one has no limits), or a list of
+        pairs in the order of the costs; ``None`` for no limits at all.
+    names
+        Of the costs.
+
+    Returns
+    -------
+    tuple
+        One pair for each cost.
+
+    Raises
+    ------
+    ConfigError
+        If something else is given, or a range is empty.
+    """
+    if isinstance(cost_range, Mapping):
+        unknown = [name for name in cost_range if name not in names]
+        if unknown:
+            raise ConfigError(f"cost_range names {unknown[0]!r}, which is no cost of this search; it has {[*names]}")
+        return tuple(check_cost_range(cost_range.get(name)) for name in names)
+    pairs = isinstance(cost_range, list | tuple) and all(
+        item is None or isinstance(item, list | tuple) for item in cost_range
+    )
+    if cost_range is not None and pairs and len(cost_range) == len(names):
+        return tuple(check_cost_range(pair) for pair in cost_range)
+    if len(names) > 1 and cost_range is not None:
+        raise ConfigError(
+            f"cost_range is {cost_range!r}; with the costs {[*names]}, expected a mapping of their names to (low, "
+            "high), or a list with one pair for each"
+        )
+    return (check_cost_range(cost_range), *(((None, None),) * (len(names) - 1)))
+
+
+class Costs:
+    """The costs of a path.
+
+    Parameters
+    ----------
+    models
+        What counts or measures each; the first is the primary one.
+    ranges
+        The range of each.
+    """
+
+    def __init__(self, models: Sequence[CostModel], ranges: Sequence[CostRange]) -> None:
+        self.models = tuple(models)
+        self.ranges = tuple(ranges)
+
+    @classmethod
+    def make(
+        cls,
+        costs: Sequence[Cost],
+        ranges: Sequence[CostRange],
+        latency: LatencySettings,
+        supernet: Supernet,
+        inputs: tuple[Any, ...],
+        keywords: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        state: Mapping[str, Any] | None = None,
+        share: Callable[[Any], Any] | None = None,
+        leader: bool = True,
+    ) -> Costs:
+        """Make what counts or measures each cost.
+
+        Parameters
+        ----------
+        costs
+            Metrics and functions.
+        ranges
+            The range of each.
+        latency
+            How latency is measured.
+        supernet
+            The mutated space.
+        inputs
+            What the space's ``forward`` is called with, batch dimension first.
+        keywords
+            Keyword arguments of the space's ``forward``.
+        seed
+            For random paths on which costs are looked at.
+        state
+            What :meth:`state_dict` returned in a search that goes on: what was measured then is not measured again.
+        share
+            Gives all processes of a distributed search the leader's value.
+        leader
+            Whether this process is the leader.
+
+        Returns
+        -------
+        Costs
+            The first is the primary one.
+        """
+        models: list[CostModel] = []
+        for cost in costs:
+            if cost == "latency":
+                sharing: dict[str, Any] = {} if share is None else {"share": share, "leader": leader}
+                models.append(LatencyModel(supernet, inputs, latency, seed, keywords, **sharing))
+            else:
+                models.append(CostModel(supernet, inputs, cost, seed, keywords))
+        made = cls(models, ranges)
+        made.load_state_dict(state or {})
+        for model in models:
+            model.prepare()
+        return made
+
+    @property
+    def primary(self) -> CostModel:
+        """The first cost, which tables show and which ranks equals."""
+        return self.models[0]
+
+    @property
+    def latencies(self) -> LatencyTable | None:
+        """The table of latencies, where there is one."""
+        return next((model.latencies for model in self.models if isinstance(model, LatencyModel)), None)
+
+    def __call__(self, path: Path) -> tuple[float, dict[str, float]]:
+        """Return the primary cost of a path, and all others by their names."""
+        return self.primary(path), {model.name: model(path) for model in self.models[1:]}
+
+    @property
+    def limits(self) -> list[Limit]:
+        """The range of each cost as a sampler takes it."""
+        return [
+            Limit(model, cost_range, model.name, table=model.table)
+            for model, cost_range in zip(self.models, self.ranges, strict=True)
+        ]
+
+    def constrain(self, sampler: PathSampler) -> None:
+        """Let a sampler, made with the range of the primary cost, keep all ranges."""
+        sampler.constrain(self.primary, table=self.primary.table, others=self.limits[1:])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what was measured: of the primary cost as its own state, of the others by their names."""
+        others = {model.name: model.state_dict() for model in self.models[1:]}
+        return {**self.primary.state_dict(), **({"others": others} if others else {})}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what was measured before."""
+        self.primary.load_state_dict(state)
+        for model in self.models[1:]:
+            model.load_state_dict(state.get("others", {}).get(model.name, {}))

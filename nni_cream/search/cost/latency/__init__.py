@@ -1,0 +1,1 @@
+"""Latency on the user's device: stopwatch, table, model."""

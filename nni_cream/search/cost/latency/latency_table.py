@@ -1,0 +1,298 @@
+"""A table of latencies: measured, or made on another device; as plain JSON values."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from nni.mutable import LabeledMutable
+from nni.mutable.annotation import Constraint
+
+from nni_cream.errors import FileError, SpaceError
+from nni_cream.search.paths.cost_table import CostTable
+from nni_cream.search.paths.encoded_path import encode_value
+from nni_cream.search.supernet.supernet import Supernet
+
+__all__ = ["LatencyTable", "Measured", "space_digest", "value_name"]
+
+_FORMAT = "nni_cream.latency/1"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Latencies for images of one size.
+
+    Parameters
+    ----------
+    shape
+        Of one input, such as (C, H, W).
+    base
+        Seconds of what every path has: the layers around the choices.
+    columns
+        Label to the name of each of its values to seconds.
+    scale
+        What the seconds of the columns are multiplied with: a part may take more or less time within a network than
+        alone.
+    """
+
+    shape: tuple[int, ...]
+    base: float
+    columns: Mapping[str, Mapping[str, float]]
+    scale: float = 1.0
+
+    @property
+    def pixels(self) -> int:
+        """Height times width, and whatever further dimensions there are."""
+        return math.prod(self.shape[1:])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        columns = {label: dict(column) for label, column in self.columns.items()}
+        return {"shape": list(self.shape), "base": self.base, "scale": self.scale, "columns": columns}
+
+
+@dataclass(frozen=True)
+class LatencyTable:
+    """What each choice of a space takes on one device.
+
+    Parameters
+    ----------
+    device
+        Its name.
+    sizes
+        One entry for each size of images, smallest first.
+    settings
+        How it was measured, for example ``batch_size`` and ``threads``.
+    space
+        Digest of the layers of the space, if it is known: a table with the same labels may be one of other widths.
+    versions
+        Of the packages that had a part in it.
+    check
+        How well it agrees with whole networks: ``paths``, ``median_error`` and ``worst_error``, relative.
+    """
+
+    device: str
+    sizes: tuple[Measured, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    space: str | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    check: Mapping[str, Any] | None = None
+
+    @property
+    def digest(self) -> str:
+        """A short name of the content, by which a checkpoint knows it."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "format": _FORMAT,
+            "device": self.device,
+            "settings": dict(self.settings),
+            "space": self.space,
+            "versions": dict(self.versions),
+            "check": None if self.check is None else dict(self.check),
+            "sizes": [measured.to_json() for measured in self.sizes],
+        }
+
+    @classmethod
+    def from_json(cls, content: Any, where: object = "latency table") -> LatencyTable:
+        """Read what :meth:`to_json` returned, or what a user wrote.
+
+        Parameters
+        ----------
+        content
+            The JSON value.
+        where
+            Its place, for messages.
+
+        Returns
+        -------
+        LatencyTable
+            The table.
+
+        Raises
+        ------
+        FileError
+            If it is not a table of latencies; the message names the key.
+        """
+        found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
+        if found != _FORMAT:
+            raise FileError(f"{where}: not a latency table: key 'format' is {found!r}, expected {_FORMAT!r}")
+        read = _Reader(where)
+        sizes = [
+            read.measured(item, f"sizes[{index}].")
+            for index, item in enumerate(read.value(content, "sizes", list, "a list with an entry for each image size"))
+        ]
+        if not sizes:
+            raise FileError(f"{where}: key 'sizes' is empty; expected an entry for each image size")
+        if any(item.columns.keys() != sizes[0].columns.keys() for item in sizes):
+            raise FileError(f"{where}: key 'sizes': expected the same labels for every size")
+        optional = {key: read.optional(content, key, dict, "a mapping") for key in ("settings", "versions", "check")}
+        return cls(
+            device=read.value(content, "device", str, "the name of the device"),
+            sizes=tuple(sorted(sizes, key=lambda item: item.pixels)),
+            settings=optional["settings"] or {},
+            space=read.optional(content, "space", str, "the digest of a space"),
+            versions=optional["versions"] or {},
+            check=optional["check"],
+        )
+
+    def costs(self, supernet: Supernet, shape: Sequence[int]) -> CostTable:
+        """Return the table for one space and one size of images.
+
+        Parameters
+        ----------
+        supernet
+            The mutated space.
+        shape
+            Of one input, such as (C, H, W). Between two sizes of the table, latencies are taken to be linear in the
+            number of pixels.
+
+        Returns
+        -------
+        CostTable
+            Seconds.
+
+        Raises
+        ------
+        SpaceError
+            If the table is of another space (the first labels that differ are named), or of other image sizes.
+        """
+        self.check_space(supernet)
+        base, columns = self._at(tuple(shape))
+        values = {label: mutable.values for label, mutable in _choices(supernet).items()}
+        named = {
+            label: {value: columns[label][value_name(value, label)] for value in options}
+            for label, options in values.items()
+        }
+        groups = supernet.usage.groups
+        if groups is None:
+            raise SpaceError("the space has too many combinations of depths and layers for a table of latencies")
+        return CostTable(base, named, groups)
+
+    def check_space(self, supernet: Supernet) -> None:
+        """Refuse another space.
+
+        Parameters
+        ----------
+        supernet
+            The mutated space.
+
+        Raises
+        ------
+        SpaceError
+            With the first labels or values that differ.
+        """
+        expected = {
+            str(label): {value_name(value, label) for value in mutable.values}
+            for label, mutable in _choices(supernet).items()
+        }
+        columns = self.sizes[0].columns
+        lacking = [label for label in expected if label not in columns]
+        foreign = [label for label in columns if label not in expected]
+        if lacking or foreign:
+            raise SpaceError(
+                f"the latency table is of another space: it lacks the labels {lacking[:3]} of this space, and has "
+                f"{foreign[:3]}, which this space has not; make a table of this space with `nni-cream latency`"
+            )
+        for measured in self.sizes:
+            for label, column in measured.columns.items():
+                if set(column) != expected[label]:
+                    raise SpaceError(
+                        f"the latency table is of another space: label {label!r} has the values {sorted(column)} there "
+                        f"and {sorted(expected[label])} here; make a table of this space with `nni-cream latency`"
+                    )
+        if self.space is not None and self.space != space_digest(supernet):
+            raise SpaceError(
+                "the latency table is of another space: its choices have the same names, but layers of other shapes "
+                "(widths, classes or channels); make a table of this space with `nni-cream latency`"
+            )
+
+    def _at(self, shape: tuple[int, ...]) -> tuple[float, dict[str, dict[str, float]]]:
+        """Interpolate base and columns, scaled, for inputs of this shape."""
+        pixels = math.prod(shape[1:])
+        below = [item for item in self.sizes if item.pixels <= pixels]
+        above = [item for item in self.sizes if item.pixels >= pixels]
+        same = all(item.shape[0] == shape[0] and len(item.shape) == len(shape) for item in self.sizes)
+        if not (below and above and same):
+            sizes = ", ".join("x".join(map(str, item.shape)) for item in self.sizes)
+            raise SpaceError(
+                f"the latency table has no latencies for inputs of {'x'.join(map(str, shape))}, only for {sizes} and "
+                "sizes between them; measure that size too (image_sizes)"
+            )
+        low, high = below[-1], above[0]
+        share = 0.0 if high.pixels == low.pixels else (pixels - low.pixels) / (high.pixels - low.pixels)
+
+        def between(first: float, second: float) -> float:
+            return (1 - share) * first + share * second
+
+        columns = {
+            label: {
+                name: between(low.scale * seconds, high.scale * high.columns[label][name])
+                for name, seconds in column.items()
+            }
+            for label, column in low.columns.items()
+        }
+        return between(low.base, high.base), columns
+
+
+def value_name(value: Any, label: str) -> str:
+    """Return how a value of a choice is called in a table: a text as it is, anything else as JSON."""
+    encoded = encode_value(value, label)
+    return encoded if isinstance(encoded, str) else json.dumps(encoded)
+
+
+def space_digest(supernet: Supernet) -> str:
+    """Return a short name of the layers of a space: their names, kinds and shapes."""
+    shapes = [(name, list(value.shape)) for name, value in supernet.space.state_dict().items()]
+    kinds = [(name, type(module).__name__) for name, module in supernet.space.named_modules()]
+    return hashlib.sha256(json.dumps([shapes, kinds]).encode()).hexdigest()[:16]
+
+
+def _choices(supernet: Supernet) -> dict[str, LabeledMutable]:
+    return {label: item for label, item in supernet.mutables.items() if not isinstance(item, Constraint)}
+
+
+@dataclass(frozen=True)
+class _Reader:
+    where: object
+
+    def value(self, content: Mapping[str, Any], key: str, kind: type, expected: str, prefix: str = "") -> Any:
+        value = content.get(key)
+        if not isinstance(value, kind):
+            found = "missing" if key not in content else repr(value)
+            raise FileError(f"{self.where}: key {prefix + key!r} is {found}; expected {expected}")
+        return value
+
+    def optional(self, content: Mapping[str, Any], key: str, kind: type, expected: str) -> Any:
+        return None if content.get(key) is None else self.value(content, key, kind, expected)
+
+    def measured(self, item: Any, prefix: str) -> Measured:
+        if not isinstance(item, Mapping):
+            raise FileError(f"{self.where}: key {prefix[:-1]!r} is {item!r}; expected a mapping")
+        shape = self.value(item, "shape", list, "the shape of an input, such as [3, 224, 224]", prefix)
+        if not shape or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in shape):
+            raise FileError(f"{self.where}: key {prefix}shape is {shape!r}; expected whole numbers of at least 1")
+        columns = self.value(item, "columns", dict, "a mapping of labels to columns", prefix)
+        return Measured(
+            shape=tuple(shape),
+            base=self._seconds(item.get("base", 0.0), f"{prefix}base"),
+            columns={label: self._column(column, f"{prefix}columns.{label}") for label, column in columns.items()},
+            scale=self._seconds(item.get("scale", 1.0), f"{prefix}scale"),
+        )
+
+    def _column(self, column: Any, name: str) -> dict[str, float]:
+        if not isinstance(column, Mapping):
+            raise FileError(f"{self.where}: key {name!r} is {column!r}; expected a mapping of values to seconds")
+        return {str(value): self._seconds(seconds, f"{name}.{value}") for value, seconds in column.items()}
+
+    def _seconds(self, value: Any, name: str) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
+            raise FileError(f"{self.where}: key {name!r} is {value!r}; expected a finite number of at least 0")
+        return float(value)

@@ -1,0 +1,271 @@
+"""Times networks and parts of them on a device."""
+
+from __future__ import annotations
+
+import platform
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path as File
+from statistics import median
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from nni_cream.errors import ConfigError
+
+if TYPE_CHECKING:
+    from nni_cream.search.cost.latency.latency_table import LatencyTable
+
+__all__ = ["Clock", "LatencySettings", "Stopwatch", "device_name", "repeated", "structure"]
+
+Clock: TypeAlias = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class LatencySettings:
+    """How ``cost="latency"`` is measured, or where it has been measured.
+
+    Parameters
+    ----------
+    device
+        ``"auto"`` (a GPU if there is one, else the CPU), a device of torch such as ``"cpu"`` or ``"cuda:0"``, or the
+        name of another device that a table was made on.
+    table
+        Latencies that have been measured before; without it they are measured when the search starts.
+    batch_size
+        Images at once; ``None`` for 1, or for what the table says.
+    threads
+        Threads of the CPU; ``None`` for those that torch uses, or for what the table says.
+    warmup
+        Runs of each part before the clock counts.
+    repeats
+        Runs of each part that the clock counts; their median is the latency.
+    paths
+        Random paths whose whole networks fit the table to the device, and further ones that check it.
+    image_sizes
+        Sides of the images in pixels to measure at, such as ``(160, 192, 224)``; between two of them latencies are
+        interpolated. ``None`` for the size of the images at hand.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is out of its range, or contradicts the table.
+    """
+
+    device: str = "auto"
+    table: LatencyTable | None = None
+    batch_size: int | None = None
+    threads: int | None = None
+    warmup: int = 3
+    repeats: int = 11
+    paths: int = 30
+    image_sizes: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.device, str) or not self.device:
+            raise ConfigError(f"latency device is {self.device!r}; expected a name such as 'auto', 'cpu' or 'cuda'")
+        sizes = self.image_sizes
+        if sizes is not None and (not isinstance(sizes, list | tuple) or not sizes):
+            raise ConfigError(f"latency image_sizes is {sizes!r}; expected a list of sides in pixels, or None")
+        lowest = {"repeats": 1, "warmup": 0, "paths": 3, "batch_size": 1, "threads": 1}
+        values = [(name, getattr(self, name), low) for name, low in lowest.items()]
+        for name, value, low in [*values, *(("image_sizes", size, 1) for size in sizes or ())]:
+            if value is None and name in ("batch_size", "threads"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < low:
+                raise ConfigError(f"latency {name} is {value!r}; expected a whole number of at least {low}")
+        if self.table is not None:
+            self._check_table(self.table)
+        elif _kind(self.device) is None:
+            raise ConfigError(
+                f"latency device is {self.device!r}, which is no device of torch here, so nothing can be measured on "
+                "it; give a table that was made on it, or a device such as 'cpu' or 'cuda'"
+            )
+
+    def _check_table(self, table: LatencyTable) -> None:
+        here = _kind(self.device) is not None
+        expected = device_name(self.torch_device) if here else self.device
+        if table.device != expected:
+            raise ConfigError(
+                f"the latency table was made on the device {table.device!r}, but latency device is {self.device!r}"
+                f"{f', here {expected!r}' if here else ''}; make a table on this device, or set device to "
+                f"{table.device!r} if it is the one that the network is for"
+            )
+        for name in ("batch_size", "threads"):
+            wanted, made = getattr(self, name), table.settings.get(name)
+            if wanted is not None and wanted != made:
+                raise ConfigError(
+                    f"latency {name} is {wanted}, but the latency table was made with {made}; make another table, or "
+                    f"leave {name} out"
+                )
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device to measure on."""
+        if _kind(self.device) is None:
+            raise ConfigError(
+                f"latency device {self.device!r} is no device of torch here: nothing can be measured on it"
+            )
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    def outline(self) -> dict[str, Any]:
+        """Return what decides the latencies as plain values, for a checkpoint."""
+        names = ("device", "batch_size", "threads", "warmup", "repeats", "paths")
+        plain: dict[str, Any] = {name: getattr(self, name) for name in names}
+        plain["image_sizes"] = None if self.image_sizes is None else list(self.image_sizes)
+        plain["table"] = None if self.table is None else self.table.digest
+        return plain
+
+
+def _kind(device: str) -> str | None:
+    """Return the kind of a device of torch that is there, ``None`` for anything else."""
+    if device == "auto":
+        return "auto"
+    try:
+        kind = torch.device(device)
+    except RuntimeError:
+        return None
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        return None
+    return kind.type if kind.type in ("cpu", "cuda") else None
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a device calls itself, by which a table of another one is known.
+
+    Parameters
+    ----------
+    device
+        CPU or GPU of this machine.
+
+    Returns
+    -------
+    str
+        Such as ``"cpu: Intel(R) Xeon(R) CPU @ 2.20GHz"``.
+    """
+    if device.type == "cuda":
+        return f"cuda: {torch.cuda.get_device_name(device)}"
+    about = File("/proc/cpuinfo")
+    found = re.search(r"^model name\s*:\s*(.+)$", about.read_text(encoding="utf-8"), re.M) if about.exists() else None
+    return f"{device.type}: {found.group(1).strip() if found else platform.processor() or platform.machine()}"
+
+
+@dataclass
+class Stopwatch:
+    """Times functions that run something on a device, in turn, so that a slow moment of the machine hits all alike.
+
+    Parameters
+    ----------
+    device
+        What they run on.
+    threads
+        Threads of the CPU; ``None`` for those that torch uses.
+    warmup
+        Rounds before the clock counts.
+    repeats
+        Rounds that the clock counts.
+    clock
+        Returns seconds.
+    """
+
+    device: torch.device
+    threads: int | None = None
+    warmup: int = 3
+    repeats: int = 11
+    clock: Callable[[], float] = time.perf_counter
+    burst: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        # On a GPU the wait for its end would outweigh a small part, were it not shared by several runs.
+        self.burst = 10 if self.device.type == "cuda" else 1
+
+    def time(self, runs: Mapping[Any, Callable[[], object]]) -> dict[Any, float]:
+        """Time each function.
+
+        Parameters
+        ----------
+        runs
+            Functions by any key.
+
+        Returns
+        -------
+        dict
+            Key to the median of its seconds.
+        """
+        seconds: dict[Any, list[float]] = {key: [] for key in runs}
+        with torch.inference_mode(), self._threads():
+            for turn in range(self.warmup + self.repeats):
+                for key, run in runs.items():
+                    taken = self._once(run)
+                    if turn >= self.warmup:
+                        seconds[key].append(taken)
+        return {key: median(values) for key, values in seconds.items()}
+
+    def _once(self, run: Callable[[], object]) -> float:
+        self._wait()
+        start = self.clock()
+        for _ in range(self.burst):
+            run()
+        self._wait()
+        return (self.clock() - start) / self.burst
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    @contextmanager
+    def _threads(self) -> Iterator[None]:
+        before = torch.get_num_threads()
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def repeated(inputs: Any, size: int, device: torch.device) -> Any:
+    """Make a batch of ``size`` times the first sample of every tensor on a device, laid out in memory as it was."""
+
+    def repeat(item: Any) -> Any:
+        if not isinstance(item, Tensor):
+            return item
+        return torch.cat([item.detach()[:1].to(device)] * size) if item.ndim else item.to(device)
+
+    return tree_map(repeat, inputs)
+
+
+def structure(module: nn.Module) -> Any:
+    """Return what a module does, as far as time goes: the kinds, settings and shapes of all that is in it."""
+    return tuple((name, *_outline(part)) for name, part in module.named_modules())
+
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+
+
+def _setting(value: Any) -> Any:
+    """Return what a setting is, so that two of which it is not known whether they are the same are different."""
+    if isinstance(value, bool | int | float | str | torch.dtype | None):
+        return repr(value)
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value).__name__, tuple(map(_setting, value))
+    if isinstance(value, Mapping):
+        return tuple((repr(key), _setting(item)) for key, item in value.items())
+    name = getattr(value, "__qualname__", "<")  # of a class or function; a lambda or a local one is only itself
+    return id(value) if "<" in name else (getattr(value, "__module__", None), name)
+
+
+def _outline(module: nn.Module) -> tuple[Any, ...]:
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    settings = tuple(
+        (name, _setting(value)) for name, value in sorted(vars(module).items()) if name not in _OF_EVERY_MODULE
+    )
+    tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+    return kind, settings, tuple((name, tuple(value.shape), str(value.dtype)) for name, value in tensors)

@@ -1,0 +1,128 @@
+"""Choices whose candidates can be run alone, on the inputs that they get within the network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from nni.nas.nn.pytorch.base import MutableModule
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingLayer, PathSamplingRepeat
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from nni_cream.search.paths.encoded_path import Path
+from nni_cream.search.supernet.supernet import Supernet
+
+__all__ = ["Inputs", "alone", "batch_of", "depths", "holds_choices", "record_inputs"]
+
+Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def alone(supernet: Supernet) -> dict[str, list[PathSamplingLayer]]:
+    """Find the choices of layers that nothing but the choice itself depends on.
+
+    Parameters
+    ----------
+    supernet
+        The mutated space.
+
+    Returns
+    -------
+    dict
+        Label to all layers that are chosen by it: none of their candidates holds a choice of its own, and the label
+        decides nothing else.
+    """
+    return _deciding_only(
+        supernet,
+        lambda module: isinstance(module, PathSamplingLayer) and not any(map(holds_choices, module.children())),
+    )
+
+
+def depths(supernet: Supernet) -> dict[str, list[PathSamplingRepeat]]:
+    """Find the labels that decide about the depth of a ``Repeat`` and nothing else, with all that they decide about."""
+    return _deciding_only(
+        supernet, lambda module: isinstance(module, PathSamplingRepeat) and len(_own_labels(module)) == 1
+    )
+
+
+def holds_choices(module: nn.Module) -> bool:
+    """Return whether a module is a choice, or holds one."""
+    return any(isinstance(inner, BaseSuperNetModule) for inner in module.modules())
+
+
+def _deciding_only(supernet: Supernet, wanted: Callable[[nn.Module], bool]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    others: set[str] = set()
+    for module in supernet.space.modules():
+        if wanted(module):
+            found.setdefault(str(next(iter(_own_labels(module)))), []).append(module)
+        else:
+            others |= _own_labels(module)
+    return {label: modules for label, modules in found.items() if label not in others}
+
+
+def record_inputs(
+    supernet: Supernet, modules: Iterable[tuple[str, nn.Module]], run: Callable[[Path], object]
+) -> dict[nn.Module, Inputs]:
+    """Run paths until every module has been run, and keep what each was called with.
+
+    Parameters
+    ----------
+    supernet
+        The mutated space.
+    modules
+        Modules within it, each with a label of a path that runs it.
+    run
+        Runs a path.
+
+    Returns
+    -------
+    dict
+        Module to its positional and keyword arguments. A module that no path has run is missing.
+    """
+    wanted = list(modules)
+    seen: dict[nn.Module, Inputs] = {}
+    with _watched((module for _, module in wanted), seen):
+        run(supernet.usage.largest())
+        for label, module in wanted:
+            if module not in seen:
+                run(supernet.usage.using(label))
+    return seen
+
+
+def batch_of(inputs: Any, size: int) -> Any:
+    """Make a batch of ``size`` times the first sample of every tensor in tuples and mappings of any depth."""
+
+    def expand(item: Any) -> Any:
+        if not isinstance(item, Tensor) or item.ndim == 0:
+            return item
+        return item[:1].expand(size, *item.shape[1:])
+
+    return tree_map(expand, inputs)
+
+
+@contextmanager
+def _watched(modules: Iterable[nn.Module], seen: dict[nn.Module, Inputs]) -> Iterator[None]:
+    def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.setdefault(module, (args, kwargs))
+
+    hooks = [module.register_forward_pre_hook(keep, with_kwargs=True) for module in modules]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _own_labels(module: nn.Module) -> set[str]:
+    """Return the labels that a module itself looks at, not those of choices within its parts."""
+    if isinstance(module, PathSamplingLayer):
+        return {module.label}
+    if isinstance(module, PathSamplingRepeat):
+        return set(module.depth_choice.simplify())
+    if isinstance(module, BaseSuperNetModule):
+        return set(module.simplify())
+    registered = module.mutables if isinstance(module, MutableModule) else ()
+    return {label for mutable in registered for label in mutable.simplify()}

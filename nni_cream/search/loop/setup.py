@@ -1,0 +1,343 @@
+"""What stands around the training step of Cream: its parts are built, kept in checkpoints, and taken up again."""
+
+from __future__ import annotations
+
+import logging
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+from nni.mutable.annotation import Constraint
+from torch import Tensor
+
+from nni_cream.errors import SearchError
+from nni_cream.rng import preserved_rng, restore_rng, rng_state
+from nni_cream.search.board import PrioritizedBoard
+from nni_cream.search.cost.cost_model import CostModel
+from nni_cream.search.cost.costs import Costs
+from nni_cream.search.loop.checkpoint import (
+    ImageOrder,
+    epoch_is_over,
+    gradients_pending,
+    in_step,
+    loader_states,
+    restore_loaders,
+    resume_epoch,
+    settle_step,
+)
+from nni_cream.search.loop.finite_checks import check_weights
+from nni_cream.search.loop.running_host import RunningLightningModule
+from nni_cream.search.loop.statistics import Tally
+from nni_cream.search.loop.warmup import Warmup
+from nni_cream.search.paths.encoded_path import Path
+from nni_cream.search.paths.random_paths import PathSampler
+from nni_cream.search.sampling.samplers import make_sampler
+from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interval
+from nni_cream.search.scoring.scorer import PathScorer, ValidationSubset, split_batch
+from nni_cream.search.settings import SearchSettings
+from nni_cream.search.supernet.forward_recorder import observed
+from nni_cream.search.supernet.outputs import main_output
+from nni_cream.search.supernet.supernet import Supernet
+from nni_cream.search.teaching.distiller import Distiller
+from nni_cream.search.teaching.matchers import Matcher, make_matcher
+from nni_cream.search.teaching.weight_average import WeightAverage
+
+__all__ = ["PreparedLightningModule"]
+
+_STATE = "nni_cream"
+_MOST_SCORED = 256
+_logger = logging.getLogger(__name__)
+
+
+class PreparedLightningModule(RunningLightningModule):
+    """Owns the parts of a search; the training step that joins them is its child's.
+
+    The parts are built as soon as the space and the first batch are known, and each checkpoint holds the state of all
+    of them, so that a search that is resumed equals one that was never interrupted.
+
+    Parameters
+    ----------
+    training_module
+        The user's module; its ``training_step`` computes the task loss.
+    board
+        The prioritized path board.
+    settings
+        Everything else.
+    validation_batches
+        Returns an iterable of pairs (x, y) never used for the weights; the board and the meta network see them.
+    """
+
+    def __init__(
+        self,
+        training_module: pl.LightningModule,
+        board: PrioritizedBoard,
+        settings: SearchSettings,
+        validation_batches: Callable[[], Iterable[Any]],
+    ) -> None:
+        super().__init__(training_module, settings)
+        self.board = board
+        self.warmup = Warmup(settings.warmup)
+        self.untaught = self.warmup  # how long there are no teachers
+        if settings.distillation_start is not None and settings.matching != "none":
+            self.untaught = Warmup(settings.distillation_start, "distillation_start", "there would be no teachers")
+        self.average: WeightAverage | None = None
+        self.tally = Tally()
+        self.window = CandidateWindow(settings.candidates)
+        self.sampler: PathSampler
+        self.matcher: Matcher
+        self.distiller: Distiller
+        self.scorer: PathScorer
+        self.costs: Costs
+        self._validation_batches = validation_batches
+        self._step = self._scored = self._admitted = 0
+        self._steps_before = 0
+        self._open_epoch = False
+        self._parts_ready = False
+        self._example: Tensor | None = None
+        self._batch_size = 0
+        self._order = ImageOrder()
+        self._resumed: Mapping[str, Any] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Training batches so far; a board entry's age counts in them."""
+        return self._step
+
+    @property
+    def score_interval(self) -> int:
+        """Training steps between two scorings once the board is full."""
+        settings = self.settings
+        images = len(self.scorer.subset) if self._parts_ready else settings.score_images
+        return scoring_interval(settings.score_interval, images, max(1, self._batch_size))
+
+    @property
+    def cost(self) -> CostModel:
+        """The primary cost."""
+        return self.costs.primary
+
+    @abstractmethod
+    def _finish_step(self) -> None:
+        """Do what follows on the optimizer step, unless that was done."""
+
+    @abstractmethod
+    def _finish_epoch(self) -> None:
+        """Do what ends an epoch, unless that was done."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
+        """Build the parts on the first batch, whose shape the costs are counted on."""
+        if not self._parts_ready:
+            inputs = split_batch(batch)[0]
+            self._prepare(inputs, len(inputs))
+        self._steps_before = self.trainer.global_step
+        return super().on_train_batch_start(batch, batch_idx)
+
+    def on_fit_start(self) -> None:
+        """Check the settings against the trainer and the space, and take up the state of a checkpoint."""
+        if not self.training_module.automatic_optimization:
+            raise SearchError(
+                f"{type(self.training_module).__name__} sets automatic_optimization = False; the joint loss can only "
+                "be trained with Lightning's automatic optimization, so return the loss from training_step"
+            )
+        self.warmup.check(self.trainer)
+        self.untaught.check(self.trainer)
+        self.supernet = Supernet(self.model, self.training_module)
+        settings = self.settings
+        self.sampler = make_sampler(settings.sampling, self.model, settings.seed, settings.ranges[0], self.board)
+        self.matcher = make_matcher(
+            settings.matching, self._features, settings.meta_learning_rate, settings.seed, settings.match_weight
+        )
+        if settings.ema_decay is not None:
+            self.average = WeightAverage(self.training_module, settings.ema_decay)
+        self.distiller = Distiller(self.supernet, settings, self.average, self._mean_over_ranks)
+        self._parts_ready = False
+        self.board.validate({})  # of a training that goes on, the weights will move
+        if self._resumed is not None:
+            self._restore(self._resumed)
+        super().on_fit_start()
+        self._order.fit_starts()
+
+    def on_train_start(self) -> None:
+        """Check the warm-up against the length of the training; go on within an epoch if a checkpoint says so."""
+        self.warmup.begin(self.trainer)
+        self.untaught.begin(self.trainer)
+        super().on_train_start()
+        if self._resumed is None:
+            return
+        if self._resumed["example"] is not None:
+            example = self._resumed["example"].to(self.device)
+            self._prepare(example, self._resumed.get("batch_size", _MOST_SCORED // 2))
+        loop = self.trainer.fit_loop
+        if loop.restarted_mid_epoch or loop.restarted_on_epoch_end:
+            self._order.load_state_dict(self._resumed["order"])
+            self._open_epoch = bool(self._resumed["open_epoch"])
+            resume_epoch(self.trainer, self._order)
+            self._go_on()
+
+    def on_train_epoch_start(self) -> None:
+        """Call the user's hook, and see to it that a resumed epoch draws its images as the uninterrupted one."""
+        self.tally = Tally()
+        # Lightning makes the iterator of the first epoch before this hook, those of later epochs after it.
+        resumed, first = self._resumed is not None, self.trainer.current_epoch == 0
+        if self._resumed is not None:
+            if first:
+                self._order.load_state_dict(self._resumed["order"])
+                self._order.replay(self.trainer, 0)
+            self._go_on()
+        super().on_train_epoch_start()
+        self.supernet.refresh()  # a user may have exchanged a part of the module
+        self._open_epoch = True
+        self._order.epoch_starts(self.trainer, iterator_exists=first)
+        if resumed and not first:
+            # It has made one for the resumed epoch as well, before the generators were restored.
+            iter(self.trainer.fit_loop._data_fetcher)
+
+    def _go_on(self) -> None:
+        """Put the random number generators where the checkpoint left them."""
+        assert self._resumed is not None
+        restore_rng(self._resumed["rng"])
+        restore_loaders(self._resumed["loaders"], self.trainer)
+        self._resumed = None
+
+    def _prepare(self, inputs: Tensor, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._example = inputs = inputs[:2].detach().clone()
+        self.supernet.activate(self.sampler.first())
+        with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
+            output = self._predict(inputs)
+        if not calls:
+            raise SearchError(
+                "forward of the evaluator's module does not run the model; expected it to return its logits"
+            )
+        with preserved_rng(self.settings.seed):
+            self.costs = Costs.make(
+                self.settings.costs,
+                self.settings.ranges,
+                self.settings.latency,
+                self.supernet,
+                calls[0].args,
+                calls[0].kwargs,
+                seed=self.settings.seed,
+                state=None if self._resumed is None else self._resumed["cost"],
+                share=self.trainer.strategy.broadcast,
+                leader=self.trainer.is_global_zero,
+            )
+            self.scorer = self._make_scorer(main_output(output))
+            self.costs.constrain(self.sampler)
+        self._parts_ready = True
+
+    def _make_scorer(self, output: Tensor) -> PathScorer:
+        subset = ValidationSubset.collect(
+            self.transferred(self._validation_batches()),
+            self.settings.score_images,
+            self._scored_at_once(),
+            output.shape[1] if output.ndim == 2 else None,
+            self.device,
+        )
+        settings, net = self.settings, self.supernet
+        return PathScorer(
+            subset, self._predict, net.activate, net.detached, settings.score, settings.rejection_confidence
+        )
+
+    def _scored_at_once(self) -> int:
+        """Without gradients, two training batches fit where one is trained on: scoring asks for no more memory."""
+        chosen = self.settings.score_batch_size
+        return min(_MOST_SCORED, max(2, 2 * self._batch_size)) if chosen is None else chosen
+
+    def _features(self, path: Path) -> Tensor:
+        self.supernet.activate(path)
+        with self._autocast(), self.supernet.detached():
+            output = main_output(self._predict(self.scorer.subset.probe(self.settings.probe_images)))
+            return self.settings.distillation.features(output)
+
+    # Checkpoint -------------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the board, the meta network, the sampler and every random number generator.
+
+        Parameters
+        ----------
+        checkpoint
+            What Lightning is about to write.
+
+        Raises
+        ------
+        SearchError
+            If a weight is not finite, so that a good checkpoint is not replaced by a useless one.
+        """
+        check_weights(self.training_module.parameters(), self._step)
+        half = in_step(self.trainer)
+        if not half:
+            self._finish_step()
+            settle_step(checkpoint, self.trainer)
+            if epoch_is_over(self.trainer):
+                self._finish_epoch()
+        checkpoint[_STATE] = {
+            "space": self._space_outline(),
+            "settings": self.settings.outline(),
+            "board": self.board.state_dict(),
+            "matcher": self.matcher.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "cost": self.costs.state_dict() if self._parts_ready else {},
+            "average": None if self.average is None else self.average.state_dict(),
+            "rng": rng_state(),
+            "loaders": loader_states(self.trainer),
+            "order": self._order.state_dict(),
+            "counts": [self._step, self._scored, self._admitted],
+            "tally": self.tally.state_dict(),
+            "window": self.window.state_dict(),
+            "example": None if self._example is None else self._example.cpu(),
+            "batch_size": self._batch_size,
+            "open_epoch": self._open_epoch,
+            "half_a_step": half or gradients_pending(self.trainer),
+        }
+        self.training_module.on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the state until the parts exist, then call the user's hook.
+
+        Parameters
+        ----------
+        checkpoint
+            What Lightning loaded.
+
+        Raises
+        ------
+        SearchError
+            If the checkpoint is not one of a Cream search.
+        """
+        if _STATE not in checkpoint:
+            raise SearchError(
+                f"the checkpoint holds no state {_STATE!r}, so it was not written by a Cream search; resume from one "
+                "that was, or start anew"
+            )
+        self._resumed = checkpoint[_STATE]
+        self.training_module.on_load_checkpoint(checkpoint)
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        if state["space"] != self._space_outline():
+            raise SearchError("the checkpoint belongs to another search space; resume with the space it was made with")
+        self.settings.check_same(state.get("settings", {}))
+        self.board.load_state_dict(state["board"], self.supernet.decode)
+        self.matcher.load_state_dict(state["matcher"])
+        self.sampler.load_state_dict(state["sampler"])
+        self._step, self._scored, self._admitted = state["counts"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        if "tally" in state:  # version 0.1.0 did not count
+            self.tally.load_state_dict(state["tally"])
+        if "window" in state:  # likewise
+            self.window.load_state_dict(state["window"], self.supernet.decode, self.device)
+        if state["half_a_step"]:
+            _logger.warning(
+                "The checkpoint was written in the middle of an optimizer step, after %d batches, at an exception "
+                "or with accumulated gradients that it lacks; the search will not equal an uninterrupted one.",
+                self._step,
+            )
+
+    def _space_outline(self) -> dict[str, Any]:
+        return {
+            str(label): len(mutable.values)
+            for label, mutable in self.supernet.mutables.items()
+            if not isinstance(mutable, Constraint)
+        }

@@ -1,0 +1,324 @@
+"""The training step of Cream: the one place where sampler, board, matcher, scorer and cost model meet."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from nni_cream.errors import SearchError
+from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
+from nni_cream.search.loop.checkpoint import end_resumed_epoch
+from nni_cream.search.loop.finite_checks import check_loss, check_score, check_weights
+from nni_cream.search.loop.host import call_step
+from nni_cream.search.loop.setup import PreparedLightningModule
+from nni_cream.search.paths.encoded_path import Path, encode_path
+from nni_cream.search.scoring.candidates import rescored_entries
+from nni_cream.search.scoring.scorer import split_batch
+from nni_cream.search.settings import SearchSettings
+from nni_cream.search.supernet.forward_recorder import Call, muted, observed
+from nni_cream.search.supernet.supernet import single_values_explained
+from nni_cream.search.teaching.matchers import Match, match_weight_gradient
+
+__all__ = ["CreamLightningModule"]
+
+_logger = logging.getLogger(__name__)
+
+
+class CreamLightningModule(PreparedLightningModule):
+    """Trains the supernet with prioritized path distillation, around the user's own Lightning module.
+
+    Parameters
+    ----------
+    training_module
+        The user's module; its ``training_step`` computes the task loss.
+    board
+        The prioritized path board.
+    settings
+        Everything else.
+    validation_batches
+        Returns an iterable of pairs (x, y) never used for the weights; the board and the meta network see them.
+    listeners
+        Called with every :class:`BoardEvent`.
+    """
+
+    def __init__(
+        self,
+        training_module: pl.LightningModule,
+        board: PrioritizedBoard,
+        settings: SearchSettings,
+        validation_batches: Callable[[], Iterable[Any]],
+        listeners: Iterable[Callable[[BoardEvent], None]] = (),
+    ) -> None:
+        super().__init__(training_module, board, settings, validation_batches)
+        self.statistics: dict[str, float] = {}
+        self._listeners = tuple(listeners)
+        self._path: Path | None = None
+        self._match: Match | None = None
+        self._task: Tensor | None = None
+        self._open_step: tuple[Path, Any] | None = None
+        self._changed = False
+
+    # The paper's loop -------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        """Draw a path, pick its teacher, return the joint loss (METHOD.md, "The loop", steps 1 to 3)."""
+        path = self.sampler.draw()
+        match = None if self.untaught.lasts(self.trainer) else self.matcher.pick(path, self.board.entries)
+        self._count(match)
+        self.supernet.activate(path)
+        with observed(self.supernet.space) as calls:
+            output = call_step(self.training_module.training_step, batch, batch_idx)
+        self._path, self._match, self._open_step = path, match, (path, batch)
+        self._task = None
+        output = self._with_loss(output, lambda task_loss: self._joint_loss(task_loss, match, calls, batch))
+        self._look_at_loss()
+        return output
+
+    def _look_at_loss(self) -> None:
+        """Stop on a loss that is not finite before it reaches the weights."""
+        step = self._step + 1
+        # On an accelerator looking at each loss would stall the queue; a checkpoint is never written without a look.
+        due = self.device.type == "cpu" or step % self.score_interval == 0
+        if due and self._loss is not None:
+            check_loss(self._loss, step)
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        """Call the user's hook; the weights that are about to move go into the average as they are."""
+        super().on_before_optimizer_step(optimizer)
+        if self.average is not None:
+            self.average.before_step()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Let the path compete for the board, teach the meta network (steps 4 and 5)."""
+        self._finish_step()
+        self._report(force=self._changed)
+        super().on_train_batch_end(outputs, batch, batch_idx)
+
+    def _count(self, match: Match | None) -> None:
+        self.tally.add_draw(self.sampler.rejected)
+        if match is not None:
+            self.tally.add_match(match)
+
+    def _finish_step(self) -> None:
+        """Do what follows on the optimizer step, once: at its end, or earlier for a checkpoint that is written then."""
+        if self._open_step is None:
+            return
+        (path, batch), self._open_step = self._open_step, None
+        self._step += 1
+        self._changed = False
+        if self.average is not None and self.trainer.global_step > self._steps_before:
+            self.average.update()
+        if self.warmup.lasts(self.trainer):
+            return
+        self.window.add(path, self._task)
+        self._changed = self._compete()
+        due = self.matcher.learns and self._step % self.settings.meta_interval == 0
+        if due and not self.untaught.lasts(self.trainer):
+            self._update_matcher(path, batch)
+
+    def _joint_loss(self, task_loss: Tensor, match: Match | None, calls: list[Call], batch: Any) -> Tensor:
+        """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3) unless ``joint_loss`` says otherwise; CE untaught."""
+        self._task = task_loss
+        if match is None or not self.distiller.is_worth_it(match):
+            return task_loss
+        distillation_loss = self.distiller.loss(match, calls, batch)
+        if distillation_loss is None:
+            return task_loss
+        self.tally.add_distillation(match)
+        return self.distiller.joint_loss.value(match.weight, distillation_loss, task_loss)
+
+    def _compete(self) -> bool:
+        """Score the most promising of the paths that were just trained and offer it to the board."""
+        if self.board.full and self._step % self.score_interval:
+            return False
+        path = self.window.take(self.board.__contains__, self._mean_tensor_over_ranks)
+        if path is None:
+            return False
+        cost, other_costs = self.costs(path)
+        with self._autocast():
+            accuracy = self.scorer.score(path, above=self.board.bar((cost, *other_costs.values())))
+        self._scored += 1
+        check_score(accuracy, self._step)
+        entry = None if accuracy is None else BoardEntry(path, accuracy, cost, self._step, other_costs)
+        verdict = None if entry is None else self.board.offer(entry)
+        admitted = bool(verdict)
+        self._admitted += admitted
+        candidate = {"path": encode_path(path), "accuracy": accuracy, "cost": cost, "other_costs": other_costs}
+        self._tell("scored", candidate, admitted, verdict.evicted if verdict else None)
+        return admitted
+
+    def _update_matcher(self, path: Path, batch: Any) -> None:
+        """One step of the meta network on the validation loss after a virtual step (paper, section 3.2)."""
+        match = self.matcher.pick(path, self.board.entries)
+        if match is None:
+            return
+        self.supernet.activate(path)
+        with muted(self.training_module), self._autocast(), self.supernet.detached(grad=True):
+            with observed(self.supernet.space) as calls:
+                task_loss = self._task_loss(batch)
+            distillation_loss = self.distiller.loss(match, calls, batch)
+            if distillation_loss is None:  # the loss of this step does not depend on rho
+                return
+            self.supernet.activate(path)
+            gradient = match_weight_gradient(
+                [parameter for parameter in self.training_module.parameters() if parameter.requires_grad],
+                distillation_loss,
+                task_loss,
+                match.weight,
+                step_size=self.trainer.optimizers[0].param_groups[0]["lr"],
+                validation_losses=lambda: self._meta_losses(len(split_batch(batch)[1])),
+                loss_scale=self._loss_scale(),
+                joint_loss=self.distiller.joint_loss,
+            )
+        gradient = self._mean_over_ranks(gradient)
+        if not math.isfinite(gradient):
+            if self._loss_scale() > 1:  # as Lightning leaves out a step of the weights
+                _logger.warning("A gradient overflowed at step %d; the meta network is not updated.", self._step)
+                return
+            raise SearchError(f"the gradient of the meta network became {gradient} at step {self._step}")
+        self.matcher.update(match, gradient)
+        self.tally.add_meta_update()
+
+    def _meta_losses(self, at_once: int) -> Iterator[Tensor]:
+        """Yield the parts of the loss on a chunk of validation images; the chunks take turns.
+
+        The graph of a part is no larger than that of a training step, however many images are scored at once.
+        """
+        chunks = self.scorer.subset.chunks
+        images, labels = chunks[(self._step // self.settings.meta_interval) % len(chunks)]
+        # Nearly equal parts, none of a single image.
+        parts = max(1, min(math.ceil(len(labels) / at_once), len(labels) // 2))
+        for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+            yield self._task_loss([x, y]) * (len(y) / len(labels))
+
+    # Validation and the end of an epoch -------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Validate the board's best path (any path before there is one) without touching the supernet."""
+        best = self.board.best
+        self.supernet.activate(best.path if best else self._path or self.sampler.first())
+        super().on_validation_start()
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
+        """Run the user's ``validation_step`` on that path."""
+        with (
+            self.supernet.evaluating(),
+            single_values_explained(
+                "the validation loader yields a batch of a single image; choose a batch size that leaves none over"
+            ),
+        ):
+            return call_step(self.training_module.validation_step, batch, batch_idx, dataloader_idx)
+
+    def on_train_epoch_end(self) -> None:
+        """Rescore the board, so that early scores do not outlive their weights; then call the user's hook."""
+        check_weights(self.training_module.parameters(), self._step)
+        if self.trainer.fit_loop.restarting:
+            end_resumed_epoch(self.trainer)
+        self._finish_epoch()
+        self._report(force=True, on_epoch=True)
+        super().on_train_epoch_end()
+
+    def _finish_epoch(self) -> None:
+        """Rescore once at the end of an epoch, or before, for a checkpoint that is written earlier."""
+        interval = self.settings.rescore_interval
+        if self._open_epoch and interval is None:
+            self.matcher.forget()  # the entries' outputs move, even if nobody looks at their accuracies again
+        elif self._open_epoch and interval is not None and len(self.board):
+            turn, left = divmod(self.trainer.current_epoch + 1, interval)
+            if left == 0:
+                self._rescore(turn)
+        self._open_epoch = False
+
+    def _rescore(self, turn: int) -> None:
+        def score(entry: BoardEntry) -> float:
+            accuracy = self.scorer.score(entry.path)
+            check_score(accuracy, self._step)
+            assert accuracy is not None  # nothing is rejected without a bar
+            return accuracy
+
+        with self._autocast():
+            self.board.rescore(score, self._rescored_entries(), turn)
+        self.matcher.forget()
+        self._tell("rescored")
+
+    def _rescored_entries(self) -> int:
+        batches = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * (self.settings.rescore_interval or 1)
+        return rescored_entries(self.settings.rescore_entries, len(self.scorer.subset), batches * self._batch_size)
+
+    def on_fit_end(self) -> None:
+        """Refuse to end without a result.
+
+        Raises
+        ------
+        SearchError
+            If nothing has got onto the board, because something stopped the training within its warm-up.
+        """
+        super().on_fit_end()
+        if not len(self.board) and not self.trainer.interrupted:
+            raise SearchError(
+                f"the board is empty after {self._step} steps: the training ended within its warm-up "
+                f"({self.warmup.length}), so there is no result; train for longer or warm up for less"
+            )
+
+    def export(self) -> Path:
+        """Return the board's best path: the result of the search, with no further search after it.
+
+        Returns
+        -------
+        Path
+            NNI sample.
+
+        Raises
+        ------
+        SearchError
+            If the board is empty.
+        """
+        best = self.board.best
+        if best is None:
+            raise SearchError(
+                "the board is empty: the search has not got past its warm-up, so there is nothing to export"
+            )
+        return dict(best.path)
+
+    # What others see --------------------------------------------------------------------------------------------------
+
+    def _tell(self, kind: str, candidate: dict[str, Any] | None = None, *verdict: Any) -> None:
+        event = BoardEvent(kind, self._step, self.trainer.current_epoch, candidate, *verdict)
+        for listener in self._listeners:
+            listener(event)
+
+    def _report(self, force: bool, on_epoch: bool = False) -> None:
+        """Log the board's figures when they changed, and now and then."""
+        if not (force or self._step % self.trainer.log_every_n_steps == 0):
+            return
+        self.statistics = self._figures()
+        for name, value in self.statistics.items():
+            shown = name in ("board_best", "board_worst", "board_size")
+            self.log(name, value, prog_bar=shown, on_step=not on_epoch, on_epoch=on_epoch)
+
+    def _figures(self) -> dict[str, float]:
+        entries = self.board.entries
+        figures = {
+            "board_size": float(len(entries)),
+            "scored": float(self._scored),
+            "admitted": float(self._admitted),
+            "sampler_drawn": float(self.tally.drawn),
+            "sampler_rejected": float(self.tally.rejected),
+            "meta_updates": float(self.tally.meta_updates),
+            "distilled": self.tally.distilled_share,
+        }
+        if entries:
+            figures["board_best"] = entries[0].accuracy
+            figures["board_worst"] = entries[-1].accuracy
+            figures["board_mean"] = sum(entry.accuracy for entry in entries) / len(entries)
+            figures["board_cost_mean"] = sum(entry.cost for entry in entries) / len(entries)
+        if self.tally.mean_weight is not None:
+            figures["match_weight"] = self.tally.mean_weight
+        if self._loss is not None:
+            figures["joint_loss"] = float(self._loss.detach())
+        return figures

@@ -1,0 +1,1 @@
+"""The identity of a path: encoding, active choices, counts, random paths."""

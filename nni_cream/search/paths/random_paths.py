@@ -1,0 +1,378 @@
+"""Draws paths: seeded, within a range of cost, the same in every process and after a resume (METHOD.md, step 1)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from nni.mutable import Categorical, CategoricalMultiple, LabeledMutable, Mutable
+from nni.mutable.annotation import Constraint
+
+from nni_cream.errors import ConfigError, SpaceError
+from nni_cream.search.paths.active_choices import Usage
+from nni_cream.search.paths.choices import check_mutables
+from nni_cream.search.paths.cost_table import CostTable
+from nni_cream.search.paths.encoded_path import Path
+from nni_cream.search.paths.path_counts import PathCounts
+
+__all__ = ["CostRange", "Limit", "PathSampler", "check_cost_range"]
+
+CostRange: TypeAlias = tuple[float | None, float | None]
+
+
+def check_cost_range(cost_range: Sequence[float | None] | None) -> CostRange:
+    """Bring a range into the form (low, high), either of which may be ``None`` for "no limit".
+
+    Parameters
+    ----------
+    cost_range
+        A pair, or ``None`` for no limits at all.
+
+    Returns
+    -------
+    CostRange
+        The pair.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a pair of numbers or is empty.
+    """
+    if cost_range is None:
+        return (None, None)
+    items = list(cost_range) if isinstance(cost_range, list | tuple) else []
+    if len(items) != 2 or any(isinstance(item, bool) or not isinstance(item, int | float | None) for item in items):
+        raise ConfigError(f"cost_range is {cost_range!r}; expected (low, high), either may be None")
+    low, high = items
+    if any(item is not None and math.isnan(item) for item in items):
+        raise ConfigError(f"cost_range is {cost_range!r}; expected numbers, or None for no limit, and not NaN")
+    if low is not None and high is not None and low > high:
+        raise ConfigError(f"cost_range is {cost_range!r}; its low end is above its high end")
+    return (low, high)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A range that one kind of cost has to keep.
+
+    Parameters
+    ----------
+    cost
+        Cost of a path.
+    cost_range
+        (low, high), both ends allowed; either may be ``None``.
+    name
+        What the cost is called in messages.
+    reachable
+        Lowest and highest cost known, for messages.
+    table
+        The same costs as a table, if they are a sum over choices.
+    """
+
+    cost: Callable[[Path], float]
+    cost_range: CostRange
+    name: str = ""
+    reachable: tuple[float, float] | None = None
+    table: CostTable | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether every cost is allowed."""
+        return self.cost_range == (None, None)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The range as two numbers."""
+        low, high = self.cost_range
+        return -math.inf if low is None else low, math.inf if high is None else high
+
+    def allows(self, cost: float) -> bool:
+        """Return whether a cost lies within the range."""
+        low, high = self.ends
+        return low <= cost <= high
+
+    def is_far(self, seen: tuple[float, float]) -> bool:
+        """Return whether the range is further away from the costs seen than these are from one another."""
+        (low, high), spread = self.ends, seen[1] - seen[0]
+        return low > seen[1] + spread or high < seen[0] - spread
+
+    def is_beyond(self, seen: tuple[float, float]) -> bool:
+        """Return whether the range begins above all costs seen, or ends below them."""
+        low, high = self.ends
+        return low > seen[1] or high < seen[0]
+
+    def describe(self) -> str:
+        """Return the range in words."""
+        low, high = self.cost_range
+        return f"({low}, {high}){f' for {self.name}' if self.name else ''}"
+
+
+class PathSampler:
+    """Uniform over the architectures of a space, or over those within a range of cost.
+
+    A label that a path does not use (of a block beyond the depth of a ``Repeat``, or inside a candidate of a
+    ``LayerChoice`` that is not chosen) has its first value, so that equal architectures are equal paths, and every
+    architecture is as likely as any other: a depth that has more architectures comes up more often. Where a label has
+    probabilities of its own, or where the conditions are too many to count, labels are drawn one by one instead.
+
+    Within a range of cost, paths are drawn from an exact count of the paths of each cost if there is a table of costs
+    and the space has no constraints. Where the different sums are too many for that, costs are rounded for the count,
+    and a path that the rounding alone lets in is thrown away. Without a table, paths are drawn until one lies within
+    the range. The distribution is the same each time; with several costs, all ranges are kept at once.
+
+    Parameters
+    ----------
+    space
+        Anything of NNI with ``simplify()``; usually the model space.
+    seed
+        Same seed, same sequence of paths.
+    cost_range
+        (low, high), both ends allowed; takes effect with :meth:`constrain`.
+    probabilities
+        Label to the probability of each of its values, for labels that should not be drawn by the mutable's own
+        weights (which are uniform unless the space says otherwise).
+
+    Attributes
+    ----------
+    rejected
+        Samples outside the range, or against a constraint of the space, before the one that :meth:`draw` last returned.
+
+    Raises
+    ------
+    SpaceError
+        If the space cannot be sampled.
+    ConfigError
+        If the range or the probabilities make no sense.
+    """
+
+    attempts = 10_000
+    steps = 4_000  # to which costs are rounded where there are too many different sums
+    glance = 256  # tries after which a range far away from all costs seen is given up
+
+    def __init__(
+        self,
+        space: Mutable,
+        seed: int = 0,
+        cost_range: Sequence[float | None] | None = None,
+        probabilities: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        self._mutables: dict[str, LabeledMutable] = space.simplify()
+        check_mutables(self._mutables)
+        self.cost_range = check_cost_range(cost_range)
+        self._constraints = [item for item in self._mutables.values() if isinstance(item, Constraint)]
+        self._draws = _make_draws(self._mutables, probabilities or {})
+        self._even = not probabilities and all(map(_is_even, self._mutables.values()))
+        self._usage = Usage(space)
+        self._limits: tuple[Limit, ...] = ()
+        self._counts: PathCounts | None = None
+        self._certain = False  # whether what is counted needs no further look
+        self._reachable = False
+        self._seed = seed
+        self._generator = _generator(seed)
+        self.rejected = 0
+
+    def constrain(
+        self,
+        cost: Callable[[Path], float],
+        reachable: tuple[float, float] | None = None,
+        table: CostTable | None = None,
+        others: Iterable[Limit] = (),
+    ) -> None:
+        """From now on draw only paths whose cost lies within ``cost_range``; the sequence of draws starts no later.
+
+        Parameters
+        ----------
+        cost
+            Cost of a path.
+        reachable
+            Lowest and highest cost known, for the message.
+        table
+            The same costs as a table, if they are a sum over choices.
+        others
+            Ranges of further costs.
+
+        Raises
+        ------
+        SpaceError
+            If no path lies within the range: none at all where paths can be counted, else none of ``attempts``.
+        """
+        limits = (Limit(cost, self.cost_range, getattr(cost, "name", ""), reachable, table), *others)
+        self._limits = tuple(limit for limit in limits if not limit.open)
+        if not self._limits:
+            return
+        self._count()
+        if not self._certain:
+            # With a generator of its own: nothing of the sequence is used up, nor does it matter how far it has got.
+            self._search(_generator(self._seed))
+        self._reachable = True
+
+    def _count(self) -> None:
+        """Count the paths of that range which the fewest keep."""
+        self._counts, self._certain = None, False
+        if not self._even or self._constraints:
+            return
+        for limit in self._limits:
+            counted = None if limit.table is None else _counts_of(limit.table, limit.ends, self.steps)
+            if limit.table is None or counted is None:
+                continue
+            counts, exact = counted
+            if not counts.total:
+                raise self._unreachable([limit], [limit.table.bounds()])
+            if self._counts is None or counts.total < self._counts.total:
+                self._counts, self._certain = counts, exact and len(self._limits) == 1
+
+    def draw(self) -> Path:
+        """Draw the next path.
+
+        Returns
+        -------
+        Path
+            A new sample. :attr:`rejected` says how many had to be thrown away for it.
+
+        Raises
+        ------
+        SpaceError
+            If no path that the constraints of the space and the range allow was found in ``attempts`` tries.
+        """
+        if self._counts is not None and self._certain:
+            self.rejected = 0
+            return self._candidate(self._generator)
+        return self._search(self._generator)
+
+    def _search(self, generator: np.random.Generator) -> Path:
+        seen = [limit.reachable if limit.table is None else limit.table.bounds() for limit in self._limits]
+        for attempt in itertools.count():
+            # A range that is known to hold a path holds it for the whole search, however long it takes to hit.
+            if not self._reachable and (attempt >= self.attempts or (attempt == self.glance and self._are_far(seen))):
+                break
+            path = self._candidate(generator)
+            if any(constraint.check_contains(path) is not None for constraint in self._constraints):
+                continue
+            costs = [limit.cost(path) for limit in self._limits]
+            if all(limit.allows(cost) for limit, cost in zip(self._limits, costs, strict=True)):
+                self.rejected = attempt
+                return path
+            seen = [_widened(known, cost) for known, cost in zip(seen, costs, strict=True)]
+        reachable = [known for known in seen if known is not None]
+        if not reachable:
+            raise SpaceError(f"no path in {self.attempts} tries kept the constraints of the space; loosen them")
+        beyond = [pair for pair in zip(self._limits, reachable, strict=True) if pair[0].is_beyond(pair[1])]
+        raise self._unreachable(*zip(*(beyond or zip(self._limits, reachable, strict=True)), strict=True))
+
+    def _candidate(self, generator: np.random.Generator) -> Path:
+        if self._counts is not None:
+            drawn = self._counts.draw(generator)
+            return {label: drawn[label] for label in self._draws}
+        if self._even and self._usage.conditional:
+            return self._usage.draw(generator, self._draws)
+        return self._usage.canonical({label: draw(generator) for label, draw in self._draws.items()})
+
+    def first(self) -> Path:
+        """Return the path of every mutable's first value, without drawing; it may lie outside the range."""
+        return {label: self._mutables[label].default({}) for label in self._draws}
+
+    def _are_far(self, seen: Sequence[tuple[float, float] | None]) -> bool:
+        pairs = zip(self._limits, seen, strict=True)
+        return any(known is not None and limit.is_far(known) for limit, known in pairs)
+
+    def _unreachable(self, limits: Sequence[Limit], reachable: Sequence[tuple[float, float]]) -> SpaceError:
+        if len(limits) == 1:
+            lowest, highest = reachable[0]
+            return SpaceError(
+                f"cost_range {limits[0].describe()} holds no path that could be found; the reachable range of this "
+                f"space is {lowest:.10g} to {highest:.10g}, with gaps; widen the range"
+            )
+        listed = "; ".join(
+            f"{limit.describe()} of {lowest:.10g} to {highest:.10g}"
+            for limit, (lowest, highest) in zip(limits, reachable, strict=True)
+        )
+        return SpaceError(
+            f"cost_range holds no path that could be found and keeps all of its ranges; these and the reachable ones "
+            f"are: {listed}; widen one"
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the generator as plain values."""
+        return {"generator": self._generator.bit_generator.state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where the saved sampler stood."""
+        self._generator.bit_generator.state = state["generator"]
+
+
+def _counts_of(table: CostTable, ends: tuple[float, float], steps: int) -> tuple[PathCounts, bool] | None:
+    """Count the paths of a range: exactly, or else with rounded costs in a range that is a little wider."""
+    costs = [table.base, *itertools.chain(*(column.values() for column in table.columns.values()))]
+    if all(float(cost).is_integer() for cost in costs):
+        with suppress(OverflowError):
+            return PathCounts(table, *ends), True
+    coarse, step = table.rounded(steps)
+    low, high = ((end - table.base) / step for end in ends)
+    with suppress(OverflowError):
+        return PathCounts(coarse, low - len(table.columns) - 1, high + 1), False
+    return None
+
+
+def _widened(known: tuple[float, float] | None, cost: float) -> tuple[float, float]:
+    return (cost, cost) if known is None else (min(known[0], cost), max(known[1], cost))
+
+
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def _is_even(mutable: LabeledMutable) -> bool:
+    """Whether every value of a choice is as likely as any other by the mutable's own weights."""
+    if isinstance(mutable, CategoricalMultiple) and mutable.n_chosen is None:
+        return all(weight == 0.5 for weight in mutable.weights)
+    if isinstance(mutable, Categorical | CategoricalMultiple):
+        return bool(max(mutable.weights) - min(mutable.weights) < 1e-9)
+    return True
+
+
+_Draw: TypeAlias = Callable[[np.random.Generator], Any]
+
+
+def _make_draws(
+    mutables: Mapping[str, LabeledMutable], probabilities: Mapping[str, Sequence[float]]
+) -> dict[str, _Draw]:
+    unknown = sorted(probabilities.keys() - mutables.keys())
+    if unknown:
+        raise ConfigError(f"probabilities name {unknown}, which the space does not have; it has {sorted(mutables)}")
+    draws: dict[str, _Draw] = {}
+    for label, mutable in mutables.items():
+        if isinstance(mutable, Categorical):
+            weights = probabilities.get(label, mutable.weights)
+            draws[label] = _draw_one(label, mutable.values, weights)
+        elif isinstance(mutable, CategoricalMultiple):
+            draws[label] = _draw_several(mutable, probabilities.get(label, mutable.weights))
+    return draws
+
+
+def _draw_one(label: str, values: list[Any], weights: Sequence[float]) -> _Draw:
+    if len(weights) != len(values) or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
+        raise ConfigError(
+            f"probabilities of {label!r} are {list(weights)}; expected {len(values)} numbers of at least 0, sum 1"
+        )
+    cumulative = list(itertools.accumulate(weights))
+    # The last value that can be drawn at all, for a number that rounding has put above the sum.
+    last = max(index for index, weight in enumerate(weights) if weight > 0)
+    return lambda generator: values[min(bisect_right(cumulative, generator.random()), last)]
+
+
+def _draw_several(mutable: CategoricalMultiple[Any], weights: Sequence[float]) -> _Draw:
+    values, n_chosen = mutable.values, mutable.n_chosen
+
+    def draw(generator: np.random.Generator) -> list[Any]:
+        if n_chosen is None:
+            return [value for value, weight in zip(values, weights, strict=True) if generator.random() < weight]
+        chosen = generator.choice(len(values), n_chosen, replace=False, p=weights)
+        return [values[index] for index in sorted(chosen)]
+
+    return draw

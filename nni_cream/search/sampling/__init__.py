@@ -1,0 +1,1 @@
+"""Which path is trained next (paper, section 3.1)."""

@@ -1,0 +1,1 @@
+"""The worth of a path: scores on validation images, candidates, the final validation."""

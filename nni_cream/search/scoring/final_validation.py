@@ -1,0 +1,194 @@
+"""The end of a search: the board's entries with BatchNorm statistics of their own, on all validation images.
+
+Under shared weights, BatchNorm's running statistics mix those of all paths, and a score counts a part of the images
+only. So before the choice is made, each entry is frozen on a copy, its statistics are estimated anew on training
+images, and the copy is validated in evaluation mode on the whole validation part.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+
+from nni_cream.errors import SearchError
+from nni_cream.rng import preserved_rng
+from nni_cream.search.board import BoardEntry
+from nni_cream.search.paths.encoded_path import Path
+from nni_cream.search.scoring.scorer import split_batch, sum_of_scores
+from nni_cream.search.supernet.outputs import main_output
+from nni_cream.search.supernet.supernet import single_values_explained
+
+if TYPE_CHECKING:
+    from nni_cream.search.loop.step import CreamLightningModule
+
+__all__ = ["Finalist", "finalise", "validate_path"]
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A board entry after its final validation.
+
+    Parameters
+    ----------
+    entry
+        With its ``validated`` accuracy.
+    network
+        The architecture with the supernet's weights (their average, if there is one) and BatchNorm statistics of its
+        own, on the CPU and in evaluation mode.
+    """
+
+    entry: BoardEntry
+    network: nn.Module
+
+
+def finalise(
+    module: CreamLightningModule,
+    training_batches: Iterable[Any],
+    validation_batches: Iterable[Any],
+    images: int,
+) -> tuple[Finalist, ...]:
+    """Validate the board's entries on copies, and put the board in the order of the outcome.
+
+    All entries go through together, so that the images are read once. The supernet is left as it is. The same weights,
+    batches and settings give the same outcome, in every process.
+
+    Parameters
+    ----------
+    module
+        Of a training that is over.
+    training_batches
+        Batches that BatchNorm's statistics are estimated on.
+    validation_batches
+        Batches of the whole validation part.
+    images
+        How many training images are used at least, in whole batches; fewer if there are no more.
+
+    Returns
+    -------
+    tuple of Finalist
+        All entries, best first.
+
+    Raises
+    ------
+    SearchError
+        If the board is empty, there are no validation images, or an accuracy is not finite.
+    """
+    entries = module.board.entries
+    if not entries:
+        raise SearchError(
+            "the board is empty: the training was over before its warm-up, so there is nothing to validate; search for "
+            "more epochs or warm up for fewer"
+        )
+    paths = [dict(entry.path) for entry in entries]
+    with preserved_rng(module.settings.seed), torch.no_grad():
+        networks, accuracies = _validated(module, paths, training_batches, validation_batches, images)
+    module.board.validate({entry.key: accuracy for entry, accuracy in zip(entries, accuracies, strict=True)})
+    found = {entry.key: network.cpu() for entry, network in zip(entries, networks, strict=True)}
+    return tuple(Finalist(entry, found[entry.key]) for entry in module.board.entries)
+
+
+def validate_path(
+    module: CreamLightningModule,
+    path: Path,
+    training_batches: Iterable[Any],
+    validation_batches: Iterable[Any],
+    images: int,
+) -> float:
+    """Score any path of a trained supernet as the board's entries are at the end of a search.
+
+    Parameters
+    ----------
+    module
+        Of a training that is over.
+    path
+        NNI sample.
+    training_batches
+        Batches that BatchNorm's statistics are estimated on.
+    validation_batches
+        Batches of validation images.
+    images
+        How many training images are used at least, in whole batches.
+
+    Returns
+    -------
+    float
+        Mean score over all validation images.
+
+    Raises
+    ------
+    SearchError
+        If there are no validation images, or a score is not finite.
+    """
+    with preserved_rng(module.settings.seed), torch.no_grad():
+        return _validated(module, [path], training_batches, validation_batches, images)[1][0]
+
+
+def _validated(
+    module: CreamLightningModule,
+    paths: Sequence[Path],
+    training_batches: Iterable[Any],
+    validation_batches: Iterable[Any],
+    images: int,
+) -> tuple[list[nn.Module], list[float]]:
+    """Networks of the paths with statistics of their own, and their scores."""
+    handed_out = [_hand_out(module, path) for path in paths]
+    together = _Together(runnable for _, runnable in handed_out).to(module.trainer.strategy.root_device)
+    with single_values_explained("a training batch holds a single image; choose a larger batch size"):
+        update_bn((split_batch(batch)[0] for batch in _enough(module, training_batches, images)), together)
+    return [network for network, _ in handed_out], _validate(module, together.eval(), validation_batches)
+
+
+class _Together(nn.Module):
+    """Several networks on the same input."""
+
+    def __init__(self, networks: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        return [main_output(network(inputs)) for network in self.networks]
+
+
+def _hand_out(module: CreamLightningModule, path: Path) -> tuple[nn.Module, nn.Module]:
+    """Return a path's network, and what gives the logits: a copy of the user's module around it if that is needed."""
+    host = module.training_module
+    with nullcontext() if module.average is None else module.average.applied():
+        network = module.supernet.freeze(path)
+        if type(host).forward is pl.LightningModule.forward:
+            return network, network
+        # What the copy is to share with the original: the search and the trainer, which know the supernet, too.
+        shared = {id(item): item for item in (module, module.trainer)}
+        return network, copy.deepcopy(host, {**shared, id(module.supernet.space): network})
+
+
+def _enough(module: CreamLightningModule, batches: Iterable[Any], images: int) -> Iterator[Any]:
+    seen = 0
+    for batch in module.transferred(batches):
+        yield batch
+        seen += len(split_batch(batch)[1])
+        if seen >= images:
+            return
+
+
+def _validate(module: CreamLightningModule, together: _Together, batches: Iterable[Any]) -> list[float]:
+    totals, seen = [0.0] * len(together.networks), 0
+    for batch in module.transferred(batches):
+        inputs, targets = split_batch(batch)
+        outputs: Sequence[Tensor] = together(inputs)
+        seen += len(targets)
+        scores = [sum_of_scores(module.settings.score, output, targets) for output in outputs]
+        totals = [total + score for total, score in zip(totals, scores, strict=True)]
+    if not seen:
+        raise SearchError("the validation loader yields no images; the final validation needs some")
+    if not all(map(math.isfinite, totals)):
+        raise SearchError(f"the final validation gave {totals}; expected finite scores")
+    return [total / seen for total in totals]

@@ -1,0 +1,93 @@
+"""Scores of single samples: built in, or a function of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from nni_cream.errors import ConfigError
+
+__all__ = ["SCORES", "Score", "ScoreFunction", "negative_squared_error", "resolve_score", "top1"]
+
+ScoreFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+def top1(output: Tensor, target: Tensor) -> Tensor:
+    """1 where the largest logit is the label's, 0 elsewhere.
+
+    Parameters
+    ----------
+    output
+        Logits, shape (N, classes).
+    target
+        Labels, shape (N,).
+
+    Returns
+    -------
+    Tensor
+        Shape (N,).
+    """
+    return (output.argmax(dim=1) == target).to(torch.float32)
+
+
+def negative_squared_error(output: Tensor, target: Tensor) -> Tensor:
+    """Minus the squared error of each sample, mean over its values; shape (N,). The best is 0."""
+    target = target.to(output.dtype).reshape(output.shape)
+    return -(output - target).square().flatten(1).mean(dim=1)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score of each sample; a path's score is its mean over the validation subset.
+
+    Parameters
+    ----------
+    function
+        ``function(output, target)`` -> shape (N,), higher is better.
+    upper_bound
+        The largest value that a sample can have; ``None`` if unknown, then candidates are rejected early
+        only where ``rejection_confidence`` says so.
+    """
+
+    function: ScoreFunction
+    upper_bound: float | None = None
+
+
+SCORES: dict[str, Score] = {
+    "top1": Score(top1, 1.0),
+    "negative_squared_error": Score(negative_squared_error, 0.0),
+}
+
+
+def resolve_score(score: str | ScoreFunction | Score) -> Score:
+    """Look up a score by name, or wrap the user's own function.
+
+    Parameters
+    ----------
+    score
+        A name, a function, or one that is complete.
+
+    Returns
+    -------
+    Score
+        With everything the search needs.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown or the value is not callable.
+    """
+    if isinstance(score, Score):
+        return score
+    if isinstance(score, str) and score in SCORES:
+        return SCORES[score]
+    if callable(score):
+        return Score(score)
+    raise ConfigError(
+        f"score is {score!r}; expected one of {sorted(SCORES)} or a function of output and target that returns one "
+        "value a sample, higher is better"
+    )

@@ -1,0 +1,1 @@
+"""NNI's model space as a supernet: activate, freeze and watch paths."""

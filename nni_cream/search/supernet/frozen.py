@@ -1,0 +1,83 @@
+"""Freezes a supernet to one path without copying the candidates that the path does not choose."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from nni.mutable import Mutable
+from nni.nas.nn.pytorch import LayerChoice, Repeat
+from nni.nas.nn.pytorch.base import MutableModule
+from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingLayer
+from torch import nn
+
+from nni_cream.search.paths.encoded_path import Path
+
+__all__ = ["frozen_view", "used_parameters"]
+
+
+def frozen_view(module: nn.Module, sample: Path) -> Any:
+    """Return what NNI's ``freeze`` returns, where possible made of the very same layers instead of copies.
+
+    NNI copies every module that holds a choice, with all candidates, before it puts the chosen one there: on the
+    paper's space a second for each path, and the memory of several supernets.
+
+    Parameters
+    ----------
+    module
+        A part of a supernet, or all of it.
+    sample
+        The path.
+
+    Returns
+    -------
+    Any
+        The frozen part, usually a module. Copy it before it is trained, moved or set to another mode.
+    """
+    kind: Any = type(module)
+    if isinstance(module, LayerChoice) and kind.freeze is LayerChoice.freeze:
+        return frozen_view(module[module.choice.freeze(sample)], sample)
+    if isinstance(module, Repeat) and kind.freeze is Repeat.freeze:
+        depth = module.depth_choice
+        count = depth.freeze(sample) if isinstance(depth, Mutable) else depth
+        return nn.Sequential(*(frozen_view(block, sample) for block in list(module.blocks)[:count]))
+    if isinstance(module, Mutable) and _has_its_own_way(module):
+        return module.freeze(sample)
+    children = {name: child for name, child in module._modules.items() if child is not None}
+    frozen = {name: frozen_view(child, sample) for name, child in children.items()}
+    if all(frozen[name] is child for name, child in children.items()):
+        return module
+    view = copy.copy(module)
+    view.__dict__["_modules"] = {**module._modules, **frozen}
+    return view
+
+
+def _has_its_own_way(module: Any) -> bool:
+    default = isinstance(module, MutableModule) and type(module).freeze is MutableModule.freeze
+    return not default or bool(module.mutables)
+
+
+def used_parameters(module: nn.Module, sample: Path) -> Iterator[nn.Parameter]:
+    """Yield the parameters of a supernet that a path may use: all but those of candidates that it does not choose.
+
+    Parameters
+    ----------
+    module
+        A part of a supernet, or all of it.
+    sample
+        The path.
+
+    Yields
+    ------
+    nn.Parameter
+        Every one that is used, and those of blocks beyond a depth; one that is shared comes more than once.
+    """
+    if type(module) is PathSamplingLayer:
+        chosen = module[module.choice.freeze(sample)]  # type: ignore[index, union-attr, operator]
+        yield from used_parameters(chosen, sample)
+        return
+    yield from (parameter for parameter in module._parameters.values() if parameter is not None)
+    for child in module._modules.values():
+        if child is not None:
+            yield from used_parameters(child, sample)

@@ -1,0 +1,303 @@
+"""The supernet as the method needs it: set a path, freeze a path, run a path without leaving a trace."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from nni.mutable import LabeledMutable
+from nni.nas.nn.pytorch import Cell, ModelSpace
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
+from nni.nas.oneshot.pytorch.supermodule.operation import NATIVE_MIXED_OPERATIONS
+from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
+from nni.nas.space import model_context
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from nni_cream.errors import ConfigError, SpaceError
+from nni_cream.rng import preserved_rng
+from nni_cream.search.paths.active_choices import Usage
+from nni_cream.search.paths.choices import check_depths, check_mutables, decode_path
+from nni_cream.search.paths.encoded_path import Path
+from nni_cream.search.supernet.frozen import frozen_view
+
+__all__ = ["FreezableCell", "Supernet", "freezable_hooks", "single_values_explained"]
+
+
+class Supernet:
+    """A mutated model space together with what it takes to run one path of it.
+
+    Parameters
+    ----------
+    space
+        The model space after NNI's one-shot mutation: its choices have become ``BaseSuperNetModule``.
+    host
+        The module that it is run by, with layers of its own; by default the space alone.
+
+    Raises
+    ------
+    SpaceError
+        If the space holds no choice, or one that a supernet cannot hold.
+    """
+
+    def __init__(self, space: ModelSpace, host: nn.Module | None = None) -> None:
+        self.space = space
+        self._host = space if host is None else host
+        self.mutables: dict[str, LabeledMutable] = space.simplify()
+        check_mutables(self.mutables)
+        check_depths(space)
+        self.usage = Usage(space)
+        self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at what modules there are; done once, since it takes longer than all else around a forward pass."""
+        self._modules = list(self._host.modules())
+        self._norms = [module for module in self._modules if isinstance(module, _BatchNorm)]
+        self._instance_norms = [module for module in self._modules if isinstance(module, _InstanceNorm)]
+        self._buffered = [m for m in self._modules if m._buffers and not isinstance(m, _BatchNorm)]
+
+    def activate(self, path: Path) -> None:
+        """Let the next forward pass run this path."""
+        for module in self._choices:
+            module.resample(memo=dict(path))
+
+    def freeze(self, path: Path) -> nn.Module:
+        """Return a network of its own that holds this path and a copy of its weights."""
+        return copy.deepcopy(self.view(path))
+
+    def view(self, path: Path) -> nn.Module:
+        """Return a network that holds this path, made of the supernet's own layers where that is possible."""
+        return cast(nn.Module, frozen_view(self.space, path))
+
+    def decode(self, encoded: Mapping[str, Any]) -> Path:
+        """Make a canonical sample from an encoded path; see :func:`~nni_cream.search.paths.choices.decode_path`."""
+        return self.usage.canonical(decode_path(encoded, self.mutables))
+
+    @contextmanager
+    def evaluating(self, seed: int | None = None) -> Iterator[None]:
+        """Inside, all is in evaluation mode, except that normalisation takes the statistics of the batch at hand.
+
+        The running statistics of a supernet mix those of all paths, and they are not changed (METHOD.md, "Validation,
+        cheaply and fairly"). Dropout and the like are off. Whatever is drawn, the generators stay as they were.
+
+        Parameters
+        ----------
+        seed
+            If given, the generators start from it inside.
+        """
+        modules, norms = self._modules, self._norms
+        modes = [module.__dict__["training"] for module in modules]
+        tracking = [norm.track_running_stats for norm in norms]
+        running = [(norm, dict(norm._buffers)) for norm in self._instance_norms]
+        try:
+            # Straight into __dict__: nn.Module.__setattr__ on every module of a large supernet would cost milliseconds.
+            for module in modules:
+                module.__dict__["training"] = False
+            for norm in norms:
+                norm.__dict__["training"] = True
+                norm.__dict__["track_running_stats"] = False
+            for instance_norm, buffers in running:  # without running statistics it takes those of the image
+                instance_norm.__dict__["training"] = True
+                instance_norm._buffers.update(dict.fromkeys(buffers))
+            with preserved_rng(seed):
+                yield
+        finally:
+            for module, mode in zip(modules, modes, strict=True):
+                module.__dict__["training"] = mode
+            for norm, tracked in zip(norms, tracking, strict=True):
+                norm.__dict__["track_running_stats"] = tracked
+            for instance_norm, buffers in running:
+                instance_norm._buffers.update(buffers)
+
+    @contextmanager
+    def detached(self, grad: bool = False) -> Iterator[None]:
+        """Inside, running the supernet changes no buffer, no generator and no mode, and gives the same each time.
+
+        In addition to :meth:`evaluating`, modules work on copies of their buffers, and generators start from a fixed
+        seed.
+
+        Parameters
+        ----------
+        grad
+            Whether gradients are recorded inside.
+        """
+        try:
+            with self.evaluating(seed=0), torch.set_grad_enabled(grad), self._copied_buffers():
+                yield
+        finally:
+            if not grad:
+                # Autocast would hand the casts made here, which carry no gradient, to the training forward pass.
+                torch.clear_autocast_cache()
+
+    @contextmanager
+    def _copied_buffers(self) -> Iterator[None]:
+        """Inside, the modules own copies of their buffers; those of BatchNorm, which nobody writes to here, stay."""
+        kept = [(module._buffers, dict(module._buffers)) for module in self._buffered]
+        every = {id(buffer): buffer for _, originals in kept for buffer in originals.values() if buffer is not None}
+        copies = {key: buffer.detach().clone() for key, buffer in every.items()}  # one that two modules share stays so
+        for buffers, originals in kept:
+            buffers.update((name, copies.get(id(buffer))) for name, buffer in originals.items())
+        try:
+            yield
+        finally:
+            # The originals themselves, untouched: a graph that is still to be run backwards may hold them.
+            for buffers, originals in kept:
+                buffers.clear()
+                buffers.update(originals)
+
+
+@contextmanager
+def single_values_explained(cause: str) -> Iterator[None]:
+    """Say what to do where BatchNorm is given a batch with a single value for each channel.
+
+    Parameters
+    ----------
+    cause
+        Which setting is behind it, and what it should be.
+
+    Raises
+    ------
+    ConfigError
+        In the place of torch's error.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(f"BatchNorm has no statistics of a single value for each channel: {cause}") from error
+
+
+class FreezableCell(PathSamplingCell):
+    """NNI's supernet cell, and in addition able to freeze to a cell that has the path's weights.
+
+    NNI's own raises ``NotImplementedError`` there, so that no cell could be exported with its weights.
+    """
+
+    def __init__(self, op_factory: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(op_factory, *args, **kwargs)
+        self.op_factory = op_factory
+
+    @classmethod
+    def mutate(
+        cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
+    ) -> FreezableCell | None:
+        """Replace a cell whose operations come from a factory; see NNI's ``PathSamplingCell.mutate``.
+
+        Parameters
+        ----------
+        module
+            Any module of the model space.
+        name
+            Its name there.
+        memo
+            NNI's notes while it mutates.
+        mutate_kwargs
+            NNI's settings for the mutation.
+
+        Returns
+        -------
+        FreezableCell or None
+            ``None`` if the module is not such a cell.
+
+        Raises
+        ------
+        SpaceError
+            If the cell joins its loose ends: which nodes those are depends on the path, which a supernet cannot follow.
+        """
+        if type(module) is Cell and module.merge_op != "all":
+            raise SpaceError(
+                f"cell {name!r} has merge_op={module.merge_op!r}; a supernet needs an output of fixed width, "
+                "so use merge_op='all'"
+            )
+        return cast("FreezableCell | None", super().mutate(module, name, memo, mutate_kwargs))
+
+    def freeze(self, sample: Path) -> Cell:
+        """Build the cell of a path and copy the weights of the chosen operations into it.
+
+        Parameters
+        ----------
+        sample
+            The path; its labels of this cell are used.
+
+        Returns
+        -------
+        Cell
+            NNI's cell with the choices made.
+        """
+        # Copied outside of the context, in which NNI would take a copy of a choice for a new one.
+        preprocessor = _freeze_part(self.preprocessor, sample)
+        postprocessor = _freeze_part(self.postprocessor, sample)
+        with model_context(sample):
+            cell = Cell(
+                self.op_factory,
+                self.num_nodes,
+                self.num_ops_per_node,
+                self.num_predecessors,
+                "all",
+                preprocessor,
+                postprocessor,
+                self.concat_dim,
+                label=self.label,
+            )
+        for node, operations in enumerate(self.ops, start=self.num_predecessors):
+            for position in range(self.num_ops_per_node):
+                source = operations[sample[f"{self.label}/input_{node}_{position}"][0]]
+                chosen = source[sample[f"{self.label}/op_{node}_{position}"]]
+                frozen = _freeze_part(chosen, sample)
+                cell.ops[node - self.num_predecessors][position].load_state_dict(frozen.state_dict())
+        return cell
+
+
+class _FreezableOperation:
+    """What NNI's mixed operations (those with ValueChoice arguments) lack under current torch, and at speed."""
+
+    _simplified: dict[str, LabeledMutable] | None = None
+
+    def simplify(self, is_leaf: Any = None) -> dict[str, LabeledMutable]:
+        """Work the choices out once: NNI does it anew for every operation whenever a path is set."""
+        if is_leaf is not None:
+            return cast("dict[str, LabeledMutable]", super().simplify(is_leaf))  # type: ignore[misc]
+        if self._simplified is None:
+            self._simplified = super().simplify()  # type: ignore[misc]
+        return cast("dict[str, LabeledMutable]", self._simplified)
+
+    def freeze_weight(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Leave out what is not there: torch refuses ``None`` for an absent bias."""
+        weights = super().freeze_weight(*args, **kwargs)  # type: ignore[misc]
+        return {name: value for name, value in weights.items() if value is not None}
+
+
+FREEZABLE_OPERATIONS: tuple[Any, ...] = tuple(
+    type(f"Freezable{operation.__name__}", (_FreezableOperation, operation), {})
+    for operation in NATIVE_MIXED_OPERATIONS
+)
+
+
+def freezable_hooks(hooks: list[Any]) -> list[Any]:
+    """Replace those of NNI's mutation hooks whose supernet modules cannot be frozen with their weights.
+
+    Parameters
+    ----------
+    hooks
+        What NNI's path-sampling strategy uses.
+
+    Returns
+    -------
+    list
+        The same order; cells and operations with ValueChoice arguments become freezable ones.
+    """
+    theirs = [PathSamplingCell.mutate, *(operation.mutate for operation in NATIVE_MIXED_OPERATIONS)]
+    ours = [FreezableCell.mutate, *(operation.mutate for operation in FREEZABLE_OPERATIONS)]
+    return [ours[theirs.index(hook)] if hook in theirs else hook for hook in hooks]
+
+
+def _freeze_part(part: Any, sample: Path) -> Any:
+    if not isinstance(part, nn.Module):
+        return part
+    return copy.deepcopy(frozen_view(part, sample))

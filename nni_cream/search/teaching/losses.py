@@ -1,0 +1,139 @@
+"""Distillation losses: built in, or a function of the user."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from torch import Tensor
+from torch.nn import functional
+
+from nni_cream.errors import ConfigError
+from nni_cream.search.user_functions import function_name
+
+__all__ = [
+    "DISTILLATIONS",
+    "MATCH_INPUTS",
+    "Distillation",
+    "LossFunction",
+    "mean_squared_error",
+    "resolve_distillation",
+    "soft_cross_entropy",
+]
+
+LossFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+
+
+def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:
+    """Cross-entropy of the student's logits with the teacher's softmax as target (paper, section 3.3, L_KD).
+
+    Parameters
+    ----------
+    student
+        Logits with gradient, shape (N, classes, ...).
+    teacher
+        Logits of the same shape.
+    temperature
+        T, which both logits are divided by. The loss is multiplied by T squared, so that its gradient keeps its size
+        (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2).
+
+    Returns
+    -------
+    Tensor
+        Mean over the batch, shape ().
+    """
+    student = student.float() if student.dtype.itemsize < 4 else student
+    teacher = teacher.to(student.dtype)
+    if temperature != 1:
+        student, teacher = student / temperature, teacher / temperature
+    log_probabilities = functional.log_softmax(student, dim=1)
+    targets = functional.softmax(teacher, dim=1)
+    loss = -(targets * log_probabilities).sum(dim=1).mean()
+    return loss if temperature == 1 else temperature**2 * loss
+
+
+def mean_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference of two outputs of the same shape, for regression; shape ()."""
+    return functional.mse_loss(student, teacher.to(student.dtype))
+
+
+def _probabilities(output: Tensor) -> Tensor:
+    return functional.softmax(output.float(), dim=1)
+
+
+def _as_is(output: Tensor) -> Tensor:
+    return output.float()
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """A distillation loss and what of an output the meta network compares.
+
+    Parameters
+    ----------
+    loss
+        ``loss(student output, teacher output)`` -> tensor of shape ().
+    features
+        Maps an output of shape (N, ...) to what two paths are compared by: the softmax for classification (paper,
+        section 3.2), the output itself otherwise.
+    """
+
+    loss: LossFunction
+    features: Callable[[Tensor], Tensor] = _as_is
+
+
+MATCH_INPUTS = ("probabilities", "logits")
+DISTILLATIONS: dict[str, Distillation] = {
+    "soft_cross_entropy": Distillation(soft_cross_entropy, _probabilities),
+    "mean_squared_error": Distillation(mean_squared_error),
+}
+
+
+def resolve_distillation(
+    distillation: str | LossFunction | Distillation, match_input: str = "probabilities"
+) -> Distillation:
+    """Look up a distillation by name, or wrap the user's own function.
+
+    Parameters
+    ----------
+    distillation
+        A name, a function, or one that is complete.
+    match_input
+        What of classification's outputs the meta network compares: one of ``MATCH_INPUTS``.
+
+    Returns
+    -------
+    Distillation
+        With everything the search needs.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown or the value is not callable, or if logits are to be compared where there are none.
+    """
+    if match_input not in MATCH_INPUTS:
+        raise ConfigError(f"match_input is {match_input!r}; expected one of {', '.join(MATCH_INPUTS)}")
+    if match_input == "logits":
+        if distillation not in ("soft_cross_entropy", DISTILLATIONS["soft_cross_entropy"]):
+            raise ConfigError(
+                f"match_input is 'logits', but distillation is {_name_of(distillation)}; only with "
+                "'soft_cross_entropy' are there probabilities to compare or not, so leave match_input out"
+            )
+        return Distillation(soft_cross_entropy)
+    if isinstance(distillation, Distillation):
+        return distillation
+    if isinstance(distillation, str) and distillation in DISTILLATIONS:
+        return DISTILLATIONS[distillation]
+    if callable(distillation):
+        return Distillation(distillation)
+    raise ConfigError(
+        f"distillation is {distillation!r}; expected one of {sorted(DISTILLATIONS)} or a function of the student's "
+        "and the teacher's output that returns a loss"
+    )
+
+
+def _name_of(distillation: str | LossFunction | Distillation) -> str:
+    if isinstance(distillation, str):
+        return repr(distillation)
+    return function_name(distillation.loss if isinstance(distillation, Distillation) else distillation)

@@ -1,0 +1,307 @@
+"""The studies from a file to a folder of results: run what is missing, then write tables and pictures of what is there.
+
+Each study leaves ``records.jsonl``, one line for each training, from which everything else is made anew. A study that
+was interrupted goes on where it stopped, and one whose records are complete only writes its tables again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from nni_cream.errors import FileError, StudyError
+from nni_cream.files import write_json, write_text
+from nni_cream.studies import final_study, rank_study, truth
+from nni_cream.studies.final_study import FinalRow
+from nni_cream.studies.jobs import Job, Records, Work, run_jobs
+from nni_cream.studies.parts import load_parts
+from nni_cream.studies.plots import draw_differences, draw_final, draw_scatter, draw_truth, have_matplotlib
+from nni_cream.studies.rank_study import BUDGETS, Row, Variant
+from nni_cream.studies.report import as_markdown, final_cells, rank_cells
+from nni_cream.studies.truth import Truth
+
+__all__ = ["Running", "run_final", "run_rank", "run_truth"]
+
+RECORDS = "records.jsonl"
+
+
+@dataclass(frozen=True)
+class Running:
+    """How a study is run.
+
+    Parameters
+    ----------
+    out
+        Folder of its results.
+    workers
+        Processes, each with one thread on the CPU; 0 runs nothing and writes what is there.
+    console
+        Where to show progress; nowhere without it.
+    command
+        What the user typed, for the results.
+    name
+        What the files of its results are called; several studies may share a folder and its records.
+    """
+
+    out: Path
+    workers: int = 1
+    console: Console | None = None
+    command: str = ""
+    name: str = "study"
+
+    def open(self, shared: Mapping[str, Any]) -> Records:
+        """Open the folder's records.
+
+        Parameters
+        ----------
+        shared
+            What all trainings of the study share.
+
+        Returns
+        -------
+        Records
+            Those of before, if there are any.
+
+        Raises
+        ------
+        CreamError
+            If the folder is somebody else's, or of another study, or nothing is to be run and nothing is there.
+        """
+        path = self.out / RECORDS
+        if not self.workers and not path.exists():
+            raise StudyError(
+                f"{self.out}: holds no {RECORDS} of a study, so there is nothing to report; run the study first, "
+                "without --report, or name its folder with --out"
+            )
+        try:
+            if self.out.exists() and not path.exists() and any(self.out.iterdir()):
+                raise FileError(
+                    f"{self.out}: holds files but no {RECORDS} of a study; name a new or empty folder with --out"
+                )
+            self.out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FileError(f"{self.out}: cannot be used as a folder: {error.strerror or error}") from error
+        records = Records(path, shared)
+        if self.workers:
+            records.begin()
+        return records
+
+    def file(self, ending: str) -> Path:
+        """Return the path of one of the study's own files."""
+        return self.out / f"{self.name}{ending}"
+
+    def run(self, work: Work, jobs: Sequence[Job], records: Records, title: str) -> None:
+        """Run the jobs that are missing, with a bar."""
+        missing = records.missing(jobs)  # also where nothing is to be run: other settings by one name are an error
+        if not self.workers:
+            return
+        with self._bar(title, len(jobs), len(jobs) - len(missing)) as done:
+            run_jobs(work, jobs, records, self.workers, done)
+
+    @contextmanager
+    def _bar(self, title: str, total: int, done: int) -> Iterator[Callable[[Job, dict[str, Any]], None]]:
+        if self.console is None:
+            yield lambda job, result: None
+            return
+        console, talks = self.console, self.console.is_terminal
+        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(TextColumn("{task.description}"), *columns, console=console, disable=not talks) as bar:
+            task = bar.add_task(title, total=total, completed=done)
+
+            def advance(job: Job, result: dict[str, Any]) -> None:
+                bar.update(task, advance=1)
+                if not talks:
+                    console.print(f"{job.key}: {result['seconds']:.0f} s")
+
+            yield advance
+
+    def made_by(self, records: Records) -> dict[str, Any]:
+        """Return what results tell of how they were made."""
+        return {"command": self.command, "date": records.last_date, "versions": records.versions}
+
+
+def run_truth(config: Mapping[str, Any], running: Running) -> Truth:
+    """Train architectures alone, and write NAME.json (and NAME.png where matplotlib is there).
+
+    Parameters
+    ----------
+    config
+        Resolved file.
+    running
+        How.
+
+    Returns
+    -------
+    Truth
+        Complete, unless ``running.workers`` is 0.
+
+    Raises
+    ------
+    CreamError
+        If the configuration, space or data is not usable, or a training failed; results before that are kept.
+    """
+    load_parts(config["data"], config["study"]["judging_images"])
+    shared, jobs = truth.truth_jobs(config)
+    records = running.open(shared)
+    try:
+        running.run(truth.work, jobs, records, "architectures trained alone")
+    finally:
+        found = truth.gather_truth(config, jobs, records, running.made_by(records))
+        write_json(running.file(".json"), found.to_json())
+    if have_matplotlib() and found.known:
+        draw_truth(running.file(".png"), found)
+    return found
+
+
+def run_rank(
+    config: Mapping[str, Any], known: Truth, running: Running, *, with_equal_time: bool = False
+) -> dict[str, list[Row]]:
+    """Train supernets, score the truth's architectures, and write NAME.json, NAME.md and pictures.
+
+    Parameters
+    ----------
+    config
+        Resolved file.
+    known
+        The truth.
+    running
+        How.
+    with_equal_time
+        Whether the variants are also trained for equally long.
+
+    Returns
+    -------
+    dict
+        Budget to the rows of its table.
+
+    Raises
+    ------
+    CreamError
+        If truth and configuration do not fit, or a training failed; tables of what there is are written all the same.
+    """
+    known.check_fits(config["space"], load_parts(config["data"], config["study"]["judging_images"]))
+    records = running.open(rank_study.shared_by_all(config, known))
+    tables: dict[str, list[Row]] = {}
+    variants = rank_study.make_variants(config)
+    try:
+        running.run(rank_study.work, _seed_by_seed(variants), records, "supernets, equal epochs")
+    finally:
+        tables[BUDGETS[0]] = _report(config, known, running, records, variants, tables)
+    if with_equal_time:
+        longer = rank_study.equal_time(config, variants, records)
+        try:
+            running.run(rank_study.work, _seed_by_seed(longer), records, "supernets, equal time")
+        finally:
+            tables[BUDGETS[1]] = _report(config, known, running, records, longer, tables)
+    return tables
+
+
+def _seed_by_seed(variants: Sequence[Variant]) -> list[Job]:
+    """All variants with the first seed, then with the next: an interrupted study has seeds that can be compared."""
+    seeds = dict.fromkeys(seed for variant in variants for seed in variant.jobs)
+    return [variant.jobs[seed] for seed in seeds for variant in variants]
+
+
+def _report(
+    config: Mapping[str, Any],
+    known: Truth,
+    running: Running,
+    records: Records,
+    variants: Sequence[Variant],
+    before: Mapping[str, list[Row]],
+) -> list[Row]:
+    rows = rank_study.rank_rows(config, variants, records, known)
+    budget = variants[0].budget
+    tables = {**before, budget: rows}
+    content = {
+        "kind": "rank",
+        "complete": known.complete and all(row.complete for own in tables.values() for row in own),
+        **running.made_by(records),
+        "truth": {"architectures": len(known.known), "complete": known.complete, "data": dict(known.data)},
+        "baseline": config["study"]["baseline"],
+        "tables": {name: [row.to_json() for row in own] for name, own in tables.items()},
+    }
+    write_json(running.file(".json"), content)
+    write_text(running.file(".md"), _document(tables, known))
+    if have_matplotlib() and any(row.measures for row in rows):
+        name = budget.replace(" ", "_")
+        draw_scatter(running.file(f"_scatter_{name}.png"), variants, records, known)
+        draw_differences(running.file(f"_differences_{name}.png"), rows, config["study"]["baseline"])
+    return rows
+
+
+def _document(tables: Mapping[str, list[Row]], known: Truth) -> str:
+    parts = []
+    for budget, rows in tables.items():
+        for treatment in dict.fromkeys(name for row in rows for name in (*row.measures, *row.undefined)):
+            note = "" if known.complete and all(row.complete for row in rows) else " (PARTIAL)"
+            parts.append(f"{budget.capitalize()}, BatchNorm: {treatment}{note}\n\n")
+            parts.append(as_markdown(*rank_cells(rows, treatment)) + "\n")
+    return "".join(parts)
+
+
+def run_final(config: Mapping[str, Any], running: Running) -> dict[str, list[FinalRow]]:
+    """Search with and without a board, train what is chosen, and write NAME.json, NAME.md and a picture.
+
+    Parameters
+    ----------
+    config
+        Resolved file.
+    running
+        How.
+
+    Returns
+    -------
+    dict
+        Budget to the rows of its table.
+
+    Raises
+    ------
+    CreamError
+        If the configuration, space or data is not usable, or a search or training failed; tables of what there is are
+        written all the same.
+    """
+    load_parts(config["data"], config["study"]["judging_images"])
+    records = running.open(final_study.shared_by_all(config))
+    try:
+        running.run(final_study.work, [*final_study.search_jobs(config).values()], records, "searches with a board")
+        running.run(
+            final_study.work, [*final_study.baseline_jobs(config, records).values()], records, "searches without one"
+        )
+        alone = final_study.retrain_jobs(config, final_study.choices(config, records))
+        running.run(final_study.work, [*alone.values()], records, "chosen architectures trained alone")
+    finally:
+        tables = _report_final(config, running, records)
+    return tables
+
+
+def _report_final(config: Mapping[str, Any], running: Running, records: Records) -> dict[str, list[FinalRow]]:
+    chosen = final_study.choices(config, records)
+    tables = final_study.final_rows(config, chosen, records)
+    rows = [row for own in tables.values() for row in own]
+    content = {
+        "kind": "final",
+        "complete": all(row.complete for row in rows),
+        **running.made_by(records),
+        "tables": {budget: [row.to_json() for row in own] for budget, own in tables.items()},
+        "choices": [asdict(choice) for choice in chosen],
+    }
+    write_json(running.file(".json"), content)
+    write_text(running.file(".md"), _final_document(tables))
+    if have_matplotlib() and any(row.means for row in rows):
+        draw_final(running.file(".png"), tables)
+    return tables
+
+
+def _final_document(tables: Mapping[str, list[FinalRow]]) -> str:
+    return "\n".join(
+        f"{budget.capitalize()}{'' if all(row.complete for row in rows) else ' (PARTIAL)'}\n\n"
+        f"{as_markdown(*final_cells(rows))}"
+        for budget, rows in tables.items()
+    )

@@ -1,0 +1,244 @@
+"""The Lightning module of a retraining: the simple one, with the parts of timm in the places that it leaves open."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from nni_cream.errors import ConfigError, SearchError
+from nni_cream.rng import restore_rng, rng_state
+from nni_cream.search.loop.checkpoint import loader_states, restore_loaders
+from nni_cream.search.teaching.losses import soft_cross_entropy
+from nni_cream.training.classification import ClassificationModule
+from nni_cream.training.retrain_recipe import FullRecipe
+from nni_cream.training.timm_parts import make_average, make_erasing, make_mixup, make_optimizer, make_schedule
+
+__all__ = ["FullClassificationModule"]
+
+_STATE = "nni_cream_retrain"
+
+
+class FullClassificationModule(ClassificationModule):
+    """Trains one architecture by a :class:`FullRecipe`.
+
+    It logs ``train_loss``, ``val_loss``, ``val_acc`` and ``val_top5``; with a moving average also ``ema_loss``,
+    ``ema_acc`` and ``ema_top5``, which are those of the averaged weights on the same images.
+
+    A checkpoint that is written at the end of an epoch holds all that the next epoch depends on, so that a resumed
+    training equals an uninterrupted one.
+
+    Parameters
+    ----------
+    recipe
+        How to train.
+    num_classes
+        Number of logits that the network gives.
+    teacher
+        A trained network whose soft targets are learned besides the labels; it is never changed, and is no part of a
+        checkpoint.
+    channels_last
+        Whether images and weights are laid out as GPUs like them.
+    compile_network
+        Whether the network is compiled with ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        recipe: FullRecipe,
+        num_classes: int,
+        teacher: nn.Module | None = None,
+        channels_last: bool = False,
+        compile_network: bool = False,
+    ) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            label_smoothing=recipe.label_smoothing,
+            augment=recipe.augment,
+        )
+        self.recipe = recipe
+        self.average: Any = None
+        self._teachers = [] if teacher is None else [teacher.eval()]  # in a list, so that no checkpoint holds it
+        self._channels_last = channels_last
+        self._compile = compile_network
+        self._mixup = make_mixup(recipe, num_classes) if recipe.mixes else None
+        self._erasing = make_erasing(recipe) if recipe.erasing else None
+        self._metrics = nn.ModuleDict({stage: _metrics(num_classes) for stage in ("val", "ema")})
+        self._averaged_steps = 0
+        self._resumed: Mapping[str, Any] | None = None
+
+    def set_model(self, model: nn.Module) -> None:
+        """Take the network, and start its moving average from its weights."""
+        if self._channels_last:
+            model.to(memory_format=torch.channels_last)
+        super().set_model(model)
+        if self.recipe.ema_decay is not None:
+            self.average = make_average(model, self.recipe)
+        if self._compile:
+            model.compile()  # in place: the names of the weights stay as they are
+
+    @property
+    def result(self) -> nn.Module:
+        """The network whose weights are the result: the average if there is one, else what was trained."""
+        network: nn.Module = self.model if self.average is None else self.average.module
+        return network
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Lay the images out as the network likes them."""
+        images, labels = batch
+        return (images.to(memory_format=torch.channels_last), labels) if self._channels_last else batch
+
+    def change_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Erase, then mix, as timm does."""
+        images, targets = images.clone(), labels  # timm works in place
+        if self._erasing is not None:
+            self._erasing.device = images.device
+            images = self._erasing(images)
+        if self._mixup is not None:
+            images, targets = self._mixup(images, labels)
+        return images, targets
+
+    def task_loss(self, images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy with the labels, and with what the teacher says of the same images."""
+        # Mixed targets are smoothed already.
+        smoothing = 0.0 if targets.is_floating_point() else self.label_smoothing
+        loss = nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
+        if not self._teachers:
+            return loss
+        with torch.no_grad():
+            taught = self._teachers[0](images)
+        weight, temperature = self.recipe.distillation_weight, self.recipe.distillation_temperature
+        # The square keeps the gradient's size (Hinton et al., "Distilling the Knowledge in a Neural Network", part 2).
+        distillation: Tensor = soft_cross_entropy(logits / temperature, taught / temperature) * temperature**2
+        return loss * (1 - weight) + distillation * weight
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Loss, top-1 and top-5 of one batch, of the network and of its average."""
+        images, labels = batch
+        new = self._not_seen_elsewhere(len(labels), batch_idx)
+        self._log_validation("val", self(images), labels, new)
+        if self.average is not None:
+            self._log_validation("ema", self.average.module(images), labels, new)
+
+    def _not_seen_elsewhere(self, count: int, batch_idx: int) -> Tensor:
+        """Tell which images of a batch count, shape (N,).
+
+        Where the images cannot be shared evenly, torch's ``DistributedSampler`` gives the first ones to a second
+        process as well, so that all have as many batches. Process r of n sees the images r, r + n, r + 2n, ...
+        """
+        loader: Any = self.trainer.val_dataloaders
+        within = batch_idx * loader.batch_size + torch.arange(count, device=self.device)
+        new: Tensor = within * self.trainer.world_size + self.trainer.global_rank < len(loader.dataset)
+        return new
+
+    def _log_epoch_means(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        # An accuracy on erased and mixed images would say nothing.
+        self.log(f"{stage}_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
+
+    def _log_validation(self, stage: str, logits: Tensor, labels: Tensor, new: Tensor) -> None:
+        logits, labels = logits.float()[new], labels[new]
+        metrics: Any = self._metrics[stage]
+        if len(labels):
+            # Not a number to log: Lightning's mean over processes rounds their mean number of images to a whole one.
+            metrics["loss"].update(nn.functional.cross_entropy(logits, labels), len(labels))
+            metrics["acc"].update(logits, labels)
+            metrics["top5"].update(logits, labels)
+        for name, metric in metrics.items():
+            self.log(f"{stage}_{name}", metric, on_step=False, on_epoch=True, batch_size=len(labels))
+
+    def configure_optimizers(self) -> Any:
+        """Timm's optimizer and schedule; Lightning asks for the next learning rate after every optimizer step."""
+        steps = int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1)
+        optimizer = make_optimizer(self.model, self.recipe)
+        schedule = make_schedule(optimizer, self.recipe, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Set the learning rate of the next optimizer step."""
+        scheduler.step_update(self.trainer.global_step)
+
+    def on_fit_start(self) -> None:
+        """Put the teacher where the images will be."""
+        for teacher in self._teachers:
+            teacher.to(self.device, self.dtype)
+
+    def on_train_start(self) -> None:
+        """Let every device draw its own random numbers, and go on counting where the checkpoint stopped."""
+        self._averaged_steps = self.trainer.global_step
+        if self._resumed is None and self.trainer.global_rank:
+            seed = (torch.initial_seed() + self.trainer.global_rank) % 2**32
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002 - timm's Mixup draws from it
+
+    def on_train_epoch_start(self) -> None:
+        """Draw the order of a resumed epoch's images from where the checkpoint left the generators."""
+        if self._resumed is None:
+            return
+        states = self._resumed["rng"]
+        if len(states) != self.trainer.world_size:
+            raise SearchError(
+                f"the checkpoint was written by {len(states)} processes, {self.trainer.world_size} are here; resume "
+                "on as many devices, or start again with --force"
+            )
+        restore_rng(states[self.trainer.global_rank])
+        restore_loaders(self._resumed["loaders"], self.trainer)
+        self._resumed = None
+        # Lightning has made one before the generators were restored.
+        iter(self.trainer.fit_loop._data_fetcher)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Move the average once for each optimizer step."""
+        if self.average is not None and self.trainer.global_step > self._averaged_steps:
+            self._averaged_steps = self.trainer.global_step
+            self.average.update(self.model, step=self.trainer.global_step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the state of every random number generator, of all processes."""
+        checkpoint[_STATE] = {"rng": _of_all_processes(rng_state()), "loaders": loader_states(self.trainer)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep that state until the first epoch starts.
+
+        Parameters
+        ----------
+        checkpoint
+            What Lightning loaded.
+
+        Raises
+        ------
+        ConfigError
+            If the checkpoint is not one of a retraining.
+        """
+        if _STATE not in checkpoint:
+            raise ConfigError(
+                f"the checkpoint holds no state {_STATE!r}, so it was not written by a retraining; resume from "
+                "one that was, or start again with --force"
+            )
+        self._resumed = checkpoint[_STATE]
+
+
+def _metrics(num_classes: int) -> nn.ModuleDict:
+    return nn.ModuleDict(
+        {
+            "loss": MeanMetric(),
+            "acc": MulticlassAccuracy(num_classes, average="micro"),
+            "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
+        }
+    )
+
+
+def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [state]
+    states: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(states, state)
+    return states

@@ -1,0 +1,115 @@
+"""Small real experiments, and what it takes to start, watch and disturb them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+SHIPPED = REPOSITORY / "experiments" / "cream_experiment.yml"
+
+
+def reduced(folder: Path, **changes: Any) -> Path:
+    """Write the shipped experiment with a smaller space and shorter trainings."""
+    content = yaml.safe_load(SHIPPED.read_text())
+    content["tuner"]["classArgs"] |= {
+        "space": {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]},
+        "data": {"name": "digits", "train": 300, "validation": 100},
+        "search": {"epochs": 3, "board_size": 3, "warmup": 0},
+        "retrain": {"top": 1, "epochs": 3},
+    }
+    path = folder / "experiment.yml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
+def start(path: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "nni_cream", "run", str(path), "--out", str(out), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def processes_of(folder: Path) -> list[psutil.Process]:
+    """Return all processes that know of a folder: manager, tuner and trials of an experiment below it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            words = [
+                *process.cmdline(),
+                process.environ().get("NNI_OUTPUT_DIR", ""),
+                process.environ().get("NNI_LOG_DIRECTORY", ""),
+            ]
+        except psutil.Error:
+            continue
+        if process.pid != os.getpid() and any(str(folder) in word for word in words):
+            found.append(process)
+    return found
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+def command(*words: object) -> subprocess.CompletedProcess[str]:
+    """Run a command of nni-cream to its end."""
+    line = [sys.executable, "-m", "nni_cream", *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=250)
+
+
+def nnictl(*arguments: object) -> None:
+    """Run NNI's own command, of this environment though it is not activated."""
+    program = shutil.which("nnictl", path=str(Path(sys.executable).parent))
+    assert program is not None
+    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Manager:
+    """The manager at a port, as its REST interface and the list of processes show it."""
+
+    def __init__(self, port: int, folder: Path) -> None:
+        self.port = port
+        self.folder = folder
+
+    def get(self, api: str) -> Any:
+        return requests.get(self.address(api), timeout=20).json()
+
+    def address(self, api: str) -> str:
+        return f"http://127.0.0.1:{self.port}/api/v1/nni/{api}"
+
+    @property
+    def id(self) -> str:
+        (found,) = (
+            path.parents[1].name for path in self.folder.glob("*/db/nni.sqlite") if not path.parents[1].is_symlink()
+        )
+        return str(found)
+
+    @property
+    def process(self) -> psutil.Process:
+        (found,) = (process for process in processes_of(self.folder) if "--experiment-id" in process.cmdline())
+        return found
+
+    def trials(self) -> list[psutil.Process]:
+        return [process for process in processes_of(self.folder) if "nni_cream.manager.trial" in process.cmdline()]
+
+    def roles(self) -> dict[str, str]:
+        """Role of each trial job, by its id."""
+        jobs = self.get("trial-jobs")
+        return {job["trialJobId"]: json.loads(job["hyperParameters"][0])["parameters"]["role"] for job in jobs}
+
+    def finals(self) -> dict[str, Any]:
+        records = self.get("metric-data?type=FINAL")
+        return {record["trialJobId"]: json.loads(json.loads(record["data"])) for record in records}

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from nni_cream.errors import ManagerError
+from nni_cream.manager.experiment_file import expected_trials, load_experiment
+from nni_cream.manager.foreground import _undisturbed, check_port, free_port
+from nni_cream.manager.plan import unpack_final
+from nni_cream.manager.trial_reports import _without_traceback
+from nni_cream.results.best import build_network, load_best, load_board
+from tests.manager.experiments import SHIPPED, command, processes_of, reduced, start, wait_until
+
+
+def test_shipped_experiment_is_accepted_by_nni_and_by_us() -> None:
+    assert expected_trials(load_experiment(SHIPPED)) == 4
+
+
+def test_number_of_trials_follows_search_space_and_top(tmp_path: Path) -> None:
+    space = {
+        "seed": {"_type": "choice", "_value": [0, 1, 2]},
+        "cost_range": {"_type": "choice", "_value": [None, [None, 1e5]]},
+    }
+    assert expected_trials(load_experiment(reduced(tmp_path, searchSpace=space))) == 7
+
+
+def test_search_space_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
+    content = yaml.safe_load(SHIPPED.read_text())
+    (tmp_path / "space.json").write_text(json.dumps(content.pop("searchSpace")))
+    path = tmp_path / "experiment.yml"
+    path.write_text(yaml.safe_dump(content | {"searchSpaceFile": "space.json"}))
+    assert expected_trials(load_experiment(path)) == 4
+
+
+def test_free_port_can_be_used() -> None:
+    port = free_port()
+    check_port(port, two_ports=True)
+    with socket.socket() as listener:
+        listener.bind(("", port))
+
+
+def test_port_or_its_neighbour_with_a_listener_is_taken() -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        with pytest.raises(ManagerError, match=f"port {port} is taken"):
+            check_port(port)
+        with pytest.raises(ManagerError, match=f"port {port} is taken"):
+            check_port(port - 1, two_ports=True)
+
+
+@pytest.mark.integration
+def test_experiment_searches_retrains_chooses_and_leaves_no_process(folder: Path) -> None:
+    out, port = folder / "out", free_port()
+    process = start(reduced(folder), out, "--json", "--port", str(port))
+    printed, messages = process.communicate(timeout=280)
+    assert process.returncode == 0, messages
+    result = json.loads(printed.splitlines()[-1])
+    best = load_best(out)
+    assert best.retrained is not None
+    assert result.keys() >= {"best", "cost", "one_shot_accuracy", "test_accuracy", "seconds", "out"}
+    assert result["best"] == best.choices
+    assert result["test_accuracy"] == best.retrained["test_accuracy"]
+    assert result["out"] == str(out)
+    assert [row["choices"] for row in json.loads((out / "retrained.json").read_text())] == [best.choices]
+    assert best.choices in [entry["path"] for entry in load_board(out).entries]
+    build_network(best)
+    page = f"board page: http://127.0.0.1:{port}/logs/board.html"
+    for text in (
+        f"web UI: http://127.0.0.1:{port}",
+        page,
+        "trial 0 (search): succeeded",
+        "trial 1 (retrain): succeeded",
+    ):
+        assert text in messages
+    logs = [*out.glob("nni/*/environments/local-env/trials/*/trial.log"), *out.glob("nni/*/log/nnictl_stdout.log")]
+    assert len({log.resolve() for log in logs if page in log.read_text()}) == 3  # tuner and both trials repeat it
+    assert processes_of(out) == []
+    check_port(port)
+
+
+@pytest.mark.integration
+def test_failed_trial_is_shown_and_the_manager_is_stopped(folder: Path) -> None:
+    out = folder / "out"
+    path = reduced(folder, trialCommand="echo 'the disk is full' >&2; exit 3")
+    process = start(path, out)
+    printed, messages = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "trial 1 (search) ended as FAILED:\n  the disk is full" in messages  # the second attempt
+    assert "Traceback" not in messages
+    assert printed == ""
+    assert not (out / "best.json").exists()
+    assert processes_of(out) == []
+
+
+@pytest.mark.integration
+def test_interrupted_experiment_leaves_no_process(folder: Path) -> None:
+    out, port = folder / "out", free_port()
+    process = start(reduced(folder, trialCommand="exec sleep 600"), out, "--port", str(port))
+    wait_until(lambda: [found for found in processes_of(out) if found.name() == "sleep"])
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "nni-cream: interrupted" in messages
+    assert "Traceback" not in messages
+    assert processes_of(out) == []
+    check_port(port)
+
+
+@pytest.mark.integration
+def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Path) -> None:
+    out = folder / "out"
+    content = yaml.safe_load(reduced(folder).read_text())
+    content["tuner"]["classArgs"]["search"]["epochs"] = 60
+    (folder / "experiment.yml").write_text(yaml.safe_dump(content))
+    process = start(folder / "experiment.yml", out)
+    wait_until(lambda: list(out.glob("nni/[!_]*/environments/local-env/trials/*/search/last.ckpt")))
+    state = json.loads(command("status", out, "--json").stdout)
+    assert state["status"] == "RUNNING"
+    assert [(trial["role"], trial["status"]) for trial in state["trials"]] == [("search", "RUNNING")]
+    assert state["id"] in command("status").stdout
+    assert (
+        f"experiment {state['id']} is running here"
+        in command("run", folder / "experiment.yml", "--out", out, "--force").stderr
+    )
+    stopped = command("stop", out, "--json")
+    assert json.loads(stopped.stdout) == {"id": state["id"], "status": "STOPPED"}
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert f"go on with: nni-cream resume {out}" in messages
+    assert "Traceback" not in messages
+    assert processes_of(out) == []
+    assert json.loads(command("status", state["id"], "--json").stdout)["status"] == "STOPPED"
+    assert "is not running" in command("stop", out).stderr
+    resumed = command("resume", out, "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    result = json.loads(resumed.stdout.splitlines()[-1])
+    assert result["best"] == load_best(out).choices
+    assert processes_of(out) == []
+    (metrics,) = out.glob(
+        "nni/[!_]*/environments/local-env/trials/*/search/metrics.jsonl"
+    )  # it was one trial throughout
+    assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 61))
+    again = json.loads(command("resume", out, "--json").stdout)
+    assert again | {"seconds": 0} == result | {"seconds": 0}
+
+
+@pytest.mark.parametrize("words", [["status"], ["stop"], ["resume"]], ids=lambda words: words[0])
+def test_experiment_that_does_not_exist_is_named(words: list[str], tmp_path: Path) -> None:
+    done = command(*words, tmp_path / "nothing")
+    assert done.returncode == 1
+    assert f"there is no experiment '{tmp_path / 'nothing'}'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_a_trials_standard_error_the_traceback_is_left_to_its_log() -> None:
+    lines = [
+        "a warning",
+        "Traceback (most recent call last):",
+        '  File "x.py", line 1',
+        "    1 / 0",
+        "ZeroDivisionError: no",
+    ]
+    assert _without_traceback(lines) == ["ZeroDivisionError: no"]
+    assert _without_traceback(["the disk is full"]) == ["the disk is full"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_interrupt_waits_for_what_must_not_be_left_halfway(number: signal.Signals) -> None:
+    done = []
+
+    def important() -> None:
+        with _undisturbed():
+            os.kill(os.getpid(), number)
+            done.append("all of it")
+
+    with pytest.raises(KeyboardInterrupt):
+        important()
+    assert done == ["all of it"]
+
+
+@pytest.mark.integration
+def test_nnictl_runs_the_experiment_to_its_end_with_nothing_activated(folder: Path) -> None:
+    """As NNI's users do it; and no Python of this environment is on the PATH that trials inherit."""
+    out, port = folder / "out", free_port()
+    content = yaml.safe_load(reduced(folder).read_text())
+    content["tuner"]["classArgs"]["retrain"]["top"] = 0
+    path = folder / "experiment.yml"
+    path.write_text(yaml.safe_dump(content | {"experimentWorkingDirectory": str(out)}))
+    here = str(Path(sys.executable).parent)
+    environment = dict(os.environ, PATH=os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != here))
+    nnictl = shutil.which("nnictl", path=here)
+    assert nnictl is not None
+    subprocess.run([nnictl, "create", "--config", path, "--port", str(port)], env=environment, check=True, timeout=60)
+    api = f"http://127.0.0.1:{port}/api/v1/nni"
+    try:
+        wait_until(lambda: requests.get(f"{api}/check-status", timeout=20).json()["status"] in ("DONE", "ERROR"))
+        assert requests.get(f"{api}/check-status", timeout=20).json() == {"status": "DONE", "errors": []}
+        jobs = requests.get(f"{api}/trial-jobs", timeout=20).json()
+        assert [job["status"] for job in jobs] == ["SUCCEEDED"]
+        records = requests.get(f"{api}/metric-data", timeout=20).json()
+        metrics = [json.loads(json.loads(record["data"])) for record in records if record["type"] == "PERIODICAL"]
+        drawn = {"default", "board_best", "board_worst", "board_mean", "board_cost_mean", "admitted", "train_loss"}
+        assert len(metrics) == 3
+        assert all(drawn <= metric.keys() for metric in metrics)
+        (final,) = (unpack_final(json.loads(json.loads(item["data"]))) for item in records if item["type"] == "FINAL")
+        (best,) = (file for file in out.glob("*/log/best.json") if not file.parents[1].is_symlink())
+        assert load_best(best).to_json() == final["best"]
+        assert str(best) in (best.parent / "nnictl_stdout.log").read_text()
+        assert requests.get(f"http://127.0.0.1:{port}/logs/best.json", timeout=20).json() == final["best"]
+    finally:
+        subprocess.run([nnictl, "stop", "--port", str(port)], env=environment, check=False, timeout=60)
+    wait_until(lambda: processes_of(out) == [])

@@ -1,0 +1,135 @@
+"""Experiments that are killed and resumed end as if nothing had happened."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from nni_cream.files import locked
+from nni_cream.manager.foreground import check_port, free_port
+from nni_cream.results.best import load_best
+from tests.manager.experiments import Manager, nnictl, processes_of, reduced, start, wait_until
+
+EPOCHS = 40
+
+
+def disturbed_later(folder: Path, **changes: Any) -> Path:
+    content = yaml.safe_load(reduced(folder).read_text())
+    content["tuner"]["classArgs"]["search"] = {"epochs": EPOCHS, "board_size": 3, "warmup": 2}
+    path = folder / "experiment.yml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
+@pytest.fixture
+def experiment(folder: Path) -> Iterator[Manager]:
+    """Yield an experiment, started by nnictl."""
+    out, port = folder / "out", free_port()
+    path = disturbed_later(folder, experimentWorkingDirectory=str(out))
+    nnictl("create", "--config", path, "--port", port)
+    manager = Manager(port, out)
+    yield manager
+    if processes_of(out):
+        nnictl("stop", manager.id)
+    wait_until(lambda: processes_of(out) == [])
+    check_port(port)
+
+
+def epochs_done(experiment: Manager) -> int:
+    files = experiment.folder.glob("[!_]*/environments/local-env/trials/*/search/metrics.jsonl")
+    return max((len(file.read_text().splitlines()) for file in files), default=0)
+
+
+def retraining(experiment: Manager) -> bool:
+    return "retrain" in experiment.roles().values() and bool(experiment.trials())
+
+
+def kill_trial(experiment: Manager) -> None:
+    (trial,) = experiment.trials()
+    trial.kill()
+
+
+def kill_manager(experiment: Manager) -> None:
+    kill(experiment.process)
+    resume(experiment)
+
+
+def kill_both(experiment: Manager) -> None:
+    kill(experiment.process, *experiment.trials())
+    resume(experiment)
+
+
+def kill(*processes: psutil.Process) -> None:
+    for process in processes:
+        process.kill()
+    # nnictl takes a process for alive that has ended and that init has not got round to.
+    wait_until(lambda: not any(psutil.pid_exists(process.pid) for process in processes), 60)
+
+
+def stop(experiment: Manager) -> None:
+    nnictl("stop", experiment.id)
+    resume(experiment)
+
+
+def resume(experiment: Manager) -> None:
+    wait_until(lambda: processes_of(experiment.folder) == [], 30)  # tuner and trials do not outlive the manager
+    check_port(experiment.port)
+    nnictl("resume", experiment.id, "--port", experiment.port)
+
+
+def at(epoch: int) -> Callable[[Manager], bool]:
+    return lambda experiment: bool(experiment.trials()) and epochs_done(experiment) >= epoch
+
+
+Step = tuple[Callable[[Manager], bool], Callable[[Manager], None]]
+
+# Each way to kill at three moments: before the first checkpoint or just after it, in the middle, and near the end.
+DISTURBANCES: dict[str, list[Step]] = {
+    "both, trial, manager": [(at(0), kill_both), (at(10), kill_trial), (at(25), kill_manager)],
+    "trial, manager, both": [(at(1), kill_trial), (at(10), kill_manager), (retraining, kill_both)],
+    "manager, both, trial": [(at(1), kill_manager), (at(12), kill_both), (at(28), kill_trial)],
+    "stop": [(at(10), stop)],
+}
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(280)
+@pytest.mark.parametrize("disturbances", DISTURBANCES.values(), ids=DISTURBANCES)
+def test_disturbed_experiment_ends_as_an_undisturbed_one(
+    experiment: Manager, disturbances: list[Step], undisturbed: dict[str, Any]
+) -> None:
+    for moment, disturb in disturbances:
+        wait_until(partial(moment, experiment), 60)
+        disturb(experiment)
+    wait_until(lambda: experiment.get("check-status")["status"] in ("DONE", "ERROR"), 60)
+    assert experiment.get("check-status") == {"status": "DONE", "errors": []}
+    roles = experiment.roles()
+    succeeded = [roles[job["trialJobId"]] for job in experiment.get("trial-jobs") if job["status"] == "SUCCEEDED"]
+    assert sorted(succeeded) == ["retrain", "search"]
+    assert without_times(load_best(experiment.folder / experiment.id / "log").to_json()) == undisturbed
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return the choice of the same experiment where nobody disturbs it; run once for all processes of pytest."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
+    folder.mkdir(exist_ok=True)
+    with locked(folder / "lock", patience=250):
+        if not (folder / "out" / "best.json").exists():
+            process = start(disturbed_later(folder), folder / "out", "--force")
+            _, messages = process.communicate(timeout=200)
+            assert process.returncode == 0, messages
+    return without_times(load_best(folder / "out").to_json())
+
+
+def without_times(best: dict[str, Any]) -> dict[str, Any]:
+    del best["retrained"]["seconds"]
+    return best

@@ -1,0 +1,119 @@
+"""Several trials at once, several experiments at once, and the ends that an experiment can be given."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from nni_cream.manager.foreground import check_port, free_port
+from nni_cream.manager.plan import unpack_final
+from nni_cream.results.best import load_best
+from tests.manager.experiments import Manager, command, nnictl, processes_of, reduced, start, wait_until
+
+
+def choice(*values: Any) -> dict[str, Any]:
+    return {"_type": "choice", "_value": list(values)}
+
+
+GRID = {"cost_range": choice([0, 250_000], [0, 500_000]), "seed": choice(0, 1)}
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.integration
+def test_two_experiments_at_once_with_two_trials_at_once_report_just_what_is_in_their_files(folder: Path) -> None:
+    path = reduced(folder, searchSpace=GRID, trialConcurrency=2)
+    managers = [Manager(free_port(), folder / name / "nni") for name in ("out", "out2")]
+    runs = [start(path, m.folder.parent, "--keep", "--json", "--port", str(m.port)) for m in managers]
+    for run, manager in zip(runs, managers, strict=True):
+        _, messages = run.communicate(timeout=280)
+        assert run.returncode == 0, messages
+        assert manager.get("check-status") == {"status": "DONE", "errors": []}
+        assert_the_web_ui_says_what_the_files_say(manager)
+    first, second = (without_times(load_best(manager.folder.parent).to_json()) for manager in managers)
+    assert first == second
+    for manager in managers:
+        stopped = command("stop", manager.folder.parent)
+        assert stopped.returncode == 0, stopped.stderr
+        assert processes_of(manager.folder) == []
+        check_port(manager.port)
+    shutil.rmtree(folder / "out2")
+
+
+def without_times(best: dict[str, Any]) -> dict[str, Any]:
+    return {**best, "retrained": {**best["retrained"], "seconds": 0}}
+
+
+def assert_the_web_ui_says_what_the_files_say(manager: Manager) -> None:
+    finals = {job: unpack_final(value) for job, value in manager.finals().items()}
+    roles = manager.roles()
+    assert sorted(roles.values()) == ["retrain"] + 4 * ["search"]
+    assert finals.keys() == roles.keys()
+    for job, role in roles.items():
+        periodical = {item["sequence"]: item for item in manager.get(f"metric-data/{job}?type=PERIODICAL")}
+        reported = [json.loads(json.loads(periodical[number]["data"])) for number in range(len(periodical))]
+        if role == "search":
+            (search,) = manager.folder.glob(f"[!_]*/environments/local-env/trials/{job}/search")
+            assert [drop(metric, "default", "role", "update") for metric in reported] == json_lines(
+                search / "metrics.jsonl"
+            )
+            assert [metric["update"] for metric in reported] == json_lines(search / "history.jsonl")
+            assert finals[job]["board"] == json.loads((search / "board.json").read_text())
+            assert finals[job]["best"] == json.loads((search / "best.json").read_text())
+        else:
+            assert reported[-1]["val_acc"] == finals[job]["validation_accuracy"]
+            (retrained,) = json.loads((manager.folder.parent / "retrained.json").read_text())
+            assert retrained.items() <= {**finals[job], "choices": retrained["choices"]}.items()
+
+
+def drop(metric: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in metric.items() if key not in keys}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    "limit", [{"maxTrialNumber": 1}, {"maxExperimentDuration": "1s"}], ids=lambda limit: next(iter(limit))
+)
+def test_experiment_that_is_cut_short_ends_with_the_best_so_far(folder: Path, limit: dict[str, Any]) -> None:
+    done = command("run", reduced(folder, **limit), "--out", folder / "out", "--json")
+    assert done.returncode == 0, done.stderr
+    best = load_best(folder / "out")
+    assert best.retrained is None
+    assert json.loads(done.stdout.splitlines()[-1])["best"] == best.choices
+    assert json.loads((folder / "out" / "retrained.json").read_text()) == []
+
+
+@pytest.mark.integration
+def test_nnictl_leaves_no_manager_behind_that_cannot_do_anything(folder: Path) -> None:
+    out, port = folder / "out", free_port()
+    path = reduced(folder, experimentWorkingDirectory=str(out))
+    path.write_text(path.read_text().replace("epochs: 3", "epocs: 3"))
+    nnictl("create", "--config", path, "--port", port)  # which does not look at the arguments of a tuner
+    wait_until(lambda: processes_of(out) == [], 60)
+    check_port(port)
+    (log,) = out.glob("[!_]*/log/nnictl_stderr.log")
+    assert "nni-cream: error: " in log.read_text()
+    assert "search.epocs: unknown key; did you mean 'epochs'?" in log.read_text()
+
+
+@pytest.mark.integration
+def test_search_that_the_user_cancels_is_not_started_again(folder: Path) -> None:
+    path = reduced(folder, searchSpace={"seed": choice(0, 1)})
+    path.write_text(path.read_text().replace("epochs: 3", "epochs: 60"))
+    manager = Manager(free_port(), folder / "out" / "nni")
+    process = start(path, folder / "out", "--port", str(manager.port))
+    wait_until(lambda: list(manager.folder.glob("[!_]*/environments/local-env/trials/*/search/last.ckpt")))
+    (job,) = manager.roles()
+    assert requests.delete(manager.address(f"trial-jobs/{job}"), timeout=60).ok
+    _, messages = process.communicate(timeout=200)
+    assert process.returncode == 0, messages
+    assert load_best(folder / "out").seed == 1
+    assert "trial 1 (search): succeeded" in messages
+    assert "trial 2 (retrain): succeeded" in messages

@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nni
+import pytest
+from nni.runtime.trial_command_channel import get_default_trial_command_channel, set_default_trial_command_channel
+from nni.runtime.trial_command_channel.base import TrialCommandChannel
+
+from nni_cream import config
+from nni_cream.errors import FileError
+from nni_cream.files import locked
+from nni_cream.manager import trial
+from nni_cream.manager.plan import INTERRUPTED, ExperimentPlan, unpack_final
+from nni_cream.results.output_folder import LOCK
+
+SPACE = {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]}
+CONFIG = config.resolve(
+    {
+        "space": SPACE,
+        "data": {"name": "digits", "train": 300, "validation": 100},
+        "search": {"epochs": 3, "board_size": 3, "warmup": 1},
+        "trainer": {"accelerator": "cpu", "threads": 1},
+        "retrain": {"top": 2, "epochs": 4},
+    }
+)
+
+
+SEARCH = {"role": "search", "config": CONFIG}
+
+
+class Channel(TrialCommandChannel):
+    """Stands for the manager's end: gives parameters out and takes metrics in, as JSON like the real one."""
+
+    def __init__(self, parameters: Any) -> None:
+        self.parameters = parameters
+        self.metrics: list[dict[str, Any]] = []
+
+    def receive_parameter(self) -> Any:
+        return {"parameter_id": 7, "parameters": json.loads(json.dumps(self.parameters))}
+
+    def send_metric(self, type: str, parameter_id: Any, trial_job_id: str, sequence: int, value: Any) -> None:
+        record = {"type": type, "parameter_id": parameter_id, "sequence": sequence, "value": value}
+        self.metrics.append(json.loads(json.dumps(record, allow_nan=False)))
+
+    def values(self, kind: str) -> list[dict[str, Any]]:
+        return [record["value"] for record in self.metrics if record["type"] == kind]
+
+
+@pytest.fixture(autouse=True)
+def _real_channel_back_in_place() -> Iterator[None]:
+    before = get_default_trial_command_channel()
+    yield
+    set_default_trial_command_channel(before)
+    nni.trial._params = None
+
+
+def run(parameters: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Channel:
+    channel = Channel(parameters)
+    set_default_trial_command_channel(channel)
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(folder))
+    monkeypatch.setattr("sys.argv", ["trial"])
+    assert trial.main() == 0
+    return channel
+
+
+def test_plan_and_trials_go_together_from_search_to_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = ExperimentPlan(CONFIG, {"seed": [3]})
+    number = itertools.count()
+    while (job := plan.next()) is not None:
+        channel = run(job.parameters, tmp_path / str(next(number)), monkeypatch)
+        (final,) = channel.values("FINAL")
+        job.receive(final)
+        assert {record["parameter_id"] for record in channel.metrics} == {7}
+        intermediate = [record for record in channel.metrics if record["type"] == "PERIODICAL"]
+        epochs = job.parameters["config"]["search" if job.parameters["role"] == "search" else "retrain"]["epochs"]
+        assert [record["sequence"] for record in intermediate] == list(range(epochs))
+    assert [job.parameters["role"] for job in plan.trials] == ["search", "retrain", "retrain"]
+    chosen = plan.chosen()
+    assert chosen is not None
+    assert chosen.seed == 3
+    assert chosen.retrained is not None
+    validation = [job.result["validation_accuracy"] for job in plan.trials[1:] if job.result is not None]
+    assert chosen.retrained["validation_accuracy"] == max(validation)
+
+
+def test_search_trial_reports_what_the_web_ui_can_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = run(SEARCH, tmp_path / "trial", monkeypatch)
+    first, *rest = channel.values("PERIODICAL")
+    assert first["default"] == 0.0  # the board is still empty: this is the warm-up
+    drawn = {"board_best", "board_worst", "board_mean", "board_cost_mean", "admitted", "match_weight", "train_loss"}
+    for metric in rest:
+        assert drawn <= metric.keys()
+        assert metric["default"] == metric["board_best"]
+    (final,) = channel.values("FINAL")
+    entries = unpack_final(final)["board"]["entries"]
+    assert final["default"] == max(entry["validated"] for entry in entries)
+    assert max(entry["accuracy"] for entry in entries) == rest[-1]["board_best"]
+    assert unpack_final(final)["board"] == json.loads((tmp_path / "trial" / "search" / "board.json").read_text())
+    # NNI's web UI shows a final metric's values as they are, which React refuses for objects.
+    assert all(isinstance(value, float | str) for value in final.values())
+
+
+def test_search_of_another_experiment_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt(SEARCH, tmp_path / "first", monkeypatch)
+    (tmp_path / "first" / "experiment").write_text("another")
+    assert len(run(SEARCH, tmp_path / "second", monkeypatch).values("PERIODICAL")) == 3
+
+
+def interrupt(parameters: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a search trial lose its manager when it reports its first epoch."""
+    broken = Channel(parameters)
+    monkeypatch.setattr(broken, "send_metric", lambda **metric: (_ for _ in ()).throw(ConnectionError))
+    set_default_trial_command_channel(broken)
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(folder))
+    monkeypatch.setattr("sys.argv", ["trial"])
+    with pytest.raises(ConnectionError):
+        trial.main()
+
+
+@pytest.mark.parametrize("folder", ["first", "second"], ids=["same-trial", "another-trial-beside-it"])
+def test_search_trial_that_was_interrupted_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    undisturbed = run(SEARCH, tmp_path / "undisturbed" / "trial", monkeypatch)
+    interrupt(SEARCH, tmp_path / "trials" / "first", monkeypatch)
+    resumed = run(SEARCH, tmp_path / "trials" / folder, monkeypatch)
+    # What the broken trial could not report is reported now; and each process says once more what the choices are.
+    assert resumed.metrics[1]["value"]["update"].pop("choices") == undisturbed.metrics[0]["value"]["update"]["choices"]
+    assert resumed.metrics == undisturbed.metrics
+
+
+def test_search_of_another_configuration_or_of_a_running_trial_is_not_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupt(SEARCH, tmp_path / "first", monkeypatch)
+    other = {"role": "search", "config": {**CONFIG, "search": {**CONFIG["search"], "seed": 5}}}
+    assert len(run(other, tmp_path / "second", monkeypatch).values("PERIODICAL")) == 3
+    assert (tmp_path / "first" / "search" / "last.ckpt").exists()
+    with locked(tmp_path / "first" / LOCK):
+        assert len(run(SEARCH, tmp_path / "third", monkeypatch).values("PERIODICAL")) == 3
+    assert (tmp_path / "first" / "search" / "last.ckpt").exists()
+
+
+def test_two_processes_do_not_run_one_search(tmp_path: Path) -> None:
+    code = "import sys, pathlib; from nni_cream.files import locked\n"
+    code += "with locked(pathlib.Path(sys.argv[1])): print('mine', flush=True); input()"
+    command = [sys.executable, "-c", code, str(tmp_path / LOCK)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mine\n"
+        with pytest.raises(FileError, match="another process is still at work here"), locked(tmp_path / LOCK, 0.1):
+            pass
+        process.kill()
+    with locked(tmp_path / LOCK, 10):
+        pass
+
+
+@pytest.mark.parametrize("between", ["", 'sh -c \'"$0" -c "$1"; true\' '], ids=["directly", "through-a-shell"])
+def test_process_ends_with_the_one_that_started_it(between: str) -> None:
+    child = "from nni_cream.manager.processes import end_with_parent as e; e(); print('up', flush=True); input()"
+    words = [*shlex.split(between), sys.executable, child] if between else [sys.executable, "-c", child]
+    parent = f"import subprocess; subprocess.run({words!r})"
+    with subprocess.Popen(
+        [sys.executable, "-c", parent], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.kill()
+        assert process.stdout.read() == ""  # which ends when all have gone that could write to it
+
+
+def test_trial_that_is_told_to_stop_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    channel = Channel(SEARCH)
+    keep = channel.send_metric
+
+    def stop_after_the_second_epoch(**metric: Any) -> None:
+        keep(**metric)
+        if (metric["type"], metric["sequence"]) == ("PERIODICAL", 1):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(channel, "send_metric", stop_after_the_second_epoch)
+    set_default_trial_command_channel(channel)
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trial"))
+    monkeypatch.setattr("sys.argv", ["trial"])
+    assert trial.main() == 130
+    assert channel.values("FINAL") == [
+        {"default": channel.values("PERIODICAL")[1]["default"], "role": "search", INTERRUPTED: True}
+    ]
+
+
+def test_retrain_trial_reports_accuracies_and_looks_at_the_test_images_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = {
+        "role": "retrain",
+        "config": CONFIG,
+        "choices": {"layer_1": "conv_3x3", "layer_2": "mbconv_k3e2"},
+        "one_shot_accuracy": 0.4,
+        "cost": 123.0,
+    }
+    channel = run(parameters, tmp_path, monkeypatch)
+    for metric in channel.values("PERIODICAL"):
+        assert metric["default"] == metric["val_acc"]
+        assert not any("test" in key for key in metric)
+    (final,) = channel.values("FINAL")
+    assert final["default"] == final["validation_accuracy"] == channel.values("PERIODICAL")[-1]["val_acc"]
+    assert (final["one_shot_accuracy"], final["cost"]) == (0.4, 123.0)
+    assert 0.1 < final["test_accuracy"] <= 1.0
+    assert run(parameters, tmp_path, monkeypatch).values("FINAL")[0] | {"seconds": 0} == final | {"seconds": 0}
+
+
+def test_trial_whose_parameters_are_wrong_fails_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    channel = Channel({"role": "search", "config": CONFIG | {"space": {"name": "digit", "arguments": {}}}})
+    set_default_trial_command_channel(channel)
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path))
+    monkeypatch.setattr("sys.argv", ["trial"])
+    assert trial.main() == 2
+    assert "nni-cream: error: unknown space 'digit'" in capsys.readouterr().err
+    assert channel.metrics == []
+
+
+def test_trial_without_a_manager_says_what_to_run_instead(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    set_default_trial_command_channel(Channel({}))
+    monkeypatch.setattr("sys.argv", ["trial"])
+    assert trial.main() == 2
+    assert "run nni-cream instead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "problem"),
+    [
+        ({}, 0, ""),
+        ({"space": {"name": "digit", "arguments": {}}}, 2, "unknown space 'digit'"),
+        ({"data": {"name": "fashion", "arguments": {"root": "/nowhere"}}}, 1, "/nowhere"),
+    ],
+)
+def test_check_builds_the_parts_and_runs_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: Any, code: int, problem: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["trial", "--check"])
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([CONFIG | change])))
+    assert trial.main() == code
+    error = capsys.readouterr().err
+    assert problem in error
+    assert "Traceback" not in error

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nni_cream import spaces
+from nni_cream.errors import FileError, SpaceError
+from nni_cream.results.best import (
+    BOARD_FORMAT,
+    Best,
+    board_file,
+    build_network,
+    export_weights,
+    load_best,
+    load_board,
+)
+from nni_cream.search import BoardEntry, PrioritizedBoard
+from nni_cream.versions import versions
+
+CHOICES = {f"layer_{number}": "conv_3x3" for number in range(1, 8)}
+
+
+@pytest.fixture
+def best() -> Best:
+    return Best(
+        space={"name": "digits", "arguments": {}},
+        choices=CHOICES,
+        accuracy=0.9,
+        cost=1000.0,
+        cost_name="macs",
+        data={"name": "digits", "arguments": {}, "fingerprint": "f"},
+        seed=3,
+        versions=versions(),
+    )
+
+
+def board() -> PrioritizedBoard:
+    board = PrioritizedBoard(3)
+    for accuracy, operation in ((0.5, "identity"), (0.7, "conv_3x3")):
+        board.offer(BoardEntry({"layer_1": operation}, accuracy, 10.0, 4))
+    return board
+
+
+def test_saved_architecture_is_read_again_unchanged(tmp_path: Path, best: Best) -> None:
+    retrained = replace(best, retrained={"validation_accuracy": 0.95, "test_accuracy": 0.94})
+    for architecture in (best, retrained, replace(best, score=0.85)):
+        architecture.save(tmp_path / "best.json")
+        assert load_best(tmp_path / "best.json") == architecture
+        assert load_best(tmp_path) == architecture
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"format": "nni_cream.best/2"}, "key 'format' is 'nni_cream.best/2'; this version of nni_cream reads"),
+        ({"format": "other"}, "was not written by nni_cream"),
+        ({"format": None}, "was not written by nni_cream"),
+        ({"choices": []}, "key 'choices' is .*; expected a dict"),
+        ({"accuracy": "high"}, "key 'accuracy' is 'high'; expected a float"),
+        ({"accuracy": True}, "key 'accuracy' is True"),
+        ({"cost": float("inf")}, "Infinity is not a number"),
+        ({"cost": 10**400}, "key 'cost' is 1000"),
+        ({"data": {"name": "digits", "arguments": {"x": float("nan")}}}, "NaN is not a number"),
+        ({"space": {"arguments": {}}}, "key 'space.name' is missing"),
+        ({"retrained": 3}, "key 'retrained' is 3"),
+    ],
+)
+def test_broken_or_foreign_architecture_is_refused_with_path_and_key(
+    tmp_path: Path, best: Best, change: dict[str, Any], problem: str
+) -> None:
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps({**best.to_json(), **change}))
+    with pytest.raises(FileError, match=problem) as caught:
+        load_best(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '{"format": []}'])
+def test_file_that_is_no_architecture_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "best.json").write_text(text)
+    with pytest.raises(FileError, match=r"best\.json"):
+        load_best(tmp_path)
+
+
+def test_missing_architecture_says_when_it_will_be_there(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="written when a search is complete"):
+        load_best(tmp_path)
+
+
+def test_network_is_built_without_a_checkpoint_and_holds_the_choices_alone(best: Best) -> None:
+    network = build_network(best)
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    space = spaces.create("digits")
+    frozen = space.freeze(CHOICES)
+    assert network.state_dict().keys() == frozen.state_dict().keys()
+
+
+def test_architecture_of_another_space_is_refused(best: Best) -> None:
+    with pytest.raises(SpaceError, match="layer_9"):
+        build_network(replace(best, choices={"layer_9": "conv_3x3"}))
+
+
+def test_exported_weights_give_the_network_its_outputs(tmp_path: Path, best: Best) -> None:
+    network = build_network(best).eval()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    export_weights(best, tmp_path, tmp_path / "copy.pt")
+    rebuilt = build_network(best).eval()
+    rebuilt.load_state_dict(torch.load(tmp_path / "copy.pt", weights_only=True))
+    images = torch.randn(4, 1, 8, 8)
+    assert torch.equal(rebuilt(images), network(images))
+
+
+def test_weights_that_do_not_fit_are_not_exported(tmp_path: Path, best: Best) -> None:
+    other = build_network(replace(best, choices={**CHOICES, "layer_1": "identity"}))
+    torch.save(other.state_dict(), tmp_path / "weights.pt")
+    with pytest.raises(FileError, match=r"not the weights of best\.json"):
+        export_weights(best, tmp_path, tmp_path / "copy.pt")
+    (tmp_path / "weights.pt").write_bytes(b"no weights")
+    with pytest.raises(FileError, match=r"not the weights of best\.json"):
+        export_weights(best, tmp_path, tmp_path / "copy.pt")
+    assert not (tmp_path / "copy.pt").exists()
+
+
+def test_missing_weights_are_named(tmp_path: Path, best: Best) -> None:
+    with pytest.raises(FileError, match="there are no weights"):
+        export_weights(best, tmp_path, tmp_path / "copy.pt")
+
+
+def test_board_file_is_read_by_the_table_and_by_the_board_itself(tmp_path: Path) -> None:
+    (tmp_path / "board.json").write_text(json.dumps(board_file(board(), "macs", 7)))
+    saved = load_board(tmp_path)
+    assert saved.cost_name == "macs"
+    assert saved.epoch == 7
+    assert list(saved.entries) == board().to_json()["entries"]
+    again = PrioritizedBoard.from_json(json.loads((tmp_path / "board.json").read_text()))
+    assert again.entries == board().entries
+
+
+def test_board_format_is_that_of_the_board() -> None:
+    assert board().to_json()["format"] == BOARD_FORMAT
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({"format": "nni_cream.board/9"}, "this version of nni_cream reads"),
+        ({"entries": {}}, "key 'entries'"),
+        ({"entries": [3]}, r"key 'entries\[0\]' is 3"),
+        ({"entries": [{"path": {}, "accuracy": "x", "cost": 1, "step": 1}]}, r"'entries\[0\].accuracy' is 'x'"),
+        ({"cost_name": None}, "key 'cost_name'"),
+    ],
+)
+def test_broken_or_foreign_board_is_refused_with_path_and_key(
+    tmp_path: Path, change: dict[str, Any], problem: str
+) -> None:
+    path = tmp_path / "board.json"
+    path.write_text(json.dumps({**board_file(board(), "macs", 7), **change}))
+    with pytest.raises(FileError, match=problem) as caught:
+        load_board(path)
+    assert str(path) in str(caught.value)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from rich.console import Console
+
+from nni_cream.results.best import Best, SavedBoard
+from nni_cream.results.console_tables import board_table, describe_path, make_console, retrained_table, show_best
+
+ENTRY = {"path": {"a": "conv[bold]", "b": [1, 2], "c": True}, "accuracy": 0.91234, "cost": 1234567.0, "step": 40}
+BEST = Best(
+    space={"name": "digits", "arguments": {}},
+    choices=ENTRY["path"],
+    accuracy=0.91234,
+    cost=0.125,
+    cost_name="seconds",
+    data={"name": "digits", "arguments": {}},
+    seed=0,
+    versions={},
+    retrained={"validation_accuracy": 0.95, "test_accuracy": 0.94},
+)
+
+
+def drawn(*things: object) -> str:
+    console = make_console()
+    console.file = io.StringIO()
+    for thing in things:
+        show_best(thing, console) if isinstance(thing, Best) else console.print(thing)
+    return console.file.getvalue()
+
+
+def test_board_shows_rank_path_accuracy_cost_and_step() -> None:
+    text = drawn(board_table(SavedBoard((ENTRY,), "macs", 7)))
+    for part in ("board after epoch 7", "multiply-adds", "1,234,567", "0.9123", "40", "conv[bold] 1+2 True"):
+        assert part in text
+
+
+def test_names_in_square_brackets_are_no_markup() -> None:
+    assert describe_path({"a": "[red]"}) == "[red]"
+    assert "[red]" in drawn(board_table(SavedBoard(({**ENTRY, "path": {"a": "[red]"}},), "macs", 1)))
+
+
+def test_unit_of_the_users_own_cost_is_its_name() -> None:
+    assert "seconds" in drawn(board_table(SavedBoard((ENTRY,), "seconds", 1)))
+
+
+def test_chosen_entry_is_marked_among_the_retrained() -> None:
+    accuracies = {"one_shot_accuracy": 0.5, "cost": 10.0, "validation_accuracy": 0.75, "test_accuracy": 0.25}
+    rows = [{"choices": {"a": name}, **accuracies} for name in ("other", "mine")]
+    lines = drawn(retrained_table(rows, "macs", {"a": "mine"})).splitlines()
+    assert [("*" in line) for line in lines if "other" in line or "mine" in line] == [False, True]
+    assert "0.5000" in lines[-2]
+    assert "0.7500" in lines[-2]
+    assert "0.2500" in lines[-2]
+
+
+def test_choice_is_described_with_its_accuracies() -> None:
+    text = drawn(BEST)
+    for part in ("0.9123", "0.125 seconds", "validation 0.9500, test 0.9400"):
+        assert part in text
+
+
+def test_tables_are_not_squeezed_into_a_narrow_column_without_a_terminal() -> None:
+    assert isinstance(make_console(), Console)
+    assert make_console().width >= 120
+
+
+def test_board_of_a_finished_search_shows_the_final_validation_before_the_score() -> None:
+    text = drawn(board_table(SavedBoard(({**ENTRY, "validated": 0.75},), "macs", 7)))
+    assert text.index("validated") < text.index("score")
+    assert text.index("0.7500") < text.index("0.9123")
+    assert "on all validation images (0.5000 on the board)" in drawn(replace(BEST, score=0.5))

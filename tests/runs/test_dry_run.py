@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nni_cream import config, spaces
+from nni_cream.errors import ConfigError, CreamError, DataError, SearchError
+from nni_cream.runs import dry_run
+from nni_cream.runs.dry_run import rehearse_search
+
+SPACE = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]}
+
+
+def configuration(**changed: Any) -> dict[str, Any]:
+    return config.resolve(
+        {
+            "space": SPACE,
+            "data": {"name": "digits", "train": 200, "validation": 100},
+            "search": {"epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 50},
+            "trainer": {"accelerator": "cpu", "threads": 1},
+            **changed,
+        }
+    )
+
+
+def test_memory_is_counted_in_bytes_of_the_supernet() -> None:
+    memory = rehearse_search(configuration(search={"ema_decay": 0.9, "board_size": 5})).training.memory
+    space = spaces.create(SPACE["name"], channels=SPACE["channels"], operations=SPACE["operations"])
+    weights = 4 * sum(parameter.numel() for parameter in space.parameters())
+    assert memory["parameters"] == memory["average"] == weights
+    assert memory["optimizer"] == pytest.approx(weights, rel=1e-6)  # a momentum for each weight
+    assert 0 < memory["gradients"] < weights  # those of one path
+    assert memory["activations"] > 0
+
+
+def test_activations_are_those_of_the_configured_batch() -> None:
+    whole = rehearse_search(configuration())
+    few = rehearse_search(configuration(), images=10)
+    assert few.training.memory["activations"] == pytest.approx(whole.training.memory["activations"], rel=1e-6)
+    assert few.training.images_at_once == 50
+    assert any("10 images at once instead of 50" in note for note in few.training.assumptions)
+
+
+def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def durations(run: Any, hook: str) -> list[float]:
+        return {"on_train_batch_end": [1.0, 5.0, 2.0], "on_train_epoch_end": [3.0]}[hook]
+
+    monkeypatch.setattr(dry_run._Run, "durations", durations)
+    found = rehearse_search(configuration(search={
+        "epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 50, "score_images": 80, "score_interval": 2,
+        "meta_interval": 8, "distillation_start": 3, "rescore_entries": 5,
+    }))  # fmt: skip
+    per_image = 3.0 / 80 / found.board
+    assert found.training.steps_per_epoch == 4
+    assert found.parts["training"] == found.training.seconds == pytest.approx(24 * found.training.seconds_per_step)
+    # 24 batches, of which those of 4 of 6 epochs are after the warm-up; 80 images of each candidate.
+    assert found.parts["scores of candidates"] == pytest.approx(per_image * 80 * (16 / 2 + 5))
+    assert found.parts["scores of the board"] == pytest.approx(per_image * 80 * 5 * 4)
+    assert found.parts["meta network"] == pytest.approx((5.0 - 1.0) * 12 / 8)  # its teachers start later
+    assert found.parts["validation"] == pytest.approx(per_image * 100 * 6)
+    assert found.parts["final validation"] == pytest.approx(per_image * (200 + 100) * 5)
+    assert found.seconds == pytest.approx(sum(found.parts.values()))
+    assert found.to_json()["device_hours"] == pytest.approx(found.seconds / 3600)
+
+
+def parts_of(monkeypatch: pytest.MonkeyPatch, devices: int = 1, **search: Any) -> dict[str, float]:
+    def durations(run: Any, hook: str) -> list[float]:
+        return {"on_train_batch_end": [1.0, 5.0, 2.0], "on_train_epoch_end": [3.0]}[hook]
+
+    monkeypatch.setattr(dry_run._Run, "durations", durations)
+    monkeypatch.setattr(dry_run, "devices_here", lambda accelerator, wanted: (devices, devices))
+    settings = {"epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 20, "score_images": 80, **search}
+    return rehearse_search(configuration(search=settings)).parts
+
+
+def test_a_search_without_a_meta_network_spends_no_time_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parts_of(monkeypatch, meta_interval=4)["meta network"] > 0
+    assert parts_of(monkeypatch, meta_interval=4, matching="best")["meta network"] == 0
+
+
+def test_a_search_that_never_rescores_spends_no_time_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert parts_of(monkeypatch, rescore_interval=2)["scores of the board"] > 0
+    assert parts_of(monkeypatch, rescore_interval=None)["scores of the board"] == 0
+
+
+def test_every_option_of_drawing_and_teaching_can_be_rehearsed() -> None:
+    settings = {"epochs": 6, "board_size": 5, "batch_size": 20, "score_images": 80, "sampling": "fair"}
+    settings |= {"distillation_gate": True, "teacher_weights": "average", "ema_decay": 0.99, "distillation_start": 0.5}
+    settings |= {"joint_loss": "add", "teacher_threshold": 0.6, "match_input": "logits", "rescore_interval": None}
+    found = rehearse_search(configuration(search=settings))
+    assert found.seconds > 0
+    assert found.board == 3
+
+
+def test_devices_share_the_validation_of_an_epoch_but_not_the_final_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone, both = parts_of(monkeypatch), parts_of(monkeypatch, devices=2)
+    assert both["validation"] == pytest.approx(alone["validation"] / 2)
+    assert both["final validation"] == pytest.approx(alone["final validation"])
+
+
+def test_an_epoch_of_fewer_images_than_a_batch_has_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = parts_of(monkeypatch, batch_size=500, score_interval=1)
+    # 4 batches after the warm-up and 5 candidates of a board with room, against 2 entries in each of 4 epochs:
+    # 0.4 * 500 images are those of 2.5 scores.
+    assert found["scores of candidates"] / found["scores of the board"] == pytest.approx((4 + 5) / (2 * 4))
+
+
+def test_a_meta_network_and_a_teacher_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    from nni_cream.search import CreamLightningModule
+
+    updated: list[int] = []
+    plain = CreamLightningModule._update_matcher
+
+    def noted(self: Any, path: Any, batch: Any) -> None:
+        plain(self, path, batch)
+        updated.append(self.tally.matched)
+
+    monkeypatch.setattr(CreamLightningModule, "_update_matcher", noted)
+    rehearse_search(configuration())
+    assert updated == [1]  # at the second step, which had a teacher
+
+
+def test_nothing_is_written_and_the_callers_random_numbers_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(4)
+    expected = torch.rand(2)
+    torch.manual_seed(4)
+    rehearse_search(configuration())
+    assert torch.equal(torch.rand(2), expected)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a GPU")
+def test_what_is_not_here_is_done_without_and_said() -> None:
+    wanted = configuration(
+        space={"name": "fashion", "channels": [8, 8]},
+        data={"name": "fashion", "root": "/nowhere", "train": 5000},
+        trainer={"accelerator": "gpu", "devices": 8, "strategy": "ddp", "precision": "16-mixed"},
+    )
+    found = rehearse_search(wanted)
+    notes = "\n".join(found.training.assumptions)
+    assert "no images here (data set 'fashion'" in notes
+    assert "5,000 of 1 x 28 x 28 in 10 classes are assumed" in notes
+    assert "measured on the CPU" in notes
+    assert "8 devices" in notes
+    assert found.training.steps_per_epoch == 5000 // 400
+    assert found.training.devices == 1
+
+
+def test_data_that_nobody_knows_has_to_be_here() -> None:
+    with pytest.raises(DataError, match="/nowhere"):
+        rehearse_search(configuration(data={"name": "folder", "root": "/nowhere"}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"search": {"board_size": 10}}, ConfigError, "only 9 paths"),
+        ({"search": {"board_size": 5, "cost_range": [0, 1]}}, CreamError, "the reachable range of this space is"),
+        ({"space": {**SPACE, "num_classes": 3}}, SearchError, "num_classes of network and data must agree"),
+        ({"space": {"name": "cream", "input_channels": 1}}, CreamError, "images of 8x8 pixels"),
+    ],
+)
+def test_what_the_search_would_stumble_over_is_found(changed: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        rehearse_search(configuration(**changed))
+
+
+def test_a_single_image_at_once_is_refused() -> None:
+    with pytest.raises(ConfigError, match="1 images at once; expected at least 2"):
+        rehearse_search(configuration(), images=1)
