@@ -174,17 +174,17 @@ def test_wrong_words_on_the_command_line_exit_with_2(arguments: list[str], capsy
         (changed(TINY, trainer__devices=[7]), 2, ["trainer: Lightning does not accept"]),
         (changed(TINY, search__warmup=2), 2, ["search.warmup: 2 epochs; expected fewer than search.epochs (2)"]),
         (
-            changed(TINY, search__distillation_start=2),
+            changed(TINY, search__teaching={"start": 2}),
             2,
-            ["search.distillation_start: 2 epochs; expected fewer than search.epochs (2)"],
+            ["search.teaching.start: 2 epochs; expected fewer than search.epochs (2)"],
         ),
         (changed(TINY, search__ema_decay=None), 2, ["average; expected search.ema_decay"]),
         (
-            changed(TINY, search__distillation="mean_squared_error", search__distillation_temperature=2),
+            changed(TINY, search__distillation="mean_squared_error", search__teaching={"temperature": 2}),
             2,
-            ["search.distillation_temperature: 2.0; expected 1.0"],
+            ["search.teaching.temperature: 2.0; expected 1.0"],
         ),
-        (changed(TINY, search__distillation="mean_squared_error", search__match_input="logits"), 2, ["match_input"]),
+        (changed(TINY, search__match_input="logits"), 2, ["search.match_input: is no longer a key"]),
     ],
 )  # fmt: skip
 def test_bad_configuration_is_explained_in_one_message_and_leaves_nothing_behind(
@@ -453,7 +453,7 @@ def test_search_whose_checkpoint_is_broken_is_not_resumed(
         ),
         (
             changed(EXPERIMENT, searchSpace={"matching": {"_type": "choice", "_value": ["meta", "meta"]}}),
-            ["searchSpace.matching._value: 'meta' stands there twice"],
+            ["searchSpace.matching._value: 'meta' is listed twice"],
         ),
         (
             changed(EXPERIMENT, tuner__classArgs__retrain={"top": 5}),

@@ -92,15 +92,53 @@ def test_section_that_is_no_mapping_is_refused(section: str) -> None:
         ("warmup", 1.0), ("warmup", -1), ("board_size", 0), ("nesterov", 1), ("augment", None), ("seed", -1),
         ("distillation", "mse"), ("score", 3), ("cost", []), ("cost", ["macs", "macs"]), ("cost", [["macs"]]),
         ("cost_range", {"params": [1, 2]}), ("cost_range", [[1, 2], [1, 2]]), ("cost_range", {"macs": [2, 1]}),
-        ("rescore_interval", 0), ("match_weight", 1), ("match_weight", 0), ("match_input", "softmax"),
-        ("joint_loss", "sum"), ("distillation_temperature", 0), ("distillation_start", 1.0), ("distillation_start", 30),
-        ("distillation_gate", 1), ("teacher_weights", "ema"),
-        ("teacher_threshold", 1), ("sampling", "even"),
-        ("score_images", 1), ("probe_images", 1),  # found out only after the warm-up, when BatchNorm sees one image
+        ("sampling", "even"), ("matching", {"interval": 3}), ("teaching", "carefully"), ("scoring", 3),
+        ("teaching.joint_loss", "sum"), ("teaching.temperature", 0), ("teaching.start", 1.0), ("teaching.start", 30),
+        ("teaching.gate", 1), ("teaching.weights", "ema"), ("scoring.rescore_interval", 0),
+        ("scoring.images", 1),  # found out only after the warm-up, when BatchNorm sees one image
     ],
 )  # fmt: skip
 def test_value_outside_its_rule_is_refused(key: str, value: Any) -> None:
-    assert f"search.{key}: " in problems_of({**SMALLEST, "search": {key: value}})
+    outer, _, inner = key.partition(".")
+    assert f"search.{key}: " in problems_of({**SMALLEST, "search": {outer: {inner: value} if inner else value}})
+
+
+@pytest.mark.parametrize(
+    ("key", "instead"),
+    [
+        ("score_images", "write search.scoring: {images: ...}"),
+        ("distillation_temperature", "write search.teaching: {temperature: ...}"),
+        ("meta_interval", "write search.matching: {name: meta, interval: ...}"),
+        ("teacher_threshold", "leave it out"),
+        ("rejection_confidence", "leave it out"),
+    ],
+)
+def test_key_that_went_says_what_to_write_now(key: str, instead: str) -> None:
+    message = problems_of({**SMALLEST, "search": {key: 1}})
+    assert f"search.{key}: is no longer a key; " in message
+    assert instead in message
+
+
+def test_unknown_key_within_an_option_names_the_nearest() -> None:
+    message = problems_of({**SMALLEST, "search": {"teaching": {"temperatur": 2}, "scoring": {"zzz": 2}}})
+    assert "search.teaching.temperatur: unknown key; did you mean 'temperature'?" in message
+    assert "search.scoring.zzz: unknown key; expected one of images, interval" in message
+
+
+def test_every_key_of_an_option_has_its_default_however_it_is_written() -> None:
+    def resolved(teaching: Any) -> Any:
+        return config.resolve({**SMALLEST, "search": {"teaching": teaching}})["search"]["teaching"]
+
+    assert resolved("careful") == resolved({}) == config.resolve(SMALLEST)["search"]["teaching"]
+    assert resolved({"gate": False}) == {**resolved("careful"), "gate": False}
+    assert resolved("paper") == {
+        "joint_loss": "mix",
+        "start": None,
+        "gate": False,
+        "weights": "current",
+        "temperature": 1.0,
+    }
+    assert resolved(resolved("paper")) == resolved("paper")
 
 
 @pytest.mark.parametrize(
@@ -115,17 +153,22 @@ def test_value_outside_its_rule_is_refused(key: str, value: Any) -> None:
         ("cost_range", {"macs": [None, "2e6"]}, {"macs": [None, 2e6]}),
         ("warmup", 3, 3),
         ("warmup", 0.25, 0.25),
-        ("rescore_interval", None, None),
-        ("distillation_start", None, None),
-        ("distillation_start", 0.5, 0.5),
-        ("distillation_start", 5, 5),
-        ("distillation_temperature", 4, 4.0),
-        ("teacher_threshold", 0.25, 0.25),
-        ("sampling", "fair", "fair"),
+        ("scoring.rescore_interval", None, None),
+        ("teaching.start", None, None),
+        ("teaching.start", 0.5, 0.5),
+        ("teaching.start", 5, 5),
+        ("teaching.temperature", 4, 4.0),
+        ("matching", "best", {"name": "best", "arguments": {}}),
+        ("matching", {"name": "meta", "interval": 9}, {"name": "meta", "arguments": {"interval": 9}}),
+        ("matching", {"name": "meta", "arguments": {"interval": 9}}, {"name": "meta", "arguments": {"interval": 9}}),
+        ("matching", "mine.matchers:Mine", {"name": "mine.matchers:Mine", "arguments": {}}),
+        ("sampling", "mine.samplers:Mine", {"name": "mine.samplers:Mine", "arguments": {}}),
     ],
 )
 def test_value_inside_its_rule_is_read(key: str, value: Any, read: Any) -> None:
-    assert config.resolve({**SMALLEST, "search": {key: value}})["search"][key] == read
+    outer, _, inner = key.partition(".")
+    found = config.resolve({**SMALLEST, "search": {outer: {inner: value} if inner else value}})["search"][outer]
+    assert (found[inner] if inner else found) == read
 
 
 def test_ranges_of_several_costs_are_read_by_name_or_in_order() -> None:
@@ -145,19 +188,16 @@ def test_options_that_do_not_go_together_are_refused_at_once() -> None:
                 "epochs": 10,
                 "warmup": 5,
                 "distillation": "mean_squared_error",
-                "distillation_temperature": 2,
-                "match_input": "logits",
-                "distillation_start": 10,
+                "teaching": {"temperature": 2, "start": 10},
                 "ema_decay": None,
             },
         }
     )
     for expected in (
-        "4 problems",
-        "search.distillation_temperature: 2.0; expected 1.0, since search.distillation is mean_squared_error",
-        "search.match_input: 'logits'; expected probabilities, since",
-        "search.teacher_weights: average; expected search.ema_decay with it",
-        "search.distillation_start: 10 epochs; expected fewer than search.epochs (10)",
+        "3 problems",
+        "search.teaching.temperature: 2.0; expected 1.0, since search.distillation is mean_squared_error",
+        "search.teaching.weights: average; expected search.ema_decay with it",
+        "search.teaching.start: 10 epochs; expected fewer than search.epochs (10)",
     ):
         assert expected in message
 
@@ -243,6 +283,7 @@ def test_reference_describes_every_key() -> None:
 
 
 def test_search_defaults_are_those_of_the_strategy() -> None:
+    from nni_cream.search import Teaching
     from nni_cream.strategy import CreamStrategy
 
     defaults = {
@@ -251,7 +292,13 @@ def test_search_defaults_are_those_of_the_strategy() -> None:
         if name not in ("listeners", "mutation_hooks", "latency")  # objects of a Python script
     }
     resolved = config.resolve(SMALLEST)["search"]
-    assert {name: resolved[name] for name in defaults} == defaults
+    assert {name: resolved[name] for name in defaults} == {
+        **defaults,
+        "matching": {"name": defaults["matching"], "arguments": {}},
+        "sampling": {"name": defaults["sampling"], "arguments": {}},
+        "teaching": dataclasses.asdict(Teaching.of(defaults["teaching"])),
+        "scoring": dataclasses.asdict(defaults["scoring"]),
+    }
 
 
 @pytest.mark.parametrize("section", ["search", "retrain"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nni_cream.manager.tuner_arguments import resolve_experiment
 from nni_cream.results.best import Best
 from nni_cream.runs.dry_run import rehearse_search
 from nni_cream.runs.retrain_rehearsal import rehearse_retraining
+from nni_cream.search import Teaching
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 IMAGES = 2  # at once: the largest networks see images of 224 pixels here
@@ -75,7 +77,8 @@ def reduced(content: dict[str, Any]) -> dict[str, Any]:
     if "search" in content:
         small["search"] = {**content["search"], "epochs": 1, "batch_size": 20}
         study |= {"recalibration_images": 20} if "variants" in content else {"retrain_seeds": [0], "population": 4}
-        small["search"] |= {} if "variants" in content else {"recalibration_images": 20}
+        if "variants" not in content:
+            small["search"]["scoring"] = {**content["search"].get("scoring", {}), "recalibration_images": 20}
     else:
         study |= {"seeds": [0, 1], "architectures": 10}
     return {**small, "study": study}
@@ -126,5 +129,9 @@ def test_the_papers_search_has_the_papers_settings() -> None:
     search, trainer = paper["search"], paper["trainer"]
     assert search["batch_size"] * trainer["devices"] == 1024
     assert (search["epochs"], search["learning_rate"], search["warmup"]) == (120, 1.0, 20)
-    assert (search["board_size"], search["meta_interval"], search["probe_images"]) == (10, 200, 4)
-    assert (search["meta_learning_rate"], search["ema_decay"]) == (1e-4, 0.9998)
+    assert (search["board_size"], search["ema_decay"]) == (10, 0.9998)
+    assert search["matching"] == {
+        "name": "meta",
+        "arguments": {"interval": 200, "learning_rate": 1e-4, "probe_images": 4},
+    }
+    assert search["teaching"] == asdict(Teaching.of("paper"))

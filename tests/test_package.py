@@ -21,7 +21,7 @@ from nni.nas.space import RawFormatModelSpace
 
 import nni_cream
 from nni_cream import CreamStrategy, cli, data, spaces
-from nni_cream.search import LatencySettings, LatencyTable
+from nni_cream.search import LatencySettings, LatencyTable, MetaMatcher
 from nni_cream.training import make_loader
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,7 +169,12 @@ def test_space_data_evaluator_and_cost_of_the_extension_page_search_together(
         val_dataloaders=make_loader(splits.validation, batch_size=100),
     )
     strategy = CreamStrategy(
-        board_size=3, warmup=1, distillation=own.softened, cost=own.layers, listeners=[own.tell], meta_interval=5
+        board_size=3,
+        warmup=1,
+        distillation=own.softened,
+        cost=own.layers,
+        listeners=[own.tell],
+        matching=MetaMatcher(interval=5),
     )
     space = spaces.create("documented:SmallSpace", channels=4, depth=2, num_classes=2)
     strategy(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())

@@ -186,7 +186,7 @@ def _choices(key: Key, choice: Any, where: str, problems: list[str]) -> list[Any
     checked = [validate(key, value, "", found) for value in values]
     problems += [f"{where}._value: {problem.removeprefix(f'{key.name}: ')}" for problem in found]
     problems += [
-        f"{where}._value: {show(value)} stands there twice; expected different values"
+        f"{where}._value: {show(values[index])} is listed twice; expected different values"
         for index, value in enumerate(checked)
         if not found and value in checked[:index]
     ]

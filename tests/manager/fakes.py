@@ -119,9 +119,9 @@ def job(
     number: int, status: str = "RUNNING", role: str = "search", final: Any = None, **parameters: Any
 ) -> dict[str, Any]:
     """A trial job, with an id made of its number."""
-    search = {"score": "top1", "cost": "macs", "board_size": 10, "epochs": 50, "warmup": 1, "matching": "meta"}
+    search = {"score": "top1", "cost": "macs", "board_size": 10, "epochs": 50, "warmup": 1}
     config = {
-        "search": {**search, "distillation_start": 0.5},
+        "search": {**search, "matching": {"name": "meta", "arguments": {}}, "teaching": {"start": 0.5}},
         "retrain": {"top": 2},
     }
     found = {

@@ -442,7 +442,7 @@ def test_search_without_teachers_says_so(browser: Chrome, manager: FakeManager) 
         metric["update"]["teachers"] = []
     search(manager, metrics)
     parameters = json.loads(manager.jobs[0]["hyperParameters"][0])
-    parameters["parameters"]["config"]["search"]["matching"] = "none"
+    parameters["parameters"]["config"]["search"]["matching"]["name"] = "none"
     manager.jobs[0]["hyperParameters"] = [json.dumps(parameters)]
     opened(browser, manager, rows=10)
     assert "matches no teachers" in text(browser, "#teachers-empty")

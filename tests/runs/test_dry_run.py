@@ -50,15 +50,16 @@ def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(dry_run._Run, "durations", durations)
     found = rehearse_search(configuration(search={
-        "epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 50, "score_images": 80, "score_interval": 2,
-        "meta_interval": 8, "distillation_start": 3, "rescore_entries": 5,
+        "epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 50, "scoring": {"images": 80, "interval": 2},
+        "matching": {"name": "meta", "interval": 8}, "teaching": {"start": 3},
     }))  # fmt: skip
-    per_image = 3.0 / 80 / found.board
+    # 0.4 images are scored for each of the 3 * 50 that were trained on: none but one entry of 80 images.
+    per_image = 3.0 / 80
     assert found.training.steps_per_epoch == 4
     assert found.parts["training"] == found.training.seconds == pytest.approx(24 * found.training.seconds_per_step)
     # 24 batches, of which those of 4 of 6 epochs are after the warm-up; 80 images of each candidate.
     assert found.parts["scores of candidates"] == pytest.approx(per_image * 80 * (16 / 2 + 5))
-    assert found.parts["scores of the board"] == pytest.approx(per_image * 80 * 5 * 4)
+    assert found.parts["scores of the board"] == pytest.approx(per_image * 80 * 1 * 4)  # 0.4 * 200 images an epoch
     assert found.parts["meta network"] == pytest.approx((5.0 - 1.0) * 12 / 8)  # its teachers start later
     assert found.parts["validation"] == pytest.approx(per_image * 100 * 6)
     assert found.parts["final validation"] == pytest.approx(per_image * (200 + 100) * 5)
@@ -72,24 +73,24 @@ def parts_of(monkeypatch: pytest.MonkeyPatch, devices: int = 1, **search: Any) -
 
     monkeypatch.setattr(dry_run._Run, "durations", durations)
     monkeypatch.setattr(dry_run, "devices_here", lambda accelerator, wanted: (devices, devices))
-    settings = {"epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 20, "score_images": 80, **search}
+    settings = {"epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 20, "scoring": {"images": 80}, **search}
     return rehearse_search(configuration(search=settings)).parts
 
 
 def test_a_search_without_a_meta_network_spends_no_time_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parts_of(monkeypatch, meta_interval=4)["meta network"] > 0
-    assert parts_of(monkeypatch, meta_interval=4, matching="best")["meta network"] == 0
+    assert parts_of(monkeypatch, matching={"name": "meta", "interval": 4})["meta network"] > 0
+    assert parts_of(monkeypatch, matching="best")["meta network"] == 0
 
 
 def test_a_search_that_never_rescores_spends_no_time_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert parts_of(monkeypatch, rescore_interval=2)["scores of the board"] > 0
-    assert parts_of(monkeypatch, rescore_interval=None)["scores of the board"] == 0
+    assert parts_of(monkeypatch, scoring={"images": 80, "rescore_interval": 2})["scores of the board"] > 0
+    assert parts_of(monkeypatch, scoring={"images": 80, "rescore_interval": None})["scores of the board"] == 0
 
 
 def test_every_option_of_drawing_and_teaching_can_be_rehearsed() -> None:
-    settings = {"epochs": 6, "board_size": 5, "batch_size": 20, "score_images": 80, "sampling": "fair"}
-    settings |= {"distillation_gate": True, "teacher_weights": "average", "ema_decay": 0.99, "distillation_start": 0.5}
-    settings |= {"joint_loss": "add", "teacher_threshold": 0.6, "match_input": "logits", "rescore_interval": None}
+    settings = {"epochs": 6, "board_size": 5, "batch_size": 20, "ema_decay": 0.99}
+    settings["scoring"] = {"images": 80, "rescore_interval": None}
+    settings["teaching"] = {"joint_loss": "add", "start": 0.5, "gate": True, "weights": "average", "temperature": 2.0}
     found = rehearse_search(configuration(search=settings))
     assert found.seconds > 0
     assert found.board == 3
@@ -102,7 +103,7 @@ def test_devices_share_the_validation_of_an_epoch_but_not_the_final_one(monkeypa
 
 
 def test_an_epoch_of_fewer_images_than_a_batch_has_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = parts_of(monkeypatch, batch_size=500, score_interval=1)
+    found = parts_of(monkeypatch, batch_size=500, scoring={"images": 80, "interval": 1})
     # 4 batches after the warm-up and 5 candidates of a board with room, against 2 entries in each of 4 epochs:
     # 0.4 * 500 images are those of 2.5 scores.
     assert found["scores of candidates"] / found["scores of the board"] == pytest.approx((4 + 5) / (2 * 4))

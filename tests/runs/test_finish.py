@@ -23,8 +23,8 @@ def configuration(**changed: Any) -> dict[str, Any]:
             "space": SPACE,
             "data": {"name": "digits", "train": 200, "validation": 100},
             "search": {
-                "epochs": 2, "board_size": 5, "warmup": 0, "batch_size": 50, "score_images": 20, "ema_decay": 0.8,
-                "recalibration_images": 100,
+                "epochs": 2, "board_size": 5, "warmup": 0, "batch_size": 50, "ema_decay": 0.8,
+                "scoring": {"images": 20, "recalibration_images": 100},
             },
             "trainer": {"accelerator": "cpu", "threads": 1},
             **changed,

@@ -77,7 +77,7 @@ def test_a_search_that_measures_goes_on_with_the_latencies_that_it_began_with(tm
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (PHONE | {"device": "tablet"}, ConfigError, r"device 'tablet', but latency device is 'phone'"),
+        (PHONE | {"device": "tablet"}, ConfigError, r"device 'tablet', but latency.device is 'phone'"),
         (PHONE | {"format": 1}, FileError, r"phone.json: not a latency table"),
         (PHONE | {"sizes": [PHONE["sizes"][0] | {"columns": {"layer_1": SECONDS}}]}, SpaceError, r"lacks .*layer_2"),
     ],
@@ -162,7 +162,8 @@ def test_two_epochs_in_the_papers_space_end_with_a_board_within_the_range(tmp_pa
             "space": {"name": "cream", **CREAM},
             "data": {"name": "digits", "image_size": 32, "train": 100, "validation": 60},
             "search": {
-                "epochs": 2, "board_size": 3, "warmup": 0, "batch_size": 25, "meta_interval": 2, "cost": cost,
+                "epochs": 2, "board_size": 3, "warmup": 0, "batch_size": 25,
+                "matching": {"name": "meta", "interval": 2}, "cost": cost,
                 "cost_range": [low, high],
             },
             "latency": {"table": str(tmp_path / "phone.json"), "device": "phone"} if cost == "latency" else {},

@@ -12,6 +12,7 @@ from nni_cream.errors import ConfigError, SearchError
 from nni_cream.from_config import make_strategy
 from nni_cream.results.best import build_network
 from nni_cream.runs.search_run import run_search
+from nni_cream.search import BestMatcher
 
 SPACE = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]}
 
@@ -21,7 +22,14 @@ def configuration(**search: Any) -> dict[str, Any]:
         {
             "space": SPACE,
             "data": {"name": "digits", "train": 200, "validation": 100},
-            "search": {"epochs": 3, "board_size": 4, "warmup": 0, "batch_size": 50, "meta_interval": 3, **search},
+            "search": {
+                "epochs": 3,
+                "board_size": 4,
+                "warmup": 0,
+                "batch_size": 50,
+                "matching": {"name": "meta", "interval": 3},
+                **search,
+            },
             "trainer": {"accelerator": "cpu", "threads": 1},
         }
     )
@@ -168,12 +176,14 @@ def test_cost_of_the_users_own_is_named_by_its_import_path(tmp_path: Path, monke
 
 
 def test_settings_of_the_search_reach_the_strategy() -> None:
-    settings = configuration(margin=0.2, matching="best", cost_range=[None, 1e6], rescore_interval=2)["search"]
+    settings = configuration(margin=0.2, matching="best", cost_range=[None, 1e6], scoring={"rescore_interval": 2})[
+        "search"
+    ]
     strategy = make_strategy(settings)
     assert (strategy.board.capacity, strategy.board.margin) == (4, 0.2)
-    assert strategy._settings.matching == "best"
-    assert strategy._settings.cost_range == (None, 1e6)
-    assert strategy._settings.rescore_interval == 2
+    assert isinstance(strategy._settings.matching, BestMatcher)
+    assert strategy._settings.cost_range == ((None, 1e6),)
+    assert strategy._settings.scoring.rescore_interval == 2
 
 
 def test_trainer_settings_reach_lightning(tmp_path: Path) -> None:

@@ -346,7 +346,7 @@ function drawSearch(job, search) {
   empty("#cloud > .empty", search.points.length ? "" : waiting);
   empty("#progress > .empty", hasBoard ? "" : waiting);
   empty("#statistics-empty", search.latest ? "" : waiting);
-  const matchless = settings.matching === "none" ? "This search matches no teachers (matching: none)." : waiting;
+  const matchless = settings.matching?.name === "none" ? "This search matches no teachers (matching: none)." : waiting;
   empty("#teachers-empty", search.taught.size ? "" : matchless);
   empty("#weight > .empty", search.taught.size ? "" : matchless);
 }
@@ -371,7 +371,7 @@ function waitingFor(job, search, settings) {
   }
   if (job.status !== "RUNNING") return "Nothing came before this trial ended.";
   if (!search.board.length) return `Warming up (${part(settings.warmup)}): waiting for the first entry of the board.`;
-  const start = settings.distillation_start;
+  const start = settings.teaching?.start;
   return start ? `Waiting for the first teacher: distillation starts after ${part(start)}.` : "Waiting for the first teacher.";
 }
 

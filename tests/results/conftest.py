@@ -1,0 +1,3 @@
+from tests.manager.conftest import folder
+
+__all__ = ["folder"]
