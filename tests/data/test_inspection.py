@@ -109,7 +109,7 @@ def test_check_reads_the_data_of_an_experiment_file(tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["check", "imagenet"], 2, "missing a required argument: 'root'"),
+        (["check", "imagenet"], 2, "argument: 'root'"),
         (["check", "imagenet", "--root", "absent"], 1, "absent: no such folder"),
         (["check", "imagnet"], 2, "Did you mean 'imagenet'?"),
         (["check", "absent.yml"], 2, "there is no such file"),

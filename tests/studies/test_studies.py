@@ -460,7 +460,8 @@ def test_workers_say_nothing_of_the_libraries_below(tmp_path):
         timeout=300,
         check=True,
     )
-    assert sorted(line.partition(":")[0] for line in done.stderr.splitlines()) == sorted(
+    lines = [line for line in done.stderr.splitlines() if line]  # rich < 14.3 ends a disabled bar with an empty line
+    assert sorted(line.partition(":")[0] for line in lines) == sorted(
         f"{number:03d} seed {seed}" for number in range(10) for seed in (0, 1)
     )
 
