@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nni_cream import CreamStrategy
-from nni_cream.search import Supernet
+from nni_cream.search import Scoring, Supernet, Teaching
+from nni_cream.search.teaching.matchers import MATCHERS
 
 
 def conv(inputs: int, kernel: int, outputs: int) -> nn.Sequential:
@@ -123,8 +124,43 @@ def digits(count: int, start: int = 0) -> TensorDataset:
     return TensorDataset((images - 0.3) / 0.38, torch.tensor(data.target[start : start + count]))
 
 
-AS_PUBLISHED: dict[str, Any] = {"teaching": "paper", "ema_decay": None}
-"""For tests of the paper's formulas, whatever the defaults are."""
+_HOMES = {
+    "joint_loss": ("teaching", "joint_loss"),
+    "distillation_start": ("teaching", "start"),
+    "distillation_gate": ("teaching", "gate"),
+    "teacher_weights": ("teaching", "weights"),
+    "temperature": ("teaching", "temperature"),
+    "score_images": ("scoring", "images"),
+    "score_interval": ("scoring", "interval"),
+    "rescore_interval": ("scoring", "rescore_interval"),
+    "meta_interval": ("meta", "interval"),
+    "meta_learning_rate": ("meta", "learning_rate"),
+    "probe_images": ("meta", "probe_images"),
+    "match_weight": ("weight", "weight"),
+}
+
+
+def cream(**settings: Any) -> CreamStrategy:
+    """Make a strategy of one flat mapping, so that a test can vary any setting of any object over a base."""
+    spread: dict[str, dict[str, Any]] = {"teaching": {}, "scoring": {}, "meta": {}, "weight": {}}
+    for name in [name for name in settings if name in _HOMES]:
+        home, own = _HOMES[name]
+        spread[home][own] = settings.pop(name)
+    matching = settings.get("matching", "meta")
+    if isinstance(matching, str) and matching in MATCHERS:
+        learned = spread["meta"] if matching == "meta" else {}
+        settings["matching"] = MATCHERS[matching](**learned, **({} if matching == "none" else spread["weight"]))
+    return CreamStrategy(teaching=Teaching(**spread["teaching"]), scoring=Scoring(**spread["scoring"]), **settings)
+
+
+AS_PUBLISHED: dict[str, Any] = {
+    "joint_loss": "mix",
+    "distillation_start": None,
+    "distillation_gate": False,
+    "teacher_weights": "current",
+    "ema_decay": None,
+}
+"""For tests of the paper's formulas, whatever the defaults are: arguments of :func:`cream`."""
 TRAINER = {
     "accelerator": "cpu",
     "logger": False,

@@ -26,7 +26,7 @@ from nni_cream.search import PathScorer, PrioritizedBoard, RandomPaths
 from nni_cream.search.paths.encoded_path import path_key
 from nni_cream.search.teaching.losses import soft_cross_entropy
 from nni_cream.search.teaching.meta_gradient import match_weight_gradient
-from tests.search.small import AS_PUBLISHED, LayerSpace, custom_evaluator, digits, evaluator, run
+from tests.search.small import AS_PUBLISHED, LayerSpace, cream, custom_evaluator, digits, evaluator, run
 
 
 class Watch(Callback):
@@ -47,7 +47,7 @@ def weights_of(strategy) -> dict[str, torch.Tensor]:
 def search(seed: int = 0, **arguments) -> CreamStrategy:
     pl.seed_everything(seed)
     trainer = arguments.pop("trainer", {})
-    return run(LayerSpace(), CreamStrategy(seed=seed, **{"warmup": 0, **arguments}), evaluator(**trainer))
+    return run(LayerSpace(), cream(seed=seed, **{"warmup": 0, **arguments}), evaluator(**trainer))
 
 
 # The loop ---------------------------------------------------------------------------------------------------------
@@ -55,7 +55,7 @@ def search(seed: int = 0, **arguments) -> CreamStrategy:
 
 def test_without_matching_the_weights_equal_those_of_nnis_random_oneshot_fed_the_same_paths():
     pl.seed_everything(3)
-    strategy = CreamStrategy(matching="none", seed=3, board_size=4, warmup=0, score_interval=2)
+    strategy = cream(matching="none", seed=3, board_size=4, warmup=0, score_interval=2)
     run(LayerSpace(), strategy, evaluator(max_steps=20, max_epochs=-1))
     ours = weights_of(strategy)
 
@@ -103,7 +103,7 @@ def test_the_joint_loss_is_the_papers():
         return loss
 
     pl.seed_everything(0)
-    strategy = CreamStrategy(**AS_PUBLISHED, matching="best", board_size=3, warmup=0, distillation=spying)
+    strategy = cream(**AS_PUBLISHED, matching="best", board_size=3, warmup=0, distillation=spying)
     run(LayerSpace(), strategy, custom_evaluator(Spied(), callbacks=[watch], max_epochs=1))
     distilled = [
         (total, match, task) for (total, match, _), (task, *_) in zip(watch.seen, losses, strict=True) if match
@@ -175,7 +175,7 @@ def test_the_meta_update_leaves_the_users_logs_and_metrics_alone():
     for interval in (2, 10_000):
         pl.seed_everything(0)
         module = LightningModuleOfDigits()
-        strategy = CreamStrategy(board_size=3, warmup=0, meta_interval=interval, meta_learning_rate=1e-30)
+        strategy = cream(board_size=3, warmup=0, meta_interval=interval, meta_learning_rate=1e-30)
         run(LayerSpace(), strategy, custom_evaluator(module, max_epochs=1))
         counts.append((module.mean._update_count, float(module.mean.compute())))
     assert counts[0] == counts[1]
@@ -216,8 +216,9 @@ def test_listeners_can_follow_the_board():
     assert board == {entry.key: entry.cost for entry in strategy.board.entries}
 
 
-def test_entries_are_rescored_with_the_weights_of_the_moment():
-    strategy = search(board_size=3, score_interval=1, rescore_entries=3)
+def test_entries_are_rescored_with_the_weights_of_the_moment(monkeypatch):
+    monkeypatch.setattr("nni_cream.search.loop.step.rescored_entries", lambda images, trained: 3)
+    strategy = search(board_size=3, score_interval=1)
     module = strategy.oneshot_module
     for entry in strategy.board.entries:
         assert entry.accuracy == module.scorer.score(entry.path)
@@ -232,6 +233,7 @@ def test_the_entries_of_a_board_too_large_for_one_rescoring_take_turns_at_any_in
             rescored.append(path_key(path))
         return PathScorer.SCORE(self, path, -math.inf if above is None else above)
 
+    monkeypatch.setattr("nni_cream.search.loop.step.rescored_entries", lambda images, trained: 2)
     monkeypatch.setattr(PathScorer, "SCORE", PathScorer.score, raising=False)
     monkeypatch.setattr(PathScorer, "score", score)
     trainer = {"max_epochs": 3 * interval}
@@ -239,7 +241,6 @@ def test_the_entries_of_a_board_too_large_for_one_rescoring_take_turns_at_any_in
         board_size=6,
         score_interval=10**6,
         rescore_interval=interval,
-        rescore_entries=2,
         matching="none",
         trainer=trainer,
     )
@@ -306,7 +307,7 @@ def test_hooks_logs_optimizer_and_scheduler_of_a_users_module_are_honoured():
 
     module = Full()
     use = custom_evaluator(module, max_epochs=2)
-    strategy = run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), use)
+    strategy = run(LayerSpace(), cream(board_size=3, warmup=0), use)
     trainer = strategy.oneshot_module.trainer
     assert {"my_loss", "my_val", "board_best"} <= set(trainer.callback_metrics)
     assert {
@@ -333,7 +334,7 @@ def test_a_training_step_may_return_a_dict_and_take_the_batch_alone():
             self.events.append(str(len(args)))
 
     module = Plain()
-    strategy = run(LayerSpace(), CreamStrategy(board_size=3, warmup=0, meta_interval=2), custom_evaluator(module))
+    strategy = run(LayerSpace(), cream(board_size=3, warmup=0, meta_interval=2), custom_evaluator(module))
     assert len(strategy.board) == 3
     assert set(module.events) == {"2"}
 
@@ -343,7 +344,7 @@ def test_a_training_step_may_skip_a_batch():
         def training_step(self, batch, batch_idx):
             return None if batch_idx == 1 else super().training_step(batch, batch_idx)
 
-    strategy = run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), custom_evaluator(Skipping()))
+    strategy = run(LayerSpace(), cream(board_size=3, warmup=0), custom_evaluator(Skipping()))
     assert len(strategy.board) == 3
 
 
@@ -354,7 +355,7 @@ def test_a_module_without_forward_is_scored_by_its_model():
         def training_step(self, batch, batch_idx):
             return functional.cross_entropy(self.model(batch[0]), batch[1])
 
-    strategy = run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), custom_evaluator(Bare()))
+    strategy = run(LayerSpace(), cream(board_size=3, warmup=0), custom_evaluator(Bare()))
     assert len(strategy.board) == 3
 
 
@@ -419,7 +420,7 @@ def test_regression_is_distilled_and_scored_with_squared_errors():
         max_epochs=2,
         **TRAINER,
     )
-    strategy = CreamStrategy(
+    strategy = cream(
         board_size=3, warmup=0, meta_interval=2, distillation="mean_squared_error", score="negative_squared_error"
     )
     run(Wave(), strategy, use)
@@ -428,7 +429,7 @@ def test_regression_is_distilled_and_scored_with_squared_errors():
 
 def test_validation_runs_the_boards_best_path_as_it_is_scored():
     pl.seed_everything(1)
-    strategy = CreamStrategy(board_size=3, warmup=0)
+    strategy = cream(board_size=3, warmup=0)
     use = evaluator(max_epochs=3)
     seen: list = []
 
@@ -464,7 +465,7 @@ class Surrounded(LightningModuleOfDigits):
 
 def test_scoring_leaves_the_whole_of_a_users_module_as_it_was_and_gives_the_same_each_time():
     module = Surrounded()
-    run(LayerSpace(), strategy := CreamStrategy(board_size=3, warmup=0, meta_interval=3), custom_evaluator(module))
+    run(LayerSpace(), strategy := cream(board_size=3, warmup=0, meta_interval=3), custom_evaluator(module))
     scorer, path = strategy.oneshot_module.scorer, strategy.board.best.path
     module = strategy.oneshot_module.training_module.train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
@@ -486,7 +487,7 @@ def test_scoring_does_not_change_what_is_trained_around_the_model():
     states = []
     for interval in (1, 1000):
         pl.seed_everything(0)
-        strategy = CreamStrategy(board_size=2, warmup=0, matching="none", score_interval=interval, rescore_interval=9)
+        strategy = cream(board_size=2, warmup=0, matching="none", score_interval=interval, rescore_interval=9)
         run(LayerSpace(), strategy, custom_evaluator(Surrounded(), max_epochs=1, limit_val_batches=0))
         states.append(strategy.oneshot_module.training_module.state_dict())
     assert all(torch.equal(states[0][name], value) for name, value in states[1].items())
@@ -495,7 +496,7 @@ def test_scoring_does_not_change_what_is_trained_around_the_model():
 
 def test_a_users_buffers_may_change_in_validation():
     module = Surrounded()
-    run(LayerSpace(), CreamStrategy(board_size=2, warmup=0), custom_evaluator(module, max_epochs=1))
+    run(LayerSpace(), cream(board_size=2, warmup=0), custom_evaluator(module, max_epochs=1))
     assert float(module.calls) == 8 + 2 + 2  # training, sanity check, validation
 
 
@@ -513,7 +514,7 @@ def test_validation_images_pass_all_transfer_hooks_of_a_users_module():
         def on_before_batch_transfer(self, batch, dataloader_idx):
             return batch if self.trainer.training else [batch[0] + 100, batch[1]]
 
-    strategy = CreamStrategy(board_size=3, warmup=0)
+    strategy = cream(board_size=3, warmup=0)
     run(LayerSpace(), strategy, custom_evaluator(Shifting()))
     assert float(strategy.oneshot_module.scorer.subset.probe(4).min()) > 90
 
@@ -529,8 +530,7 @@ def test_progress_bar_shows_the_board():
 SCRIPT = """
 import json, sys
 import pytorch_lightning as pl
-from nni_cream import CreamStrategy
-from tests.search.small import LayerSpace, evaluator, run
+from tests.search.small import LayerSpace, cream, evaluator, run
 from pytorch_lightning.callbacks import Callback
 paths = []
 class Paths(Callback):
@@ -538,7 +538,7 @@ class Paths(Callback):
         paths.append(module._path)
 seed = int(sys.argv[1])
 pl.seed_everything(seed)
-strategy = run(LayerSpace(), CreamStrategy(seed=seed, board_size=4, meta_interval=3), evaluator(callbacks=[Paths()]))
+strategy = run(LayerSpace(), cream(seed=seed, board_size=4, meta_interval=3), evaluator(callbacks=[Paths()]))
 print("RESULT" + json.dumps([paths, strategy.board.to_json()]))
 """
 
@@ -566,7 +566,7 @@ def test_a_resumed_search_equals_the_uninterrupted_one_bit_for_bit(tmp_path, mat
     def start(name, **trainer):
         pl.seed_everything(2)
         use = evaluator(callbacks=[checkpoints(name)], enable_checkpointing=True, **trainer)
-        return CreamStrategy(seed=2, **arguments), use
+        return cream(seed=2, **arguments), use
 
     whole, use = start("whole", max_epochs=4)
     run(LayerSpace(), whole, use)
@@ -611,7 +611,7 @@ def test_a_checkpoint_of_another_space_is_refused(tmp_path):
             return {name.replace("layer", "stage"): item for name, item in super().simplify(is_leaf).items()}
 
     with pytest.raises(SearchError, match="another search space"):
-        run(Renamed(), CreamStrategy(board_size=3, warmup=0), use)
+        run(Renamed(), cream(board_size=3, warmup=0), use)
 
 
 def test_a_checkpoint_of_something_else_is_refused(tmp_path):
@@ -622,7 +622,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     use = evaluator(max_epochs=3)
     use.fit_kwargs["ckpt_path"] = path
     with pytest.raises(SearchError, match="not written by a Cream search"):
-        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), use)
+        run(LayerSpace(), cream(board_size=3, warmup=0), use)
 
 
 # What is refused ------------------------------------------------------------------------------------------------------
@@ -644,7 +644,7 @@ def test_a_loss_that_is_not_finite_stops_the_search_and_keeps_the_last_checkpoin
     callback = ModelCheckpoint(tmp_path, "last")
     use = custom_evaluator(Exploding(value, at=12), callbacks=[callback], enable_checkpointing=True, max_epochs=3)
     with pytest.raises(SearchError, match="at step 12"):
-        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), use)
+        run(LayerSpace(), cream(board_size=3, warmup=0), use)
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["epoch"] == 0
     assert all(bool(torch.isfinite(value).all()) for value in saved["state_dict"].values())
@@ -658,14 +658,14 @@ def test_weights_that_are_not_finite_stop_the_search_before_a_checkpoint(tmp_pat
                     self.model.layers[0].conv_3x3[0].weight.fill_(math.inf)
 
     with pytest.raises(SearchError, match="not finite at step 8"):
-        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), custom_evaluator(Broken(), max_epochs=1))
+        run(LayerSpace(), cream(board_size=3, warmup=0), custom_evaluator(Broken(), max_epochs=1))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_never_reaches_the_weights_nor_a_checkpoint_of_every_step(tmp_path, value):
     callback = ModelCheckpoint(tmp_path, "step", every_n_train_steps=1, enable_version_counter=False)
     use = custom_evaluator(Exploding(value, at=12), callbacks=[callback], enable_checkpointing=True, max_epochs=3)
-    strategy = CreamStrategy(board_size=3, warmup=0, matching="none")
+    strategy = cream(board_size=3, warmup=0, matching="none")
     with pytest.raises(SearchError, match="at step 12"):
         run(LayerSpace(), strategy, use)
     assert all(bool(torch.isfinite(value).all()) for value in strategy.supernet.state_dict().values())
@@ -683,7 +683,7 @@ def test_a_checkpoint_with_weights_that_are_not_finite_is_never_written(tmp_path
     callback = ModelCheckpoint(tmp_path, "step", every_n_train_steps=1, enable_version_counter=False)
     use = custom_evaluator(Broken(), callbacks=[callback], enable_checkpointing=True, max_epochs=1)
     with pytest.raises(SearchError, match="not finite at step"):
-        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0, matching="none"), use)
+        run(LayerSpace(), cream(board_size=3, warmup=0, matching="none"), use)
     saved = torch.load(tmp_path / "step.ckpt", weights_only=True)
     assert saved["global_step"] == 5
     assert all(bool(torch.isfinite(value).all()) for value in saved["state_dict"].values())
@@ -703,11 +703,12 @@ class Normalised(LayerSpace):
         self.head = nn.Sequential(nn.Linear(8, 10), nn.BatchNorm1d(10))
 
 
-@pytest.mark.parametrize("settings", [{"probe_images": 1}, {"score_batch_size": 1}])
-def test_single_images_for_batch_normalisation_are_refused_by_name(settings):
-    ((name, value),) = settings.items()
-    with pytest.raises(ConfigError, match=f"{name} is {value}.* at least 2"):
-        run(Normalised(), CreamStrategy(board_size=3, warmup=0, **settings), evaluator())
+@pytest.mark.parametrize(
+    ("settings", "name"), [({"probe_images": 1}, "matching.probe_images"), ({"score_images": 1}, "scoring.images")]
+)
+def test_single_images_for_batch_normalisation_are_refused_by_name(settings, name):
+    with pytest.raises(ConfigError, match=f"{name} is 1; expected a whole number of at least 2"):
+        cream(board_size=3, warmup=0, **settings)
 
 
 def test_a_single_image_left_over_for_validation_is_refused_with_what_to_do():
@@ -716,11 +717,7 @@ def test_a_single_image_left_over_for_validation_is_refused_with_what_to_do():
     use = evaluator(num_sanity_val_steps=0)
     use.val_dataloaders = DataLoader(digits(101, start=1000), batch_size=100)
     with pytest.raises(ConfigError, match="validation loader yields a batch of a single image"):
-        run(Normalised(), CreamStrategy(board_size=3, warmup=0), use)
-
-
-def test_single_images_are_fine_without_batch_normalisation_of_single_values():
-    assert len(search(board_size=3, probe_images=1, score_batch_size=1, score_images=8).board) == 3
+        run(Normalised(), cream(board_size=3, warmup=0), use)
 
 
 def test_manual_optimization_is_refused():
@@ -728,7 +725,7 @@ def test_manual_optimization_is_refused():
         automatic_optimization = False
 
     with pytest.raises(SearchError, match="automatic_optimization"):
-        run(LayerSpace(), CreamStrategy(), custom_evaluator(Manual()))
+        run(LayerSpace(), cream(), custom_evaluator(Manual()))
 
 
 def test_a_training_step_that_does_not_run_the_model_is_refused():
@@ -737,7 +734,7 @@ def test_a_training_step_that_does_not_run_the_model_is_refused():
             return self.model.head.weight.square().sum()
 
     with pytest.raises(SearchError, match="nothing to distil"):
-        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), custom_evaluator(Elsewhere()))
+        run(LayerSpace(), cream(board_size=3, warmup=0), custom_evaluator(Elsewhere()))
 
 
 def test_a_forward_that_does_not_run_the_model_is_refused():
@@ -746,7 +743,7 @@ def test_a_forward_that_does_not_run_the_model_is_refused():
             return x.flatten(1)[:, :10]
 
     with pytest.raises(SearchError, match="does not run the model"):
-        run(LayerSpace(), CreamStrategy(board_size=3, warmup=0), custom_evaluator(Detour()))
+        run(LayerSpace(), cream(board_size=3, warmup=0), custom_evaluator(Detour()))
 
 
 def test_batches_that_are_not_pairs_are_refused():
@@ -759,7 +756,7 @@ def test_batches_that_are_not_pairs_are_refused():
     use = Classification(num_classes=10, train_dataloaders=triples, val_dataloaders=triples, **TRAINER)
     use.trainer.num_sanity_val_steps = 0
     with pytest.raises(SearchError, match=r"expected a pair \(x, y\)"):
-        run(LayerSpace(), CreamStrategy(), use)
+        run(LayerSpace(), cream(), use)
 
 
 def test_a_warm_up_as_long_as_the_training_is_refused():
@@ -788,7 +785,7 @@ def test_a_fraction_of_an_endless_training_is_refused():
 
 
 def test_an_empty_board_has_nothing_to_export():
-    strategy = CreamStrategy()
+    strategy = cream()
     with pytest.raises(SearchError, match="board is empty"):
         next(strategy.list_models())
 
@@ -803,10 +800,10 @@ def test_a_score_that_stops_being_finite_when_the_board_is_rescored_is_an_error(
 
     def failing(output, target):
         calls.append(1)
-        return torch.full((len(target),), 0.5 if len(calls) <= 3 else math.nan)
+        return torch.full((len(target),), 0.5 if len(calls) <= 12 else math.nan)  # three candidates in four chunks
 
     with pytest.raises(SearchError, match="score of a path became nan at step 8"):
-        search(score=failing, board_size=3, score_interval=1000, score_batch_size=256, matching="best")
+        search(score=failing, board_size=3, score_interval=1000, matching="best")
 
 
 def test_the_meta_network_sees_a_chunk_in_parts_no_larger_than_a_training_batch():
@@ -829,7 +826,7 @@ def test_the_meta_network_sees_a_chunk_in_parts_no_larger_than_a_training_batch(
             return torch.optim.SGD(self.parameters(), lr=0.01)
 
     module = Sizes()
-    settings = {"board_size": 3, "warmup": 0, "meta_interval": 8, "score_images": 150, "score_batch_size": 150}
-    run(LayerSpace(), CreamStrategy(**AS_PUBLISHED, **settings), custom_evaluator(module, max_epochs=1))
-    # Eight training steps, then the last batch again, and the 150 images of the chunk.
-    assert module.sizes == [32] * 9 + [30] * 5
+    settings = {"board_size": 3, "warmup": 0, "meta_interval": 8, "score_images": 150}
+    run(LayerSpace(), cream(**AS_PUBLISHED, **settings), custom_evaluator(module, max_epochs=1))
+    # Eight training steps, then the last batch again, and the 50 images of one of three chunks.
+    assert module.sizes == [32] * 9 + [25] * 2

@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 from nni_cream import CreamStrategy
 from nni_cream.search.teaching.losses import soft_cross_entropy
 from nni_cream.search.teaching.matchers import MetaMatcher
-from tests.search.small import AS_PUBLISHED, TRAINER, LayerSpace, digits, run
+from tests.search.small import AS_PUBLISHED, TRAINER, LayerSpace, cream, digits, run
 
 BOARD: dict[str, Any] = {**AS_PUBLISHED, "board_size": 3, "warmup": 0}
 LEARNING_RATE = 0.05
@@ -100,7 +100,7 @@ def test_the_teacher_is_the_frozen_network_of_the_matched_entry_on_the_same_imag
             assert not teacher.requires_grad
             differences.append(float((student - teacher).abs().max()))
 
-    search(CreamStrategy(**BOARD, matching="random", distillation=spying, score_interval=1), Compare())
+    search(cream(**BOARD, matching="random", distillation=spying, score_interval=1), Compare())
     assert len(differences) > 4
     assert max(differences) > 0.01
 
@@ -129,7 +129,7 @@ def test_the_joint_loss_weighs_with_the_rho_of_the_meta_network(confidence):
             assert float(outputs["loss"]) == pytest.approx(float((rho * kd + (2 - rho) * ce) / 2), rel=1e-6)
             compared.append(rho)
 
-    search(CreamStrategy(**BOARD, matching="meta", meta_interval=1000), Confident())
+    search(cream(**BOARD, matching="meta", meta_interval=1000), Confident())
     assert len(compared) > 3
 
 
@@ -181,7 +181,8 @@ def test_the_meta_network_learns_from_the_unrolled_gradient_on_unseen_images(mon
         update(matcher, match, gradient)
 
     monkeypatch.setattr(MetaMatcher, "update", checked)
-    strategy = CreamStrategy(**BOARD, meta_interval=2, score_images=96, score_batch_size=32)
+    monkeypatch.setattr("nni_cream.search.loop.setup._MOST_SCORED", 32)
+    strategy = cream(**BOARD, meta_interval=2, score_images=96)
     search(strategy, check)
     assert len(updates) >= 3
     for ours, theirs in updates:
@@ -197,7 +198,7 @@ def test_the_meta_network_learns_from_the_unrolled_gradient_on_unseen_images(mon
 def validation_of(module) -> list[Tensor]:
     """The chunk of this update, by the rule that is documented: the chunks in turn."""
     chunks = module.scorer.subset.chunks
-    return list(chunks[(module._step // module.settings.meta_interval) % len(chunks)])
+    return list(chunks[(module._step // module.matcher.interval) % len(chunks)])
 
 
 def test_picks_after_a_rescore_use_the_weights_of_that_moment():
@@ -207,7 +208,7 @@ def test_picks_after_a_rescore_use_the_weights_of_that_moment():
         def on_train_epoch_start(self, trainer, module) -> None:
             if not len(module.board):
                 return
-            probe = module.scorer.subset.probe(module.settings.probe_images)
+            probe = module.scorer.subset.probe(module.matcher.probe_images)
             student = module.board.entries[-1].path
             match = module.matcher.pick(student, module.board.entries)
             with torch.no_grad():
@@ -226,6 +227,6 @@ def test_picks_after_a_rescore_use_the_weights_of_that_moment():
     pl.seed_everything(4)
     use = parted_evaluator(callbacks=[Fresh()], max_epochs=4)
     use.module = Moving()
-    strategy = CreamStrategy(board_size=3, warmup=0, meta_interval=1000, score_interval=1000)
+    strategy = cream(board_size=3, warmup=0, meta_interval=1000, score_interval=1000)
     run(WithoutDropout(), strategy, use)
     assert len(compared) == 3

@@ -14,7 +14,7 @@ from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 
 from nni_cream import CreamStrategy, data, spaces
-from nni_cream.errors import ConfigError
+from nni_cream.search import Scoring
 from nni_cream.search.paths.encoded_path import path_key
 from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interval
 from nni_cream.training import ClassificationModule, make_loader, seeded
@@ -22,8 +22,8 @@ from nni_cream.training import ClassificationModule, make_loader, seeded
 steps = st.lists(st.tuples(st.integers(0, 5), st.floats(-10, 10, width=32)), max_size=12)
 
 
-def filled(choice: str, taken: list[tuple[int, float]]) -> CandidateWindow:
-    window = CandidateWindow(choice)
+def filled(taken: list[tuple[int, float]]) -> CandidateWindow:
+    window = CandidateWindow()
     for number, loss in taken:
         window.add({"layer": number}, torch.tensor(loss))
     return window
@@ -35,7 +35,7 @@ def alone(losses: torch.Tensor) -> torch.Tensor:
 
 @given(steps, st.sets(st.integers(0, 5)))
 def test_promising_path_is_the_wanted_one_of_lowest_loss(taken: list[tuple[int, float]], known: set[int]) -> None:
-    found = filled("promising", taken).take(lambda path: path["layer"] in known, alone)
+    found = filled(taken).take(lambda path: path["layer"] in known, alone)
     wanted = [(loss, number) for number, loss in taken if number not in known]
     if not wanted:
         assert found is None
@@ -45,34 +45,27 @@ def test_promising_path_is_the_wanted_one_of_lowest_loss(taken: list[tuple[int, 
         assert (lowest, found["layer"]) in wanted
 
 
-@given(steps)
-def test_latest_path_is_that_of_the_last_step(taken: list[tuple[int, float]]) -> None:
-    found = filled("latest", taken).take(lambda path: False, alone)
-    assert found == ({"layer": taken[-1][0]} if taken else None)
-
-
-def test_latest_path_is_none_where_the_last_step_was_left_out_or_it_is_known() -> None:
-    window = filled("latest", [(1, 0.5)])
-    window.add({"layer": 2}, None)
-    assert window.take(lambda path: False, alone) is None
-    assert filled("latest", [(1, 0.5), (2, 0.1)]).take(lambda path: path["layer"] == 2, alone) is None
-
-
 def test_each_window_begins_anew() -> None:
-    window = filled("promising", [(1, 0.1)])
+    window = filled([(1, 0.1)])
     assert window.take(lambda path: False, alone) == {"layer": 1}
     assert window.take(lambda path: False, alone) is None
 
 
 def test_processes_agree_by_the_mean_of_their_losses() -> None:
     own, other = [0.1, 0.5, 0.4], torch.tensor([0.9, 0.2, 0.5])
-    window = filled("promising", list(enumerate(own)))
+    window = filled(list(enumerate(own)))
     assert window.take(lambda path: False, lambda losses: (losses + other) / 2) == {"layer": 1}
 
 
-@given(steps, st.sampled_from(["promising", "latest"]))
-def test_saved_window_goes_on(taken: list[tuple[int, float]], choice: str) -> None:
-    window, again = filled(choice, taken), CandidateWindow(choice)
+def test_a_step_that_was_left_out_is_no_candidate() -> None:
+    window = CandidateWindow()
+    window.add({"layer": 2}, None)
+    assert window.take(lambda path: False, alone) is None
+
+
+@given(steps)
+def test_saved_window_goes_on(taken: list[tuple[int, float]]) -> None:
+    window, again = filled(taken), CandidateWindow()
     again.load_state_dict(window.state_dict(), dict, torch.device("cpu"))
     for each in (window, again):
         each.add({"layer": 9}, torch.tensor(0.0))
@@ -100,7 +93,7 @@ def test_search_scores_the_path_of_the_lowest_training_loss() -> None:
     splits = data.create("digits", train=160, validation=60)
     with seeded(0):
         strategy = CreamStrategy(
-            board_size=2, warmup=0, matching="none", score_interval=5, score_images=20, listeners=[events.append]
+            board_size=2, warmup=0, matching="none", scoring=Scoring(images=20, interval=5), listeners=[events.append]
         )
         trainer = Trainer(
             max_epochs=5, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -124,8 +117,3 @@ def test_search_scores_the_path_of_the_lowest_training_loss() -> None:
         assert place <= 2
         others += by_loss[place] != window[-1][0]
     assert others > 0  # else the last step's path would have done as well
-
-
-def test_unknown_choice_is_refused() -> None:
-    with pytest.raises(ConfigError, match="candidates is 'best'; expected one of promising, latest"):
-        CreamStrategy(candidates="best")

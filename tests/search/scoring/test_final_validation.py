@@ -11,7 +11,7 @@ from torch import nn
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import SearchError
-from tests.search.small import CellSpace, LayerSpace, ValueSpace, custom_evaluator, digits, evaluator, run
+from tests.search.small import CellSpace, LayerSpace, ValueSpace, cream, custom_evaluator, digits, evaluator, run
 
 TRAINING, VALIDATION = digits(256), digits(300, start=1000)
 
@@ -20,7 +20,7 @@ def searched(space: Any = LayerSpace, use: Any = None, **arguments: Any) -> Crea
     pl.seed_everything(0)
     # A score counts 40 images, the final validation all 300.
     settings = {"board_size": 4, "warmup": 0, "score_images": 40, "seed": 1, **arguments}
-    return run(space(), CreamStrategy(**settings), use or evaluator())
+    return run(space(), cream(**settings), use or evaluator())
 
 
 def finalised(strategy: CreamStrategy, images: int = 256) -> Any:
@@ -146,7 +146,7 @@ def test_a_training_that_goes_on_drops_the_validated_accuracies():
 
 def test_before_the_search_there_is_nothing_to_finalise():
     with pytest.raises(SearchError, match="nothing to finalise before the search has run"):
-        finalised(CreamStrategy())
+        finalised(cream())
 
 
 def test_a_loader_without_images_is_refused(strategy):

@@ -22,14 +22,15 @@ from nni_cream.search.supernet.frozen import used_parameters
 from nni_cream.search.teaching.distiller import Distiller
 from nni_cream.search.teaching.losses import soft_cross_entropy
 from nni_cream.search.teaching.weight_average import WeightAverage
-from tests.search.loop.test_wiring import LEARNING_RATE, Before, WithoutDropout, frozen_with, parted_evaluator, search
+from tests.search import small
+from tests.search.loop.test_wiring import LEARNING_RATE, Before, frozen_with, search
 from tests.search.small import AS_PUBLISHED, SPACES, LayerSpace, digits, evaluator, run, supernet
 from tests.search.teaching.test_joint_loss import softened
 
 
 def cream(**settings: Any) -> CreamStrategy:
     """A strategy that teaches as the paper does, unless the settings say otherwise."""
-    return CreamStrategy(**{**AS_PUBLISHED, "board_size": 3, "warmup": 0, "score_interval": 1, "seed": 4, **settings})
+    return small.cream(**{**AS_PUBLISHED, "board_size": 3, "warmup": 0, "score_interval": 1, "seed": 4, **settings})
 
 
 class ByHand(Before):
@@ -69,14 +70,12 @@ class ByHand(Before):
         match, settings = module._match, self.settings
         if match is None:
             return self.outcome("no teacher", task)
-        if match.weight < settings.get("teacher_threshold", 0):
-            return self.outcome("not worth it", task)
         with torch.no_grad():
             teacher = frozen_with(module, match.entry.path, self.teaching)(batch[0])
         losses = [float(functional.cross_entropy(logits.detach(), batch[1])) for logits in (teacher, student)]
         if settings.get("distillation_gate") and losses[0] >= losses[1]:
             return self.outcome("gate closed", task)
-        taught = softened(student, teacher, settings.get("distillation_temperature", 1.0))
+        taught = softened(student, teacher, settings.get("temperature", 1.0))
         added = task + match.weight * taught
         mixed = (match.weight * taught + (2 - match.weight) * task) / 2
         return self.outcome("taught", added if settings.get("joint_loss") == "add" else mixed)
@@ -100,21 +99,19 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "distillation_gate": True,
         "score": log_likelihood,
     },
-    "temperature": {"distillation_temperature": 3.0},
+    "temperature": {"temperature": 3.0},
     "added loss": {"joint_loss": "add", "match_weight": 0.8},
     "averaged teacher": {"teacher_weights": "average", "ema_decay": 0.5},
     "gate": {"distillation_gate": True, "score": log_likelihood},
-    "threshold": {"matching": "meta", "teacher_threshold": 0.5, "meta_interval": 1, "meta_learning_rate": 0.01},
+    "fast meta network": {"matching": "meta", "meta_interval": 1, "meta_learning_rate": 0.01},
     "all of them": {
         "matching": "meta",
-        "distillation_temperature": 2.0,
+        "temperature": 2.0,
         "joint_loss": "add",
         "teacher_weights": "average",
         "ema_decay": 0.9,
         "distillation_gate": True,
         "score": log_likelihood,
-        "teacher_threshold": 0.53,
-        "match_input": "logits",
     },
 }
 
@@ -171,8 +168,12 @@ def averaged(space) -> tuple[Any, WeightAverage]:
 
 
 def distiller(net, average: WeightAverage | None, **settings: Any) -> Distiller:
-    strategy = cream(ema_decay=0.5, teacher_weights="average", **settings)
-    return Distiller(net, strategy._settings, average)
+    return made(net, cream(ema_decay=0.5, teacher_weights="average", **settings), average)
+
+
+def made(net, strategy: CreamStrategy, average: WeightAverage | None, **more: Any) -> Distiller:
+    settings = strategy._settings
+    return Distiller(net, settings.teaching, settings.distillation, settings.score, average, **more)
 
 
 @pytest.mark.parametrize("kind", SPACES.values())
@@ -277,56 +278,11 @@ def test_all_processes_follow_the_mean_lead():
     net = supernet(LayerSpace())
     targets = torch.zeros(4, dtype=torch.long)
     right, wrong = torch.eye(3)[[0] * 4], torch.eye(3)[[1] * 4]
-    settings = cream(distillation_gate=True)._settings
+    strategy = cream(distillation_gate=True)
     for mean, open_ in ((-0.1, False), (0.1, True)):
-        gate = Distiller(net, settings, None, agree=lambda lead, mean=mean: mean)
+        gate = made(net, strategy, None, agree=lambda lead, mean=mean: mean)
         assert gate._beats([right], [wrong], (targets, targets)) is open_
         assert gate._beats([wrong], [right], (targets, targets)) is open_
-
-
-# The threshold --------------------------------------------------------------------------------------------------------
-
-
-class Counting(WithoutDropout):
-    """Counts forward passes by the number of images in them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.passes: Counter[int] = Counter()
-
-    def forward(self, x):
-        self.passes[len(x)] += 1
-        return super().forward(x)
-
-
-def passes_of_training_batches(threshold: float, **settings: Any) -> tuple[int, CreamStrategy]:
-    pl.seed_everything(4)
-    strategy = cream(teacher_threshold=threshold, **settings)
-    run(Counting(), strategy, parted_evaluator(max_epochs=3))
-    return strategy.supernet.passes[32], strategy  # scoring and validation see 48 images, the meta network 4
-
-
-def test_a_teacher_below_the_threshold_is_not_run_at_all():
-    taught, strategy = passes_of_training_batches(0.0)
-    assert taught == 12 + (12 - 1)  # each student, and a teacher for each but the first
-    assert strategy.statistics["distilled"] == 1
-    untaught, strategy = passes_of_training_batches(0.999)
-    assert untaught == 12
-    assert strategy.statistics["distilled"] == 0
-
-
-def test_the_meta_network_goes_on_learning_where_no_teacher_is_worth_it():
-    _, strategy = passes_of_training_batches(0.999, meta_interval=2)
-    assert strategy.statistics["meta_updates"] > 0
-    assert strategy.statistics["distilled"] == 0
-
-
-def test_the_threshold_is_for_weights_that_were_learned():
-    gate = distiller(supernet(LayerSpace()), None, teacher_threshold=0.7)
-    entry = BoardEntry({}, 0.5, 1.0, 0)
-    learned = [gate.is_worth_it(Match(entry, weight, torch.zeros(1))) for weight in (0.6999, 0.7, 0.9)]
-    assert learned == [False, True, True]
-    assert gate.is_worth_it(Match(entry, 0.1))
 
 
 # A later start --------------------------------------------------------------------------------------------------------
@@ -375,12 +331,12 @@ def test_before_its_start_the_meta_network_does_not_learn():
 
 
 def test_a_start_after_the_end_of_the_training_is_refused():
-    with pytest.raises(ConfigError, match=r"distillation_start is 4 epochs .* there would be no teachers"):
+    with pytest.raises(ConfigError, match=r"teaching.start is 4 epochs .* there would be no teachers"):
         search(cream(distillation_start=4), max_epochs=4)
 
 
 def test_a_fraction_of_a_training_without_an_end_is_refused_by_the_settings_name():
-    with pytest.raises(ConfigError, match=r"distillation_start is 0\.5, a fraction of a training that has no end"):
+    with pytest.raises(ConfigError, match=r"teaching.start is 0\.5, a fraction of a training that has no end"):
         search(cream(distillation_start=0.5), max_epochs=-1)
 
 
@@ -400,18 +356,15 @@ def test_without_matching_there_is_no_start_that_could_be_wrong():
 # What the meta network compares ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("match_input", "expected"), [("logits", lambda x: x), ("probabilities", lambda x: x.softmax(1))]
-)
-def test_paths_are_compared_by_what_their_frozen_networks_answer(match_input, expected):
-    strategy = search(cream(match_input=match_input))
+def test_paths_are_compared_by_what_their_frozen_networks_answer():
+    strategy = search(cream())
     module = strategy.oneshot_module
     sampler, probe = RandomPaths(module.supernet.space, seed=9), module.scorer.subset.probe(4)
     for _ in range(3):
         path = sampler.draw()
         network = frozen_with(module, path, module.supernet.space.state_dict())
         with torch.no_grad():
-            torch.testing.assert_close(module._features(path), expected(network(probe)).float(), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(module._features(path), network(probe).softmax(1).float(), atol=1e-5, rtol=1e-4)
 
 
 def test_a_student_without_gradients_is_an_error():

@@ -43,32 +43,6 @@ def test_at_high_temperatures_the_gradient_is_that_of_the_squared_difference_of_
     torch.testing.assert_close(found, (centred[0] - centred[1]) / STUDENT.shape[1] / len(STUDENT), rtol=1e-2, atol=1e-5)
 
 
-def test_the_meta_network_may_compare_logits_in_the_place_of_probabilities():
-    for classification in ("soft_cross_entropy", DISTILLATIONS["soft_cross_entropy"]):
-        resolved = resolve_distillation(classification, "logits")
-        assert torch.equal(resolved.features(STUDENT), STUDENT)
-        assert resolved.loss is soft_cross_entropy
-        assert resolve_distillation(classification) is DISTILLATIONS["soft_cross_entropy"]
-
-
-@pytest.mark.parametrize(
-    ("distillation", "name"),
-    [
-        ("mean_squared_error", "'mean_squared_error'"),
-        (functional.l1_loss, "l1_loss"),
-        (Distillation(functional.l1_loss), "l1_loss"),
-    ],
-)
-def test_only_classification_has_logits_to_compare(distillation, name):
-    with pytest.raises(ConfigError, match=f"match_input is 'logits', but distillation is {name}; only with"):
-        resolve_distillation(distillation, "logits")
-
-
-def test_an_unknown_match_input_is_refused():
-    with pytest.raises(ConfigError, match="match_input is 'features'; expected one of probabilities, logits"):
-        resolve_distillation("soft_cross_entropy", "features")
-
-
 def test_soft_cross_entropy_works_in_single_precision_at_least():
     loss = soft_cross_entropy(STUDENT.half(), TEACHER.half())
     assert loss.dtype == torch.float32

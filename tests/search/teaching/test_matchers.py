@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,7 @@ from nni_cream.search import (
 )
 from nni_cream.search.teaching.joint_loss import JOINT_LOSSES
 from nni_cream.search.teaching.losses import soft_cross_entropy
-from nni_cream.search.teaching.matchers import make_matcher
+from nni_cream.search.teaching.matchers import MATCHERS, resolve_matcher
 from nni_cream.search.teaching.meta_gradient import match_weight_gradient
 from tests.search.small import LayerSpace, digits, supernet
 
@@ -146,8 +147,13 @@ def test_a_parameter_that_only_one_loss_uses_counts():
     assert match_weight_gradient([a, b], a * 1, b * 1, 0.3, 0.1, lambda: [a * 1, b * 3]) == pytest.approx(0.1)
 
 
+def begun(matcher: Any, outputs: Any = None, seed: int = 0) -> Any:
+    matcher.begin(outputs or features, seed)
+    return matcher
+
+
 def test_the_teacher_is_the_entry_with_the_highest_score_and_rho_is_its_own():
-    matcher = MetaMatcher(features, seed=1)
+    matcher = begun(MetaMatcher(), seed=1)
     match = matcher.pick(STUDENT, ENTRIES)
     network = matcher._network
     scores = [float(network((features(STUDENT) - features(item.path)).flatten())) for item in ENTRIES]
@@ -157,7 +163,7 @@ def test_the_teacher_is_the_entry_with_the_highest_score_and_rho_is_its_own():
 
 
 def test_rho_belongs_to_the_chosen_entry_not_to_the_last_one_compared():
-    matcher = MetaMatcher(features, seed=1)
+    matcher = begun(MetaMatcher(), seed=1)
     chosen = {matcher.pick(STUDENT, order).entry.key for order in (ENTRIES, ENTRIES[::-1])}
     weights = {matcher.pick(STUDENT, order).weight for order in (ENTRIES, ENTRIES[::-1])}
     assert len(chosen) == len(weights) == 1
@@ -170,7 +176,7 @@ def test_a_pick_runs_the_student_once_and_every_entry_once_until_forgotten():
         calls[path["layer"]] += 1
         return features(path)
 
-    matcher = MetaMatcher(counted)
+    matcher = begun(MetaMatcher(), counted)
     for _ in range(3):
         matcher.pick(STUDENT, ENTRIES)
     assert calls == {9: 3, 0: 1, 1: 1, 2: 1, 3: 1}
@@ -180,7 +186,7 @@ def test_a_pick_runs_the_student_once_and_every_entry_once_until_forgotten():
 
 
 def test_an_update_moves_rho_against_the_gradient():
-    matcher = MetaMatcher(features, learning_rate=0.01)
+    matcher = begun(MetaMatcher(learning_rate=0.01))
     match = matcher.pick(STUDENT, ENTRIES)
     matcher.update(match, weight_gradient=1.0)
     assert float(matcher.weight(match)) < match.weight
@@ -192,11 +198,11 @@ def test_an_update_moves_rho_against_the_gradient():
 
 def test_only_a_match_of_a_meta_network_has_a_weight_to_learn():
     with pytest.raises(ValueError, match="meta network"):
-        MetaMatcher(features).weight(Match(ENTRIES[0], 0.5))
+        begun(MetaMatcher()).weight(Match(ENTRIES[0], 0.5))
 
 
 def test_a_restored_meta_network_picks_and_learns_like_the_saved_one():
-    first, second = MetaMatcher(features, 0.01, seed=1), MetaMatcher(features, 0.01, seed=2)
+    first, second = (begun(MetaMatcher(learning_rate=0.01), seed=seed) for seed in (1, 2))
     for _ in range(3):
         first.update(first.pick(STUDENT, ENTRIES), 0.5)
     second.load_state_dict(first.state_dict())
@@ -208,12 +214,12 @@ def test_a_restored_meta_network_picks_and_learns_like_the_saved_one():
 
 
 def test_a_meta_network_that_was_never_used_has_an_empty_state():
-    assert MetaMatcher(features).state_dict() == {}
-    MetaMatcher(features).load_state_dict({})
+    assert begun(MetaMatcher()).state_dict() == {}
+    begun(MetaMatcher()).load_state_dict({})
 
 
 def test_the_seed_decides_the_first_weights():
-    weights = [MetaMatcher(features, seed=seed).pick(STUDENT, ENTRIES).weight for seed in (1, 1, 2)]
+    weights = [begun(MetaMatcher(), seed=seed).pick(STUDENT, ENTRIES).weight for seed in (1, 1, 2)]
     assert weights[0] == weights[1] != weights[2]
 
 
@@ -221,7 +227,7 @@ def test_the_seed_decides_the_first_weights():
 def test_a_meta_network_starts_near_its_match_weight(start):
     twin = {"layer": 4}
     same = tuple(BoardEntry({"layer": name, "copy": 0}, 0.5, 1.0, 0) for name in (4,))
-    found = [make_matcher("meta", features, seed=seed, weight=start).pick(twin, same).weight for seed in range(40)]
+    found = [begun(MetaMatcher(weight=start), features, seed).pick(twin, same).weight for seed in range(40)]
     # The outputs are equal, so rho is the sigmoid of the bias, which is even about the logit of the start.
     logits = torch.logit(torch.tensor(found))
     bound = 40**-0.5
@@ -230,7 +236,7 @@ def test_a_meta_network_starts_near_its_match_weight(start):
 
 
 def test_a_start_of_one_half_leaves_the_first_weights_as_they_were():
-    network = MetaMatcher(features, seed=1)
+    network = begun(MetaMatcher(), seed=1)
     network.pick(STUDENT, ENTRIES)
     drawn = torch.nn.utils.skip_init(nn.Linear, 40, 1)
     generator = torch.Generator().manual_seed(1)
@@ -241,21 +247,21 @@ def test_a_start_of_one_half_leaves_the_first_weights_as_they_were():
 
 @pytest.mark.parametrize("name", ["random", "best"])
 def test_a_fixed_match_weight_is_the_one_that_was_given(name):
-    assert make_matcher(name, features, weight=0.3).pick(STUDENT, ENTRIES).weight == 0.3
-    assert make_matcher(name, features).pick(STUDENT, ENTRIES).weight == 0.5
+    assert begun(MATCHERS[name](weight=0.3)).pick(STUDENT, ENTRIES).weight == 0.3
+    assert begun(MATCHERS[name]()).pick(STUDENT, ENTRIES).weight == 0.5
 
 
 def test_making_a_meta_network_draws_nothing_from_the_global_generator():
     before = torch.get_rng_state()
-    MetaMatcher(features).pick(STUDENT, ENTRIES)
+    begun(MetaMatcher()).pick(STUDENT, ENTRIES)
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_random_teachers_are_uniform_and_resume():
-    matcher = RandomMatcher(seed=1)
+    matcher = begun(RandomMatcher(), seed=1)
     counts = Counter(matcher.pick(STUDENT, ENTRIES).entry.key for _ in range(4000))
     assert chisquare(list(counts.values())).pvalue > 0.001
-    other = RandomMatcher(seed=9)
+    other = begun(RandomMatcher(), seed=9)
     other.load_state_dict(matcher.state_dict())
     picks = [[item.pick(STUDENT, ENTRIES).entry.key for _ in range(10)] for item in (matcher, other)]
     assert picks[0] == picks[1]
@@ -267,8 +273,8 @@ def test_the_best_entry_teaches_everyone():
 
 @pytest.mark.parametrize("name", ["random", "best"])
 def test_where_nobody_learns_the_match_weight_it_is_the_one_given(name):
-    assert make_matcher(name, features).pick(STUDENT, ENTRIES).weight == 0.5
-    matcher = make_matcher(name, features, weight=0.2)
+    assert begun(MATCHERS[name]()).pick(STUDENT, ENTRIES).weight == 0.5
+    matcher = begun(MATCHERS[name](weight=0.2))
     assert {matcher.pick(STUDENT, ENTRIES).weight for _ in range(5)} == {0.2}
 
 
@@ -277,14 +283,14 @@ def test_a_meta_network_starts_near_the_match_weight_given(start):
     def alike(path) -> Tensor:
         return features(ENTRIES[0].path)
 
-    weights = [make_matcher("meta", alike, seed=seed, weight=start).pick(STUDENT, ENTRIES).weight for seed in range(50)]
+    weights = [begun(MetaMatcher(weight=start), alike, seed).pick(STUDENT, ENTRIES).weight for seed in range(50)]
     odds = [math.log(weight / (1 - weight)) - math.log(start / (1 - start)) for weight in weights]
     assert max(map(abs, odds)) <= 40**-0.5 + 1e-5  # the bound of a linear layer's first bias, 40 inputs wide
     assert min(odds) < -0.05 < 0.05 < max(odds)
 
 
 def test_where_a_meta_network_starts_moves_its_bias_alone():
-    states = [make_matcher("meta", features, seed=1, weight=weight) for weight in (0.5, 0.9)]
+    states = [begun(MetaMatcher(weight=weight), features, 1) for weight in (0.5, 0.9)]
     for matcher in states:
         matcher.pick(STUDENT, ENTRIES)
     half, high = (matcher.state_dict()["network"] for matcher in states)
@@ -295,11 +301,11 @@ def test_where_a_meta_network_starts_moves_its_bias_alone():
 
 @pytest.mark.parametrize("name", ["meta", "random", "best"])
 def test_an_empty_board_has_no_teacher(name):
-    assert make_matcher(name, features).pick(STUDENT, ()) is None
+    assert begun(MATCHERS[name]()).pick(STUDENT, ()) is None
 
 
 def test_without_matching_there_is_never_a_teacher():
-    matcher = make_matcher("none", features)
+    matcher = begun(NoMatcher())
     assert isinstance(matcher, NoMatcher)
     assert matcher.pick(STUDENT, ENTRIES) is None
     matcher.update(Match(ENTRIES[0], 0.5), 1.0)
@@ -308,9 +314,30 @@ def test_without_matching_there_is_never_a_teacher():
 
 
 def test_only_the_meta_network_learns():
-    assert [make_matcher(name, features).learns for name in ("meta", "random", "best", "none")] == [True] + [False] * 3
+    assert [MATCHERS[name]().interval for name in ("meta", "random", "best", "none")] == [200, None, None, None]
 
 
-def test_an_unknown_matching_is_refused():
-    with pytest.raises(ConfigError, match="expected one of meta, random, best, none"):
-        make_matcher("teacher", features)
+def test_a_search_begins_with_a_new_meta_network_whatever_the_matcher_has_learned():
+    matcher = begun(MetaMatcher(learning_rate=0.1), seed=1)
+    first = matcher.pick(STUDENT, ENTRIES)
+    matcher.update(first, 1.0)
+    assert matcher.pick(STUDENT, ENTRIES).weight != first.weight
+    assert begun(matcher, seed=1).pick(STUDENT, ENTRIES).weight == first.weight
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: resolve_matcher("teacher"), "matching is 'teacher'; expected one of meta, random, best, none"),
+        (lambda: resolve_matcher(None), "matching is None"),
+        (lambda: resolve_matcher(MetaMatcher), "matching is <class"),
+        (lambda: MetaMatcher(interval=0), r"matching\.interval is 0; expected a whole number of at least 1"),
+        (lambda: MetaMatcher(learning_rate=math.nan), r"matching\.learning_rate is nan"),
+        (lambda: MetaMatcher(probe_images=1), r"matching\.probe_images is 1; expected a whole number of at least 2"),
+        (lambda: BestMatcher(weight=1), r"matching\.weight is 1; expected a number above 0 and below 1"),
+        (lambda: RandomMatcher(weight=True), r"matching\.weight is True"),
+    ],
+)
+def test_an_unknown_matching_or_an_option_out_of_range_is_refused_by_name(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()

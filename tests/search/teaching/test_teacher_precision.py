@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from nni_cream import CreamStrategy
 from nni_cream.search.teaching.losses import soft_cross_entropy
-from tests.search.small import AS_PUBLISHED, LayerSpace, custom_evaluator, run
+from tests.search.small import AS_PUBLISHED, LayerSpace, cream, custom_evaluator, run
 
 STILL = {
     **AS_PUBLISHED,
@@ -65,7 +65,7 @@ class Steps(Callback):
 def searched(look=lambda *_: None, trainer=None, **arguments) -> tuple[CreamStrategy, list[dict]]:
     pl.seed_everything(3)
     steps = Steps(look)
-    strategy = CreamStrategy(**{**STILL, "seed": 3, **arguments})
+    strategy = cream(**{**STILL, "seed": 3, **arguments})
     run(LayerSpace(), strategy, custom_evaluator(Plain(), callbacks=[steps], **(trainer or {})))
     return strategy, steps.seen
 

@@ -10,11 +10,10 @@ from torch import nn
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError
-from nni_cream.search import PAPER
 from nni_cream.search.teaching.weight_average import WeightAverage
-from tests.search.small import LayerSpace, evaluator, run
+from tests.search.small import AS_PUBLISHED, LayerSpace, cream, evaluator, run
 
-SETTINGS = {**PAPER, "board_size": 4, "meta_interval": 3, "score_interval": 2, "warmup": 0, "seed": 2}
+SETTINGS = {**AS_PUBLISHED, "board_size": 4, "meta_interval": 3, "score_interval": 2, "warmup": 0, "seed": 2}
 
 
 def averages(strategy: CreamStrategy) -> dict[str, torch.Tensor]:
@@ -27,7 +26,7 @@ def searched(
     pl.seed_everything(2)
     use = evaluator(**{"callbacks": list(callbacks), **trainer})
     settings = {**SETTINGS, "teacher_weights": teacher}
-    return run(LayerSpace(), CreamStrategy(ema_decay=decay, **settings), use)
+    return run(LayerSpace(), cream(**{**settings, "ema_decay": decay}), use)
 
 
 class Weights(Callback):
@@ -86,7 +85,7 @@ def test_a_search_resumed_within_an_epoch_has_the_average_of_the_uninterrupted_o
     pl.seed_everything(9)
     use = evaluator(max_epochs=3)
     use.fit_kwargs.update(ckpt_path=str(tmp_path / "step=5.ckpt"), weights_only=True)
-    resumed = run(LayerSpace(), CreamStrategy(ema_decay=0.8, **SETTINGS), use)
+    resumed = run(LayerSpace(), cream(**{**SETTINGS, "ema_decay": 0.8}), use)
     assert all(torch.equal(value, averages(whole)[name]) for name, value in averages(resumed).items())
     assert resumed.oneshot_module.average.updates == whole.oneshot_module.average.updates == 24
 
@@ -196,4 +195,4 @@ def test_averages_of_another_module_are_refused():
 @pytest.mark.parametrize("decay", [0, 1, 1.5, True, "0.9"])
 def test_a_decay_out_of_its_range_is_refused(decay):
     with pytest.raises(ConfigError, match=r"ema_decay is .*; expected a number above 0 and below 1"):
-        CreamStrategy(ema_decay=decay)
+        cream(ema_decay=decay)
