@@ -11,7 +11,7 @@ from typing import Any
 from nni_cream.search import path_key
 from nni_cream.studies import outcomes
 from nni_cream.studies.intervals import Estimate, mean_over_trainings, paired_trainings
-from nni_cream.studies.jobs import Job, Records
+from nni_cream.studies.jobs import Job, Records, with_retired
 from nni_cream.studies.searches import BUDGETS, METHODS, baseline_searches, board_search, plain
 from nni_cream.studies.stand_alone import train_alone
 
@@ -143,9 +143,12 @@ def shared_by_all(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def search_jobs(config: Mapping[str, Any]) -> dict[int, Job]:
     """List the Cream searches, by seed, from the resolved file."""
+    retired = with_retired(config["study"]["retired"])
     return {
         seed: Job(
-            f"board, seed {seed}", {"task": "board", "search": {**config["search"], "seed": seed}}, outcomes.BOARD
+            f"board, seed {seed}",
+            {"task": "board", "search": {**config["search"], "seed": seed}, **retired},
+            outcomes.BOARD,
         )
         for seed in config["study"]["seeds"]
     }
@@ -179,6 +182,7 @@ def baseline_jobs(config: Mapping[str, Any], records: Records) -> dict[int, Job]
                 "macs": found[job.key]["macs"],
                 "scored": found[job.key]["scored"],
                 "cpu_seconds": found[job.key]["search_cpu_seconds"],
+                **with_retired(config["study"]["retired"]),
             },
             outcomes.BASELINES,
         )

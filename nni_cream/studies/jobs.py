@@ -21,9 +21,10 @@ from nni_cream.files import append_line, differences, locked, write_text
 from nni_cream.signals import termination_as_interrupt
 from nni_cream.versions import versions
 
-__all__ = ["Job", "Records", "Work", "run_jobs"]
+__all__ = ["Job", "Records", "Work", "run_jobs", "with_retired"]
 
 _ANYTHING = Schema(dict)
+_RETIRED = "retired"
 _FIELDS = {"key": str, "date": str, "arguments": dict, "result": dict}
 Work = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 """What a worker does: (what all jobs share, the job's own arguments) -> JSON-safe result."""
@@ -46,6 +47,22 @@ class Job:
     key: str
     arguments: Mapping[str, Any]
     outcome: Schema = field(default=_ANYTHING, compare=False)
+
+
+def with_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a job for the settings that no longer exist, with which its record was made."""
+    return {_RETIRED: dict(settings)} if settings else {}
+
+
+def _refuse_retired(missing: Sequence[Job], records: Records) -> None:
+    old = [job for job in missing if job.arguments.get(_RETIRED)]
+    if old:
+        names = ", ".join(sorted({name for job in old for name in job.arguments[_RETIRED]}))
+        raise StudyError(
+            f"{records.path}: {len(old)} of the missing trainings have retired settings ({names}), such as "
+            f"{old[0].key!r}; expected their records, since these settings no longer exist and no training can have them "
+            "again. Write the tables of the records that are there with --report"
+        )
 
 
 def _parsed(path: Path, number: int, text: bytes) -> dict[str, Any]:
@@ -250,8 +267,9 @@ def run_jobs(
     KeyboardInterrupt
         On Ctrl-C or SIGTERM; likewise.
     """
-    if not records.missing(jobs):
+    if not (lacking := records.missing(jobs)):
         return
+    _refuse_retired(lacking, records)
     records.path.parent.mkdir(parents=True, exist_ok=True)
     lock = records.path.with_name(f".{records.path.name}.lock")
     with locked(lock, patience=0), termination_as_interrupt():

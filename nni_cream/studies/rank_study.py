@@ -10,7 +10,7 @@ from typing import Any
 from nni_cream.errors import StudyError
 from nni_cream.studies.correlation import MEASURES, measure_ranking, paired_difference
 from nni_cream.studies.intervals import Estimate
-from nni_cream.studies.jobs import Job, Records
+from nni_cream.studies.jobs import Job, Records, with_retired
 from nni_cream.studies.outcomes import SUPERNET
 from nni_cream.studies.supernets import score_supernet
 from nni_cream.studies.truth import Truth
@@ -168,10 +168,11 @@ def make_variants(config: Mapping[str, Any]) -> list[Variant]:
 
 
 def _variant(config: Mapping[str, Any], name: str, budget: str, changes: Mapping[str, Any]) -> Variant:
-    settings = {**config["search"], **changes}
+    retired = with_retired({**config["study"]["retired"], **changes.get("retired", {})})
+    settings = {**config["search"], **{key: value for key, value in changes.items() if key != "retired"}}
     title = name if budget == BUDGETS[0] else f"{name} ({settings['epochs']} epochs)"
     seeds = config["study"]["seeds"]
-    arguments = {seed: {"search": {**settings, "seed": seed}} for seed in seeds}
+    arguments = {seed: {"search": {**settings, "seed": seed}, **retired} for seed in seeds}
     return Variant(name, budget, {seed: Job(f"{title} seed {seed}", own, SUPERNET) for seed, own in arguments.items()})
 
 

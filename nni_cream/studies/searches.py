@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nni_cream.search import CostModel, Limit, Path, RandomPaths, encode_path, path_key
+from nni_cream.search import CostModel, Limit, Path, PathSampler, encode_path, path_key
 from nni_cream.studies.evolution import Candidates, ScoredPath, evolve, random_search
 from nni_cream.studies.supernets import TrainedSupernet, trained_supernet
 
@@ -22,19 +22,16 @@ METHODS = ("evolution", "random", "evolution, any cost", "random, any cost")
 """What the board is compared with; the first two may take no more multiply-adds than the board's best, and all of them
 only what the search's own ``cost_range`` allows."""
 
-_PLAIN = {
-    "board_size": 1,
-    "matching": {"name": "none", "arguments": {}},
-    "sampling": {"name": "uniform", "arguments": {}},
-    "teaching": {"joint_loss": "mix", "start": None, "gate": False, "weights": "current", "temperature": 1.0},
-}
 _STREAMS = (1 << 32, 2 << 32)  # added to a seed: other paths than those that the training drew with it
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a search, changed into those of a supernet with uniform path sampling alone (SPOS)."""
-    scoring = {**settings["scoring"], "interval": 1_000_000, "rescore_interval": None}  # its board is not used
-    return {**settings, **_PLAIN, "scoring": scoring}
+    teaching = {**settings["teaching"], "start": None, "gate": False, "weights": "current"}
+    scoring = {**settings["scoring"], "interval": 1_000_000, "rescore_interval": None}  # its board is never read
+    none, uniform = ({"name": name, "arguments": {}} for name in ("none", "uniform"))
+    plainly = {"board_size": 1, "matching": none, "teaching": teaching, "scoring": scoring, "sampling": uniform}
+    return {**settings, **plainly}
 
 
 def board_search(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -188,7 +185,7 @@ class _Searches:
         supernet = module.supernet
         most = (None, None if math.isinf(limit) else limit)
         within, anywhere = (
-            RandomPaths(supernet.space, seed + stream, cost_range)
+            PathSampler(supernet.space, seed + stream, cost_range)
             for stream, cost_range in zip(_STREAMS, (most, None), strict=True)
         )
         limits = module.costs.limits  # of the search itself: nobody goes where the supernet was not trained
