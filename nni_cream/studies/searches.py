@@ -1,4 +1,4 @@
-"""The searches that are compared: Cream's, whose board is the result, and those on a plain supernet."""
+"""The searches to compare: Cream's, whose result is its board, and those on a plain supernet."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _STREAMS = (1 << 32, 2 << 32)  # added to a seed: other paths than those that th
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a search, changed into those of a supernet with uniform path sampling alone (SPOS)."""
+    """Turn the settings of a search into those of plain uniform path sampling (SPOS)."""
     teaching = {**settings["teaching"], "start": None, "gate": False, "weights": "current"}
     scoring = {**settings["scoring"], "interval": 1_000_000, "rescore_interval": None}  # its board is never read
     none, uniform = ({"name": name, "arguments": {}} for name in ("none", "uniform"))
@@ -35,7 +35,7 @@ def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def board_search(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Search with Cream, and choose from its board as ``nni-cream search`` does; a worker's task.
+    """Search with Cream and choose from its board as ``nni-cream search`` does; a worker's task.
 
     Parameters
     ----------
@@ -47,8 +47,8 @@ def board_search(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dic
     Returns
     -------
     dict
-        ``path``, ``macs``, ``score`` and ``validated`` of the board's best; ``scored``, the candidates that were scored
-        for the board; ``steps`` of the training; ``search_cpu_seconds`` of everything, the final validation included.
+        ``path``, ``macs``, ``score`` and ``validated`` of the board's best; ``scored``, the number of candidates;
+        ``steps`` of the training; ``search_cpu_seconds``, with the final validation.
     """
     with trained_supernet(shared, arguments["search"]) as supernet:
         began = time.process_time()
@@ -68,8 +68,8 @@ def board_search(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dic
 def baseline_searches(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Train a plain supernet and search on it by evolution and at random; a worker's task.
 
-    Each path is scored as the board scores. Of a search, the best few are validated as the board's entries are at the
-    end of a search, and the best of these is its result, so that no method chooses by more than another does.
+    Paths are scored as the board scores. The best few of a search are validated as the board's entries are, and the
+    best of these is its result. So no method chooses by more than another.
 
     Parameters
     ----------
@@ -77,14 +77,14 @@ def baseline_searches(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -
         What :func:`~nni_cream.studies.supernets.trained_supernet` needs.
     arguments
         ``search``: that of :func:`plain`, with its seed; ``macs``: the limit; ``scored``: paths at the budget "equal
-        paths"; ``cpu_seconds``: of the Cream search, training included, from which follows the number of paths at the
-        budget "equal cost"; ``finalists``: how many are validated; ``population``.
+        paths"; ``cpu_seconds``: of the whole Cream search, which gives the number of paths at "equal cost";
+        ``finalists``: how many are validated; ``population``.
 
     Returns
     -------
     dict
-        ``choices``: for each budget and method ``path``, ``macs``, ``score``, ``validated`` and ``scored``, the number
-        of paths that were scored for it; and the CPU seconds of the training, of scoring a path and of validating one.
+        ``choices``: for each budget and method ``path``, ``macs``, ``score``, ``validated`` and ``scored``; and the CPU
+        seconds of the training, of scoring a path and of validating one.
     """
     with trained_supernet(shared, arguments["search"]) as supernet:
         searches = _Searches(supernet, arguments)
