@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nni_cream.search import CostModel, Limit, Path, PathSampler, encode_path, path_key
+from nni_cream.search import CostModel, Limit, Path, RandomPaths, encode_path, path_key
 from nni_cream.studies.evolution import Candidates, ScoredPath, evolve, random_search
 from nni_cream.studies.supernets import TrainedSupernet, trained_supernet
 
@@ -185,7 +185,7 @@ class _Searches:
         supernet = module.supernet
         most = (None, None if math.isinf(limit) else limit)
         within, anywhere = (
-            PathSampler(supernet.space, seed + stream, cost_range)
+            RandomPaths(supernet.space, seed + stream, cost_range)
             for stream, cost_range in zip(_STREAMS, (most, None), strict=True)
         )
         limits = module.costs.limits  # of the search itself: nobody goes where the supernet was not trained
