@@ -284,7 +284,7 @@ def reliability(accuracies: Sequence[Sequence[float]] | Values) -> float:
             f"accuracies of shape {table.shape}; expected at least three architectures, each with at least two seeds"
         )
     if (table == table[0]).all(axis=0).any():
-        raise StudyError("a seed gives all architectures the same accuracy, so nothing tells them apart")
+        raise StudyError("a seed gives all architectures the same accuracy, so their order is undefined")
     number = table.shape[1]
     correlations = np.corrcoef(table, rowvar=False)
     mean = (correlations.sum() - number) / (number * (number - 1))

@@ -27,7 +27,7 @@ _ANYTHING = Schema(dict)
 _RETIRED = "retired"
 _FIELDS = {"key": str, "date": str, "arguments": dict, "result": dict}
 Work = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
-"""What a worker does: (what all jobs share, the job's own arguments) -> JSON-safe result."""
+"""A worker: (what all jobs share, the arguments of the job) -> JSON-safe result."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Records:
         changed = sorted(differences(found[0]["shared"] if found else self.shared, self.shared))
         if changed:
             raise StudyError(
-                f"{self.path}: belongs to a study with other values of {', '.join(changed)}; go on with that study's "
+                f"{self.path}: belongs to a study with other values of {', '.join(changed)}; take that study's "
                 "file, or name another folder with --out"
             )
         return whole
@@ -261,7 +261,7 @@ def run_jobs(
                     if on_done is not None:
                         on_done(missing[key], result)
             except TerminatedWorkerError as error:
-                raise StudyError(f"a process of the study died ({error}); start it again to go on") from error
+                raise StudyError(f"a process of the study died ({error}); start it again to resume") from error
 
 
 def _call(work: Work, shared: Mapping[str, Any], key: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -272,7 +272,7 @@ def _call(work: Work, shared: Mapping[str, Any], key: str, arguments: Mapping[st
         result = work(shared, arguments)
     except CreamError as error:
         raise StudyError(f"{key}: {error}") from error
-    except SystemExit:  # what Lightning makes of Ctrl-C and of SIGTERM
+    except SystemExit:  # Lightning turns Ctrl-C and SIGTERM into this
         raise KeyboardInterrupt from None
     seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
     return key, {**result, **{name: round(value, 3) for name, value in seconds.items()}}

@@ -19,19 +19,24 @@ __all__ = ["BUDGETS", "METHODS", "affordable", "baseline_searches", "board_searc
 
 BUDGETS = ("equal cost", "equal paths")
 METHODS = ("evolution", "random", "evolution, any cost", "random, any cost")
-"""What the board is compared with; the first two may take no more multiply-adds than the board's best, and all of them
-only what the search's own ``cost_range`` allows."""
+"""Methods that are compared with the board. The first two may not exceed the multiply-adds of the board's best, and all
+of them keep the search's own ``cost_range``."""
 
-_STREAMS = (1 << 32, 2 << 32)  # added to a seed: other paths than those that the training drew with it
+_STREAMS = (1 << 32, 2 << 32)  # added to a seed, so that paths differ from those of the training
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Turn the settings of a search into those of plain uniform path sampling (SPOS)."""
     teaching = {**settings["teaching"], "start": None, "gate": False, "weights": "current"}
     scoring = {**settings["scoring"], "interval": 1_000_000, "rescore_interval": None}  # its board is never read
-    none, uniform = ({"name": name, "arguments": {}} for name in ("none", "uniform"))
-    plainly = {"board_size": 1, "matching": none, "teaching": teaching, "scoring": scoring, "sampling": uniform}
-    return {**settings, **plainly}
+    return {
+        **settings,
+        "board_size": 1,
+        "matching": {"name": "none", "arguments": {}},
+        "sampling": {"name": "uniform", "arguments": {}},
+        "teaching": teaching,
+        "scoring": scoring,
+    }
 
 
 def board_search(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +129,7 @@ def affordable(arguments: Mapping[str, Any], measured: Mapping[str, Any]) -> int
 
 @dataclass
 class _Trace:
-    """A search that goes on when more paths are asked for."""
+    """A search that continues when more paths are wanted."""
 
     rest: Iterator[ScoredPath]
     known: list[ScoredPath] = field(default_factory=list)
@@ -188,7 +193,7 @@ class _Searches:
             RandomPaths(supernet.space, seed + stream, cost_range)
             for stream, cost_range in zip(_STREAMS, (most, None), strict=True)
         )
-        limits = module.costs.limits  # of the search itself: nobody goes where the supernet was not trained
+        limits = module.costs.limits  # of the search itself: the supernet was trained within them only
         within.constrain(self._cost, self._cost.bounds(), self._cost.table, limits)
         limits = [*limits, Limit(self._cost, most)]
 

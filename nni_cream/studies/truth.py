@@ -131,13 +131,13 @@ class Truth:
             )
         if len(self.known) < FEWEST:
             raise StudyError(
-                f"the truth knows {len(self.known)} architectures with all seeds; expected at least {FEWEST}; go on "
-                "with `nni-cream study truth`"
+                f"the truth knows {len(self.known)} architectures with all seeds; expected at least {FEWEST}. "
+                "Train the missing ones with `nni-cream study truth`"
             )
         if len(set(self.means)) == 1:
             raise StudyError(
                 f"the truth gives all {len(self.known)} architectures the accuracy {self.means[0]:g}, so it can rank "
-                "nothing: tau is undefined; make one with longer training or a space of more different operations"
+                "nothing: tau is undefined. Make one with longer training, or with a space whose operations differ more"
             )
         _path_keys(self.architectures, space, "the truth's architecture")
 
