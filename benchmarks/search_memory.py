@@ -54,6 +54,7 @@ def train(kind: str, settings: dict[str, Any]) -> None:
     from nni.nas.strategy import RandomOneShot
 
     from nni_cream import CreamStrategy, data, spaces
+    from nni_cream.search import MetaMatcher, Scoring
     from nni_cream.training import ClassificationModule, make_loader, seeded
 
     torch.set_num_threads(1)
@@ -72,7 +73,11 @@ def train(kind: str, settings: dict[str, Any]) -> None:
     with seeded(0):
         name, arguments = named(settings["space"])
         space = spaces.create(name, **arguments)
-        strategy = RandomOneShot() if kind == "random" else CreamStrategy(warmup=0, meta_interval=4, score_interval=2)
+        strategy = (
+            RandomOneShot()
+            if kind == "random"
+            else CreamStrategy(warmup=0, matching=MetaMatcher(interval=4), scoring=Scoring(interval=2))
+        )
         evaluator = Lightning(ClassificationModule(splits.num_classes, learning_rate=0.02), trainer, *loaders)
         forget_peak()
         before = peak()

@@ -36,7 +36,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from nni_cream.search import PAPER, rescored_entries
+from nni_cream.search import MetaMatcher, Scoring, Teaching, rescored_entries
 
 # The form of the published network of 287 million multiply-adds: a search has one depth for each stage. At 32 pixels
 # the last stage would run 7x7 kernels on single pixels, which only searches on images that small do.
@@ -49,9 +49,9 @@ SEARCHES: dict[str, dict[str, Any] | None] = {
     "random": None,
     "search": {},
     "board of 100": {"board_size": 100},
-    "published": dict(PAPER, ema_decay=None),
+    "published": {"teaching": "paper", "ema_decay": None},
 }
-META_INTERVAL = 200  # the default, which is CreamStrategy's; a test compares
+META_INTERVAL = 200  # the default of MetaMatcher; a test compares
 WARMUP = 1 / 6  # likewise
 START = 0.5  # of distillation, likewise
 PARTS = ("teacher", "matching", "scoring", "board", "costs", "sampling")
@@ -158,8 +158,12 @@ def make_training(kind: str, options: argparse.Namespace, callback: Any, steps: 
     space = spaces.create(options.space, num_classes=10, input_channels=1, **settings["arguments"])
     changes = SEARCHES[kind]
     # Meta updates and rescorings are timed apart.
-    apart = {"warmup": 0, "meta_interval": 10**9, "rescore_interval": None, "score_images": options.score_images}
-    apart |= {"distillation_start": None, "distillation_gate": False}  # a teacher in every step
+    apart: dict[str, Any] = {
+        "warmup": 0,
+        "matching": MetaMatcher(interval=10**9),
+        "scoring": Scoring(images=options.score_images, rescore_interval=None),
+        "teaching": Teaching(start=None, gate=False),  # a teacher in every step
+    }
     strategy = RandomOneShot() if changes is None else CreamStrategy(**{**apart, **changes})
     trainer = Trainer(
         max_steps=steps,
@@ -246,7 +250,7 @@ class Windows(pl.Callback):
         self.meta.append(self._timed(lambda: module._update_matcher(module._path, batch)))
         if self._name != "published":
             images, trained = len(module.scorer.subset), self._options.epoch_steps * self._options.batch
-            entries = min(len(module.board), rescored_entries(None, images, trained))
+            entries = min(len(module.board), rescored_entries(images, trained))
             one = self._timed(lambda: module.scorer.score(module.board.best.path))
             self.rescoring.append(entries * one)
 

@@ -67,11 +67,15 @@ def kind(path: Path) -> str:
 
 
 def reduced(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the file of a study with as many variants, on a few images and for one epoch."""
+    """Return the file of a study with as many variants, on a few images and for one epoch.
+
+    Retired settings go: nothing can be run with them.
+    """
     small = {**content, "space": "fashion", "data": {"name": "digits", "train": 40, "validation": 60, "image_size": 32}}
     if name_of(content["space"]) != "fashion":
         small["space"] = {"name": "cream", "num_classes": 10, "input_channels": 1, "depths": [1, 1, 1, 1, 1]}
     study = {**content["study"], "judging_images": 40, "seeds": [0]}
+    study.pop("retired", None)
     if "recipe" in content:
         small["recipe"] = {**content["recipe"], "epochs": 1, "batch_size": 20}
     if "search" in content:
@@ -81,6 +85,8 @@ def reduced(content: dict[str, Any]) -> dict[str, Any]:
             small["search"]["scoring"] = {**content["search"].get("scoring", {}), "recalibration_images": 20}
     else:
         study |= {"seeds": [0, 1], "architectures": 10}
+    for name, changes in content.get("variants", {}).items():
+        small["variants"] = small["variants"] | {name: {key: changes[key] for key in changes if key != "retired"}}
     return {**small, "study": study}
 
 

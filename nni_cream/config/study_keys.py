@@ -15,6 +15,7 @@ from nni_cream.options import TEXT, Rule, one_of, show, whole
 __all__ = ["FINAL", "RANK", "TRUTH", "VARIANTS", "StudyLayout"]
 
 VARIANTS = "variants"
+_MERGED = ("teaching", "scoring")  # a variant that gives a mapping changes these keys alone; all others it replaces
 _NAMED = {
     "space": "Search space: a name, or a mapping with `name` and the arguments of that space.",
     "data": "Images: a name, or a mapping with `name` and the arguments of that loader.",
@@ -33,6 +34,10 @@ def _distinct(low: int) -> Rule:
 _JUDGING = Key(
     "study.judging_images", 10_000, whole(1),
     "Validation images, the last ones, that no search sees: they judge architectures that were trained alone.",
+)  # fmt: skip
+_RETIRED = Key(
+    "study.retired", {}, Rule(Schema({str: object}), "a mapping of names to values"),
+    "Settings that no longer exist, with which the records of this file were made. Such trainings cannot be run again.",
 )  # fmt: skip
 _RESAMPLES = Key("study.resamples", 10_000, whole(100), "How often architectures are drawn for an interval.")
 _ACCELERATOR = Key("trainer.accelerator", "cpu", one_of("auto", "cpu", "gpu", "mps"), "Hardware to train on.")
@@ -53,7 +58,10 @@ def _search_keys() -> tuple[Key, ...]:
 
 
 class StudyLayout(Layout):
-    """A file with a section ``variants``: names to the keys of ``search`` that each of them sets."""
+    """A file with a section ``variants``: names to the keys of ``search`` that each of them sets.
+
+    A variant may also hold ``retired``, settings that no longer exist; they add to ``study.retired``.
+    """
 
     def resolve(self, content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         """Check a file and fill in the defaults; see :meth:`Layout.resolve`.
@@ -78,7 +86,7 @@ class StudyLayout(Layout):
         rest = {key: value for key, value in content.items() if key != VARIANTS}
         resolved = super().resolve(rest, prefix)
         problems: list[str] = []
-        resolved[VARIANTS] = self._variants(content.get(VARIANTS), f"{prefix}{VARIANTS}", problems)
+        resolved[VARIANTS] = self._variants(content.get(VARIANTS), resolved["search"], f"{prefix}{VARIANTS}", problems)
         baseline = resolved["study"].get("baseline")
         if not problems and baseline is not None and baseline not in resolved[VARIANTS]:
             problems.append(
@@ -87,28 +95,38 @@ class StudyLayout(Layout):
         if problems:
             raise ConfigError(describe_problems(problems))
         for name, changes in resolved[VARIANTS].items():
-            together = {**resolved, "search": {**resolved["search"], **changes, "seed": 0}}
+            kept = {key: value for key, value in changes.items() if key != "retired"}
+            together = {**resolved, "search": {**resolved["search"], **kept, "seed": 0}}
             problems += SEARCH.contradictions(together, f"{prefix}{VARIANTS}.{name}: ")
         if problems:
             raise ConfigError(describe_problems(problems))
         return resolved
 
-    def _variants(self, value: Any, where: str, problems: list[str]) -> dict[str, dict[str, Any]]:
+    def _variants(
+        self, value: Any, search: Mapping[str, Any], where: str, problems: list[str]
+    ) -> dict[str, dict[str, Any]]:
         if not isinstance(value, Mapping) or not value:
             problems.append(f"{where}: {show(value)}; expected names, each with the keys of search that it sets")
             return {}
         keys = {name: key for name, key in SEARCH.section("search").items() if name != "seed"}
+        keys["retired"] = _RETIRED
         variants: dict[str, dict[str, Any]] = {}
         for name, changes in value.items():
             if not isinstance(name, str) or not name or not isinstance(changes, Mapping | None):
                 problems.append(f"{where}.{name}: {show(changes)}; expected keys of search with their values, or {{}}")
                 continue
-            changes = changes or {}
+            changes = {key: _merged(key, search.get(key), given) for key, given in (changes or {}).items()}
             problems += [SEARCH.unknown(key, list(keys), f"{where}.{name}.") for key in changes if key not in keys]
             found: list[str] = []
             variants[name] = {key: validate(keys[key], changes[key], "", found) for key in changes if key in keys}
             problems += [f"{where}.{name}: {problem}" for problem in found]
         return variants
+
+
+def _merged(key: str, base: Any, given: Any) -> Any:
+    """Return what a variant means: a partial mapping of one of ``_MERGED`` is completed from the file's ``search``."""
+    whole = key in _MERGED and isinstance(base, Mapping) and isinstance(given, Mapping)
+    return {**base, **given} if whole else given
 
 
 TRUTH = Layout(
@@ -135,6 +153,7 @@ RANK = StudyLayout(
         Key("study.recalibration_images", 1024, whole(2),
             "Training images on which BatchNorm of an architecture is estimated anew before it is scored."),
         _RESAMPLES,
+        _RETIRED,
         *_search_keys(),
         _ACCELERATOR,
     ),
@@ -154,7 +173,8 @@ FINAL = Layout(
         Key("study.seeds", [0, 1, 2, 3, 4], _distinct(1), "Of the searches."),
         Key("study.retrain_seeds", [0, 1, 2], _distinct(1), "Of the trainings of each chosen architecture."),
         Key("study.population", 50, whole(2),
-            "Paths of a generation of the evolution, the first of which is random."),
+            "Paths of a generation of the evolution. The first generation is random."),
+        _RETIRED,
         *training_keys("recipe"),
         *_search_keys(),
         _ACCELERATOR,

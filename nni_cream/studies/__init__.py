@@ -1,1 +1,1 @@
-"""Does it help, by how much, and why: truths, rankings, ablations and baselines on data that a reader has."""
+"""Studies on real data: truths, rankings, ablations and baselines, with intervals and a command for each table."""

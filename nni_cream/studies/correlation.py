@@ -32,54 +32,40 @@ _TOP = 5
 
 
 def kendall_tau(scores: Sequence[float], truth: Sequence[float]) -> float:
-    """Kendall's tau-b.
+    """Compute Kendall's tau-b, from -1 to 1.
 
     Parameters
     ----------
     scores
-        Of each architecture.
+        One for each architecture.
     truth
         Their accuracies when trained alone, in the same order.
 
     Returns
     -------
     float
-        From -1 to 1.
+        Tau-b.
 
     Raises
     ------
     StudyError
-        If all scores or all accuracies are equal, so that there is no ranking, or there are fewer than ten.
+        If there are fewer than ten architectures, or all scores or all accuracies are equal.
     """
     own, true = _checked(scores, truth)
     return float(stats.kendalltau(own, true, variant="b").statistic)
 
 
 def spearman_rho(scores: Sequence[float], truth: Sequence[float]) -> float:
-    """Spearman's rank correlation; arguments and errors as of :func:`kendall_tau`."""
+    """Compute Spearman's rank correlation. Arguments and errors are those of :func:`kendall_tau`."""
     own, true = _checked(scores, truth)
     return float(stats.spearmanr(own, true).statistic)
 
 
 def top_regret(scores: Sequence[float], truth: Sequence[float]) -> float:
-    """How much accuracy is lost by training only the five architectures with the highest scores.
+    """Compute the accuracy lost by training only the five architectures with the highest scores.
 
-    Parameters
-    ----------
-    scores
-        Of each architecture; of equal ones the first counts as the higher.
-    truth
-        Their accuracies when trained alone.
-
-    Returns
-    -------
-    float
-        Accuracy of the best architecture less that of the best among the five; 0 or more.
-
-    Raises
-    ------
-    StudyError
-        As :func:`kendall_tau`.
+    This is the best accuracy of all minus the best of the five, so 0 or more. Of equal scores the first counts as the
+    higher. Arguments and errors are those of :func:`kendall_tau`.
     """
     own, true = _checked(scores, truth)
     chosen = np.argsort(-own, kind="stable")[:_TOP]
@@ -104,7 +90,7 @@ def _checked(scores: Sequence[float], truth: Sequence[float]) -> tuple[Values, V
 
 
 class _Resamples:
-    """Draws of architectures, the same for all that is to be compared."""
+    """Draws of architectures, the same for everything that is compared."""
 
     def __init__(self, architectures: int, number: int, seed: int = 0) -> None:
         generator = np.random.Generator(np.random.PCG64(seed))
@@ -112,14 +98,14 @@ class _Resamples:
 
     @property
     def counts(self) -> Values:
-        """How often each architecture is in each draw, shape (number, architectures)."""
+        """How often each draw contains each architecture, shape (number, architectures)."""
         number, size = self.rows.shape
         flat = self.rows + size * np.arange(number)[:, None]
         return np.bincount(flat.ravel(), minlength=number * size).reshape(number, size).astype(np.float64)
 
 
 def _taus(scores: Values, truth: Values, resamples: _Resamples) -> Values:
-    """Tau-b of each draw; an architecture that is drawn twice forms no pair with itself."""
+    """Compute tau-b for each draw. An architecture that is drawn twice forms no pair with itself."""
     own, true = (np.sign(values[:, None] - values[None, :]) for values in (scores, truth))
     counts = resamples.counts
 
@@ -136,7 +122,7 @@ def _rhos(scores: Values, truth: Values, resamples: _Resamples) -> Values:
 
 
 def _regrets(scores: Values, truth: Values, resamples: _Resamples) -> Values:
-    """Regret of each draw; an architecture that is drawn twice takes one of the five places."""
+    """Compute the regret for each draw. An architecture that is drawn twice takes one of the five places."""
     drawn = resamples.counts > 0
     own, true = (np.where(drawn, values, -np.inf) for values in (scores, truth))
     chosen = np.argsort(-own, axis=1, kind="stable")[:, :_TOP]
@@ -150,7 +136,7 @@ def _quotient(above: Values, below: Values) -> Values:
 
 
 def mean_score(scores: Sequence[float], truth: Sequence[float]) -> float:
-    """Mean score of all architectures: how well the supernet trains its paths; arguments as :func:`kendall_tau`."""
+    """Compute the mean score of all architectures: how well the supernet trains its paths."""
     return float(np.mean(_checked(scores, truth)[0]))
 
 
@@ -172,11 +158,11 @@ _BOUNDS = {"tau": (-1, 1), "spearman": (-1, 1), "regret": (0, math.inf), "accura
 def measure_ranking(
     scores: Mapping[int, Sequence[float]], truth: Sequence[float], measure: str = "tau", resamples: int = 10_000
 ) -> Estimate:
-    """Mean over the seeds of one measure, with an interval over architectures and seeds.
+    """Estimate one measure of a ranking, with an interval over architectures and seeds.
 
-    Architectures are drawn anew with replacement (bootstrap); with two or more seeds, their variance is the covariance
-    of the seeds' figures over these draws, and the seeds add theirs, for which see
-    :func:`~nni_cream.studies.intervals.over_seeds`. The ends are within what the measure can be.
+    Architectures are resampled with replacement (bootstrap). With two or more seeds, their variance is the covariance
+    of the seeds' figures over these draws, and :func:`~nni_cream.studies.intervals.over_seeds` adds that of the seeds.
+    With one seed, the interval is over architectures alone. The ends are clipped to the range of the measure.
 
     Parameters
     ----------
@@ -187,12 +173,12 @@ def measure_ranking(
     measure
         One of ``MEASURES``.
     resamples
-        How often architectures are drawn.
+        Number of draws.
 
     Returns
     -------
     Estimate
-        With one seed, the interval is over architectures alone.
+        Mean over the seeds.
 
     Raises
     ------
@@ -211,25 +197,28 @@ def paired_difference(
     measure: str = "tau",
     resamples: int = 10_000,
 ) -> Estimate:
-    """Measure of one method less that of another, on the same architectures and the same seeds.
+    """Estimate a measure of one method minus that of another, over the seeds that both have.
+
+    Both have the same draws of architectures. The other arguments and the interval are those of
+    :func:`measure_ranking`.
 
     Parameters
     ----------
     scores
         Seed of a supernet to its scores.
     baseline
-        Likewise, of what it is compared with.
+        The same for the method to compare with.
     truth
         Accuracies of the architectures when trained alone.
     measure
         One of ``MEASURES``.
     resamples
-        How often architectures are drawn; each draw is the same for both.
+        Number of draws.
 
     Returns
     -------
     Estimate
-        Over the seeds that both have; see :func:`measure_ranking`.
+        Mean over the common seeds.
 
     Raises
     ------
@@ -250,7 +239,7 @@ def paired_difference(
 def _figures(
     measure: str, seed: int, scores: Sequence[float], truth: Sequence[float], draws: _Resamples
 ) -> tuple[float, Values]:
-    """Return a measure of one supernet, and that of each draw of architectures."""
+    """Compute a measure of one supernet, and of each draw of architectures."""
     figure, of_draws = MEASURES[measure]
     try:
         return figure(scores, truth), of_draws(*_checked(scores, truth), draws)
@@ -269,9 +258,10 @@ def _estimate(figures: Sequence[tuple[float, Values]], architectures: int) -> Es
 
 
 def reliability(accuracies: Sequence[Sequence[float]] | Values) -> float:
-    """How far the mean over the seeds can be trusted to tell architectures apart (Spearman-Brown).
+    """Compute the reliability of the mean over the seeds (Spearman-Brown).
 
-    With k seeds and mean correlation r between two of them: k r / (1 + (k - 1) r).
+    With k seeds and mean correlation r between two of them: k r / (1 + (k - 1) r). It is 1 where seeds make no
+    difference, and 0 or less where nothing else does.
 
     Parameters
     ----------
@@ -281,7 +271,7 @@ def reliability(accuracies: Sequence[Sequence[float]] | Values) -> float:
     Returns
     -------
     float
-        1 where seeds make no difference, 0 or less where nothing else does.
+        At most 1.
 
     Raises
     ------
@@ -294,7 +284,7 @@ def reliability(accuracies: Sequence[Sequence[float]] | Values) -> float:
             f"accuracies of shape {table.shape}; expected at least three architectures, each with at least two seeds"
         )
     if (table == table[0]).all(axis=0).any():
-        raise StudyError("a seed gives all architectures the same accuracy, so nothing tells them apart")
+        raise StudyError("a seed gives all architectures the same accuracy, so their order is undefined")
     number = table.shape[1]
     correlations = np.corrcoef(table, rowvar=False)
     mean = (correlations.sum() - number) / (number * (number - 1))

@@ -1,9 +1,8 @@
-"""Searches on a trained supernet that the board is compared with: evolution, and uniformly random paths.
+"""Search on a trained supernet by evolution or at random, to compare with the board.
 
-NNI's ``RegularizedEvolution`` is not used: it submits models to an execution engine, cannot be seeded, and drops paths
-above a limit of cost only after it has bred them. What is here is the evolution of the paper that introduced uniform
-path sampling (Guo et al., "Single Path One-Shot Neural Architecture Search with Uniform Sampling", ECCV 2020, section
-3.4), with its settings by default.
+NNI's ``RegularizedEvolution`` cannot be used: it submits models to an execution engine, cannot be seeded, and drops
+paths above a cost limit only after breeding them. This is the evolution of Guo et al., "Single Path One-Shot Neural
+Architecture Search with Uniform Sampling" (ECCV 2020, section 3.4), with its settings by default.
 """
 
 from __future__ import annotations
@@ -37,16 +36,16 @@ class ScoredPath:
 
 
 class Candidates:
-    """Hands out paths, none of them twice.
+    """Hands out paths, each at most once.
 
     Parameters
     ----------
     draw
-        Draws a path that is allowed, uniformly.
+        Draws an allowed path uniformly.
     redraw
-        Draws any path of the space, uniformly: where mutations take their choices from.
+        Draws any path of the space uniformly; mutations take their choices from it. Default: ``draw``.
     allows
-        Whether a path may be scored: its cost keeps the limit, and it breaks no rule of the space.
+        Whether a path may be scored: it is within the cost limit and breaks no rule of the space.
     canonical
         Brings a path into the form in which equal architectures are equal.
     """
@@ -68,11 +67,11 @@ class Candidates:
         self._seen: set[str] = set()
 
     def fresh(self) -> Path | None:
-        """Return a new uniform path; ``None`` if there seems to be none left."""
+        """Return a new uniform path, or ``None`` if none seems to be left."""
         return next((path for _ in range(self.attempts) if (path := self.admit(self._draw())) is not None), None)
 
     def admit(self, path: Path) -> Path | None:
-        """Return the path in its canonical form, unless it is not allowed or has been handed out before."""
+        """Return the path in its canonical form, or ``None`` if it is not allowed or already known."""
         path = self._canonical(path)
         key = path_key(path)
         if key in self._seen or not self._allows(path):
@@ -82,20 +81,7 @@ class Candidates:
 
 
 def random_search(candidates: Candidates, score: Score) -> Iterator[ScoredPath]:
-    """Score uniformly random paths, for as long as somebody asks for more.
-
-    Parameters
-    ----------
-    candidates
-        Where they come from.
-    score
-        Of a path on the supernet.
-
-    Yields
-    ------
-    ScoredPath
-        Until the space is exhausted.
-    """
+    """Score uniformly random paths until the space is exhausted."""
     while (path := candidates.fresh()) is not None:
         yield ScoredPath(path, score(path))
 
@@ -103,31 +89,25 @@ def random_search(candidates: Candidates, score: Score) -> Iterator[ScoredPath]:
 def evolve(
     candidates: Candidates, score: Score, population: int = 50, mutation: float = 0.1, seed: int = 0
 ) -> Iterator[ScoredPath]:
-    """Score paths of an evolution, for as long as somebody asks for more.
+    """Score the paths of an evolution until the space is exhausted.
 
-    The first generation is random. Parents of each further one are the best fifth of a population (10 of 50 in the
-    paper) among all paths scored so far; half of the children are mutations, half crossovers. A child that was scored
-    before or is not allowed is bred again, and in the end replaced by a random path.
-
-    What comes first does not depend on how many are asked for, so that a smaller budget is the start of a larger one.
+    The first generation is random. Each next one has the best fifth of a population as parents (10 of 50 in the paper),
+    among all paths scored so far. Half of its children are mutations, half crossovers. A child that is known or not
+    allowed is bred again, and finally replaced by a random path. The order of paths does not depend on how many the
+    caller takes, so a small budget is the start of a larger one.
 
     Parameters
     ----------
     candidates
-        Where random paths come from, and what is allowed.
+        Source of random paths, and of what is allowed.
     score
-        Of a path on the supernet.
+        Scores a path on the supernet.
     population
         Paths of a generation.
     mutation
-        Probability of each choice to be drawn again.
+        Probability that a mutation draws a choice again.
     seed
         Decides parents, mutations and crossovers.
-
-    Yields
-    ------
-    ScoredPath
-        Until the space is exhausted.
     """
     generator = np.random.Generator(np.random.PCG64(seed))
     everyone: list[ScoredPath] = []

@@ -1,4 +1,4 @@
-"""What a search gives in the end: the board's best against evolution and random search, all trained alone (RQ4)."""
+"""Compare the board's best with evolution and random search; every chosen architecture is trained alone (RQ4)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from nni_cream.search import path_key
 from nni_cream.studies import outcomes
 from nni_cream.studies.intervals import Estimate, mean_over_trainings, paired_trainings
-from nni_cream.studies.jobs import Job, Records
+from nni_cream.studies.jobs import Job, Records, with_retired
 from nni_cream.studies.searches import BUDGETS, METHODS, baseline_searches, board_search, plain
 from nni_cream.studies.stand_alone import train_alone
 
@@ -34,13 +34,13 @@ _TASKS = {"board": board_search, "baselines": baseline_searches, "alone": train_
 
 
 def work(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Do what ``task`` of the arguments says: a search with a board, searches without one, or a training alone."""
+    """Run the ``task`` of the arguments: a search with a board, searches without one, or a training alone."""
     return _TASKS[arguments["task"]](shared, arguments)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What one method chose in one search.
+    """The architecture that one method chose in one search.
 
     Parameters
     ----------
@@ -53,13 +53,13 @@ class Choice:
     path
         The architecture.
     macs
-        Its multiply-adds of one image.
+        Its multiply-adds for one image.
     validated
         Its accuracy with the weights of the supernet.
     scored
-        Paths that were scored for it.
+        Number of paths that were scored.
     cpu_seconds
-        Of the whole search, the training of the supernet included.
+        Of the whole search, with the training of the supernet.
     steps
         The same in training steps of a plain supernet.
     """
@@ -88,15 +88,14 @@ class FinalRow:
     seeds
         Searches whose choice has been trained with all seeds.
     wanted
-        Searches of the whole study.
+        Number of searches in the study.
     means
-        ``scored``, ``cpu_seconds``, ``steps``, ``macs`` and ``validated``, each the mean over ``seeds``, and
-        ``fewest_scored`` and ``most_scored`` of them.
+        ``scored``, ``cpu_seconds``, ``steps``, ``macs`` and ``validated`` as means over ``seeds``; ``fewest_scored``,
+        ``most_scored``.
     accuracies
         ``judging`` and ``test`` to the accuracy when trained alone.
     differences
-        The board's less the method's, of ``judging``, ``test`` and ``macs``; empty for the board, or without a seed in
-        common.
+        ``judging``, ``test`` and ``macs`` of the board minus the method's; empty for the board itself.
     """
 
     method: str
@@ -109,7 +108,7 @@ class FinalRow:
 
     @property
     def complete(self) -> bool:
-        """Whether every search has been run, and its choice trained with all seeds."""
+        """Whether every search is done, and its choice trained with all seeds."""
         return len(self.seeds) == self.wanted
 
     def to_json(self) -> dict[str, Any]:
@@ -129,7 +128,7 @@ class FinalRow:
 
 
 def shared_by_all(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what all jobs of the study share, from its resolved file."""
+    """Return what all jobs of the study share."""
     return {
         "study": "final",
         "space": config["space"],
@@ -142,29 +141,22 @@ def shared_by_all(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def search_jobs(config: Mapping[str, Any]) -> dict[int, Job]:
-    """List the Cream searches, by seed, from the resolved file."""
+    """List the Cream searches, by seed."""
+    retired = with_retired(config["study"]["retired"])
     return {
         seed: Job(
-            f"board, seed {seed}", {"task": "board", "search": {**config["search"], "seed": seed}}, outcomes.BOARD
+            f"board, seed {seed}",
+            {"task": "board", "search": {**config["search"], "seed": seed}, **retired},
+            outcomes.BOARD,
         )
         for seed in config["study"]["seeds"]
     }
 
 
 def baseline_jobs(config: Mapping[str, Any], records: Records) -> dict[int, Job]:
-    """List the searches on plain supernets, by seed.
+    """List the searches on plain supernets, for the seeds whose Cream search is done.
 
-    Parameters
-    ----------
-    config
-        Resolved file.
-    records
-        With the results of :func:`search_jobs`: cost and multiply-adds of each decide what its baselines may take.
-
-    Returns
-    -------
-    dict
-        For those seeds whose Cream search is over.
+    The result of each Cream search (cost, multiply-adds) sets the limits of its baselines.
     """
     searches = search_jobs(config)
     found = records.results([*searches.values()])
@@ -179,6 +171,7 @@ def baseline_jobs(config: Mapping[str, Any], records: Records) -> dict[int, Job]
                 "macs": found[job.key]["macs"],
                 "scored": found[job.key]["scored"],
                 "cpu_seconds": found[job.key]["search_cpu_seconds"],
+                **with_retired(config["study"]["retired"]),
             },
             outcomes.BASELINES,
         )
@@ -188,7 +181,7 @@ def baseline_jobs(config: Mapping[str, Any], records: Records) -> dict[int, Job]
 
 
 def choices(config: Mapping[str, Any], records: Records) -> list[Choice]:
-    """List what has been chosen so far, from the resolved file and the results of the searches."""
+    """List the architectures that have been chosen so far."""
     searches, baselines = search_jobs(config), baseline_jobs(config, records)
     found = records.results([*searches.values(), *baselines.values()])
     return [
@@ -219,19 +212,9 @@ def _choices(seed: int, board: Mapping[str, Any], job: Job, baseline: Mapping[st
 
 
 def retrain_jobs(config: Mapping[str, Any], chosen: Sequence[Choice]) -> dict[tuple[str, int], Job]:
-    """List the trainings of what was chosen, each architecture once a seed, whoever chose it.
+    """List the trainings of the chosen architectures, by path key and seed.
 
-    Parameters
-    ----------
-    config
-        Resolved file.
-    chosen
-        Of :func:`choices`.
-
-    Returns
-    -------
-    dict
-        Key of an architecture and seed of the training to its job; those of the first search come first.
+    An architecture is trained once for each seed, however many methods chose it.
     """
     jobs: dict[tuple[str, int], Job] = {}
     for choice in chosen:
@@ -247,22 +230,7 @@ def retrain_jobs(config: Mapping[str, Any], chosen: Sequence[Choice]) -> dict[tu
 
 
 def final_rows(config: Mapping[str, Any], chosen: Sequence[Choice], records: Records) -> dict[str, list[FinalRow]]:
-    """Compare what was chosen.
-
-    Parameters
-    ----------
-    config
-        Resolved file.
-    chosen
-        Of :func:`choices`.
-    records
-        With the trainings that there are; searches without all of theirs are left out.
-
-    Returns
-    -------
-    dict
-        Budget to its rows, the board's first.
-    """
+    """Compare the choices, by budget and with the board first. Searches with missing trainings are left out."""
     return {
         budget: [_row(config, method, budget, chosen, records) for method in (BOARD, *METHODS)] for budget in BUDGETS
     }
@@ -293,7 +261,7 @@ _Trained = dict[int, tuple[Choice, list[dict[str, Any]]]]
 def _trained(
     config: Mapping[str, Any], method: str, budget: str, chosen: Sequence[Choice], records: Records
 ) -> _Trained:
-    """Return, by seed of the search, what a method chose, with the trainings of that; those with all of them alone."""
+    """Return each choice of a method and its trainings, by seed of the search, where all trainings exist."""
     found: _Trained = {}
     for choice in chosen:
         if (choice.method, choice.budget) == (method, budget):

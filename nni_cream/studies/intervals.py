@@ -1,4 +1,4 @@
-"""Figures with 95 % intervals, for few seeds: a bootstrap over five of them would cover too little."""
+"""Figures with 95 % intervals for few seeds, where a bootstrap over the seeds would cover too little."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure and its interval.
+    """A figure and its 95 % interval.
 
     Parameters
     ----------
     value
         Mean over the seeds.
     low
-        Lower end of the 95 % interval.
+        Lower end of the interval.
     high
         Upper end.
     seeds
-        How many seeds are in it.
+        Number of seeds.
     """
 
     value: float
@@ -45,11 +45,11 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
     def scaled(self, factor: float) -> Estimate:
-        """Return the figure in another unit; the factor is above 0."""
+        """Convert the figure to another unit; the factor is above 0."""
         return Estimate(factor * self.value, factor * self.low, factor * self.high, self.seeds)
 
     def within(self, low: float, high: float) -> Estimate:
-        """Return the figure with an interval that does not reach beyond what is possible."""
+        """Clip the interval to the possible range."""
         return Estimate(self.value, max(low, self.low), min(high, self.high), self.seeds)
 
     def to_json(self) -> dict[str, Any]:
@@ -58,25 +58,26 @@ class Estimate:
 
 
 def over_seeds(values: Sequence[float], other_variance: float = 0.0, other_freedom: int = 1) -> Estimate:
-    """Mean over seeds with Student's t interval, to which another source of variance may add its own.
+    """Compute the mean over seeds with Student's t interval, plus the variance of another source.
 
-    The variance of the mean is that over the seeds, divided by their number, plus the other one; the degrees of freedom
-    of the sum are those of Satterthwaite (Biometrics Bulletin 2, 1946). What both sources do together, as where seeds
-    move each architecture in its own way, is in the variance over the seeds, so the other one should be without it.
+    The variance of the mean is that over the seeds divided by their number, plus ``other_variance``. The degrees of
+    freedom of the sum are Satterthwaite's (Biometrics Bulletin 2, 1946). Interactions of both sources, such as seeds
+    that move each architecture differently, are already in the variance over the seeds. The other variance should
+    exclude them. With one seed, the interval has the other variance alone.
 
     Parameters
     ----------
     values
         One figure for each seed.
     other_variance
-        Of their mean, for another reason than the seeds.
+        Variance of their mean that has another cause than the seeds.
     other_freedom
-        Degrees of freedom of that variance.
+        Its degrees of freedom.
 
     Returns
     -------
     Estimate
-        With one seed, the interval has the other variance alone; without that, both ends are the figure.
+        The mean.
     """
     mean, number = statistics.fmean(values), len(values)
     variance = statistics.variance(values) / number if number > 1 else 0.0
@@ -90,25 +91,25 @@ def over_seeds(values: Sequence[float], other_variance: float = 0.0, other_freed
 
 
 def mean_over_trainings(values: Mapping[int, Sequence[float]]) -> Estimate:
-    """Mean over searches and the trainings of what each has chosen, with Student's t interval over the searches.
+    """Compute the mean over searches and their trainings, with Student's t interval over the searches.
 
-    Trainings of what one search has chosen are no independent searches, so their mean counts as one figure; how far
-    they scatter is in the scatter of these means. A bootstrap over five searches would cover too little.
+    Trainings of one choice are not independent searches, so their mean counts as one figure. With one search, the
+    interval is over its trainings.
 
     Parameters
     ----------
     values
-        Seed of a search to the figures of its trainings, equally many of each.
+        Seed of a search to the figures of its trainings.
 
     Returns
     -------
     Estimate
-        With one search, the interval is over its trainings alone; with one training, both ends are the figure itself.
+        The mean.
 
     Raises
     ------
     StudyError
-        If there is none, or the searches do not have equally many.
+        If there is none, or the searches have different numbers of trainings.
     """
     numbers = {len(own) for own in values.values()}
     if len(numbers) != 1 or 0 in numbers:
@@ -119,24 +120,24 @@ def mean_over_trainings(values: Mapping[int, Sequence[float]]) -> Estimate:
 
 
 def paired_trainings(values: Mapping[int, Sequence[float]], others: Mapping[int, Sequence[float]]) -> Estimate:
-    """Mean of one method less that of another, search by search and training by training.
+    """Compute the mean of one method minus another, paired by search and training; see :func:`mean_over_trainings`.
 
     Parameters
     ----------
     values
         Seed of a search to the figures of its trainings.
     others
-        Likewise, of what it is compared with; the trainings are those of the same seeds, in the same order.
+        The same for the other method, with trainings of the same seeds in the same order.
 
     Returns
     -------
     Estimate
-        Over the searches that both have; see :func:`mean_over_trainings`.
+        Over the common searches.
 
     Raises
     ------
     StudyError
-        If they have no search in common, or not equally many trainings of each.
+        If they have no search in common, or different numbers of trainings.
     """
     seeds = [seed for seed in values if seed in others]
     if not seeds:

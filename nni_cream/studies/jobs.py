@@ -1,4 +1,4 @@
-"""Many independent trainings, each a line in a file: parallel over processes, resumable whatever interrupts them."""
+"""Run many independent trainings in parallel, each a line in a file, and resume after any interruption."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ from nni_cream.files import append_line, differences, locked, write_text
 from nni_cream.signals import termination_as_interrupt
 from nni_cream.versions import versions
 
-__all__ = ["Job", "Records", "Work", "run_jobs"]
+__all__ = ["Job", "Records", "Work", "run_jobs", "with_retired"]
 
 _ANYTHING = Schema(dict)
+_RETIRED = "retired"
 _FIELDS = {"key": str, "date": str, "arguments": dict, "result": dict}
 Work = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
-"""What a worker does: (what all jobs share, the job's own arguments) -> JSON-safe result."""
+"""A worker: (what all jobs share, the arguments of the job) -> JSON-safe result."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +37,11 @@ class Job:
     Parameters
     ----------
     key
-        What tells it from all others of the study.
+        Its unique name in the study.
     arguments
-        What the worker needs to know besides what all jobs share; JSON-safe.
+        What the worker needs besides what all jobs share; JSON-safe.
     outcome
-        What its result has to hold.
+        Schema of its result.
     """
 
     key: str
@@ -48,8 +49,24 @@ class Job:
     outcome: Schema = field(default=_ANYTHING, compare=False)
 
 
+def with_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a job for the settings that no longer exist, with which its record was made."""
+    return {_RETIRED: dict(settings)} if settings else {}
+
+
+def _refuse_retired(missing: Sequence[Job], records: Records) -> None:
+    old = [job for job in missing if job.arguments.get(_RETIRED)]
+    if old:
+        names = ", ".join(sorted({name for job in old for name in job.arguments[_RETIRED]}))
+        raise StudyError(
+            f"{records.path}: {len(old)} of the missing trainings have retired settings ({names}), such as "
+            f"{old[0].key!r}; expected their records, since no training can have these settings again. Write the "
+            "tables of the existing records with --report"
+        )
+
+
 def _parsed(path: Path, number: int, text: bytes) -> dict[str, Any]:
-    """Return what a line holds: the first says what all jobs share, each other one is a result."""
+    """Parse a line: the first has what all jobs share, every other one a result."""
     expected = {"shared": dict} if number == 1 else _FIELDS
     try:
         line = json.loads(text.decode())
@@ -66,29 +83,29 @@ def _parsed(path: Path, number: int, text: bytes) -> dict[str, Any]:
 
 
 def _described(error: SchemaError) -> str:
-    """Return the way to a broken value, and what is wrong with it, in our own words where there are some."""
+    """Describe the path to a broken value and the problem, in our own words where we have some."""
     automatic, own = ([str(text) for text in texts if text] for texts in (error.autos, error.errors))
     keys = [text for text in automatic[:-1] if text.startswith("Key ")]
     return " ".join([*keys, (own or automatic)[-1]])
 
 
 class Records:
-    """Results of jobs in a file of JSON lines, the first of which says what all of them share.
+    """Results of jobs in a file of JSON lines; the first line has what all jobs share.
 
-    A line is on the disk before the next job counts as done; one that was torn by the end of the machine is left out,
-    and dropped by the next run. Reading changes nothing, so that it may be done beside a study that runs.
+    A line is on the disk before the next job counts as done. A line torn by a crash is ignored, and the next run
+    removes it. Reading never writes, so it is safe while a study runs.
 
     Parameters
     ----------
     path
-        The file; it need not exist yet.
+        The file; it may not exist yet.
     shared
-        What all jobs share: space, data, recipe and the like; JSON-safe.
+        What all jobs share, such as space, data and recipe; JSON-safe.
 
     Raises
     ------
     StudyError
-        If the file is of another study, or broken elsewhere than in its last line.
+        If the file belongs to another study, or a line other than the last is broken.
     """
 
     def __init__(self, path: Path, shared: Mapping[str, Any]) -> None:
@@ -99,7 +116,7 @@ class Records:
             self._read()
 
     def _read(self) -> bytes:
-        """Read the file; return the part of it that is whole lines."""
+        """Read the file and return its whole lines."""
         try:
             content = self.path.read_bytes()
         except OSError as error:
@@ -110,13 +127,13 @@ class Records:
         changed = sorted(differences(found[0]["shared"] if found else self.shared, self.shared))
         if changed:
             raise StudyError(
-                f"{self.path}: belongs to a study with other values of {', '.join(changed)}; go on with that study's "
+                f"{self.path}: belongs to a study with other values of {', '.join(changed)}; take that study's "
                 "file, or name another folder with --out"
             )
         return whole
 
     def refresh(self) -> None:
-        """Read the file anew and drop a torn line from it; nobody else may be writing."""
+        """Read the file again and remove a torn line. No other process may be writing."""
         if self.path.exists():
             whole = self._read()
             if len(whole) < self.path.stat().st_size:
@@ -129,22 +146,9 @@ class Records:
         return len(self._lines)
 
     def missing(self, jobs: Sequence[Job]) -> list[Job]:
-        """Return the jobs that have no result yet.
+        """Return the jobs without a result, in the same order.
 
-        Parameters
-        ----------
-        jobs
-            Those of the study.
-
-        Returns
-        -------
-        list of Job
-            In the same order.
-
-        Raises
-        ------
-        StudyError
-            If a job with other arguments is known by the same key.
+        Raises :class:`~nni_cream.errors.StudyError` if a record with the same key has other arguments.
         """
         for job in jobs:
             line = self._lines.get(job.key)
@@ -157,22 +161,10 @@ class Records:
         return [job for job in jobs if job.key not in self._lines]
 
     def results(self, jobs: Sequence[Job]) -> dict[str, dict[str, Any]]:
-        """Return the results there are of these jobs, by key.
+        """Return the results that exist for these jobs, by key.
 
-        Parameters
-        ----------
-        jobs
-            Those of the study.
-
-        Returns
-        -------
-        dict
-            Without those that have not been run yet.
-
-        Raises
-        ------
-        StudyError
-            If a result does not hold what it has to; the message names the file, the job and the key.
+        Raises :class:`~nni_cream.errors.StudyError` if a result breaks its schema; the message names the file, the
+        job and the key.
         """
         return {job.key: self._result(job) for job in jobs if job.key in self._lines}
 
@@ -185,29 +177,29 @@ class Records:
         return result
 
     def broken(self, job: Job, reason: str) -> StudyError:
-        """Return the error of a result that cannot be used, with the reason for it."""
+        """Return the error for an unusable result, with its reason."""
         return StudyError(
             f"{self.path}: the result of {job.key!r} is broken {reason}; delete its line to have it repeated"
         )
 
     def begin(self) -> None:
-        """Write the first line, if there is none, so that the file can be told from others."""
+        """Write the first line if there is none, so that the file identifies its study."""
         if not self.path.exists() or not self.path.stat().st_size:
             append_line(self.path, {"shared": self.shared})
 
     @property
     def last_date(self) -> str | None:
-        """Day of the newest result, as ISO 8601 has it; ``None`` without any."""
+        """ISO date of the newest result, or ``None``."""
         return max((line["date"] for line in self._lines.values()), default=None)
 
     @property
     def versions(self) -> list[dict[str, str] | None]:
-        """Those of the programs that made the results, each set once; ``None`` for results that do not tell."""
+        """Each distinct set of program versions behind the results; ``None`` for results without one."""
         found = [line.get("versions") for line in self._lines.values()]
         return [item for place, item in enumerate(found) if item not in found[:place]]
 
     def add(self, job: Job, result: Mapping[str, Any]) -> None:
-        """Write a result down."""
+        """Append a result to the file."""
         self.begin()
         today = datetime.datetime.now(datetime.UTC).date().isoformat()
         line = {
@@ -228,30 +220,31 @@ def run_jobs(
     workers: int = 1,
     on_done: Callable[[Job, dict[str, Any]], None] | None = None,
 ) -> None:
-    """Run the jobs that have no result yet, each in one of several processes.
+    """Run the jobs without a result in several processes; results of a failed run are kept.
 
     Parameters
     ----------
     work
         A function that workers can import by its name.
     jobs
-        Of the study; those with a result are left out.
+        All jobs of the study.
     records
         Where results are read and written.
     workers
-        Processes; each computes with one thread on the CPU, so that a result does not depend on their number.
+        Processes. Each computes with one CPU thread, so that results do not depend on their number.
     on_done
         Called after each job, in this process.
 
     Raises
     ------
     StudyError
-        If a job fails, or a process dies; what was done before is kept.
+        If a job fails or has retired settings, or a process dies.
     KeyboardInterrupt
-        On Ctrl-C or SIGTERM; likewise.
+        On Ctrl-C or SIGTERM.
     """
-    if not records.missing(jobs):
+    if not (lacking := records.missing(jobs)):
         return
+    _refuse_retired(lacking, records)
     records.path.parent.mkdir(parents=True, exist_ok=True)
     lock = records.path.with_name(f".{records.path.name}.lock")
     with locked(lock, patience=0), termination_as_interrupt():
@@ -268,7 +261,7 @@ def run_jobs(
                     if on_done is not None:
                         on_done(missing[key], result)
             except TerminatedWorkerError as error:
-                raise StudyError(f"a process of the study died ({error}); start it again to go on") from error
+                raise StudyError(f"a process of the study died ({error}); start it again to resume") from error
 
 
 def _call(work: Work, shared: Mapping[str, Any], key: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -279,7 +272,7 @@ def _call(work: Work, shared: Mapping[str, Any], key: str, arguments: Mapping[st
         result = work(shared, arguments)
     except CreamError as error:
         raise StudyError(f"{key}: {error}") from error
-    except SystemExit:  # what Lightning makes of Ctrl-C and of SIGTERM
+    except SystemExit:  # Lightning turns Ctrl-C and SIGTERM into this
         raise KeyboardInterrupt from None
     seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - used}
     return key, {**result, **{name: round(value, 3) for name, value in seconds.items()}}

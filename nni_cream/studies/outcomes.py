@@ -1,4 +1,4 @@
-"""What the results of the studies' trainings hold, so that a file which was damaged is told from one that is whole."""
+"""Schemas of the results of the studies' trainings, which find damaged records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images of a study: those that train, those that a search may decide by, and those that judge its decisions."""
+"""The images of a study: one part trains, one part is for the search's decisions, and one judges them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Images = Dataset[tuple[Tensor, ...]]
 
 @dataclass(frozen=True, eq=False)
 class StudyParts:
-    """One data set in the parts of a study; no image is in two of them, and none is a test image.
+    """A data set in the disjoint parts of a study; none contains a test image.
 
     Parameters
     ----------
@@ -31,12 +31,11 @@ class StudyParts:
     validation
         Images for board, meta network and one-shot scores.
     judging
-        Images by which architectures that were trained alone are compared: no search has seen them, and their number
-        is not bounded by what a search can afford.
+        Images that compare architectures trained alone. No search sees them.
     splits
-        The data set that they were taken from; its test part is for the final figure of a chosen architecture alone.
+        The source. Its test part is only for the final figure of a chosen architecture.
     indices
-        Where the images of each part stood in the source.
+        Positions of each part's images in the source.
     """
 
     train: Images
@@ -47,7 +46,7 @@ class StudyParts:
 
 
 def load_parts(description: Mapping[str, Any], judging: int) -> StudyParts:
-    """Load a data set, and split its validation part into that of the search and the judging images.
+    """Load a data set (cached in this process) and split its validation part for search and judging.
 
     Parameters
     ----------
@@ -59,7 +58,7 @@ def load_parts(description: Mapping[str, Any], judging: int) -> StudyParts:
     Returns
     -------
     StudyParts
-        From memory, where it was loaded before in this process.
+        Its parts.
 
     Raises
     ------

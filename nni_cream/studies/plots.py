@@ -1,4 +1,4 @@
-"""Pictures of the studies, as PNG files."""
+"""Draw the pictures of the studies as PNG files."""
 
 from __future__ import annotations
 
@@ -40,15 +40,7 @@ def _figure(path: Path, rows: int, columns: int, size: tuple[float, float]) -> I
 
 
 def draw_truth(path: Path, truth: Truth) -> None:
-    """Draw accuracy over multiply-adds, with the spread over the seeds.
-
-    Parameters
-    ----------
-    path
-        PNG file.
-    truth
-        Of which the known architectures are drawn.
-    """
+    """Draw the accuracy of the known architectures over multiply-adds, with the range over the seeds."""
     macs = [truth.macs[number] / 1e6 for number in truth.known]
     table = truth.table
     means = table.mean(axis=1)
@@ -62,19 +54,7 @@ def draw_truth(path: Path, truth: Truth) -> None:
 
 
 def draw_scatter(path: Path, variants: Sequence[Variant], records: Records, truth: Truth) -> None:
-    """Draw the scores of each variant's first seed against the truth.
-
-    Parameters
-    ----------
-    path
-        PNG file.
-    variants
-        In their order.
-    records
-        Their results; variants without one are left out.
-    truth
-        Of which the known architectures are drawn.
-    """
+    """Draw the scores of each variant's first seed against the truth. Variants without a result are left out."""
     drawn = [(variant, found) for variant in variants if (found := variant.results(records))]
     columns = min(4, max(1, len(drawn)))
     rows = max(1, -(-len(drawn) // columns))
@@ -95,17 +75,7 @@ def draw_scatter(path: Path, variants: Sequence[Variant], records: Records, trut
 
 
 def draw_differences(path: Path, rows: Sequence[Row], baseline: str) -> None:
-    """Draw the tau of each variant less the baseline's, with its 95 % interval.
-
-    Parameters
-    ----------
-    path
-        PNG file.
-    rows
-        Of one budget.
-    baseline
-        Name of what is compared with.
-    """
+    """Draw the tau of each variant minus the baseline's, with its 95 % interval."""
     found = [(row.variant, row.differences[PRIMARY]["tau"]) for row in rows if PRIMARY in row.differences]
     with _figure(path, 1, 1, (6.4, 1.0 + 0.3 * max(1, len(found)))) as axes:
         _draw_estimates(axes[0][0], found)
@@ -113,15 +83,7 @@ def draw_differences(path: Path, rows: Sequence[Row], baseline: str) -> None:
 
 
 def draw_final(path: Path, tables: Mapping[str, Sequence[FinalRow]]) -> None:
-    """Draw test accuracy over multiply-adds of each method, and the board's accuracy less that of each other.
-
-    Parameters
-    ----------
-    path
-        PNG file.
-    tables
-        Budget to its rows; those without figures are left out.
-    """
+    """Draw test accuracy over multiply-adds for each method, and the board's accuracy minus that of the others."""
     with _figure(path, len(tables), 2, (10.0, 3.2 * len(tables))) as axes:
         for (left, right), (budget, rows) in zip(axes, tables.items(), strict=True):
             for marker, row in zip("osD^v", rows, strict=True):

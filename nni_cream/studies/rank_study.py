@@ -1,4 +1,4 @@
-"""How well supernets of several variants of a search rank architectures that a truth knows."""
+"""Measure how well the supernets of several variants rank the architectures of a truth."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from nni_cream.errors import StudyError
 from nni_cream.studies.correlation import MEASURES, measure_ranking, paired_difference
 from nni_cream.studies.intervals import Estimate
-from nni_cream.studies.jobs import Job, Records
+from nni_cream.studies.jobs import Job, Records, with_retired
 from nni_cream.studies.outcomes import SUPERNET
 from nni_cream.studies.supernets import score_supernet
 from nni_cream.studies.truth import Truth
@@ -41,7 +41,7 @@ class Variant:
     Parameters
     ----------
     name
-        What the study calls it.
+        Its name in the study.
     budget
         One of ``BUDGETS``.
     jobs
@@ -58,7 +58,7 @@ class Variant:
         return int(next(iter(self.jobs.values())).arguments["search"]["epochs"])
 
     def results(self, records: Records) -> dict[int, dict[str, Any]]:
-        """Return the results there are, by seed."""
+        """Return the results that exist, by seed."""
         found = records.results(list(self.jobs.values()))
         return {seed: found[job.key] for seed, job in self.jobs.items() if job.key in found}
 
@@ -76,17 +76,19 @@ class Row:
     epochs
         Epochs of each training.
     seeds
-        Those that have been run, of how many.
+        Seeds with a result.
+    wanted
+        Number of seeds in the study.
     measures
-        Treatment of BatchNorm to measure to its estimate.
+        BatchNorm treatment to measure to its estimate.
     differences
-        Likewise, less that of the baseline; empty for the baseline itself, or with no seed in common.
+        The same minus that of the baseline. Empty for the baseline, or without a common seed.
     undefined
-        Treatment to the reason why there are no figures.
+        Treatment to the reason for missing figures.
     unpaired
-        Treatment to the reason why there are no differences.
+        Treatment to the reason for missing differences.
     cost
-        CPU seconds of a search, median over the seeds, divided by the baseline's.
+        Median CPU seconds of a search over the seeds, divided by the baseline's.
     """
 
     variant: str
@@ -102,7 +104,7 @@ class Row:
 
     @property
     def complete(self) -> bool:
-        """Whether every seed has been run."""
+        """Whether every seed has a result."""
         return len(self.seeds) == self.wanted
 
     def to_json(self) -> dict[str, Any]:
@@ -126,20 +128,7 @@ class Row:
 
 
 def shared_by_all(config: Mapping[str, Any], truth: Truth) -> dict[str, Any]:
-    """Return what all trainings of a ranking study share.
-
-    Parameters
-    ----------
-    config
-        Resolved file.
-    truth
-        Whose architectures are scored, those of a half-finished truth included.
-
-    Returns
-    -------
-    dict
-        For :func:`nni_cream.studies.supernets.score_supernet`.
-    """
+    """Return what all trainings of a ranking study share; it scores the architectures of a partial truth, too."""
     return {
         "study": "rank",
         "space": config["space"],
@@ -152,53 +141,26 @@ def shared_by_all(config: Mapping[str, Any], truth: Truth) -> dict[str, Any]:
 
 
 def make_variants(config: Mapping[str, Any]) -> list[Variant]:
-    """List the trainings of a ranking study at equal epochs.
-
-    Parameters
-    ----------
-    config
-        Resolved file.
-
-    Returns
-    -------
-    list of Variant
-        In the order of the file.
-    """
+    """List the variants at equal epochs, in the order of the file."""
     return [_variant(config, name, BUDGETS[0], changes) for name, changes in config["variants"].items()]
 
 
 def _variant(config: Mapping[str, Any], name: str, budget: str, changes: Mapping[str, Any]) -> Variant:
-    settings = {**config["search"], **changes}
+    retired = with_retired({**config["study"]["retired"], **changes.get("retired", {})})
+    settings = {**config["search"], **{key: value for key, value in changes.items() if key != "retired"}}
     title = name if budget == BUDGETS[0] else f"{name} ({settings['epochs']} epochs)"
     seeds = config["study"]["seeds"]
-    arguments = {seed: {"search": {**settings, "seed": seed}} for seed in seeds}
+    arguments = {seed: {"search": {**settings, "seed": seed}, **retired} for seed in seeds}
     return Variant(name, budget, {seed: Job(f"{title} seed {seed}", own, SUPERNET) for seed, own in arguments.items()})
 
 
 def equal_time(config: Mapping[str, Any], variants: Sequence[Variant], records: Records) -> list[Variant]:
-    """List the trainings in which each variant has the time that the dearest one takes at equal epochs.
+    """List the variants, each with the time that the slowest one takes at equal epochs.
 
-    Time is that of the processor, so that other work on the machine does not count; it is measured in the trainings at
-    equal epochs, and turned into a whole number of epochs.
+    Time is CPU time, so that other work on the machine does not count. It is measured in the trainings at equal epochs
+    and converted to whole epochs.
 
-    Parameters
-    ----------
-    config
-        Resolved file.
-    variants
-        Of :func:`make_variants`, with their results.
-    records
-        Their results.
-
-    Returns
-    -------
-    list of Variant
-        The dearest one as it is, all others with more epochs.
-
-    Raises
-    ------
-    StudyError
-        If a variant has no result yet.
+    Raises :class:`~nni_cream.errors.StudyError` if a variant has no result yet.
     """
     seconds = {variant.name: _seconds(variant, records) for variant in variants}
     missing = [name for name, value in seconds.items() if value is None]
@@ -225,23 +187,9 @@ def _seconds(variant: Variant, records: Records) -> float | None:
 
 
 def rank_rows(config: Mapping[str, Any], variants: Sequence[Variant], records: Records, truth: Truth) -> list[Row]:
-    """Compare scores with the truth.
+    """Compare the scores of variants of one budget with the architectures that the truth knows with all seeds.
 
-    Parameters
-    ----------
-    config
-        Resolved file.
-    variants
-        Of one budget, the baseline among them.
-    records
-        Their results; those that are missing make a row incomplete.
-    truth
-        What scores are compared with: the architectures that it knows with all seeds.
-
-    Returns
-    -------
-    list of Row
-        In the order of the variants; those without a result have no figures. Last comes ``MACS_ALONE``.
+    Missing results make a row incomplete. The last row is ``MACS_ALONE``.
     """
     baseline = next(item for item in variants if item.name == config["study"]["baseline"])
     scores = {variant.name: _known_scores(variant, records, truth) for variant in variants}
@@ -263,7 +211,7 @@ _Scores = dict[str, dict[int, list[float]]]
 def _compare(
     config: Mapping[str, Any], truth: Truth, own: _Scores, others: _Scores, names: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the fields of a row, each by treatment; ``others`` are the baseline's scores, none for itself."""
+    """Return the fields of a row, by treatment. ``others`` are the baseline's scores, empty for itself."""
     resamples = config["study"]["resamples"]
     found: dict[str, Any] = {name: {} for name in ("measures", "differences", "undefined", "unpaired")}
     for treatment, scores in own.items():

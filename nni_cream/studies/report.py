@@ -1,4 +1,4 @@
-"""Tables of the studies: for the eye, as Markdown for a document, and as JSON for a program."""
+"""Format the tables of the studies for a terminal and as Markdown."""
 
 from __future__ import annotations
 
@@ -30,21 +30,9 @@ _BRIEF = {
 
 
 def show_estimate(estimate: Estimate | None, digits: int = 3, *, signed: bool = False) -> str:
-    """Write a figure with its interval.
+    """Format a figure with its interval, such as ``0.412 [0.301, 0.508]``.
 
-    Parameters
-    ----------
-    estimate
-        What to write; ``None`` for nothing.
-    digits
-        After the point.
-    signed
-        Whether a plus is written.
-
-    Returns
-    -------
-    str
-        Such as ``0.412 [0.301, 0.508]``; without the interval where it is a point, of a single training.
+    The interval is left out where it is a point, as for a single training. ``None`` gives an empty text.
     """
     if estimate is None:
         return ""
@@ -55,20 +43,7 @@ def show_estimate(estimate: Estimate | None, digits: int = 3, *, signed: bool = 
 
 
 def rank_cells(rows: Sequence[Row], treatment: str = PRIMARY) -> tuple[list[str], list[list[str]]]:
-    """Return head and lines of the table of a ranking study.
-
-    Parameters
-    ----------
-    rows
-        Of one budget.
-    treatment
-        Of BatchNorm.
-
-    Returns
-    -------
-    tuple of list
-        The titles, and the cells of each line.
-    """
+    """Return the titles and the cells of each line for a ranking study."""
     return list(_HEAD), [_cells(row, treatment) for row in rows]
 
 
@@ -93,18 +68,7 @@ def _cells(row: Row, treatment: str) -> list[str]:
 
 
 def final_cells(rows: Sequence[FinalRow]) -> tuple[list[str], list[list[str]]]:
-    """Return head and lines of the table of a study of final architectures.
-
-    Parameters
-    ----------
-    rows
-        Of one budget.
-
-    Returns
-    -------
-    tuple of list
-        The titles, and the cells of each line.
-    """
+    """Return the titles and the cells of each line for a study of final architectures."""
     return list(_FINAL_HEAD), [_final_cells(row) for row in rows]
 
 
@@ -138,13 +102,13 @@ def _show_seeds(row: Row | FinalRow) -> str:
 
 
 def as_markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    """Write a table as Markdown."""
+    """Format a table as Markdown."""
     rows = [head, ["---"] * len(head), *lines]
     return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def as_table(head: Sequence[str], lines: Iterable[Sequence[str]], title: str) -> Table:
-    """Return a table for a terminal, of the columns that fit there; all of them are in the Markdown."""
+    """Build a table of the columns that fit on a terminal; the Markdown has all columns."""
     shown = [place for place, name in enumerate(head) if name in _BRIEF]
     table = Table(title=title)
     for place in shown:

@@ -1,4 +1,4 @@
-"""The searches that are compared: Cream's, whose board is the result, and those on a plain supernet."""
+"""The searches to compare: Cream's, whose result is its board, and those on a plain supernet."""
 
 from __future__ import annotations
 
@@ -19,26 +19,28 @@ __all__ = ["BUDGETS", "METHODS", "affordable", "baseline_searches", "board_searc
 
 BUDGETS = ("equal cost", "equal paths")
 METHODS = ("evolution", "random", "evolution, any cost", "random, any cost")
-"""What the board is compared with; the first two may take no more multiply-adds than the board's best, and all of them
-only what the search's own ``cost_range`` allows."""
+"""Methods that are compared with the board. The first two may not exceed the multiply-adds of the board's best, and all
+of them keep the search's own ``cost_range``."""
 
-_PLAIN = {
-    "board_size": 1,
-    "matching": {"name": "none", "arguments": {}},
-    "sampling": {"name": "uniform", "arguments": {}},
-    "teaching": {"joint_loss": "mix", "start": None, "gate": False, "weights": "current", "temperature": 1.0},
-}
-_STREAMS = (1 << 32, 2 << 32)  # added to a seed: other paths than those that the training drew with it
+_STREAMS = (1 << 32, 2 << 32)  # added to a seed, so that paths differ from those of the training
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a search, changed into those of a supernet with uniform path sampling alone (SPOS)."""
-    scoring = {**settings["scoring"], "interval": 1_000_000, "rescore_interval": None}  # its board is not used
-    return {**settings, **_PLAIN, "scoring": scoring}
+    """Turn the settings of a search into those of plain uniform path sampling (SPOS)."""
+    teaching = {**settings["teaching"], "start": None, "gate": False, "weights": "current"}
+    scoring = {**settings["scoring"], "interval": 1_000_000, "rescore_interval": None}  # its board is never read
+    return {
+        **settings,
+        "board_size": 1,
+        "matching": {"name": "none", "arguments": {}},
+        "sampling": {"name": "uniform", "arguments": {}},
+        "teaching": teaching,
+        "scoring": scoring,
+    }
 
 
 def board_search(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Search with Cream, and choose from its board as ``nni-cream search`` does; a worker's task.
+    """Search with Cream and choose from its board as ``nni-cream search`` does; a worker's task.
 
     Parameters
     ----------
@@ -50,8 +52,8 @@ def board_search(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dic
     Returns
     -------
     dict
-        ``path``, ``macs``, ``score`` and ``validated`` of the board's best; ``scored``, the candidates that were scored
-        for the board; ``steps`` of the training; ``search_cpu_seconds`` of everything, the final validation included.
+        ``path``, ``macs``, ``score`` and ``validated`` of the board's best; ``scored``, the number of candidates;
+        ``steps`` of the training; ``search_cpu_seconds``, with the final validation.
     """
     with trained_supernet(shared, arguments["search"]) as supernet:
         began = time.process_time()
@@ -71,8 +73,8 @@ def board_search(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dic
 def baseline_searches(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Train a plain supernet and search on it by evolution and at random; a worker's task.
 
-    Each path is scored as the board scores. Of a search, the best few are validated as the board's entries are at the
-    end of a search, and the best of these is its result, so that no method chooses by more than another does.
+    Paths are scored as the board scores. The best few of a search are validated as the board's entries are, and the
+    best of these is its result. So no method chooses by more than another.
 
     Parameters
     ----------
@@ -80,14 +82,14 @@ def baseline_searches(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -
         What :func:`~nni_cream.studies.supernets.trained_supernet` needs.
     arguments
         ``search``: that of :func:`plain`, with its seed; ``macs``: the limit; ``scored``: paths at the budget "equal
-        paths"; ``cpu_seconds``: of the Cream search, training included, from which follows the number of paths at the
-        budget "equal cost"; ``finalists``: how many are validated; ``population``.
+        paths"; ``cpu_seconds``: of the whole Cream search, which gives the number of paths at "equal cost";
+        ``finalists``: how many are validated; ``population``.
 
     Returns
     -------
     dict
-        ``choices``: for each budget and method ``path``, ``macs``, ``score``, ``validated`` and ``scored``, the number
-        of paths that were scored for it; and the CPU seconds of the training, of scoring a path and of validating one.
+        ``choices``: for each budget and method ``path``, ``macs``, ``score``, ``validated`` and ``scored``; and the CPU
+        seconds of the training, of scoring a path and of validating one.
     """
     with trained_supernet(shared, arguments["search"]) as supernet:
         searches = _Searches(supernet, arguments)
@@ -127,7 +129,7 @@ def affordable(arguments: Mapping[str, Any], measured: Mapping[str, Any]) -> int
 
 @dataclass
 class _Trace:
-    """A search that goes on when more paths are asked for."""
+    """A search that continues when more paths are wanted."""
 
     rest: Iterator[ScoredPath]
     known: list[ScoredPath] = field(default_factory=list)
@@ -191,7 +193,7 @@ class _Searches:
             RandomPaths(supernet.space, seed + stream, cost_range)
             for stream, cost_range in zip(_STREAMS, (most, None), strict=True)
         )
-        limits = module.costs.limits  # of the search itself: nobody goes where the supernet was not trained
+        limits = module.costs.limits  # of the search itself: the supernet was trained within them only
         within.constrain(self._cost, self._cost.bounds(), self._cost.table, limits)
         limits = [*limits, Limit(self._cost, most)]
 

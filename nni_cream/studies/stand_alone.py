@@ -1,4 +1,4 @@
-"""One architecture trained from new weights on the images of a study, and judged."""
+"""Train one architecture from new weights on the images of a study, and judge it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def train_alone(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict
     shared
         ``space``, ``data``, ``judging_images``, ``recipe`` and ``accelerator`` of the study.
     arguments
-        ``path`` and ``seed``, which decides weights and order of the images; with ``test`` true, the test images are
-        looked at once, too.
+        ``path``; ``seed``, which decides weights and order of the images; ``test``, whether to use the test images.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""The studies from a file to a folder of results: run what is missing, then write tables and pictures of what is there.
+"""Run a study from its file to a folder of results: first the missing trainings, then tables and pictures.
 
-Each study leaves ``records.jsonl``, one line for each training, from which everything else is made anew. A study that
-was interrupted goes on where it stopped, and one whose records are complete only writes its tables again.
+Each study writes ``records.jsonl``, one line for each training. Everything else is made from it. An interrupted study
+resumes, and one with complete records only rewrites its tables.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ RECORDS = "records.jsonl"
 
 @dataclass(frozen=True)
 class Running:
-    """How a study is run.
+    """How to run a study.
 
     Parameters
     ----------
     out
         Folder of its results.
     workers
-        Processes, each with one thread on the CPU; 0 runs nothing and writes what is there.
+        Processes, each with one CPU thread; 0 runs nothing and writes the tables of the existing records.
     console
-        Where to show progress; nowhere without it.
+        Where to show progress; ``None`` shows nothing.
     command
-        What the user typed, for the results.
+        The user's command line, for the results.
     name
-        What the files of its results are called; several studies may share a folder and its records.
+        Stem of the result files. Several studies may share a folder and its records.
     """
 
     out: Path
@@ -56,22 +56,10 @@ class Running:
     name: str = "study"
 
     def open(self, shared: Mapping[str, Any]) -> Records:
-        """Open the folder's records.
+        """Open the folder's records, those of an earlier run if there are any.
 
-        Parameters
-        ----------
-        shared
-            What all trainings of the study share.
-
-        Returns
-        -------
-        Records
-            Those of before, if there are any.
-
-        Raises
-        ------
-        CreamError
-            If the folder is somebody else's, or of another study, or nothing is to be run and nothing is there.
+        Raises :class:`~nni_cream.errors.CreamError` if the folder holds other files or another study, or there is
+        nothing to report.
         """
         path = self.out / RECORDS
         if not self.workers and not path.exists():
@@ -97,7 +85,7 @@ class Running:
         return self.out / f"{self.name}{ending}"
 
     def run(self, work: Work, jobs: Sequence[Job], records: Records, title: str) -> None:
-        """Run the jobs that are missing, with a bar."""
+        """Run the missing jobs, with a progress bar."""
         missing = records.missing(jobs)  # also where nothing is to be run: other settings by one name are an error
         if not self.workers:
             return
@@ -122,29 +110,15 @@ class Running:
             yield advance
 
     def made_by(self, records: Records) -> dict[str, Any]:
-        """Return what results tell of how they were made."""
+        """Return how the results were made: command, date and versions."""
         return {"command": self.command, "date": records.last_date, "versions": records.versions}
 
 
 def run_truth(config: Mapping[str, Any], running: Running) -> Truth:
-    """Train architectures alone, and write NAME.json (and NAME.png where matplotlib is there).
+    """Train architectures alone, and write NAME.json (and NAME.png if matplotlib is installed).
 
-    Parameters
-    ----------
-    config
-        Resolved file.
-    running
-        How.
-
-    Returns
-    -------
-    Truth
-        Complete, unless ``running.workers`` is 0.
-
-    Raises
-    ------
-    CreamError
-        If the configuration, space or data is not usable, or a training failed; results before that are kept.
+    Raises :class:`~nni_cream.errors.CreamError` if the configuration, space or data is not usable, or a training
+    failed. Earlier results are kept.
     """
     load_parts(config["data"], config["study"]["judging_images"])
     shared, jobs = truth.truth_jobs(config)
@@ -171,9 +145,9 @@ def run_rank(
     known
         The truth.
     running
-        How.
+        How to run it.
     with_equal_time
-        Whether the variants are also trained for equally long.
+        Whether to train the variants again for equal time.
 
     Returns
     -------
@@ -183,7 +157,7 @@ def run_rank(
     Raises
     ------
     CreamError
-        If truth and configuration do not fit, or a training failed; tables of what there is are written all the same.
+        If truth and configuration do not fit, or a training failed. The tables of existing records are written anyway.
     """
     known.check_fits(config["space"], load_parts(config["data"], config["study"]["judging_images"]))
     records = running.open(rank_study.shared_by_all(config, known))
@@ -203,7 +177,7 @@ def run_rank(
 
 
 def _seed_by_seed(variants: Sequence[Variant]) -> list[Job]:
-    """All variants with the first seed, then with the next: an interrupted study has seeds that can be compared."""
+    """List all variants with the first seed, then with the next, so that a partial study has common seeds."""
     seeds = dict.fromkeys(seed for variant in variants for seed in variant.jobs)
     return [variant.jobs[seed] for seed in seeds for variant in variants]
 
@@ -247,25 +221,10 @@ def _document(tables: Mapping[str, list[Row]], known: Truth) -> str:
 
 
 def run_final(config: Mapping[str, Any], running: Running) -> dict[str, list[FinalRow]]:
-    """Search with and without a board, train what is chosen, and write NAME.json, NAME.md and a picture.
+    """Search with and without a board, train the choices, and write NAME.json, NAME.md and a picture.
 
-    Parameters
-    ----------
-    config
-        Resolved file.
-    running
-        How.
-
-    Returns
-    -------
-    dict
-        Budget to the rows of its table.
-
-    Raises
-    ------
-    CreamError
-        If the configuration, space or data is not usable, or a search or training failed; tables of what there is are
-        written all the same.
+    Raises :class:`~nni_cream.errors.CreamError` if the configuration, space or data is not usable, or a training
+    failed. The tables of existing records are written anyway.
     """
     load_parts(config["data"], config["study"]["judging_images"])
     records = running.open(final_study.shared_by_all(config))

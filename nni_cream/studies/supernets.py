@@ -1,4 +1,4 @@
-"""One supernet trained on the images of a study, and the scores that it gives to architectures."""
+"""Train a supernet on the images of a study, and score architectures with it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TRAINER = {key: item.default for key, item in SEARCH.section("trainer").items()
 
 @dataclass(frozen=True)
 class TrainedSupernet:
-    """A search whose training is over, still in memory.
+    """A search after its training, still in memory.
 
     Parameters
     ----------
@@ -40,9 +40,9 @@ class TrainedSupernet:
     settings
         Section ``search`` with its seed.
     recalibration_images
-        Training images on which BatchNorm of a path is estimated anew before it is scored.
+        Training images that estimate the BatchNorm statistics of a path before it is validated.
     cpu_seconds
-        Of the training, with all scoring that belongs to the search.
+        Of the training, with all scoring of the search.
     """
 
     strategy: CreamStrategy
@@ -53,7 +53,7 @@ class TrainedSupernet:
 
     @property
     def module(self) -> CreamLightningModule:
-        """What was trained."""
+        """The trained module."""
         module: CreamLightningModule = self.strategy.oneshot_module
         return module
 
@@ -66,7 +66,7 @@ class TrainedSupernet:
         return validate_path(self.module, dict(path), *self._loaders(), self.recalibration_images)
 
     def finalise(self) -> tuple[Finalist, ...]:
-        """Validate the board's entries as :meth:`validate` does, and return them with the best first."""
+        """Validate the board's entries as :meth:`validate` does; the best comes first."""
         return self.strategy.finalise(*self._loaders(), self.recalibration_images)
 
     def _loaders(self) -> tuple[Any, Any]:
@@ -85,7 +85,7 @@ class TrainedSupernet:
 
 @contextmanager
 def trained_supernet(shared: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[TrainedSupernet]:
-    """Train a supernet; inside, the generators of random numbers are those of its seed.
+    """Train a supernet; inside the context, the random generators are those of its seed.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def trained_supernet(shared: Mapping[str, Any], settings: Mapping[str, Any]) -> 
     Yields
     ------
     TrainedSupernet
-        When the training is over.
+        After the training.
     """
     parts = load_parts(shared["data"], shared["judging_images"])
     with seeded(settings["seed"]), quiet_lightning():
@@ -131,15 +131,14 @@ def score_supernet(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> d
     Parameters
     ----------
     shared
-        What :func:`trained_supernet` needs, and ``paths``, the architectures.
+        What :func:`trained_supernet` needs, and the architectures as ``paths``.
     arguments
         ``search``: section of a configuration, with its seed.
 
     Returns
     -------
     dict
-        ``scores``: for each treatment of BatchNorm the scores of all paths in their order, ``board`` with its entries'
-        scores, and the search's own cost and figures.
+        ``scores``: BatchNorm treatment to the scores of all paths in order; ``board``; the search's cost and figures.
     """
     with trained_supernet(shared, arguments["search"]) as supernet:
         paths = [supernet.decode(path) for path in shared["paths"]]

@@ -42,15 +42,15 @@ class Truth:
     recipe
         How each was trained.
     seeds
-        Those that were wanted.
+        All seeds of the study.
     architectures
         Their choices.
     accuracies
-        Of each architecture, by seed, on the judging images; seeds that have not been run yet are left out.
+        Seed to accuracy on the judging images, for each architecture. Missing seeds are left out.
     macs
         Multiply-adds of each for one image.
     made_by
-        Command, versions and whatever else is worth knowing.
+        Command, date and versions.
     """
 
     space: Mapping[str, Any]
@@ -64,12 +64,12 @@ class Truth:
 
     @property
     def known(self) -> list[int]:
-        """Numbers of the architectures that all seeds have been run of."""
+        """Numbers of the architectures with all seeds."""
         return [number for number, own in enumerate(self.accuracies) if all(seed in own for seed in self.seeds)]
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is left to be run."""
+        """Whether every training is done."""
         return len(self.known) == len(self.architectures)
 
     @property
@@ -79,12 +79,12 @@ class Truth:
 
     @property
     def means(self) -> list[float]:
-        """Mean over the seeds of each known architecture."""
+        """Mean accuracy over the seeds for each known architecture."""
         return [float(value) for value in self.table.mean(axis=1)] if self.known else []
 
     @property
     def reliability(self) -> float | None:
-        """That of the means (Spearman-Brown); ``None`` where it is undefined: few or equal accuracies."""
+        """Reliability of the means (Spearman-Brown), or ``None`` where it is undefined."""
         table = self.table
         if len(table) < FEWEST or (table == table[0]).all(axis=0).any():
             return None
@@ -112,20 +112,10 @@ class Truth:
         }
 
     def check_fits(self, space: Mapping[str, Any], parts: StudyParts) -> None:
-        """Refuse to be compared with scores of another space or other images.
+        """Check that scores of a space on these images can be compared with this truth.
 
-        Parameters
-        ----------
-        space
-            ``name`` and ``arguments`` of the space that is scored.
-        parts
-            Its images.
-
-        Raises
-        ------
-        StudyError
-            With what differs, if an architecture is not of the space, or if the accuracies can rank nothing: fewer than
-            ten architectures are known, or all are equal.
+        Raises :class:`~nni_cream.errors.StudyError` if the space or the images differ, an architecture is not of the
+        space, fewer than ten are known, or all accuracies are equal.
         """
         if dict(self.space) != dict(space):
             raise StudyError(
@@ -141,38 +131,21 @@ class Truth:
             )
         if len(self.known) < FEWEST:
             raise StudyError(
-                f"the truth knows {len(self.known)} architectures with all seeds; expected at least {FEWEST}; go on "
-                "with `nni-cream study truth`"
+                f"the truth knows {len(self.known)} architectures with all seeds; expected at least {FEWEST}. "
+                "Train the missing ones with `nni-cream study truth`"
             )
         if len(set(self.means)) == 1:
             raise StudyError(
                 f"the truth gives all {len(self.known)} architectures the accuracy {self.means[0]:g}, so it can rank "
-                "nothing: tau is undefined; make one with longer training or a space of more different operations"
+                "nothing: tau is undefined. Make one with longer training, or with a space whose operations differ more"
             )
         _path_keys(self.architectures, space, "the truth's architecture")
 
 
 def draw_architectures(space: Mapping[str, Any], number: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Draw different architectures uniformly from a space.
+    """Draw different architectures uniformly from a space, as JSON-safe choices.
 
-    Parameters
-    ----------
-    space
-        ``name`` and ``arguments``.
-    number
-        How many.
-    seed
-        Decides which.
-
-    Returns
-    -------
-    list of dict
-        Their choices, JSON-safe.
-
-    Raises
-    ------
-    StudyError
-        If the space does not have that many.
+    Raises :class:`~nni_cream.errors.StudyError` if the space has fewer than ``number``.
     """
     sampler = RandomPaths(spaces.create(space["name"], **space["arguments"]), seed)
     found: dict[str, dict[str, Any]] = {}
@@ -185,24 +158,9 @@ def draw_architectures(space: Mapping[str, Any], number: int, seed: int = 0) -> 
 
 
 def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Read a list of architectures.
+    """Read a JSON list of architectures, each a mapping of labels to choices.
 
-    Parameters
-    ----------
-    path
-        JSON file: a list of mappings of labels to choices.
-    space
-        ``name`` and ``arguments`` of the space that they are of.
-
-    Returns
-    -------
-    list of dict
-        Their choices.
-
-    Raises
-    ------
-    StudyError
-        If one of them is not of the space, or stands there twice.
+    Raises :class:`~nni_cream.errors.StudyError` if one of them is not of the space, or is listed twice.
     """
     content = read_json(path, "list of architectures", "name it with study.architectures, or give their number")
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
@@ -215,7 +173,7 @@ def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, A
 
 
 def _path_keys(architectures: Sequence[Mapping[str, Any]], space: Mapping[str, Any], what: str) -> list[str]:
-    """Return the key of each architecture; an error names the first, counted from 0, that is not of the space."""
+    """Return the key of each architecture; the error names the first (from 0) that is not of the space."""
     mutables = spaces.create(space["name"], **space["arguments"]).simplify()
     keys = []
     for number, choices in enumerate(architectures):
@@ -227,18 +185,7 @@ def _path_keys(architectures: Sequence[Mapping[str, Any]], space: Mapping[str, A
 
 
 def truth_jobs(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Job]]:
-    """List the trainings of a truth.
-
-    Parameters
-    ----------
-    config
-        Resolved file.
-
-    Returns
-    -------
-    tuple of dict and list of Job
-        What all of them share, and the trainings: all architectures with the first seed, then with the next.
-    """
+    """List what all trainings of a truth share, and the trainings: all with the first seed, then with the next."""
     wanted = config["study"]["architectures"]
     number = isinstance(wanted, int)
     paths = draw_architectures(config["space"], wanted) if number else read_architectures(Path(wanted), config["space"])
@@ -259,24 +206,7 @@ def truth_jobs(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Job]]:
 
 
 def gather_truth(config: Mapping[str, Any], jobs: Sequence[Job], records: Records, made_by: Mapping[str, Any]) -> Truth:
-    """Put together what has been run so far.
-
-    Parameters
-    ----------
-    config
-        Resolved file.
-    jobs
-        Of :func:`truth_jobs`.
-    records
-        Their results.
-    made_by
-        What the file is to tell besides.
-
-    Returns
-    -------
-    Truth
-        Complete or not.
-    """
+    """Build the truth from the records that exist. ``made_by`` is added to its file."""
     parts = load_parts(config["data"], config["study"]["judging_images"])
     results = records.results(jobs)
     paths: dict[str, Mapping[str, Any]] = {}
@@ -312,22 +242,9 @@ def _count_macs(space: Mapping[str, Any], paths: Sequence[Mapping[str, Any]], sh
 
 
 def load_truth(path: str | Path) -> Truth:
-    """Read a truth.
+    """Read the file of ``nni-cream study truth``.
 
-    Parameters
-    ----------
-    path
-        File of ``nni-cream study truth``.
-
-    Returns
-    -------
-    Truth
-        Complete or not.
-
-    Raises
-    ------
-    StudyError
-        If it is not such a file; the message names the key.
+    Raises :class:`~nni_cream.errors.StudyError` if it is not such a file; the message names the key.
     """
     content = read_json(Path(path), "truth", "`nni-cream study truth CONFIG.yml --out DIR` makes one")
     if not isinstance(content, dict) or content.get("kind") != _KIND:

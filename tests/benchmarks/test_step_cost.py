@@ -13,6 +13,7 @@ from nni.nas.space import RawFormatModelSpace
 
 from nni_cream import CreamStrategy, data, spaces
 from nni_cream.errors import DataError
+from nni_cream.search import MetaMatcher, Scoring
 from nni_cream.training import ClassificationModule, make_loader, seeded
 from tests.search.small import AS_PUBLISHED
 
@@ -58,10 +59,10 @@ def test_last_line_is_json_with_every_figure(step_cost, fashion, capsys):
 
 def test_intervals_are_the_defaults(step_cost):
     settings = CreamStrategy()._settings
-    assert settings.meta_interval == step_cost.META_INTERVAL
+    assert MetaMatcher().interval == step_cost.META_INTERVAL
     assert settings.warmup == step_cost.WARMUP
-    assert settings.distillation_start == step_cost.START
-    assert settings.score_images == 2048
+    assert settings.teaching.start == step_cost.START
+    assert settings.scoring.images == 2048
 
 
 def test_transcribed_meta_update_has_the_gradient_of_ours(step_cost, monkeypatch):
@@ -79,7 +80,7 @@ def test_transcribed_meta_update_has_the_gradient_of_ours(step_cost, monkeypatch
     splits = data.create("digits", train=120, validation=60)
     with seeded(0):
         space = spaces.create("digits", channels=[8, 8])
-        strategy = CreamStrategy(**AS_PUBLISHED, board_size=4, warmup=0, score_images=24, score_batch_size=24)
+        strategy = CreamStrategy(**AS_PUBLISHED, board_size=4, warmup=0, scoring=Scoring(images=24))
         trainer = Trainer(
             max_steps=12, accelerator="cpu", precision="64-true", logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, callbacks=[Compare()],

@@ -33,8 +33,7 @@ FINAL: dict[str, Any] = {
         "learning_rate": 0.2,
         "board_size": 3,
         "warmup": 0,
-        "score_interval": 2,
-        "recalibration_images": 100,
+        "scoring": {"interval": 2, "recalibration_images": 100},
     },
     "recipe": {"epochs": 3, "batch_size": 50},
 }
@@ -80,7 +79,7 @@ def test_baselines_choose_by_scores_of_the_plain_supernet(studied):
     record = records_of(studied)["baselines, seed 3"]
     settings = plain({**RESOLVED["search"], "seed": 3})
     assert record["arguments"]["search"] == settings
-    assert (settings["matching"], settings["rescore_interval"]) == ("none", None)
+    assert (settings["matching"]["name"], settings["scoring"]["rescore_interval"]) == ("none", None)
     with trained_supernet(shared_by_all(RESOLVED), settings) as supernet:
         for own in record["result"]["choices"].values():
             for choice in own.values():

@@ -14,7 +14,7 @@ from schema import Schema
 
 from nni_cream.errors import FileError, SearchError, StudyError
 from nni_cream.files import locked
-from nni_cream.studies.jobs import Job, Records, run_jobs
+from nni_cream.studies.jobs import Job, Records, run_jobs, with_retired
 from nni_cream.versions import versions
 
 SHARED = {"study": "test", "offset": 10}
@@ -205,7 +205,7 @@ def test_two_studies_do_not_share_a_file_at_once(tmp_path):
 _SLOW = """
 import sys, time
 from pathlib import Path
-from nni_cream.studies.jobs import Job, Records, run_jobs
+from nni_cream.studies.jobs import Job, Records, run_jobs, with_retired
 
 def slow(shared, arguments):
     time.sleep(arguments["seconds"])
@@ -249,3 +249,24 @@ def test_interrupted_study_keeps_its_results(tmp_path, sign, workers):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # workers that a SIGKILL has left behind
     assert len(Records(path, {})) == 2
+
+
+def retired(*numbers):
+    return [Job(f"old {number}", {"number": number, **with_retired({"candidates": "latest"})}) for number in numbers]
+
+
+def test_training_with_retired_settings_is_never_run_but_its_record_counts(tmp_path):
+    path, done = tmp_path / "records.jsonl", []
+    records = Records(path, SHARED)
+    records.add(retired(1)[0], {"value": 7})
+    run_jobs(double, retired(1), records, on_done=lambda job, result: done.append(job.key))
+    assert values(records, retired(1)) == [7]
+    message = r"2 of the missing trainings have retired settings \(candidates\), such as 'old 2'; .*--report"
+    with pytest.raises(StudyError, match=message):
+        run_jobs(double, [*retired(1, 2, 3), *jobs(4)], records, on_done=lambda job, result: done.append(job.key))
+    assert done == []
+    assert len(Records(path, SHARED)) == 1
+
+
+def test_jobs_without_retired_settings_have_no_such_argument():
+    assert with_retired({}) == {}

@@ -20,6 +20,7 @@ from nni_cream.cli import main
 from nni_cream.errors import ConfigError
 from nni_cream.search import validate_path
 from nni_cream.studies.parts import load_parts
+from nni_cream.studies.rank_study import make_variants
 from nni_cream.studies.supernets import trained_supernet
 from nni_cream.studies.truth import draw_architectures
 from nni_cream.training import Recipe, evaluate, make_loader, seeded
@@ -40,7 +41,13 @@ RANK = {
     "space": SPACE,
     "data": DATA,
     "study": {"judging_images": 200, "seeds": [3, 4], "recalibration_images": 100, "resamples": 200},
-    "search": {"epochs": 2, "batch_size": 50, "board_size": 3, "warmup": 0, "meta_interval": 2},
+    "search": {
+        "epochs": 2,
+        "batch_size": 50,
+        "board_size": 3,
+        "warmup": 0,
+        "matching": {"name": "meta", "interval": 2},
+    },
     "variants": {"spos": {"matching": "none"}, "meta": {}},
 }
 
@@ -436,6 +443,8 @@ def test_truth_that_does_not_fit_is_refused_before_anything_is_trained(studied, 
         ("variants", "meta", {"bord_size": 3}, "variants.meta.bord_size: unknown key; did you mean 'board_size'?"),
         ("variants", "meta", {"board_size": 0}, "variants.meta: search.board_size: 0; expected a whole number"),
         ("variants", "meta", {"warmup": 2}, "variants.meta: search.warmup: 2 epochs"),
+        ("variants", "meta", {"retired": 7}, "variants.meta: study.retired: 7; expected a mapping of names to values"),
+        ("variants", "meta", {"score_images": 7}, "variants.meta.score_images: is no longer a key"),
         ("variants", "meta", 7, "variants.meta: 7; expected keys of search"),
     ],
 )
@@ -446,6 +455,48 @@ def test_wrong_study_file_is_refused_with_its_key(studied, tmp_path, capsys, sec
     assert main(words) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_variant_changes_single_keys_of_teaching_and_scoring_and_replaces_all_others():
+    content = {
+        **RANK,
+        "search": {**RANK["search"], "teaching": "paper", "scoring": {"interval": 10}},
+        "variants": {
+            "spos": {"matching": "none", "scoring": {"rescore_interval": None}},
+            "gate": {"teaching": {"gate": True}, "retired": {"sampling": "fair"}},
+            "careful": {"teaching": "careful"},
+        },
+    }
+    study = {**RANK["study"], "retired": {"candidates": "latest", "sampling": "board"}}
+    variants = make_variants(config.RANK.resolve({**content, "study": study}))
+    spos, gate, careful = (variant.jobs[4].arguments for variant in variants)
+    paper = {"joint_loss": "mix", "start": None, "gate": False, "weights": "current", "temperature": 1.0}
+    assert spos["search"]["teaching"] == paper
+    assert gate["search"]["teaching"] == {**paper, "gate": True}
+    assert careful["search"]["teaching"] == config.RANK.resolve(RANK)["search"]["teaching"]
+    assert (spos["search"]["scoring"]["interval"], spos["search"]["scoring"]["rescore_interval"]) == (10, None)
+    assert spos["search"]["matching"] == {"name": "none", "arguments": {}}
+    assert gate["search"]["matching"] == {"name": "meta", "arguments": {"interval": 2}}
+    assert spos["retired"] == {"candidates": "latest", "sampling": "board"}
+    assert gate["retired"] == {"candidates": "latest", "sampling": "fair"}
+    assert "retired" not in make_variants(config.RANK.resolve(content))[0].jobs[4].arguments
+
+
+def test_study_with_retired_settings_is_reported_but_not_run(studied, tmp_path, capsys):
+    shutil.copytree(studied / "rank", tmp_path / "rank")
+    path = tmp_path / "rank/records.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines[1:]:
+        line["arguments"]["retired"] = {"candidates": "latest"}
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    old = {**RANK, "study": {**RANK["study"], "retired": {"candidates": "latest"}}}
+    assert main(rank_words(studied, tmp_path / "rank", config=old)) == 0  # all records are there
+    more = {**old, "study": {**old["study"], "seeds": [3, 4, 5]}}
+    assert main(rank_words(studied, tmp_path / "rank", config=more)) == 1
+    assert "2 of the missing trainings have retired settings (candidates)" in capsys.readouterr().err.replace("\n", " ")
+    assert main(rank_words(studied, tmp_path / "rank", "--report", config=more)) == 0
+    found = read(tmp_path / "rank/rank.json")["tables"]["equal epochs"][1]["measures"]
+    assert found == read(studied / "rank/rank.json")["tables"]["equal epochs"][1]["measures"]
 
 
 def test_workers_say_nothing_of_the_libraries_below(tmp_path):
