@@ -21,15 +21,15 @@ from nni_cream import data, spaces
 from nni_cream.results.best import build_path, load_best
 from nni_cream.results.output_folder import read_json
 from nni_cream.runs.quiet_libraries import quiet_libraries
-from nni_cream.search import CostModel, PathSampler, Supernet, encode_path, path_key
+from nni_cream.search import CostModel, RandomPaths, Supernet, encode_path, path_key
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import RECIPES, retrain, seeded
 
 
-def sampler_of(best: Any, splits: Any, cost_range: tuple[float, float], seed: int) -> PathSampler:
+def sampler_of(best: Any, splits: Any, cost_range: tuple[float, float], seed: int) -> RandomPaths:
     space = spaces.create(best.space["name"], **best.space["arguments"])
     cost = CostModel(Supernet(CreamStrategy().mutate_model(space)), (torch.zeros(1, *splits.input_shape),))
-    sampler = PathSampler(space, seed, cost_range)
+    sampler = RandomPaths(space, seed, cost_range)
     sampler.constrain(cost, table=cost.table)
     return sampler
 

@@ -20,7 +20,7 @@ from nni.nas.hub.pytorch import MobileNetV3Space
 from nni.nas.profiler.pytorch.flops import FlopsProfiler
 
 from nni_cream import spaces
-from nni_cream.search import CostModel, PathSampler, Supernet
+from nni_cream.search import CostModel, RandomPaths, Supernet
 from nni_cream.strategy import CreamStrategy
 
 
@@ -46,13 +46,13 @@ def main() -> None:
     start = time.perf_counter()
     profiler = FlopsProfiler(theirs, (images[:1],))
     nni_built = time.perf_counter() - start
-    drawn = PathSampler(theirs, seed=1)
+    drawn = RandomPaths(theirs, seed=1)
     net = Supernet(CreamStrategy().mutate_model(spaces.create("cream")))
     start = time.perf_counter()
     cost = CostModel(net, (images,))
     built = time.perf_counter() - start
     assert cost.additive, "the space has no table"
-    sampler = PathSampler(net.space, seed=1)
+    sampler = RandomPaths(net.space, seed=1)
     paths = [sampler.draw() for _ in range(arguments.paths)]
     report = {
         "image_size": arguments.image_size,

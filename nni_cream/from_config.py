@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,11 @@ from nni.nas.evaluator.pytorch import Trainer
 
 from nni_cream.errors import ConfigError
 from nni_cream.files import read_json
+from nni_cream.options import options_of
 from nni_cream.search import BoardEvent, LatencySettings, LatencyTable
+from nni_cream.search.sampling.samplers import SAMPLERS
+from nni_cream.search.settings import SearchSettings
+from nni_cream.search.teaching.matchers import MATCHERS, Matcher
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Recipe
 
@@ -28,6 +31,7 @@ __all__ = [
     "load_latencies",
     "make_strategy",
     "make_trainer",
+    "matcher_of",
     "recipe_of",
     "scored_at_once",
     "trainer_arguments",
@@ -72,27 +76,52 @@ def make_strategy(
     ConfigError
         If a function named as ``package.module:function`` cannot be imported.
     """
-    known = inspect.signature(CreamStrategy).parameters
-    arguments = {name: value for name, value in settings.items() if name in known}
+    known = [option.name for option in options_of(SearchSettings)]
+    arguments = {name: settings[name] for name in known if name in settings}
     for name in ("distillation", "score"):
-        arguments[name] = _import_function(name, arguments[name])
+        arguments[name] = _imported(name, arguments[name])
+    arguments["matching"] = matcher_of(arguments["matching"])
+    arguments["sampling"] = _made("sampling", arguments["sampling"], SAMPLERS)
     costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
-    arguments["cost"] = [_import_function("cost", cost) for cost in costs]
+    arguments["cost"] = [_cost(cost) for cost in costs]
     if latency is not None and "latency" in costs:
         arguments["latency"] = latency_settings(latency)
     return CreamStrategy(**arguments, listeners=listeners)
 
 
-def _import_function(key: str, value: str) -> Any:
+def matcher_of(matching: str | Mapping[str, Any]) -> Matcher:
+    """Make the matcher of ``search.matching``."""
+    matcher: Matcher = _made("matching", matching, MATCHERS)
+    return matcher
+
+
+def _imported(key: str, value: str) -> Any:
+    """Import the function or class of ``package.module:name``; return any other name as it is."""
     if ":" not in value:
         return value
     try:
-        function = pkgutil.resolve_name(value)
+        found = pkgutil.resolve_name(value)
     except Exception as error:  # whatever the user's module raises
         raise ConfigError(f"search.{key}: {value!r} cannot be imported: {type(error).__name__}: {error}") from error
-    if not callable(function):
-        raise ConfigError(f"search.{key}: {value!r} is {function!r}; expected a function")
-    return function
+    if not callable(found):
+        raise ConfigError(f"search.{key}: {value!r} is {found!r}; expected a function or a class")
+    return found
+
+
+def _cost(value: str) -> Any:
+    """Return a cost by its name, a user's function, or an object of a user's class."""
+    found = _imported("cost", value)
+    return found() if isinstance(found, type) else found
+
+
+def _made(key: str, value: str | Mapping[str, Any], known: Mapping[str, Callable[..., Any]]) -> Any:
+    """Make the object of a name, or of a user's class, with its arguments."""
+    name, arguments = (value, {}) if isinstance(value, str) else (value["name"], value.get("arguments", {}))
+    make = known[name] if name in known else _imported(key, name)
+    try:
+        return make(**arguments)
+    except TypeError as error:
+        raise ConfigError(f"search.{key} is {name} with the arguments {dict(arguments)}; {error}") from error
 
 
 def make_trainer(
@@ -215,4 +244,4 @@ def latency_settings(section: Mapping[str, Any]) -> LatencySettings:
 
 def scored_at_once(settings: Mapping[str, Any]) -> int:
     """Return how many images go through a network at once where no gradients are kept, from section ``search``."""
-    return int(settings["score_batch_size"] or min(256, 2 * settings["batch_size"]))
+    return int(min(256, 2 * settings["batch_size"]))

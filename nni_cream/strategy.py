@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -17,28 +16,21 @@ from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor
 
 from nni_cream.errors import ConfigError, SearchError, SpaceError
-from nni_cream.search import (
-    BoardEvent,
-    CreamLightningModule,
-    Distillation,
-    Finalist,
-    PrioritizedBoard,
-    Score,
-    SearchSettings,
-    finalise,
-)
+from nni_cream.search.board import BoardEvent, PrioritizedBoard
 from nni_cream.search.cost.cost_model import cost_name
 from nni_cream.search.cost.costs import Cost, Costs, check_costs, check_ranges
 from nni_cream.search.cost.latency.stopwatch import LatencySettings
+from nni_cream.search.loop.step import CreamLightningModule
 from nni_cream.search.paths.active_choices import count_architectures
 from nni_cream.search.paths.choices import check_depths, check_mutables
-from nni_cream.search.sampling.samplers import make_sampler
-from nni_cream.search.scoring.candidates import CANDIDATES
-from nni_cream.search.scoring.scores import resolve_score
+from nni_cream.search.paths.random_paths import RandomPaths
+from nni_cream.search.sampling.samplers import PathSampler, resolve_sampler
+from nni_cream.search.scoring.final_validation import Finalist, finalise
+from nni_cream.search.scoring.scores import Score, ScoreFunction, resolve_score
+from nni_cream.search.settings import Scoring, SearchSettings, Teaching
 from nni_cream.search.supernet.supernet import Supernet, freezable_hooks
-from nni_cream.search.teaching.losses import LossFunction, resolve_distillation
-from nni_cream.search.teaching.matchers import MATCHINGS
-from nni_cream.search.teaching.weight_average import check_decay
+from nni_cream.search.teaching.losses import Distillation, LossFunction, resolve_distillation
+from nni_cream.search.teaching.matchers import Matcher, resolve_matcher
 
 __all__ = ["CreamStrategy"]
 
@@ -59,80 +51,35 @@ class CreamStrategy(RandomOneShot):
     board_size
         K, entries on the prioritized path board (paper: 10).
     matching
-        Who teaches: ``"meta"`` (the paper's meta network), ``"random"``, ``"best"``, or ``"none"`` (plain SPOS).
+        Who teaches: ``"meta"`` (the paper's meta network), ``"random"``, ``"best"``, ``"none"`` (plain SPOS), or a
+        :class:`~nni_cream.search.Matcher`, such as ``MetaMatcher(interval=100)`` or one of your own.
     cost
-        ``"macs"`` (multiply-adds, which papers call FLOPs), ``"params"``, ``"latency"`` (seconds), or a function of a
-        frozen network and its inputs that returns a number; or a list of several, the first of which is the primary
-        one. Counted on the shape of the first batch.
+        ``"macs"`` (multiply-adds, which papers call FLOPs), ``"params"``, ``"latency"`` (seconds), or a callable that
+        takes a frozen network and its inputs and returns a number; or a list of several, the primary one first.
+        Counted on the shape of the first batch.
     cost_range
         (low, high) that every sampled path keeps; either end may be ``None``. With several costs a mapping of their
         names to such pairs, or a list of pairs.
     margin
-        Accuracy gap from which on a costlier path may enter a full board (reference code: 0.05).
+        Accuracy gap above which a costlier path may enter a full board (reference code: 0.05).
     warmup
         Training before board and distillation start: epochs if an integer, a part of the whole training if a float in
         [0, 1) (paper: 20 of 120 epochs).
-    score_images
-        Size of the fixed, class-balanced validation subset.
-    score_interval
-        Training steps between two candidates once the board is full; ``None`` for as many as have 0.4 images scored
-        for each that is trained on, which adds about a tenth to the cost [ours: validating costs more than a step].
-    candidates
-        ``"promising"``: of the paths since the last candidate, the one with the lowest loss on its training batch is
-        the next [ours]; ``"latest"``: that of the last step.
-    score_batch_size
-        Largest batch in scoring; BatchNorm uses the statistics of these batches. By default two training batches, which
-        without gradients take no more memory than the training itself, but no more than 256.
-    rescore_interval
-        Epochs between two rescorings of all entries; ``None`` for never.
-    rescore_entries
-        Most entries in one rescoring, in turns; ``None`` for as many as have 0.4 images scored for each that was
-        trained on since the last one [ours: so neither short epochs nor a large board add more than a tenth].
-    rejection_confidence
-        Scoring a candidate stops as soon as, with this probability, it cannot reach the weakest entry any more (normal
-        bound on the images that are left, at each look); ``None`` waits for certainty.
-    probe_images
-        Images that the meta network compares two paths on (paper: 4).
-    meta_interval
-        Training steps between two updates of the meta network (paper: 200).
-    meta_learning_rate
-        Its learning rate (paper: 1e-4).
-    match_weight
-        rho of ``"random"`` and ``"best"`` (reference code: 0.5), and what the meta network starts near.
-    match_input
-        What the meta network compares of two paths' outputs under ``"soft_cross_entropy"``: ``"probabilities"``
-        (softmax; paper, section 3.2) or ``"logits"``.
-    joint_loss
-        ``"mix"``: [rho KD + (2 - rho) CE] / 2 (paper, section 3.3), or ``"add"``: CE + rho KD, which takes nothing from
-        the labels.
+    teaching
+        ``"careful"`` (default), ``"paper"``, or a :class:`~nni_cream.search.Teaching`.
+    scoring
+        A :class:`~nni_cream.search.Scoring`: how many images score a path, and how often.
+    score
+        ``"top1"``, ``"negative_squared_error"`` (regression), a function ``(output, target) -> score of each sample``
+        (higher is better), or a :class:`~nni_cream.search.Score` with an upper bound.
     distillation
         ``"soft_cross_entropy"``, ``"mean_squared_error"`` (regression), a function ``(student output, teacher output)
         -> loss``, or a :class:`~nni_cream.search.Distillation`.
-    distillation_temperature
-        T of ``"soft_cross_entropy"``: T squared times the cross-entropy of both outputs divided by T (Hinton et al.,
-        2015).
-    distillation_start
-        Training before there are teachers, given like ``warmup``; at the latest of both they start. ``None`` to start
-        with the board (paper).
-    distillation_gate
-        Whether to distil only where the teacher has a higher mean ``score`` than the student on the training batch; all
-        other steps, ties among them, take the task loss alone.
-    teacher_weights
-        ``"current"``, or ``"average"``: teachers run with the average of the supernet's weights (``ema_decay``;
-        Tarvainen and Valpola, "Mean teachers are better role models", 2017).
-    teacher_threshold
-        With ``"meta"``, teachers whose match weight is below it are left out, without a forward pass, and the step
-        takes the task loss alone. The meta network goes on learning, so that they may come back. 0 for never.
     sampling
-        How paths are drawn: ``"uniform"``; ``"fair"``, every value of every choice equally often (FairNAS: Chu et al.,
-        2019); or ``"board"``, half of them mutations of board entries.
-    score
-        ``"top1"``, ``"negative_squared_error"`` (regression), a function ``(output, target) -> score of each sample``
-        (higher is better), or a :class:`~nni_cream.search.Score` with an upper bound, which makes rejection certain.
+        ``"uniform"``, or a :class:`~nni_cream.search.PathSampler` of your own.
     ema_decay
-        Decay of an average of the supernet's weights (paper: 0.9998), which :meth:`finalise` takes in their place;
-        ``None`` for no average. It has no effect on the search itself, except through ``teacher_weights``, and holds
-        one more copy of the weights.
+        Decay of an average of the supernet's weights (paper: 0.9998). Averaged teachers and :meth:`finalise` use it.
+        ``None`` for no average. It holds one more copy of the weights.
     seed
         Decides paths, matching and the validation subset. Seed weights and data yourself (``seed_everything``).
     latency
@@ -151,100 +98,48 @@ class CreamStrategy(RandomOneShot):
     Examples
     --------
     >>> strategy = CreamStrategy(cost_range=(None, 5e6), seed=1)
-    >>> experiment = NasExperiment(space, evaluator, strategy)
-    >>> experiment.run()
-    >>> experiment.export_top_models(top_k=3, formatter="dict")
+    >>> strategy.board.capacity
+    10
     """
 
     def __init__(
         self,
-        board_size: int = 10,
-        matching: str = "meta",
-        cost: Cost | Sequence[Cost] = "macs",
-        cost_range: Ranges | None = None,
-        margin: float = 0.05,
-        warmup: int | float = 1 / 6,
-        score_images: int = 2048,
-        score_interval: int | None = None,
-        candidates: str = "promising",
-        score_batch_size: int | None = None,
-        rescore_interval: int | None = 1,
-        rescore_entries: int | None = None,
-        rejection_confidence: float | None = 0.9999,
-        probe_images: int = 4,
-        meta_interval: int = 200,
-        meta_learning_rate: float = 1e-4,
-        match_weight: float = 0.5,
-        match_input: str = "probabilities",
-        joint_loss: str = "add",
-        distillation: str | LossFunction | Distillation = "soft_cross_entropy",
-        distillation_temperature: float = 1.0,
-        distillation_start: int | float | None = 0.5,
-        distillation_gate: bool = True,
-        teacher_weights: str = "average",
-        teacher_threshold: float = 0.0,
-        sampling: str = "uniform",
-        score: str | LossFunction | Score = "top1",
-        ema_decay: float | None = 0.99,
-        seed: int = 0,
+        board_size: int = SearchSettings.board_size,
+        matching: str | Matcher = SearchSettings.matching,
+        cost: Cost | Sequence[Cost] = SearchSettings.cost,
+        cost_range: Ranges | None = SearchSettings.cost_range,
+        margin: float = SearchSettings.margin,
+        warmup: int | float = SearchSettings.warmup,
+        teaching: str | Teaching = SearchSettings.teaching,
+        scoring: Scoring = SearchSettings.scoring,
+        score: str | ScoreFunction | Score = SearchSettings.score,
+        distillation: str | LossFunction | Distillation = SearchSettings.distillation,
+        sampling: str | PathSampler = SearchSettings.sampling,
+        ema_decay: float | None = SearchSettings.ema_decay,
+        seed: int = SearchSettings.seed,
         latency: LatencySettings | None = None,
         listeners: Iterable[Callable[[BoardEvent], None]] = (),
         mutation_hooks: list[MutationHook] | None = None,
     ) -> None:
         super().__init__(mutation_hooks=mutation_hooks)
-        if matching not in MATCHINGS:
-            raise ConfigError(f"matching is {matching!r}; expected one of {', '.join(MATCHINGS)}")
-        check_decay(ema_decay)
         costs = check_costs(cost)
-        ranges = check_ranges(cost_range, [cost_name(item) for item in costs])
-        _check_warmup(warmup)
-        _check_positive(
-            score_images=score_images,
-            score_interval=1 if score_interval is None else score_interval,
-            score_batch_size=2 if score_batch_size is None else score_batch_size,
-            rescore_interval=1 if rescore_interval is None else rescore_interval,
-            rescore_entries=1 if rescore_entries is None else rescore_entries,
-            probe_images=probe_images,
-            meta_interval=meta_interval,
-        )
-        _check_confidence(rejection_confidence)
-        if candidates not in CANDIDATES:
-            raise ConfigError(f"candidates is {candidates!r}; expected one of {', '.join(CANDIDATES)}")
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
-            raise ConfigError(f"seed is {seed!r}; expected a whole number from 0 to 2**63 - 1")
-        if not isinstance(meta_learning_rate, int | float) or not 0 < meta_learning_rate < math.inf:
-            raise ConfigError(f"meta_learning_rate is {meta_learning_rate!r}; expected a finite number above 0")
-        self._board = PrioritizedBoard(board_size, margin)
         self._settings = SearchSettings(
-            matching=matching,
-            cost=costs if len(costs) > 1 else costs[0],
-            cost_range=ranges if len(costs) > 1 else ranges[0],
+            board_size=board_size,
+            matching=resolve_matcher(matching),
+            cost=costs,
+            cost_range=check_ranges(cost_range, [cost_name(item) for item in costs]),
+            margin=margin,
             warmup=warmup,
-            score_images=score_images,
-            score_interval=score_interval,
-            score_batch_size=score_batch_size,
-            rescore_interval=rescore_interval,
-            rescore_entries=rescore_entries,
-            candidates=candidates,
-            rejection_confidence=rejection_confidence,
-            probe_images=probe_images,
-            meta_interval=meta_interval,
-            meta_learning_rate=float(meta_learning_rate),
-            match_weight=match_weight,
-            match_input=match_input,
-            joint_loss=joint_loss,
-            distillation=resolve_distillation(distillation, match_input),
-            distillation_temperature=distillation_temperature,
-            distillation_start=distillation_start,
-            distillation_gate=distillation_gate,
-            teacher_weights=teacher_weights,
-            teacher_threshold=teacher_threshold,
-            sampling=sampling,
+            teaching=Teaching.of(teaching),
+            scoring=Scoring.of(scoring),
             score=resolve_score(score),
+            distillation=resolve_distillation(distillation),
+            sampling=resolve_sampler(sampling),
             ema_decay=ema_decay,
             seed=seed,
             latency=latency or LatencySettings(),
         )
+        self._board = PrioritizedBoard(board_size, margin)
         self._listeners = tuple(listeners)
         self._validation_loader: Callable[[], Any] | None = None
 
@@ -317,14 +212,14 @@ class CreamStrategy(RandomOneShot):
         given = settings.latency.table is not None
         known = [
             (cost, pair)
-            for cost, pair in zip(settings.costs, settings.ranges, strict=True)
+            for cost, pair in zip(settings.cost, settings.cost_range, strict=True)
             if pair != (None, None) and (cost != "latency" or given)
         ]
-        sampler = make_sampler(settings.sampling, supernet.space, settings.seed, known[0][1] if known else None)
+        paths = RandomPaths(supernet.space, settings.seed, known[0][1] if known else None)
         if known:
             costs, ranges = zip(*known, strict=True)
-            Costs.make(costs, ranges, settings.latency, supernet, (inputs,), seed=settings.seed).constrain(sampler)
-        sampler.draw()
+            Costs.make(costs, ranges, settings.latency, supernet, (inputs,), seed=settings.seed).constrain(paths)
+        paths.draw()
 
     def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
         """Put the search around the evaluator's module.
@@ -408,7 +303,7 @@ class CreamStrategy(RandomOneShot):
         return cast(Iterable[Any], loader)
 
     def finalise(
-        self, training_loader: Iterable[Any], validation_loader: Iterable[Any], images: int = 8192
+        self, training_loader: Iterable[Any], validation_loader: Iterable[Any], images: int | None = None
     ) -> tuple[Finalist, ...]:
         """Validate the board's entries on copies once the search is over, and order the board by the outcome.
 
@@ -422,7 +317,7 @@ class CreamStrategy(RandomOneShot):
         validation_loader
             All validation images.
         images
-            How many training images are used at least.
+            How many training images are used at least; ``scoring.recalibration_images`` by default.
 
         Returns
         -------
@@ -437,6 +332,7 @@ class CreamStrategy(RandomOneShot):
         module = None if self._mutated_model_space is None else self.oneshot_module
         if module is None or not hasattr(module, "supernet"):
             raise SearchError("there is nothing to finalise before the search has run; run the experiment first")
+        images = self._settings.scoring.recalibration_images if images is None else images
         return finalise(module, training_loader, validation_loader, images)
 
     def list_models(self, sort: bool = True, limit: int | None = 1) -> Iterator[RawFormatModelSpace]:
@@ -472,24 +368,3 @@ def _check_device_strategy(trainer: Any) -> None:
             "the trainer's strategy is DDP, which expects a gradient for every weight, but a step trains the weights "
             "of one path only; give the Trainer strategy='ddp_find_unused_parameters_true'"
         )
-
-
-def _check_warmup(warmup: int | float) -> None:
-    if isinstance(warmup, bool) or not isinstance(warmup, int | float) or not warmup >= 0:
-        raise ConfigError(f"warmup is {warmup!r}; expected a number of epochs, or a fraction in [0, 1)")
-    if isinstance(warmup, float) and warmup >= 1:
-        raise ConfigError(f"warmup is {warmup!r}; a float is a fraction in [0, 1), give an integer for epochs")
-
-
-def _check_confidence(confidence: float | None) -> None:
-    number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
-    if confidence is not None and not (number and 0.5 < confidence < 1):
-        raise ConfigError(
-            f"rejection_confidence is {confidence!r}; expected a number above 0.5 and below 1 such as 0.9999, or None"
-        )
-
-
-def _check_positive(**values: Any) -> None:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{name} is {value!r}; expected a whole number of at least 1")

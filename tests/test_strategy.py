@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import nni_cream
 from nni_cream import CreamStrategy, spaces
 from nni_cream.errors import ConfigError, SearchError, SpaceError
-from nni_cream.search import CostModel, PathSampler, Supernet
+from nni_cream.search import CostModel, RandomPaths, Supernet
 from tests.search.small import TRAINER, CellSpace, LayerSpace, ValueSpace, digits, evaluator
 
 
@@ -90,7 +90,7 @@ def test_costs_of_50_paths_of_whole_spaces_equal_half_of_torchs_flop_count(name)
     channels, size = (3, 32) if name in HUB else (1, {"digits": 8, "fashion": 28}[name])
     net = Supernet(CreamStrategy(board_size=1).mutate_model(create()))
     x = torch.randn(2, channels, size, size)
-    cost, sampler = CostModel(net, (x,)), PathSampler(net.space, seed=3)
+    cost, sampler = CostModel(net, (x,)), RandomPaths(net.space, seed=3)
     for _ in range(50):
         path = sampler.draw()
         with model_context(path):
@@ -106,7 +106,7 @@ def test_a_path_of_a_whole_space_equals_its_frozen_network(name):
     channels, size = (3, 32) if name in HUB else (1, {"digits": 8, "fashion": 28}[name])
     net = Supernet(CreamStrategy(board_size=1).mutate_model(space))
     net.space.eval()
-    sampler = PathSampler(net.space, seed=4)
+    sampler = RandomPaths(net.space, seed=4)
     for _ in range(3):
         path, x = sampler.draw(), torch.randn(2, channels, size, size)
         net.activate(path)

@@ -13,10 +13,21 @@ from typing import Any
 import yaml
 from schema import SchemaError
 
-from nni_cream.config.rules import Rule, show
+from nni_cream.config.retired_keys import instead_of
 from nni_cream.errors import ConfigError
+from nni_cream.options import Option, Options, Rule, options_of, show
 
-__all__ = ["NAMED_EXPECTED", "Key", "Layout", "describe_problems", "dump", "read_yaml", "unknown_key", "validate"]
+__all__ = [
+    "NAMED_EXPECTED",
+    "Key",
+    "Layout",
+    "describe_problems",
+    "dump",
+    "keys_of",
+    "read_yaml",
+    "unknown_key",
+    "validate",
+]
 
 NAMED_EXPECTED = "a name, or a mapping with 'name' and the arguments, such as {name: digits, seed: 0}"
 
@@ -35,12 +46,35 @@ class Key:
         What a value has to be.
     description
         One sentence for the configuration reference.
+    nested
+        The class whose options a mapping may hold; ``None`` for a plain value.
     """
 
     name: str
     default: Any
     rule: Rule
     description: str
+    nested: type[Options] | None = None
+
+
+def keys_of(owner: type[Options], section: str) -> tuple[Key, ...]:
+    """Derive the keys of a section from the options that a class declares."""
+    return tuple(
+        Key(f"{section}.{item.name}", _plain(item), item.rule, item.description, item.nested)
+        for item in options_of(owner)
+    )
+
+
+def _plain(item: Option) -> Any:
+    """Return the default of an option as a file would hold it."""
+    if item.nested is not None:
+        return _nested_defaults(item.nested, item.default)
+    return item.rule.check.validate(item.default)
+
+
+def _nested_defaults(nested: type[Options], preset: Any = None) -> dict[str, Any]:
+    values = {item.name: _plain(item) for item in options_of(nested)}
+    return values | dict(nested.presets[preset] if isinstance(preset, str) else {})
 
 
 def _nothing_more(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
@@ -140,10 +174,14 @@ class Layout:
     def section_reference(self, name: str) -> str:
         """Return the Markdown table of one section."""
         lines = ["| Key | Default | Expected | What it is |", "| --- | --- | --- | --- |"]
-        lines += [
-            f"| `{key.name}` | `{_default(key.default)}` | {key.rule.expected} | {key.description} |"
-            for key in self.section(name).values()
-        ]
+        for key in self.section(name).values():
+            inner = () if key.nested is None else keys_of(key.nested, key.name)
+            default = "" if inner else f"`{_default(key.default)}`"
+            lines.append(f"| `{key.name}` | {default} | {key.rule.expected} | {key.description} |")
+            lines += [
+                f"| `{item.name}` | `{_default(item.default)}` | {item.rule.expected} | {item.description} |"
+                for item in inner
+            ]
         return "\n".join(lines)
 
     def _resolve_section(self, section: str, value: Any, prefix: str, problems: list[str]) -> dict[str, Any]:
@@ -157,8 +195,9 @@ class Layout:
             return {}
         problems += [self.unknown(name, list(keys), f"{prefix}{section}.") for name in value if name not in keys]
         resolved = {name: copy.deepcopy(key.default) for name, key in keys.items()}
-        for name in keys.keys() & value.keys():
-            resolved[name] = validate(keys[name], value[name], prefix, problems)
+        for name in value:
+            if name in keys:
+                resolved[name] = validate(keys[name], value[name], prefix, problems)
         return resolved
 
     def _reference_lines(self) -> Iterator[str]:
@@ -238,15 +277,23 @@ def _arguments(name: str, value: Mapping[str, Any], prefix: str, problems: list[
 
 def validate(key: Key, value: Any, prefix: str, problems: list[str]) -> Any:
     """Return a value as its key's rule makes it, or add to the problems."""
+    if key.nested is not None and isinstance(value, Mapping):
+        inner = {item.name.removeprefix(f"{key.name}."): item for item in keys_of(key.nested, key.name)}
+        problems += [unknown_key(name, [*inner], f"{prefix}{key.name}.", []) for name in value if name not in inner]
+        given = {name: validate(inner[name], value[name], prefix, problems) for name in value if name in inner}
+        return _nested_defaults(key.nested) | given
     try:
-        return key.rule.check.validate(value)
+        checked = key.rule.check.validate(value)
     except SchemaError:
         problems.append(f"{prefix}{key.name}: {show(value)}; expected {key.rule.expected}")
         return None
+    return checked if key.nested is None else _nested_defaults(key.nested, checked)
 
 
 def unknown_key(key: Any, known: list[str], prefix: str, elsewhere: list[str]) -> str:
     """Return the message about a key that is not known, with the nearest one, there or in another section."""
+    if instead := instead_of(str(key), prefix):
+        return f"{prefix}{key}: is no longer a key; {instead}"
     near = difflib.get_close_matches(str(key), known, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
     others = [name for name in elsewhere if name.endswith(f".{key}")]
@@ -261,4 +308,6 @@ def dump(config: Mapping[str, Any]) -> str:
 
 
 def _default(value: Any) -> str:
+    if isinstance(value, dict) and value.get("arguments") == {}:
+        return str(value["name"])
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value).strip('"')

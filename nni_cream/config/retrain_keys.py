@@ -8,8 +8,8 @@ from typing import Any
 from schema import And, Schema
 
 from nni_cream.config.layout import Key, Layout
-from nni_cream.config.rules import FLAG, NOTHING, RANGE, Rule, number, one_of, whole
 from nni_cream.config.search_keys import loader_keys, trainer_keys
+from nni_cream.options import FLAG, NOTHING, RANGE, Rule, number, one_of, whole
 
 __all__ = ["RETRAIN"]
 

@@ -5,25 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from nni_cream.config.layout import Key, Layout, describe_problems, validate
-from nni_cream.config.rules import (
+from nni_cream.config.layout import Key, Layout, describe_problems, keys_of, validate
+from nni_cream.errors import ConfigError
+from nni_cream.options import (
     DEVICES,
     FLAG,
-    FRACTION,
-    IMPORTABLE,
     NOTHING,
     PRECISIONS,
-    RANGE,
-    RANGES,
-    SIZES,
-    TEXT,
     number,
     one_of,
-    several,
     show,
     whole,
 )
-from nni_cream.errors import ConfigError
+from nni_cream.search.settings import LatencyOptions, SearchSettings
 
 __all__ = ["KEYS", "SEARCH", "loader_keys", "resolve_search_space", "trainer_keys", "training_keys"]
 
@@ -86,83 +80,10 @@ def loader_keys() -> tuple[Key, ...]:
     )  # fmt: skip
 
 
-_COST = one_of("macs", "params", "latency") | IMPORTABLE
-
-
-def _latency_keys() -> tuple[Key, ...]:
-    """Return the settings of ``cost: latency``; the defaults are those of ``LatencySettings``."""
-    return (
-        Key("latency.device", "auto", TEXT,
-            "`auto` (a GPU if there is one, else the CPU), `cpu`, `cuda`, or the name of the device in your table."),
-        Key("latency.table", None, TEXT | NOTHING,
-            "JSON file of `nni-cream latency`, or of your own; null to measure when the search starts."),
-        Key("latency.batch_size", None, whole(1) | NOTHING, "Images at once; null for 1, or for what the table says."),
-        Key("latency.threads", None, whole(1) | NOTHING,
-            "Threads of the CPU; null for those of the process, or for what the table says."),
-        Key("latency.warmup", 3, whole(0), "Runs of each block before the clock counts."),
-        Key("latency.repeats", 11, whole(1), "Runs that the clock counts; the latency is their median."),
-        Key("latency.paths", 30, whole(3), "Random whole networks that fit the table, and as many that check it."),
-        Key("latency.image_sizes", None, SIZES | NOTHING,
-            "Sides in pixels to measure at, with interpolation between them; null for that of the images."),
-    )  # fmt: skip
-
-
 KEYS: tuple[Key, ...] = (
     *training_keys("search"),
-    Key("search.seed", 0, whole(0), "Decides weights, order of the images, paths and teachers."),
-    Key("search.board_size", 10, whole(1), "K, the entries of the prioritized path board."),
-    Key("search.matching", "meta", one_of("meta", "random", "best", "none"),
-        "Who picks the teacher from the board: the meta network, chance, its rank, or nobody (plain SPOS)."),
-    Key("search.cost", "macs", _COST | several(_COST),
-        "What a path costs: multiply-adds of one image, parameters, seconds, or your `function(network, inputs)`; the "
-        "first of several is the primary one."),
-    Key("search.cost_range", None, RANGE | NOTHING | RANGES, "Only paths within these costs are sampled."),
-    Key("search.margin", 0.05, number(0, 1),
-        "Gap in accuracy from which on a candidate may be dearer than the weakest entry."),
-    Key("search.warmup", 1 / 6, whole(0) | FRACTION, "Training before the board starts: epochs, or a share of all."),
-    Key("search.score_images", 2048, whole(2), "Validation images (the same for all) that score a candidate."),
-    Key("search.score_interval", None, whole(1) | NOTHING,
-        "Training steps between two candidates once the board is full; null for as many as add a tenth to the cost."),
-    Key("search.candidates", "promising", one_of("promising", "latest"),
-        "Which path since the last candidate is the next: that of the lowest training loss, or of the latest step."),
-    Key("search.score_batch_size", None, whole(2) | NOTHING,
-        "Images at once while scoring; null for two training batches, at most 256."),
-    Key("search.rescore_interval", 1, whole(1) | NOTHING,
-        "Epochs between two rescorings of the board; null for never."),
-    Key("search.rescore_entries", None, whole(1) | NOTHING,
-        "Most entries in one rescoring, in turns; null for as many as add a tenth to the cost."),
-    Key("search.rejection_confidence", 0.9999, number(0.5, 1, above=True, below=True) | NOTHING,
-        "Scoring stops when a candidate, with this probability, cannot get onto the board; null: when it is certain."),
-    Key("search.probe_images", 4, whole(2), "Images on which the meta network compares two paths."),
-    Key("search.meta_interval", 200, whole(1), "Training steps between two updates of the meta network."),
-    Key("search.meta_learning_rate", 1e-4, number(0, above=True), "Learning rate of the meta network."),
-    Key("search.match_weight", 0.5, number(0, 1, above=True, below=True),
-        "Weight of the teacher where nobody learns it, and what the meta network starts near."),
-    Key("search.match_input", "probabilities", one_of("probabilities", "logits"),
-        "What the meta network compares of two paths' outputs, under soft_cross_entropy."),
-    Key("search.joint_loss", "add", one_of("mix", "add"),
-        "How the two losses make one: the paper's [rho KD + (2 - rho) CE] / 2, or CE + rho KD."),
-    Key("search.distillation", "soft_cross_entropy", one_of("soft_cross_entropy", "mean_squared_error") | IMPORTABLE,
-        "Loss between the student's and the teacher's output."),
-    Key("search.distillation_temperature", 1.0, number(0, above=True),
-        "What both outputs are divided by in soft_cross_entropy; the loss is multiplied by its square."),
-    Key("search.distillation_start", 0.5, whole(0) | FRACTION | NOTHING,
-        "Training before there are teachers: epochs, or a share of all; never before the end of search.warmup."),
-    Key("search.distillation_gate", True, FLAG,
-        "Whether to distil only where the teacher scores higher than the student on the training batch."),
-    Key("search.teacher_weights", "average", one_of("current", "average"),
-        "Weights that teachers run with: those of the moment, or their average (needs search.ema_decay)."),
-    Key("search.teacher_threshold", 0.0, number(0, 1, below=True),
-        "With meta, teachers whose match weight is below this are left out, and not run at all."),
-    Key("search.sampling", "uniform", one_of("uniform", "fair", "board"),
-        "How paths are drawn: uniformly, every value of a choice equally often, or half of them near board entries."),
-    Key("search.score", "top1", one_of("top1", "negative_squared_error") | IMPORTABLE,
-        "What a candidate is scored by; higher is better."),
-    Key("search.recalibration_images", 8192, whole(2),
-        "Training images on which BatchNorm of the board's entries is estimated anew for their final validation."),
-    Key("search.ema_decay", 0.99, number(0, 1, above=True, below=True) | NOTHING,
-        "Decay of an average of the supernet's weights for the final validation and the weights that are kept."),
-    *_latency_keys(),
+    *keys_of(SearchSettings, "search"),
+    *keys_of(LatencyOptions, "latency"),
     *trainer_keys(),
     *loader_keys(),
     Key("retrain.top", 3, whole(0), "How many entries, over all boards, are trained from new weights."),
@@ -185,21 +106,18 @@ def _contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
 
 
 def _contradicting_teachers(search: Mapping[str, Any], prefix: str) -> Iterator[str]:
-    distillation, start, epochs = search["distillation"], search["distillation_start"], search["epochs"]
-    if distillation != "soft_cross_entropy":
-        for name, neutral in (("distillation_temperature", 1.0), ("match_input", "probabilities")):
-            if search[name] != neutral:
-                yield (
-                    f"{prefix}{name}: {show(search[name])}; expected {neutral}, since {prefix}distillation is "
-                    f"{distillation}: only soft_cross_entropy works with probabilities"
-                )
-    if search["teacher_weights"] == "average" and search["ema_decay"] is None:
-        yield f"{prefix}teacher_weights: average; expected {prefix}ema_decay with it, such as 0.99, or current"
-    if start is None:
-        return
+    teaching, epochs = search["teaching"], search["epochs"]
+    if search["distillation"] != "soft_cross_entropy" and teaching["temperature"] != 1:
+        yield (
+            f"{prefix}teaching.temperature: {show(teaching['temperature'])}; expected 1.0, since {prefix}distillation "
+            f"is {search['distillation']}: only soft_cross_entropy has a temperature"
+        )
+    if teaching["weights"] == "average" and search["ema_decay"] is None:
+        yield f"{prefix}teaching.weights: average; expected {prefix}ema_decay with it, such as 0.99, or current"
+    start = teaching["start"]
     if isinstance(start, int) and start >= epochs:
         yield (
-            f"{prefix}distillation_start: {start} epochs; expected fewer than search.epochs ({epochs}), since "
+            f"{prefix}teaching.start: {start} epochs; expected fewer than search.epochs ({epochs}), since "
             "there would be no teachers"
         )
 

@@ -8,9 +8,9 @@ from typing import Any
 from schema import And, Schema
 
 from nni_cream.config.layout import Key, Layout, describe_problems, validate
-from nni_cream.config.rules import TEXT, Rule, one_of, show, whole
 from nni_cream.config.search_keys import SEARCH, training_keys
 from nni_cream.errors import ConfigError
+from nni_cream.options import TEXT, Rule, one_of, show, whole
 
 __all__ = ["FINAL", "RANK", "TRUTH", "VARIANTS", "StudyLayout"]
 

@@ -17,7 +17,7 @@ from pytorch_lightning.profilers import SimpleProfiler
 
 from nni_cream import spaces
 from nni_cream.errors import ConfigError
-from nni_cream.from_config import cpu_threads, make_strategy, make_trainer, recipe_of, scored_at_once
+from nni_cream.from_config import cpu_threads, make_strategy, make_trainer, matcher_of, recipe_of, scored_at_once
 from nni_cream.runs.rehearsal import (
     DataShape,
     Plan,
@@ -104,7 +104,7 @@ def rehearse_search(config: Mapping[str, Any], images: int | None = None) -> Sea
     at_once = images or _images_at_once(settings["batch_size"], shape, trainer["accelerator"])
     if at_once < 2:
         raise ConfigError(f"{at_once} images at once; expected at least 2, since BatchNorm needs more than one")
-    scored = min(scored_at_once(settings), settings["score_images"], shape.validation_images)
+    scored = min(scored_at_once(settings), settings["scoring"]["images"], shape.validation_images)
     scored = images or _images_at_once(max(2, scored), shape, trainer["accelerator"])
     if at_once != settings["batch_size"]:
         notes.append(f"measured with {at_once} images at once instead of {settings['batch_size']}")
@@ -127,16 +127,15 @@ class _Run:
         folder: Path,
     ) -> None:
         settings = config["search"]
+        matching = {**settings["matching"]}
+        if matching["name"] == "meta":
+            matching["arguments"] = {**matching["arguments"], "interval": 2}
         hurried = {
             "warmup": 0,
-            "distillation_start": None,
-            "distillation_gate": False,  # a closed one would leave out what is to be timed
-            "meta_interval": 2,
-            "score_interval": 1,
-            "rescore_interval": 1,
-            "rescore_entries": settings["board_size"],
-            "score_images": scored,
-            "score_batch_size": scored,
+            # A closed gate would leave out work that is to be timed.
+            "teaching": {**settings["teaching"], "start": None, "gate": False},
+            "matching": matching,
+            "scoring": {**settings["scoring"], "images": scored, "interval": 1, "rescore_interval": 1},
         }
         self.scored = scored
         self.path_bytes = 0
@@ -195,7 +194,7 @@ class _Run:
             "gradients": self.path_bytes if devices == 1 else 2 * every,
             # A weight has a state from the first step on that its path was drawn for.
             "optimizer": round(states * every / moved) if moved else 0,
-            "images of the scores": settings["score_images"] * bytes_of([self.images[0][0]]),
+            "images of the scores": settings["scoring"]["images"] * bytes_of([self.images[0][0]]),
         }
         return memory if self.module.average is None else {**memory, "average": self.module.average.nbytes}
 
@@ -247,23 +246,25 @@ def _other_parts(
     """Say how long a search of so many batches is busy with all but training; devices share the validation alone."""
     first, with_meta_update, third = run.durations("on_train_batch_end")
     (rescoring,) = run.durations("on_train_epoch_end")
-    per_image = rescoring / run.scored / len(run.strategy.board)
-    more = max(0.0, with_meta_update - min(first, third)) if settings["matching"] == "meta" else 0.0
+    rescored = min(len(run.strategy.board), rescored_entries(run.scored, 3 * at_once))  # after the three batches above
+    per_image = rescoring / run.scored / rescored
+    matcher, scoring = matcher_of(settings["matching"]), settings["scoring"]
+    more = 0.0 if matcher.interval is None else max(0.0, with_meta_update - min(first, third))
     meta_update = more * min(settings["batch_size"], shape.train_images) / at_once
     epochs, board = settings["epochs"], settings["board_size"]
     share = 1 - _part(settings["warmup"], epochs)
-    taught = min(share, 1 - _part(settings["distillation_start"] or 0, epochs))
-    final = min(settings["recalibration_images"], shape.train_images) + shape.validation_images
-    scored = min(settings["score_images"], shape.validation_images)
+    taught = min(share, 1 - _part(settings["teaching"]["start"] or 0, epochs))
+    final = min(scoring["recalibration_images"], shape.train_images) + shape.validation_images
+    scored = min(scoring["images"], shape.validation_images)
     score = per_image * scored
-    every = scoring_interval(settings["score_interval"], scored, settings["batch_size"])
-    interval = settings["rescore_interval"]
+    every = scoring_interval(scoring["interval"], scored, settings["batch_size"])
+    interval = scoring["rescore_interval"]
     trained = settings["batch_size"] * batches // epochs * (interval or 1)
-    rescored = min(board, rescored_entries(settings["rescore_entries"], scored, trained))
+    rescored = min(board, rescored_entries(scored, trained))
     return {
         "scores of candidates": score * (batches * share / every + board),
         "scores of the board": 0.0 if interval is None else score * rescored * epochs * share / interval,
-        "meta network": meta_update * batches * taught / settings["meta_interval"],
+        "meta network": meta_update * batches * taught / (matcher.interval or 1),
         "validation": per_image * shape.validation_images * epochs / devices,
         "final validation": per_image * final * board,
     }

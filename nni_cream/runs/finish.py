@@ -86,7 +86,6 @@ def _finalists(
     return strategy.finalise(
         _shown(training, f"BatchNorm of the board's {count} entries", console),
         _shown(validation, f"validation of the board's {count} entries", console),
-        settings["recalibration_images"],
     )
 
 

@@ -1,152 +1,253 @@
-"""Everything that decides a search, in one value."""
+"""The settings of a search: one small object a room, each option declared once with its default.
+
+Neither torch nor NNI is imported here: the configuration derives its keys from these classes.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from functools import partial
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from schema import Schema
 
 from nni_cream.errors import ConfigError, SearchError
-from nni_cream.search.cost.cost_model import cost_name
-from nni_cream.search.cost.costs import Cost, check_ranges
-from nni_cream.search.cost.latency.stopwatch import LatencySettings
-from nni_cream.search.paths.random_paths import CostRange
-from nni_cream.search.sampling.samplers import SAMPLINGS
-from nni_cream.search.scoring.scores import Score
-from nni_cream.search.teaching.joint_loss import JOINT_LOSSES
-from nni_cream.search.teaching.losses import Distillation, LossFunction, soft_cross_entropy
-from nni_cream.search.user_functions import function_name
-
-__all__ = ["PAPER", "TEACHER_WEIGHTS", "SearchSettings"]
-
-TEACHER_WEIGHTS = ("current", "average")
-PAPER: Mapping[str, Any] = MappingProxyType(
-    {"joint_loss": "mix", "distillation_start": None, "distillation_gate": False, "teacher_weights": "current"}
+from nni_cream.options import (
+    FLAG,
+    FRACTION,
+    IMPORTABLE,
+    NOTHING,
+    RANGE,
+    RANGES,
+    SIZES,
+    TEXT,
+    Options,
+    Rule,
+    named,
+    number,
+    one_of,
+    option,
+    several,
+    whole,
 )
-"""How teachers teach in the paper, where the defaults are another way (docs/evidence.md says why)."""
+
+if TYPE_CHECKING:
+    from nni_cream.search.cost.latency.latency_table import LatencyTable
+
+__all__ = ["COST_NAMES", "LatencyOptions", "Scoring", "SearchSettings", "Teaching"]
+
+COST_NAMES = ("macs", "params", "latency")
+_COST = one_of(*COST_NAMES) | IMPORTABLE
+_MAPPING = Rule(Schema({}), "a mapping of the keys below")
 
 
 @dataclass(frozen=True)
-class SearchSettings:
-    """Everything that decides a search, apart from the space, the data and the user's own training recipe.
+class Teaching(Options):
+    """How a teacher teaches (paper, section 3.3). The defaults are the preset ``"careful"``.
 
-    See :class:`~nni_cream.strategy.CreamStrategy` for the meaning of each.
-
-    Raises
-    ------
-    ConfigError
-        If one that changes how paths are drawn or taught is out of its range, or does not go with another.
+    The preset ``"paper"`` is the paper's way; docs/evidence.md compares the two.
     """
 
-    matching: str
-    cost: Cost | tuple[Cost, ...]
-    cost_range: CostRange | tuple[CostRange, ...]
-    warmup: int | float
-    score_images: int
-    score_interval: int | None
-    score_batch_size: int | None
-    rescore_interval: int | None
-    probe_images: int
-    meta_interval: int
-    meta_learning_rate: float
-    distillation: Distillation
-    score: Score
-    ema_decay: float | None
-    seed: int
-    latency: LatencySettings = field(default_factory=LatencySettings)
-    rescore_entries: int | None = 10
-    rejection_confidence: float | None = None
-    candidates: str = "latest"
-    distillation_temperature: float = 1.0
-    distillation_start: int | float | None = None
-    distillation_gate: bool = False
-    teacher_weights: str = "current"
-    teacher_threshold: float = 0.0
-    joint_loss: str = "mix"
-    match_weight: float = 0.5
-    match_input: str = "probabilities"
-    sampling: str = "uniform"
+    prefix: ClassVar[str] = "teaching."
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "careful": {},
+        "paper": {"joint_loss": "mix", "start": None, "gate": False, "weights": "current"},
+    }
+
+    joint_loss: str = option(
+        "add",
+        one_of("mix", "add"),
+        "How the two losses are joined: `mix`, the paper's [rho KD + (2 - rho) CE] / 2, or `add`, CE + rho KD.",
+    )
+    start: int | float | None = option(
+        0.5,
+        whole(0) | FRACTION | NOTHING,
+        "Training before there are teachers: epochs, or a share of all; null starts with the board. "
+        "Teaching never starts before the end of `warmup`.",
+    )
+    gate: bool = option(
+        True, FLAG, "Distil only on batches where the teacher has a higher mean score than the student."
+    )
+    weights: str = option(
+        "average",
+        one_of("current", "average"),
+        "Weights that teachers run with: the current ones, or their moving average (needs `ema_decay`).",
+    )
+    temperature: float = option(
+        1.0,
+        number(0, above=True),
+        "Both outputs are divided by it in soft_cross_entropy; the loss is multiplied by its square "
+        "(Hinton et al., 2015).",
+    )
+
+    @classmethod
+    def of(cls, value: Any) -> Teaching:
+        """Return the teaching of a preset's name, a mapping or an object.
+
+        Raises
+        ------
+        ConfigError
+            If it is none of these.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str) and value in cls.presets:
+            return cls(**cls.presets[value])
+        if isinstance(value, Mapping) and value.keys() <= {item.name for item in fields(cls)}:
+            return cls(**value)
+        raise ConfigError(f"teaching is {value!r}; expected {', '.join(cls.presets)} or a Teaching(...)")
+
+
+@dataclass(frozen=True)
+class Scoring(Options):
+    """What scoring paths costs: how many images, how often (METHOD.md, "Validation, cheaply and fairly")."""
+
+    prefix: ClassVar[str] = "scoring."
+
+    images: int = option(2048, whole(2), "Validation images that score a candidate, the same for all candidates.")
+    interval: int | None = option(
+        None,
+        whole(1) | NOTHING,
+        "Training steps between two candidates once the board is full; null: 0.4 images are scored for each image "
+        "trained on, about a tenth of the cost.",
+    )
+    rescore_interval: int | None = option(
+        1, whole(1) | NOTHING, "Epochs between two rescorings of the board; null for never."
+    )
+    recalibration_images: int = option(
+        8192, whole(2), "Training images that estimate BatchNorm statistics of each entry for its final validation."
+    )
+
+    @classmethod
+    def of(cls, value: Any) -> Scoring:
+        """Return the scoring of a mapping or an object.
+
+        Raises
+        ------
+        ConfigError
+            If it is neither.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, Mapping) and value.keys() <= {item.name for item in fields(cls)}:
+            return cls(**value)
+        raise ConfigError(f"scoring is {value!r}; expected a Scoring(...)")
+
+
+@dataclass(frozen=True)
+class LatencyOptions(Options):
+    """The options of :class:`~nni_cream.search.LatencySettings`.
+
+    In Python ``table`` is a :class:`~nni_cream.search.LatencyTable`, in a file the path of one.
+    """
+
+    prefix: ClassVar[str] = "latency."
+
+    device: str = option(
+        "auto",
+        TEXT,
+        "`auto` (a GPU if there is one, else the CPU), a device of torch such as `cuda:0`, or the name in your table.",
+    )
+    table: LatencyTable | None = option(
+        None,
+        TEXT | NOTHING,
+        "JSON file of `nni-cream latency`, or of your own; null to measure when the search starts.",
+        plain=False,
+    )
+    batch_size: int | None = option(None, whole(1) | NOTHING, "Images at once; null for 1, or for the table's.")
+    threads: int | None = option(
+        None, whole(1) | NOTHING, "Threads of the CPU; null for those of the process, or for the table's."
+    )
+    warmup: int = option(3, whole(0), "Runs of each block before the clock counts.")
+    repeats: int = option(11, whole(1), "Runs that the clock counts; the latency is their median.")
+    paths: int = option(30, whole(3), "Random whole networks that fit the table, and as many that check it.")
+    image_sizes: tuple[int, ...] | list[int] | None = option(
+        None,
+        SIZES | NOTHING,
+        "Sides in pixels to measure at, with interpolation between them; null for that of the images.",
+    )
+
+
+@dataclass(frozen=True)
+class SearchSettings(Options):
+    """Everything that decides a search, apart from the space, the data and the user's own training recipe."""
+
+    board_size: int = option(10, whole(1), "K, entries on the prioritized path board (paper: 10).")
+    matching: Any = option(
+        "meta",
+        named("meta", "random", "best", "none"),
+        "Who picks the teacher from the board: the meta network, chance, the best entry, or no teachers (SPOS).",
+        plain=False,
+    )
+    cost: Any = option(
+        "macs",
+        _COST | several(_COST),
+        "Cost of a path: multiply-adds of one image, parameters, seconds, or your `function(network, inputs)`; the "
+        "first of several is the primary one.",
+        plain=False,
+    )
+    cost_range: Any = option(None, RANGE | NOTHING | RANGES, "Only paths within these costs are sampled.", plain=False)
+    margin: float = option(
+        0.05, number(0, 1), "Accuracy gap above which a costlier candidate may replace the weakest entry."
+    )
+    warmup: int | float = option(
+        1 / 6, whole(0) | FRACTION, "Training before the board starts: epochs, or a share of all (paper: 20 of 120)."
+    )
+    teaching: Any = option(
+        "careful", one_of("careful", "paper") | _MAPPING, "How teachers teach.", plain=False, nested=Teaching
+    )
+    scoring: Any = option(Scoring(), _MAPPING, "How paths are scored, and how often.", plain=False, nested=Scoring)
+    score: Any = option(
+        "top1",
+        one_of("top1", "negative_squared_error") | IMPORTABLE,
+        "Score of a sample; higher is better.",
+        plain=False,
+    )
+    distillation: Any = option(
+        "soft_cross_entropy",
+        one_of("soft_cross_entropy", "mean_squared_error") | IMPORTABLE,
+        "Loss between the student's and the teacher's output.",
+        plain=False,
+    )
+    sampling: Any = option("uniform", named("uniform"), "How paths are drawn.", plain=False)
+    ema_decay: float | None = option(
+        0.99,
+        number(0, 1, above=True, below=True) | NOTHING,
+        "Decay of an average of the supernet's weights (paper: 0.9998), for averaged teachers, the final validation "
+        "and the weights that are kept; null for none.",
+    )
+    seed: int = option(
+        0, whole(0, bits=63), "Decides paths, teachers and the validation subset; in a file, weights and data, too."
+    )
+    latency: Any = None
 
     def __post_init__(self) -> None:
-        _check_name("sampling", self.sampling, SAMPLINGS)
-        _check_name("joint_loss", self.joint_loss, JOINT_LOSSES)
-        _check_name("teacher_weights", self.teacher_weights, TEACHER_WEIGHTS)
-        if not isinstance(self.distillation_gate, bool):
-            raise ConfigError(f"distillation_gate is {self.distillation_gate!r}; expected True or False")
-        if not (_is_number(self.match_weight) and 0 < self.match_weight < 1):
-            raise ConfigError(f"match_weight is {self.match_weight!r}; expected a number above 0 and below 1")
-        if not (_is_number(self.teacher_threshold) and 0 <= self.teacher_threshold < 1):
+        super().__post_init__()
+        if self.teaching.weights == "average" and self.ema_decay is None:
             raise ConfigError(
-                f"teacher_threshold is {self.teacher_threshold!r}; expected a number of at least 0 (a teacher always "
-                "teaches) and below 1"
+                "teaching.weights is 'average', but ema_decay is None; expected an average. Set ema_decay, such as "
+                "0.99, or teaching.weights to 'current'"
             )
-        self._check_temperature()
-        self._check_start()
-        if self.teacher_weights == "average" and self.ema_decay is None:
+        if self.teaching.temperature != 1 and self.distillation.name != "soft_cross_entropy":
             raise ConfigError(
-                "teacher_weights is 'average', but there is no average; set ema_decay, such as 0.99, "
-                "or teacher_weights='current'"
+                f"teaching.temperature is {self.teaching.temperature!r}, but distillation is "
+                f"{self.distillation.name!r}, which has none; expected 1. Leave it out, or take 'soft_cross_entropy'"
             )
-
-    def _check_temperature(self) -> None:
-        temperature, loss = self.distillation_temperature, self.distillation.loss
-        if not (_is_number(temperature) and 0 < temperature < math.inf):
-            raise ConfigError(f"distillation_temperature is {temperature!r}; expected a finite number above 0")
-        if temperature != 1 and loss is not soft_cross_entropy:
-            raise ConfigError(
-                f"distillation_temperature is {temperature!r}, but distillation is {function_name(loss)!r}, which has "
-                "no temperature; leave it at 1, or take 'soft_cross_entropy'"
-            )
-
-    def _check_start(self) -> None:
-        start = self.distillation_start
-        if start is None:
-            return
-        if not _is_number(start) or not start >= 0 or (isinstance(start, float) and start >= 1):
-            raise ConfigError(
-                f"distillation_start is {start!r}; expected a whole number of epochs, a fraction in [0, 1), or None to "
-                "start with the board"
-            )
-
-    @property
-    def distillation_loss(self) -> LossFunction:
-        """The distillation loss at its temperature."""
-        if self.distillation_temperature == 1:
-            return self.distillation.loss
-        return partial(soft_cross_entropy, temperature=self.distillation_temperature)
-
-    @property
-    def costs(self) -> tuple[Cost, ...]:
-        """All costs; the first is the primary one."""
-        return self.cost if isinstance(self.cost, tuple) else (self.cost,)
-
-    @property
-    def ranges(self) -> tuple[CostRange, ...]:
-        """The range of each cost."""
-        return check_ranges(self.cost_range, [cost_name(cost) for cost in self.costs])
 
     def outline(self) -> dict[str, Any]:
-        """Return the settings as plain values, functions by their names."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        values["cost_range"] = [list(pair) for pair in self.ranges] if len(self.costs) > 1 else list(self.ranges[0])
-        values["distillation"] = function_name(self.distillation.loss)
-        values["score"] = function_name(self.score.function)
-        names = [function_name(cost) if callable(cost) else cost for cost in self.costs]
-        values["cost"] = names if len(names) > 1 else names[0]
-        # Checkpoints of searches that measure no latency say nothing of it, those of version 0.1.0 among them.
-        values["latency"] = self.latency.outline() if "latency" in self.costs else None
-        return values
+        """Return the settings as plain values, functions and objects by their names."""
+        plain = {item.name: _outlined(getattr(self, item.name)) for item in fields(self)}
+        # Checkpoints of searches that measure no latency say nothing of it.
+        plain["latency"] = self.latency.outline() if "latency" in self.cost else None
+        return plain
 
     def check_same(self, saved: Mapping[str, Any]) -> None:
-        """Refuse to go on with a search that was started with other settings.
+        """Refuse to resume a search with other settings than those it was started with.
 
         Parameters
         ----------
         saved
-            What :meth:`outline` returned then.
+            The outline of the settings in the checkpoint.
 
         Raises
         ------
@@ -154,9 +255,7 @@ class SearchSettings:
             With the names and values that differ.
         """
         own = self.outline()
-        # Checkpoints from before a setting was there say nothing of it: then it had its present default.
-        saved = {item.name: item.default for item in fields(self) if item.default is not MISSING} | dict(saved)
-        different = [name for name in own if saved.get(name) != own[name]]
+        different = [name for name in own if name not in saved or saved[name] != own[name]]
         if different:
             listed = "; ".join(f"{name} was {saved.get(name)!r} and is {own[name]!r}" for name in different)
             raise SearchError(
@@ -165,10 +264,14 @@ class SearchSettings:
             )
 
 
-def _check_name(name: str, value: Any, known: Iterable[str]) -> None:
-    if not isinstance(value, str) or value not in known:
-        raise ConfigError(f"{name} is {value!r}; expected one of {', '.join(known)}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _outlined(value: Any) -> Any:
+    """Return plain values as they are, an object or a function by its name and its public attributes."""
+    if isinstance(value, list | tuple):
+        return [_outlined(item) for item in value]
+    if isinstance(value, str | int | float | None):
+        return value
+    if isinstance(value, Options):
+        return asdict(value)  # type: ignore[call-overload]
+    name = str(getattr(value, "name", None) or getattr(value, "__qualname__", type(value).__qualname__))
+    own = {key: item for key, item in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
+    return {"name": name} | {key: item for key, item in own.items() if isinstance(item, str | int | float | None)}

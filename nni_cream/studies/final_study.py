@@ -135,7 +135,7 @@ def shared_by_all(config: Mapping[str, Any]) -> dict[str, Any]:
         "space": config["space"],
         "data": config["data"],
         "judging_images": config["study"]["judging_images"],
-        "recalibration_images": config["search"]["recalibration_images"],
+        "recalibration_images": config["search"]["scoring"]["recalibration_images"],
         "recipe": config["recipe"],
         "accelerator": config["trainer"]["accelerator"],
     }

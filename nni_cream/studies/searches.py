@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from nni_cream.search import CostModel, Limit, Path, PathSampler, encode_path, path_key
+from nni_cream.search import CostModel, Limit, Path, RandomPaths, encode_path, path_key
 from nni_cream.studies.evolution import Candidates, ScoredPath, evolve, random_search
 from nni_cream.studies.supernets import TrainedSupernet, trained_supernet
 
@@ -24,21 +24,17 @@ only what the search's own ``cost_range`` allows."""
 
 _PLAIN = {
     "board_size": 1,
-    "matching": "none",
-    "score_interval": 1_000_000,  # nobody needs its board
-    "rescore_interval": None,
-    "sampling": "uniform",
-    "distillation_start": None,
-    "distillation_gate": False,
-    "teacher_weights": "current",
-    "teacher_threshold": 0.0,
+    "matching": {"name": "none", "arguments": {}},
+    "sampling": {"name": "uniform", "arguments": {}},
+    "teaching": {"joint_loss": "mix", "start": None, "gate": False, "weights": "current", "temperature": 1.0},
 }
 _STREAMS = (1 << 32, 2 << 32)  # added to a seed: other paths than those that the training drew with it
 
 
 def plain(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a search, changed into those of a supernet with uniform path sampling alone (SPOS)."""
-    return {**settings, **_PLAIN}
+    scoring = {**settings["scoring"], "interval": 1_000_000, "rescore_interval": None}  # its board is not used
+    return {**settings, **_PLAIN, "scoring": scoring}
 
 
 def board_search(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +188,7 @@ class _Searches:
         supernet = module.supernet
         most = (None, None if math.isinf(limit) else limit)
         within, anywhere = (
-            PathSampler(supernet.space, seed + stream, cost_range)
+            RandomPaths(supernet.space, seed + stream, cost_range)
             for stream, cost_range in zip(_STREAMS, (most, None), strict=True)
         )
         limits = module.costs.limits  # of the search itself: nobody goes where the supernet was not trained

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nni_cream import spaces
 from nni_cream.errors import CreamError, StudyError
 from nni_cream.files import read_json
-from nni_cream.search import CostModel, PathSampler, Supernet, decode_path, encode_path, path_key
+from nni_cream.search import CostModel, RandomPaths, Supernet, decode_path, encode_path, path_key
 from nni_cream.strategy import CreamStrategy
 from nni_cream.studies.correlation import FEWEST, reliability
 from nni_cream.studies.jobs import Job, Records
@@ -174,7 +174,7 @@ def draw_architectures(space: Mapping[str, Any], number: int, seed: int = 0) -> 
     StudyError
         If the space does not have that many.
     """
-    sampler = PathSampler(spaces.create(space["name"], **space["arguments"]), seed)
+    sampler = RandomPaths(spaces.create(space["name"], **space["arguments"]), seed)
     found: dict[str, dict[str, Any]] = {}
     for _ in range(100 * number):
         path = sampler.draw()

@@ -10,7 +10,7 @@ import torch
 from nni.nas.nn.pytorch import Cell, InputChoice, LayerChoice, ModelSpace
 from torch import Tensor, nn
 
-from nni_cream.search.paths.random_paths import PathSampler
+from nni_cream.search.paths.random_paths import RandomPaths
 
 
 class CellSpace(ModelSpace):
@@ -44,7 +44,7 @@ def drawn(space_class: type[ModelSpace], seed: int, **arguments: Any) -> nn.Modu
     """Build a random architecture of a space."""
     from nni.nas.space import model_context
 
-    path = PathSampler(space_class(**arguments), seed).draw()
+    path = RandomPaths(space_class(**arguments), seed).draw()
     with model_context(path):
         return space_class(**arguments)
 

@@ -19,14 +19,14 @@ from nni_cream.search.cost.macs import OperationCounter, unfused
 from nni_cream.search.cost.separate_choices import Inputs, alone, batch_of, record_inputs
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path, path_key
-from nni_cream.search.paths.random_paths import PathSampler
+from nni_cream.search.paths.random_paths import RandomPaths
+from nni_cream.search.settings import COST_NAMES
 from nni_cream.search.supernet.supernet import Supernet
 from nni_cream.search.user_functions import failures_of
 
-__all__ = ["METRICS", "CostFunction", "CostModel", "check_cost", "cost_name"]
+__all__ = ["CostFunction", "CostModel", "check_cost", "cost_name"]
 
 CostFunction: TypeAlias = Callable[[nn.Module, tuple[Any, ...]], float]
-METRICS = ("macs", "params", "latency")
 _logger = logging.getLogger(__name__)
 
 
@@ -43,7 +43,7 @@ def check_cost(cost: Any) -> None:
     ConfigError
         With the known metrics.
     """
-    if not (callable(cost) or cost in METRICS):
+    if not (callable(cost) or cost in COST_NAMES):
         raise ConfigError(
             f"cost is {cost!r}; expected 'macs' (multiply-adds), 'params', 'latency' or a function of a network and "
             "its inputs"
@@ -108,7 +108,7 @@ class CostModel:
         self._known: dict[str, float] = {}
         self._warned: set[str] = set()
         self.table: CostTable | None = None
-        self._sampler = PathSampler(supernet.space, seed)
+        self._sampler = RandomPaths(supernet.space, seed)
         self._halves = np.random.Generator(np.random.PCG64(seed))
         if callable(cost):
             return  # a measurement of the user's may be slow or noisy: nothing is assumed of it

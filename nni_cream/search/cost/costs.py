@@ -11,7 +11,7 @@ from nni_cream.search.cost.latency.latency_model import LatencyModel
 from nni_cream.search.cost.latency.latency_table import LatencyTable
 from nni_cream.search.cost.latency.stopwatch import LatencySettings
 from nni_cream.search.paths.encoded_path import Path
-from nni_cream.search.paths.random_paths import CostRange, Limit, PathSampler, check_cost_range
+from nni_cream.search.paths.random_paths import CostRange, Limit, RandomPaths, check_cost_range
 from nni_cream.search.supernet.supernet import Supernet
 
 __all__ = ["Cost", "Costs", "check_costs", "check_ranges"]
@@ -181,7 +181,7 @@ class Costs:
             for model, cost_range in zip(self.models, self.ranges, strict=True)
         ]
 
-    def constrain(self, sampler: PathSampler) -> None:
+    def constrain(self, sampler: RandomPaths) -> None:
         """Let a sampler, made with the range of the primary cost, keep all ranges."""
         sampler.constrain(self.primary, table=self.primary.table, others=self.limits[1:])
 

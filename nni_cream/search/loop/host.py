@@ -1,15 +1,21 @@
-"""Hands the hooks of Lightning on to the user's own module, all of them; NNI's base class hands on about half."""
+"""The user's own Lightning module, hosted: it gets every hook, and its steps can be run at any time."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from nni.nas.oneshot.pytorch.sampling import RandomSamplingLightningModule
+from torch import Tensor
 
-__all__ = ["ForwardingLightningModule", "call_step"]
+from nni_cream.search.settings import SearchSettings
+from nni_cream.search.supernet.supernet import Supernet, single_values_explained
+
+__all__ = ["HostLightningModule", "call_step"]
 
 _HOOKS = (
     "prepare_data",
@@ -48,17 +54,107 @@ def _forward(name: str) -> Callable[..., Any]:
     return hook
 
 
-class ForwardingLightningModule(RandomSamplingLightningModule):
-    """NNI's one-shot wrapper around the user's module, with every hook of the fit loop handed on.
+class HostLightningModule(RandomSamplingLightningModule):
+    """NNI's one-shot wrapper around the user's module, with every hook of the fit loop forwarded.
 
     Loss, optimizers, schedulers, ``log`` calls, gradient clipping, batch transfer and validation hooks of the user's
     module behave as if Lightning ran that module itself. ``setup``, ``configure_optimizers`` and the hooks of the
-    training loop are handed on by NNI's base class.
+    training loop are forwarded by NNI's base class, which forwards about half of them.
+
+    Parameters
+    ----------
+    training_module
+        The user's module; its ``training_step`` computes the task loss.
+    settings
+        Of the search.
     """
+
+    def __init__(self, training_module: pl.LightningModule, settings: SearchSettings) -> None:
+        super().__init__(training_module)
+        self.settings = settings
+        self.supernet: Supernet  # made when the training starts
+        self._loss: Tensor | None = None
+
+    def _predict(self, inputs: Tensor) -> Any:
+        """Run the active path: the user's ``forward`` if the module has one, else the model."""
+        own = type(self.training_module).forward is not pl.LightningModule.forward
+        with single_values_explained(
+            f"scoring.images is {self.settings.scoring.images}; expected at least 2 validation images. Give more"
+        ):
+            return self.training_module(inputs) if own else self.supernet.space(inputs)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """Return the trainer's precision context, which Lightning enters around steps but not around hooks."""
+        plugin = getattr(self.trainer, "precision_plugin", None)
+        return nullcontext() if plugin is None else plugin.forward_context()
+
+    def _loss_scale(self) -> float:
+        """Return what losses may be multiplied by before they are differentiated in 16-bit floats; 1 in other formats.
+
+        Lightning's scaler goes up until a gradient overflows; some way below that, those of other images do not either.
+        """
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else max(1.0, float(scaler.get_scale()) / 16)
+
+    def _task_loss(self, batch: Any) -> Tensor:
+        losses: list[Tensor] = []
+
+        def keep(loss: Tensor) -> Tensor:
+            losses.append(loss)
+            return loss
+
+        self._with_loss(call_step(self.training_module.training_step, batch, 0), keep)
+        return losses[0]
+
+    def _with_loss(self, output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+        """Change the loss in what ``training_step`` returned: a tensor, a dict with ``loss``, or ``None`` to skip."""
+        if output is None:
+            self._loss = None
+            return None
+        if isinstance(output, Mapping):
+            self._loss = change(output["loss"])
+            return {**output, "loss": self._loss}
+        self._loss = change(output)
+        return self._loss
+
+    def transferred(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Bring batches where ``validation_step`` would get them, the user's transfer hooks included.
+
+        Parameters
+        ----------
+        batches
+            Of a loader.
+
+        Yields
+        ------
+        Any
+            Each batch, on the device that the trainer computes on.
+        """
+        state = self.trainer.state.stage
+        for batch in batches:
+            self.trainer.validating = True  # the hooks may ask
+            try:
+                batch = self.trainer.precision_plugin.convert_input(batch)
+                batch = self._on_before_batch_transfer(batch, dataloader_idx=0)
+                batch = self.trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+            finally:
+                self.trainer.state.stage = state
+            yield batch
+
+    def _mean_over_ranks(self, value: float) -> float:
+        if self.trainer.world_size == 1:
+            return value
+        return float(self._mean_tensor_over_ranks(torch.tensor(value, device=self.device)))
+
+    def _mean_tensor_over_ranks(self, values: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return values
+        reduced: Tensor = self.trainer.strategy.reduce(values, reduce_op="mean")
+        return reduced
 
 
 for _name in _HOOKS:
-    setattr(ForwardingLightningModule, _name, _forward(_name))
+    setattr(HostLightningModule, _name, _forward(_name))
 
 
 def call_step(step: Callable[..., Any], batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:

@@ -27,12 +27,12 @@ from nni_cream.search.loop.checkpoint import (
     settle_step,
 )
 from nni_cream.search.loop.finite_checks import check_weights
-from nni_cream.search.loop.running_host import RunningLightningModule
+from nni_cream.search.loop.host import HostLightningModule
 from nni_cream.search.loop.statistics import Tally
 from nni_cream.search.loop.warmup import Warmup
 from nni_cream.search.paths.encoded_path import Path
-from nni_cream.search.paths.random_paths import PathSampler
-from nni_cream.search.sampling.samplers import make_sampler
+from nni_cream.search.paths.random_paths import RandomPaths
+from nni_cream.search.sampling.samplers import PathSampler
 from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interval
 from nni_cream.search.scoring.scorer import PathScorer, ValidationSubset, split_batch
 from nni_cream.search.settings import SearchSettings
@@ -40,17 +40,19 @@ from nni_cream.search.supernet.forward_recorder import observed
 from nni_cream.search.supernet.outputs import main_output
 from nni_cream.search.supernet.supernet import Supernet
 from nni_cream.search.teaching.distiller import Distiller
-from nni_cream.search.teaching.matchers import Matcher, make_matcher
+from nni_cream.search.teaching.matchers import Matcher, NoMatcher
 from nni_cream.search.teaching.weight_average import WeightAverage
 
 __all__ = ["PreparedLightningModule"]
 
 _STATE = "nni_cream"
 _MOST_SCORED = 256
+# A rejected candidate would not have reached the board with this probability, at each look [ours].
+_CONFIDENCE = 0.9999
 _logger = logging.getLogger(__name__)
 
 
-class PreparedLightningModule(RunningLightningModule):
+class PreparedLightningModule(HostLightningModule):
     """Owns the parts of a search; the training step that joins them is its child's.
 
     The parts are built as soon as the space and the first batch are known, and each checkpoint holds the state of all
@@ -79,13 +81,15 @@ class PreparedLightningModule(RunningLightningModule):
         self.board = board
         self.warmup = Warmup(settings.warmup)
         self.untaught = self.warmup  # how long there are no teachers
-        if settings.distillation_start is not None and settings.matching != "none":
-            self.untaught = Warmup(settings.distillation_start, "distillation_start", "there would be no teachers")
+        start = settings.teaching.start
+        if start is not None and not isinstance(settings.matching, NoMatcher):
+            self.untaught = Warmup(start, "teaching.start", "there would be no teachers")
         self.average: WeightAverage | None = None
         self.tally = Tally()
-        self.window = CandidateWindow(settings.candidates)
-        self.sampler: PathSampler
-        self.matcher: Matcher
+        self.window = CandidateWindow()
+        self.paths: RandomPaths
+        self.sampler: PathSampler = settings.sampling
+        self.matcher: Matcher = settings.matching
         self.distiller: Distiller
         self.scorer: PathScorer
         self.costs: Costs
@@ -107,9 +111,9 @@ class PreparedLightningModule(RunningLightningModule):
     @property
     def score_interval(self) -> int:
         """Training steps between two scorings once the board is full."""
-        settings = self.settings
-        images = len(self.scorer.subset) if self._parts_ready else settings.score_images
-        return scoring_interval(settings.score_interval, images, max(1, self._batch_size))
+        scoring = self.settings.scoring
+        images = len(self.scorer.subset) if self._parts_ready else scoring.images
+        return scoring_interval(scoring.interval, images, max(1, self._batch_size))
 
     @property
     def cost(self) -> CostModel:
@@ -143,13 +147,19 @@ class PreparedLightningModule(RunningLightningModule):
         self.untaught.check(self.trainer)
         self.supernet = Supernet(self.model, self.training_module)
         settings = self.settings
-        self.sampler = make_sampler(settings.sampling, self.model, settings.seed, settings.ranges[0], self.board)
-        self.matcher = make_matcher(
-            settings.matching, self._features, settings.meta_learning_rate, settings.seed, settings.match_weight
-        )
+        self.paths = RandomPaths(self.model, settings.seed, settings.cost_range[0])
+        self.sampler.begin(self.paths, self.board)
+        self.matcher.begin(self._features, settings.seed)
         if settings.ema_decay is not None:
             self.average = WeightAverage(self.training_module, settings.ema_decay)
-        self.distiller = Distiller(self.supernet, settings, self.average, self._mean_over_ranks)
+        self.distiller = Distiller(
+            self.supernet,
+            settings.teaching,
+            settings.distillation,
+            settings.score,
+            self.average,
+            self._mean_over_ranks,
+        )
         self._parts_ready = False
         self.board.validate({})  # of a training that goes on, the weights will move
         if self._resumed is not None:
@@ -166,7 +176,7 @@ class PreparedLightningModule(RunningLightningModule):
             return
         if self._resumed["example"] is not None:
             example = self._resumed["example"].to(self.device)
-            self._prepare(example, self._resumed.get("batch_size", _MOST_SCORED // 2))
+            self._prepare(example, self._resumed["batch_size"])
         loop = self.trainer.fit_loop
         if loop.restarted_mid_epoch or loop.restarted_on_epoch_end:
             self._order.load_state_dict(self._resumed["order"])
@@ -202,7 +212,7 @@ class PreparedLightningModule(RunningLightningModule):
     def _prepare(self, inputs: Tensor, batch_size: int) -> None:
         self._batch_size = batch_size
         self._example = inputs = inputs[:2].detach().clone()
-        self.supernet.activate(self.sampler.first())
+        self.supernet.activate(self.paths.first())
         with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
             output = self._predict(inputs)
         if not calls:
@@ -211,8 +221,8 @@ class PreparedLightningModule(RunningLightningModule):
             )
         with preserved_rng(self.settings.seed):
             self.costs = Costs.make(
-                self.settings.costs,
-                self.settings.ranges,
+                self.settings.cost,
+                self.settings.cost_range,
                 self.settings.latency,
                 self.supernet,
                 calls[0].args,
@@ -223,32 +233,30 @@ class PreparedLightningModule(RunningLightningModule):
                 leader=self.trainer.is_global_zero,
             )
             self.scorer = self._make_scorer(main_output(output))
-            self.costs.constrain(self.sampler)
+            self.costs.constrain(self.paths)
         self._parts_ready = True
 
     def _make_scorer(self, output: Tensor) -> PathScorer:
         subset = ValidationSubset.collect(
             self.transferred(self._validation_batches()),
-            self.settings.score_images,
+            self.settings.scoring.images,
             self._scored_at_once(),
             output.shape[1] if output.ndim == 2 else None,
             self.device,
         )
         settings, net = self.settings, self.supernet
-        return PathScorer(
-            subset, self._predict, net.activate, net.detached, settings.score, settings.rejection_confidence
-        )
+        return PathScorer(subset, self._predict, net.activate, net.detached, settings.score, _CONFIDENCE)
 
     def _scored_at_once(self) -> int:
         """Without gradients, two training batches fit where one is trained on: scoring asks for no more memory."""
-        chosen = self.settings.score_batch_size
-        return min(_MOST_SCORED, max(2, 2 * self._batch_size)) if chosen is None else chosen
+        return min(_MOST_SCORED, max(2, 2 * self._batch_size))
 
     def _features(self, path: Path) -> Tensor:
         self.supernet.activate(path)
         with self._autocast(), self.supernet.detached():
-            output = main_output(self._predict(self.scorer.subset.probe(self.settings.probe_images)))
-            return self.settings.distillation.features(output)
+            output = main_output(self._predict(self.scorer.subset.probe(self.matcher.probe_images)))
+            features: Tensor = self.settings.distillation.features(output)
+            return features
 
     # Checkpoint -------------------------------------------------------------------------------------------------------
 
@@ -277,6 +285,7 @@ class PreparedLightningModule(RunningLightningModule):
             "settings": self.settings.outline(),
             "board": self.board.state_dict(),
             "matcher": self.matcher.state_dict(),
+            "paths": self.paths.state_dict(),
             "sampler": self.sampler.state_dict(),
             "cost": self.costs.state_dict() if self._parts_ready else {},
             "average": None if self.average is None else self.average.state_dict(),
@@ -317,17 +326,16 @@ class PreparedLightningModule(RunningLightningModule):
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state["space"] != self._space_outline():
             raise SearchError("the checkpoint belongs to another search space; resume with the space it was made with")
-        self.settings.check_same(state.get("settings", {}))
+        self.settings.check_same(state["settings"])
         self.board.load_state_dict(state["board"], self.supernet.decode)
         self.matcher.load_state_dict(state["matcher"])
+        self.paths.load_state_dict(state["paths"])
         self.sampler.load_state_dict(state["sampler"])
         self._step, self._scored, self._admitted = state["counts"]
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        if "tally" in state:  # version 0.1.0 did not count
-            self.tally.load_state_dict(state["tally"])
-        if "window" in state:  # likewise
-            self.window.load_state_dict(state["window"], self.supernet.decode, self.device)
+        self.tally.load_state_dict(state["tally"])
+        self.window.load_state_dict(state["window"], self.supernet.decode, self.device)
         if state["half_a_step"]:
             _logger.warning(
                 "The checkpoint was written in the middle of an optimizer step, after %d batches, at an exception "

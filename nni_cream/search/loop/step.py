@@ -22,7 +22,8 @@ from nni_cream.search.scoring.scorer import split_batch
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import Call, muted, observed
 from nni_cream.search.supernet.supernet import single_values_explained
-from nni_cream.search.teaching.matchers import Match, match_weight_gradient
+from nni_cream.search.teaching.matchers import Match
+from nni_cream.search.teaching.meta_gradient import match_weight_gradient
 
 __all__ = ["CreamLightningModule"]
 
@@ -100,7 +101,7 @@ class CreamLightningModule(PreparedLightningModule):
         super().on_train_batch_end(outputs, batch, batch_idx)
 
     def _count(self, match: Match | None) -> None:
-        self.tally.add_draw(self.sampler.rejected)
+        self.tally.add_draw(self.paths.rejected)
         if match is not None:
             self.tally.add_match(match)
 
@@ -117,14 +118,14 @@ class CreamLightningModule(PreparedLightningModule):
             return
         self.window.add(path, self._task)
         self._changed = self._compete()
-        due = self.matcher.learns and self._step % self.settings.meta_interval == 0
-        if due and not self.untaught.lasts(self.trainer):
+        interval = self.matcher.interval
+        if interval and self._step % interval == 0 and not self.untaught.lasts(self.trainer):
             self._update_matcher(path, batch)
 
     def _joint_loss(self, task_loss: Tensor, match: Match | None, calls: list[Call], batch: Any) -> Tensor:
-        """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3) unless ``joint_loss`` says otherwise; CE untaught."""
+        """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3) unless ``teaching`` says otherwise; CE untaught."""
         self._task = task_loss
-        if match is None or not self.distiller.is_worth_it(match):
+        if match is None:
             return task_loss
         distillation_loss = self.distiller.loss(match, calls, batch)
         if distillation_loss is None:
@@ -190,7 +191,7 @@ class CreamLightningModule(PreparedLightningModule):
         The graph of a part is no larger than that of a training step, however many images are scored at once.
         """
         chunks = self.scorer.subset.chunks
-        images, labels = chunks[(self._step // self.settings.meta_interval) % len(chunks)]
+        images, labels = chunks[(self._step // (self.matcher.interval or 1)) % len(chunks)]
         # Nearly equal parts, none of a single image.
         parts = max(1, min(math.ceil(len(labels) / at_once), len(labels) // 2))
         for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
@@ -201,7 +202,7 @@ class CreamLightningModule(PreparedLightningModule):
     def on_validation_start(self) -> None:
         """Validate the board's best path (any path before there is one) without touching the supernet."""
         best = self.board.best
-        self.supernet.activate(best.path if best else self._path or self.sampler.first())
+        self.supernet.activate(best.path if best else self._path or self.paths.first())
         super().on_validation_start()
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
@@ -225,7 +226,7 @@ class CreamLightningModule(PreparedLightningModule):
 
     def _finish_epoch(self) -> None:
         """Rescore once at the end of an epoch, or before, for a checkpoint that is written earlier."""
-        interval = self.settings.rescore_interval
+        interval = self.settings.scoring.rescore_interval
         if self._open_epoch and interval is None:
             self.matcher.forget()  # the entries' outputs move, even if nobody looks at their accuracies again
         elif self._open_epoch and interval is not None and len(self.board):
@@ -247,8 +248,8 @@ class CreamLightningModule(PreparedLightningModule):
         self._tell("rescored")
 
     def _rescored_entries(self) -> int:
-        batches = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * (self.settings.rescore_interval or 1)
-        return rescored_entries(self.settings.rescore_entries, len(self.scorer.subset), batches * self._batch_size)
+        batches = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * (self.settings.scoring.rescore_interval or 1)
+        return rescored_entries(len(self.scorer.subset), batches * self._batch_size)
 
     def on_fit_end(self) -> None:
         """Refuse to end without a result.

@@ -21,7 +21,7 @@ from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.paths.path_counts import PathCounts
 
-__all__ = ["CostRange", "Limit", "PathSampler", "check_cost_range"]
+__all__ = ["CostRange", "Limit", "RandomPaths", "check_cost_range"]
 
 CostRange: TypeAlias = tuple[float | None, float | None]
 
@@ -113,7 +113,7 @@ class Limit:
         return f"({low}, {high}){f' for {self.name}' if self.name else ''}"
 
 
-class PathSampler:
+class RandomPaths:
     """Uniform over the architectures of a space, or over those within a range of cost.
 
     A label that a path does not use (of a block beyond the depth of a ``Repeat``, or inside a candidate of a
@@ -272,6 +272,52 @@ class PathSampler:
         if self._even and self._usage.conditional:
             return self._usage.draw(generator, self._draws)
         return self._usage.canonical({label: draw(generator) for label, draw in self._draws.items()})
+
+    @property
+    def generator(self) -> np.random.Generator:
+        """The seeded generator of all draws; checkpoints hold its state."""
+        return self._generator
+
+    @property
+    def choices(self) -> dict[str, list[Any]]:
+        """Label to the values that it chooses from."""
+        return {label: list(self._mutables[label].values) for label in self._draws}
+
+    def allows(self, path: Path) -> bool:
+        """Return whether a path keeps the constraints of the space and all cost ranges."""
+        if any(constraint.check_contains(path) is not None for constraint in self._constraints):
+            return False
+        return all(limit.allows(limit.cost(path)) for limit in self._limits)
+
+    def redrawn(self, path: Path, labels: Sequence[str]) -> Path:
+        """Return a path with some of its choices drawn again, and those that come into use by that.
+
+        Parameters
+        ----------
+        path
+            Any path of the space.
+        labels
+            The choices to draw again.
+
+        Returns
+        -------
+        Path
+            Canonical; it may lie outside the cost range (:meth:`allows`).
+        """
+        used = {*self._usage.labels(path), *labels}
+        mutant = {**path, **{label: self._draws[label](self._generator) for label in labels}}
+        for _ in self._draws:  # one choice may bring another into use, and that one a third
+            fresh = [label for label in self._draws if label in self._usage.labels(mutant) and label not in used]
+            if not fresh:
+                break
+            used.update(fresh)
+            mutant |= {label: self._draws[label](self._generator) for label in fresh}
+        return self._usage.canonical(mutant)
+
+    def used(self, path: Path) -> list[str]:
+        """Return the labels that a path uses, in the order of the space."""
+        labels = self._usage.labels(path)
+        return [label for label in self._draws if label in labels]
 
     def first(self) -> Path:
         """Return the path of every mutable's first value, without drawing; it may lie outside the range."""

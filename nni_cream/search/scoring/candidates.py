@@ -10,9 +10,8 @@ from torch import Tensor
 
 from nni_cream.search.paths.encoded_path import Path, encode_path
 
-__all__ = ["CANDIDATES", "CandidateWindow", "rescored_entries", "scoring_interval"]
+__all__ = ["CandidateWindow", "rescored_entries", "scoring_interval"]
 
-CANDIDATES = ("promising", "latest")
 _SCORED_SHARE = 0.4  # images scored for each image trained on
 
 
@@ -37,14 +36,14 @@ def scoring_interval(interval: int | None, images: int, batch_size: int) -> int:
     return max(1, round(images / (_SCORED_SHARE * batch_size))) if interval is None else interval
 
 
-def rescored_entries(entries: int | None, images: int, trained: int) -> int:
-    """Return how many entries of the board one rescoring may score.
+def rescored_entries(images: int, trained: int) -> int:
+    """Return how many entries of the board one rescoring may score, in turns.
+
+    As many as have 0.4 images scored for each image trained on since the last rescoring, so that epochs of any length
+    add no more than a tenth of the cost [ours].
 
     Parameters
     ----------
-    entries
-        As the user has set it; ``None`` for as many as have 0.4 images scored for each that was trained on since the
-        last rescoring, so that epochs of any length add no more than a tenth for it [ours].
     images
         Of the validation subset.
     trained
@@ -55,7 +54,7 @@ def rescored_entries(entries: int | None, images: int, trained: int) -> int:
     int
         At least 1.
     """
-    return max(1, int(_SCORED_SHARE * trained / images)) if entries is None else entries
+    return max(1, int(_SCORED_SHARE * trained / images))
 
 
 class CandidateWindow:
@@ -63,22 +62,14 @@ class CandidateWindow:
 
     That loss is known anyway. It is noisy, since each path sees another batch, but over many paths the lowest is far
     more likely to be of a good one than the latest is [ours: a scoring costs as much as several training steps].
-
-    Parameters
-    ----------
-    choice
-        ``"promising"``, the path with the lowest loss, or ``"latest"``.
     """
 
-    def __init__(self, choice: str) -> None:
-        self._choice = choice
+    def __init__(self) -> None:
         self._paths: list[Path] = []
         self._losses: list[Tensor] = []
 
     def add(self, path: Path, loss: Tensor | None) -> None:
         """Take in the path of a step and its task loss, shape (); ``None`` where the step was left out."""
-        if self._choice == "latest":
-            self._paths, self._losses = [], []
         if loss is not None:
             self._paths.append(path)
             self._losses.append(loss.detach().float())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nni_cream.errors import ConfigError
+from nni_cream.search.user_functions import function_name
 
 __all__ = ["SCORES", "Score", "ScoreFunction", "negative_squared_error", "resolve_score", "top1"]
 
@@ -49,12 +50,16 @@ class Score:
     function
         ``function(output, target)`` -> shape (N,), higher is better.
     upper_bound
-        The largest value that a sample can have; ``None`` if unknown, then candidates are rejected early
-        only where ``rejection_confidence`` says so.
+        The largest value that a sample can have, which lets candidates be rejected earlier; ``None`` if unknown.
     """
 
     function: ScoreFunction
     upper_bound: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the function."""
+        return function_name(self.function)
 
 
 SCORES: dict[str, Score] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,17 +12,17 @@ from torch import Tensor
 from nni_cream.errors import SearchError
 from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.scoring.scorer import split_batch, sum_of_scores
+from nni_cream.search.scoring.scores import Score
+from nni_cream.search.settings import Teaching
 from nni_cream.search.supernet.forward_recorder import Call
 from nni_cream.search.supernet.frozen import used_parameters
 from nni_cream.search.supernet.outputs import main_output
 from nni_cream.search.supernet.supernet import Supernet
 from nni_cream.search.teaching.joint_loss import JOINT_LOSSES
+from nni_cream.search.teaching.losses import Distillation
 from nni_cream.search.teaching.matchers import Match
 from nni_cream.search.teaching.weight_average import WeightAverage
 from nni_cream.search.user_functions import failures_of
-
-if TYPE_CHECKING:
-    from nni_cream.search.settings import SearchSettings
 
 __all__ = ["Distiller"]
 
@@ -34,8 +34,12 @@ class Distiller:
     ----------
     supernet
         That student and teacher are paths of.
-    settings
-        What is distilled, and when.
+    teaching
+        How the teacher teaches.
+    distillation
+        Loss between student and teacher.
+    score
+        Of a sample; decides about the gate.
     average
         Of the supernet's weights, for teachers that take it in place of the weights themselves.
     agree
@@ -45,20 +49,20 @@ class Distiller:
     def __init__(
         self,
         supernet: Supernet,
-        settings: SearchSettings,
+        teaching: Teaching,
+        distillation: Distillation,
+        score: Score,
         average: WeightAverage | None = None,
         agree: Callable[[float], float] = float,
     ) -> None:
         self._supernet = supernet
-        self._settings = settings
-        self._average = average if settings.teacher_weights == "average" else None
+        self._teaching = teaching
+        self._distillation = distillation
+        self._loss = distillation.at(teaching.temperature)
+        self._score = score
+        self._average = average if teaching.weights == "average" else None
         self._agree = agree
-        self.joint_loss = JOINT_LOSSES[settings.joint_loss]
-
-    def is_worth_it(self, match: Match) -> bool:
-        """Return whether a teacher is worth its forward pass; the meta network may say that it would not help."""
-        learned = match.evidence is not None
-        return not learned or match.weight >= self._settings.teacher_threshold
+        self.joint_loss = JOINT_LOSSES[teaching.joint_loss]
 
     def loss(self, match: Match, calls: Sequence[Call], batch: Any) -> Tensor | None:
         """KD of the student's forward passes against the teacher's on the very same inputs.
@@ -90,11 +94,10 @@ class Distiller:
             )
         students = [main_output(call.output) for call in passes]
         teachers = self._teach(match.entry.path, passes)
-        if self._settings.distillation_gate and not self._beats(teachers, students, batch):
+        if self._teaching.gate and not self._beats(teachers, students, batch):
             return None
-        loss = self._settings.distillation_loss
-        with failures_of("distillation", self._settings.distillation.loss):
-            losses = [loss(student, teacher) for student, teacher in zip(students, teachers, strict=True)]
+        with failures_of("distillation", self._distillation.loss):
+            losses = [self._loss(student, teacher) for student, teacher in zip(students, teachers, strict=True)]
             return torch.stack(losses).mean()
 
     def _teach(self, path: Path, passes: Sequence[Call]) -> list[Tensor]:
@@ -115,7 +118,7 @@ class Distiller:
     @torch.no_grad()
     def _beats(self, teachers: Sequence[Tensor], students: Sequence[Tensor], batch: Any) -> bool:
         """Whether the teacher has the higher mean score on the batch; a tie does not count."""
-        targets, score = split_batch(batch)[1], self._settings.score
+        targets, score = split_batch(batch)[1], self._score
         leads = [
             sum_of_scores(score, teacher, targets) - sum_of_scores(score, student.detach(), targets)
             for teacher, student in zip(teachers, students, strict=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 from torch import Tensor
@@ -14,7 +15,6 @@ from nni_cream.search.user_functions import function_name
 
 __all__ = [
     "DISTILLATIONS",
-    "MATCH_INPUTS",
     "Distillation",
     "LossFunction",
     "mean_squared_error",
@@ -82,25 +82,29 @@ class Distillation:
     loss: LossFunction
     features: Callable[[Tensor], Tensor] = _as_is
 
+    @property
+    def name(self) -> str:
+        """Name of the loss."""
+        return function_name(self.loss)
 
-MATCH_INPUTS = ("probabilities", "logits")
+    def at(self, temperature: float) -> LossFunction:
+        """Return the loss at a temperature, which ``soft_cross_entropy`` alone has."""
+        return self.loss if temperature == 1 else partial(soft_cross_entropy, temperature=temperature)
+
+
 DISTILLATIONS: dict[str, Distillation] = {
     "soft_cross_entropy": Distillation(soft_cross_entropy, _probabilities),
     "mean_squared_error": Distillation(mean_squared_error),
 }
 
 
-def resolve_distillation(
-    distillation: str | LossFunction | Distillation, match_input: str = "probabilities"
-) -> Distillation:
+def resolve_distillation(distillation: str | LossFunction | Distillation) -> Distillation:
     """Look up a distillation by name, or wrap the user's own function.
 
     Parameters
     ----------
     distillation
         A name, a function, or one that is complete.
-    match_input
-        What of classification's outputs the meta network compares: one of ``MATCH_INPUTS``.
 
     Returns
     -------
@@ -110,17 +114,8 @@ def resolve_distillation(
     Raises
     ------
     ConfigError
-        If the name is unknown or the value is not callable, or if logits are to be compared where there are none.
+        If the name is unknown or the value is not callable.
     """
-    if match_input not in MATCH_INPUTS:
-        raise ConfigError(f"match_input is {match_input!r}; expected one of {', '.join(MATCH_INPUTS)}")
-    if match_input == "logits":
-        if distillation not in ("soft_cross_entropy", DISTILLATIONS["soft_cross_entropy"]):
-            raise ConfigError(
-                f"match_input is 'logits', but distillation is {_name_of(distillation)}; only with "
-                "'soft_cross_entropy' are there probabilities to compare or not, so leave match_input out"
-            )
-        return Distillation(soft_cross_entropy)
     if isinstance(distillation, Distillation):
         return distillation
     if isinstance(distillation, str) and distillation in DISTILLATIONS:
@@ -131,9 +126,3 @@ def resolve_distillation(
         f"distillation is {distillation!r}; expected one of {sorted(DISTILLATIONS)} or a function of the student's "
         "and the teacher's output that returns a loss"
     )
-
-
-def _name_of(distillation: str | LossFunction | Distillation) -> str:
-    if isinstance(distillation, str):
-        return repr(distillation)
-    return function_name(distillation.loss if isinstance(distillation, Distillation) else distillation)

@@ -10,28 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nni_cream.errors import ConfigError, SearchError
+from nni_cream.errors import SearchError
 
-__all__ = ["WeightAverage", "check_decay"]
-
-
-def check_decay(decay: float | None) -> None:
-    """Refuse what is no decay of an average.
-
-    Parameters
-    ----------
-    decay
-        What the user gave; ``None`` for no average.
-
-    Raises
-    ------
-    ConfigError
-        If it is not a number between 0 and 1.
-    """
-    if decay is None:
-        return
-    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 < decay < 1:
-        raise ConfigError(f"ema_decay is {decay!r}; expected a number above 0 and below 1 such as 0.9998, or None")
+__all__ = ["WeightAverage"]
 
 
 class WeightAverage:
@@ -39,7 +20,7 @@ class WeightAverage:
 
     After each step, average = d average + (1 - d) weight. That is done for *all* weights, also for those that the step
     did not move, because the sampled path does not use them: so every weight is averaged over the same stretch of the
-    training. Neither the steps nor the board see it; teachers do if ``teacher_weights`` says so.
+    training. Neither the steps nor the board see it; teachers do if ``teaching.weights`` says so.
 
     The first steps count more than the rest of the formula would have it, d = min(decay, (1 + n) / (10 + n)) at step n
     [ours: with a fixed decay of 0.9998, the initial weights would still make up two thirds of the average after 2,000

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_cream.errors import ConfigError, SearchError
-from nni_cream.search import CostModel, PathSampler
+from nni_cream.search import CostModel, RandomPaths
 from tests.search.small import SPACES, LayerSpace, ValueSpace, supernet
 
 X = torch.zeros(3, 1, 8, 8)
@@ -23,7 +23,7 @@ def half_of_counted_flops(network: nn.Module) -> float:
 @pytest.mark.parametrize("name", SPACES)
 def test_multiply_adds_equal_half_of_torchs_flop_count_on_50_paths(name):
     net = supernet(SPACES[name]())
-    cost, sampler = CostModel(net, (X,)), PathSampler(net.space, seed=5)
+    cost, sampler = CostModel(net, (X,)), RandomPaths(net.space, seed=5)
     for _ in range(50):
         path = sampler.draw()
         assert cost(path) == half_of_counted_flops(net.freeze(path))
@@ -32,7 +32,7 @@ def test_multiply_adds_equal_half_of_torchs_flop_count_on_50_paths(name):
 @pytest.mark.parametrize("name", SPACES)
 def test_parameters_equal_those_of_the_frozen_network_on_50_paths(name):
     net = supernet(SPACES[name]())
-    cost, sampler = CostModel(net, (X,), "params"), PathSampler(net.space, seed=6)
+    cost, sampler = CostModel(net, (X,), "params"), RandomPaths(net.space, seed=6)
     for _ in range(50):
         path = sampler.draw()
         assert cost(path) == sum(parameter.numel() for parameter in net.freeze(path).parameters())
@@ -45,7 +45,7 @@ def test_layer_choices_have_a_table_and_widths_do_not():
 
 def test_a_known_path_is_not_measured_again():
     net = supernet(ValueSpace())
-    cost, path = CostModel(net, (X,)), PathSampler(net.space).draw()
+    cost, path = CostModel(net, (X,)), RandomPaths(net.space).draw()
     expected = cost(path)
     cost.measure = lambda path: pytest.fail("measured twice")
     assert cost(path) == expected
@@ -97,13 +97,13 @@ def test_an_error_of_a_users_function_names_the_function():
 
     net = supernet(LayerSpace())
     with pytest.raises(SearchError, match=r"cost function .*broken_cost' raised KeyError: 'kaboom'") as caught:
-        CostModel(net, (X,), broken_cost)(PathSampler(net.space).draw())
+        CostModel(net, (X,), broken_cost)(RandomPaths(net.space).draw())
     assert isinstance(caught.value.__cause__, KeyError)
 
 
 def test_a_users_function_may_draw_random_numbers_without_a_trace():
     net, before = supernet(LayerSpace()), torch.get_rng_state()
-    CostModel(net, (X,), lambda network, inputs: float(torch.rand(())))(PathSampler(net.space).draw())
+    CostModel(net, (X,), lambda network, inputs: float(torch.rand(())))(RandomPaths(net.space).draw())
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -166,7 +166,7 @@ def test_an_operation_that_cannot_be_counted_is_named_once(caplog):
 def test_a_users_function_that_returns_no_number_is_an_error(value):
     net = supernet(LayerSpace())
     with pytest.raises(SearchError, match="returned"):
-        CostModel(net, (X,), lambda network, inputs: value)(PathSampler(net.space).draw())
+        CostModel(net, (X,), lambda network, inputs: value)(RandomPaths(net.space).draw())
 
 
 @pytest.mark.parametrize("cost", ["flops", 3, None])
@@ -183,7 +183,7 @@ def test_a_model_that_looks_at_values_can_be_counted():
             return super().forward(x)
 
     net = supernet(Looking())
-    cost, path = CostModel(net, (X,)), PathSampler(net.space).draw()
+    cost, path = CostModel(net, (X,)), RandomPaths(net.space).draw()
     assert cost(path) == half_of_counted_flops(net.freeze(path))
 
 
@@ -194,7 +194,7 @@ def test_keyword_inputs_are_passed_on():
 
     net = supernet(Keyword())
     plain = CostModel(supernet(LayerSpace()), (X,))
-    path = PathSampler(net.space).draw()
+    path = RandomPaths(net.space).draw()
     assert CostModel(net, (), keywords={"image": X, "scale": 2.0})(path) == plain(path)
 
 
@@ -211,6 +211,6 @@ def test_a_range_that_only_the_extreme_path_keeps_is_drawn_from(cost):
     net = supernet(LayerSpace())
     model = CostModel(net, (X,), cost)
     for extreme in model.bounds():
-        sampler = PathSampler(net.space, cost_range=(extreme, extreme))
+        sampler = RandomPaths(net.space, cost_range=(extreme, extreme))
         sampler.constrain(model, table=model.table)
         assert model.measure(sampler.draw()) == extreme

@@ -9,7 +9,7 @@ import torch
 from nni.mutable import Categorical, MutableList
 
 from nni_cream.errors import ConfigError
-from nni_cream.search import Costs, LatencySettings, PathSampler
+from nni_cream.search import Costs, LatencySettings, RandomPaths
 from nni_cream.search.cost.costs import check_costs, check_ranges
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.random_paths import Limit
@@ -65,7 +65,7 @@ def test_the_first_cost_is_the_primary_one_and_a_sampler_keeps_all_ranges():
     (low, high), (_, most) = (model.bounds() for model in wide.models)
     ranges = [(low, low + 0.6 * (high - low)), (None, 0.5 * most)]
     costs = Costs.make(["macs", "params"], ranges, LatencySettings(), net, (X,))
-    sampler = PathSampler(net.space, 1, ranges[0])
+    sampler = RandomPaths(net.space, 1, ranges[0])
     costs.constrain(sampler)
     for _ in range(50):
         macs, others = costs(sampler.draw())
@@ -84,7 +84,7 @@ def test_exactly_the_paths_within_both_ranges_are_drawn_where_either_alone_lets_
     paths = [dict(zip(labels, values, strict=True)) for values in itertools.product(range(4), repeat=3)]
     both = {tuple(path.values()) for path in paths if 4 <= rising(path) <= 6 and 1 <= mixed(path) <= 3}
     assert len(both) < min(sum(4 <= rising(path) <= 6 for path in paths), sum(1 <= mixed(path) <= 3 for path in paths))
-    sampler = PathSampler(space, 5, (4, 6))
+    sampler = RandomPaths(space, 5, (4, 6))
     sampler.constrain(rising, table=rising, others=[Limit(mixed, (1, 3), "mixed", table=mixed)])
     assert {tuple(sampler.draw().values()) for _ in range(40 * len(both))} == both
 
@@ -95,7 +95,7 @@ def test_rounding_of_costs_hides_no_path_of_a_narrow_range():
     table = CostTable(0.5, {label: {value: random_costs.random() for value in range(3)} for label in labels})
     for _ in range(20):
         path = {label: random_costs.randrange(3) for label in labels}
-        sampler = PathSampler(space, 0, (table(path) - 1e-9, table(path) + 1e-9))
+        sampler = RandomPaths(space, 0, (table(path) - 1e-9, table(path) + 1e-9))
         sampler.constrain(table, table=table)
         assert sampler.draw() == path
 

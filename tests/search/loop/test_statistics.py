@@ -5,7 +5,7 @@ import json
 import pytest
 from nni.mutable import Categorical, CategoricalMultiple, ExpressionConstraint, MutableList
 
-from nni_cream.search import BoardEntry, Match, Options, PathSampler, Tally, encode_path
+from nni_cream.search import BoardEntry, Match, Options, RandomPaths, Tally, encode_path
 
 
 def match(operation: str, weight: float) -> Match:
@@ -67,9 +67,9 @@ def test_nothing_has_been_distilled_before_the_first_step():
 def test_sampler_tells_how_many_draws_it_threw_away():
     a = Categorical([1, 2, 3, 4], label="a")
     space = MutableList([a, ExpressionConstraint(a != 4, label="rule")])
-    sampler = PathSampler(space, seed=1, cost_range=(None, 2))
+    sampler = RandomPaths(space, seed=1, cost_range=(None, 2))
     sampler.constrain(lambda path: float(path["a"]))
-    free = PathSampler(MutableList([Categorical([1, 2, 3, 4], label="a")]), seed=1)
+    free = RandomPaths(MutableList([Categorical([1, 2, 3, 4], label="a")]), seed=1)
     for _ in range(50):
         accepted = sampler.draw()
         thrown_away = [free.draw()["a"] for _ in range(sampler.rejected)]

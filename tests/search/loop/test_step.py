@@ -22,10 +22,10 @@ from torchmetrics import MeanMetric
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError, SpaceError
-from nni_cream.search import PathSampler, PathScorer, PrioritizedBoard
+from nni_cream.search import PathScorer, PrioritizedBoard, RandomPaths
 from nni_cream.search.paths.encoded_path import path_key
 from nni_cream.search.teaching.losses import soft_cross_entropy
-from nni_cream.search.teaching.matchers import match_weight_gradient
+from nni_cream.search.teaching.meta_gradient import match_weight_gradient
 from tests.search.small import AS_PUBLISHED, LayerSpace, custom_evaluator, digits, evaluator, run
 
 
@@ -61,7 +61,7 @@ def test_without_matching_the_weights_equal_those_of_nnis_random_oneshot_fed_the
 
     pl.seed_everything(3)
     space = LayerSpace()
-    sampler = PathSampler(space, seed=3)
+    sampler = RandomPaths(space, seed=3)
 
     class Fed(RandomOneShot):
         def configure_oneshot_module(self, training_module):

@@ -14,7 +14,7 @@ from torch import nn
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError
-from nni_cream.search import PathSampler
+from nni_cream.search import RandomPaths
 from nni_cream.search.paths.active_choices import Usage, count_architectures
 from nni_cream.search.paths.encoded_path import path_key
 from tests.search.small import SPACES, CellSpace, LayerSpace, conv, run, supernet
@@ -105,7 +105,7 @@ def _all_samples(space: ModelSpace) -> list[dict]:
 @pytest.mark.parametrize("mutated", [False, True])
 def test_sampling_is_uniform_over_architectures(space, mutated):
     # By NNI alone: ours refuses a depth of 0, which could be drawn but not run.
-    sampler = PathSampler(RandomOneShot().mutate_model(space()) if mutated else space(), seed=8)
+    sampler = RandomPaths(RandomOneShot().mutate_model(space()) if mutated else space(), seed=8)
     counts = Counter(path_key(sampler.draw()) for _ in range(6000))
     assert len(counts) == count_architectures(space())
     assert chisquare(list(counts.values())).pvalue > 0.001
@@ -113,7 +113,7 @@ def test_sampling_is_uniform_over_architectures(space, mutated):
 
 def test_a_space_with_too_many_cases_is_sampled_label_by_label_and_still_canonical(monkeypatch):
     monkeypatch.setattr(Usage, "limit", 2)
-    sampler, usage = PathSampler(DeepSpace(), seed=1), Usage(DeepSpace())
+    sampler, usage = RandomPaths(DeepSpace(), seed=1), Usage(DeepSpace())
     counts = Counter()
     for _ in range(3000):
         path = sampler.draw()
@@ -124,7 +124,7 @@ def test_a_space_with_too_many_cases_is_sampled_label_by_label_and_still_canonic
 
 
 def test_probabilities_of_a_depth_are_kept():
-    sampler = PathSampler(DeepSpace(), seed=2, probabilities={"depth": [0.5, 0.5, 0.0]})
+    sampler = RandomPaths(DeepSpace(), seed=2, probabilities={"depth": [0.5, 0.5, 0.0]})
     counts = Counter(sampler.draw()["depth"] for _ in range(4000))
     assert chisquare([counts[1], counts[2]]).pvalue > 0.001
     assert 3 not in counts
@@ -133,7 +133,7 @@ def test_probabilities_of_a_depth_are_kept():
 @pytest.mark.parametrize("space", SPACES.values())
 def test_a_space_without_conditions_uses_every_label(space):
     net = supernet(space())
-    sampler = PathSampler(net.space)
+    sampler = RandomPaths(net.space)
     usage = Usage(net.space)
     path = sampler.draw()
     assert not usage.conditional

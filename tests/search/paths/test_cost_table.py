@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nni_cream import spaces
-from nni_cream.search import CostModel, PathSampler, Supernet
+from nni_cream.search import CostModel, RandomPaths, Supernet
 from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.paths.cost_table import CostTable
 from tests.search.small import conv, supernet
@@ -70,7 +70,7 @@ def nni_freezes(net: Supernet, path) -> nn.Module:
 
 @pytest.mark.parametrize("cost", ORACLES)
 def test_a_table_of_a_space_with_depths_gives_what_a_path_costs(deep, cost):
-    model, sampler = CostModel(deep, (X,), cost), PathSampler(deep.space, seed=3)
+    model, sampler = CostModel(deep, (X,), cost), RandomPaths(deep.space, seed=3)
     assert model.additive
     for _ in range(25):
         path = sampler.draw()
@@ -95,7 +95,7 @@ def test_values_without_a_use_cost_nothing(deep):
 
 
 def test_no_path_is_looked_up_by_running_it(deep):
-    model, sampler = CostModel(deep, (X,)), PathSampler(deep.space, seed=4)
+    model, sampler = CostModel(deep, (X,)), RandomPaths(deep.space, seed=4)
     model.measure = lambda path: pytest.fail("measured")
     assert all(model(sampler.draw()) > 0 for _ in range(50))
 
@@ -104,7 +104,7 @@ def test_no_path_is_looked_up_by_running_it(deep):
 def test_the_papers_space_has_a_table(cost):
     space = spaces.create("cream", num_classes=10, input_channels=1, depths=[[1, 2]] * 5, width_multiplier=0.25)
     net, images = supernet(space), torch.zeros(2, 1, 32, 32)
-    model, sampler = CostModel(net, (images,), cost), PathSampler(net.space, seed=5)
+    model, sampler = CostModel(net, (images,), cost), RandomPaths(net.space, seed=5)
     assert model.additive
     for path in (sampler.draw() for _ in range(3)):
         network = nni_freezes(net, path)
@@ -113,7 +113,7 @@ def test_the_papers_space_has_a_table(cost):
 
 def test_a_space_of_nnis_hub_with_depths_has_a_table():
     net = supernet(ProxylessNAS(num_labels=10, base_widths=(8, 8, 8, 8, 8, 8, 8, 8, 16)))
-    model, sampler = CostModel(net, (torch.zeros(2, 3, 32, 32),), "params"), PathSampler(net.space, seed=6)
+    model, sampler = CostModel(net, (torch.zeros(2, 3, 32, 32),), "params"), RandomPaths(net.space, seed=6)
     assert model.additive
     assert all(model(path) == parameters(net.freeze(path)) for path in (sampler.draw() for _ in range(5)))
 
@@ -126,7 +126,7 @@ def test_rounded_costs_bracket_the_true_ones():
     }
     table = CostTable(5.0, columns, usage.groups)
     coarse, step = table.rounded(50)
-    sampler = PathSampler(DeepSpace(), seed=1)
+    sampler = RandomPaths(DeepSpace(), seed=1)
     for _ in range(200):
         path = sampler.draw()
         exact = (table(path) - table.base) / step
@@ -149,7 +149,7 @@ def test_depths_in_any_order_have_a_table():
             )
 
     net = supernet(Descending())
-    model, sampler = CostModel(net, (X,)), PathSampler(net.space, seed=2)
+    model, sampler = CostModel(net, (X,)), RandomPaths(net.space, seed=2)
     assert model.additive
     for path in (sampler.draw() for _ in range(10)):
         assert model(path) == multiply_adds(nni_freezes(net, path))

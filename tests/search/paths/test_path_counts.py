@@ -16,7 +16,7 @@ from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import path_key
 from nni_cream.search.paths.path_counts import PathCounts
-from nni_cream.search.paths.random_paths import Limit, PathSampler
+from nni_cream.search.paths.random_paths import Limit, RandomPaths
 
 
 class Depths(ModelSpace):
@@ -69,7 +69,7 @@ IRREGULAR = [float((7 * index) % 11) for index in range(20)]
 def test_a_path_that_was_counted_names_its_choices_in_the_order_of_the_space():
     # Files and tables keep this order, and a resumed search writes it, too.
     table = make_table(IRREGULAR)
-    sampler = PathSampler(Depths(), seed=3, cost_range=sorted(table(path) for path in PATHS)[100:160:59])
+    sampler = RandomPaths(Depths(), seed=3, cost_range=sorted(table(path) for path in PATHS)[100:160:59])
     sampler.constrain(table, table=table)
     assert [list(sampler.draw()) for _ in range(20)] == [list(LABELS)] * 20
 
@@ -81,9 +81,9 @@ def test_every_architecture_within_a_range_is_equally_likely(kind, shift, monkey
     ordered = sorted(table(path) for path in PATHS)
     low, high = ordered[100], ordered[140]
     if kind == "rounded":
-        monkeypatch.setattr(PathSampler, "steps", 40)
+        monkeypatch.setattr(RandomPaths, "steps", 40)
         monkeypatch.setattr(PathCounts, "limit", 60)
-    sampler = PathSampler(SPACE, seed=5, cost_range=(low, high))
+    sampler = RandomPaths(SPACE, seed=5, cost_range=(low, high))
     sampler.constrain(table, table=None if kind == "tried" else table)
     inside = [path_key(path) for path in PATHS if low <= table(path) <= high]
     counts = Counter(path_key(sampler.draw()) for _ in range(100 * len(inside)))
@@ -94,7 +94,7 @@ def test_every_architecture_within_a_range_is_equally_likely(kind, shift, monkey
 def test_a_narrow_range_of_fractional_costs_is_hit_at_once():
     table = make_table([cost + 0.37 * index for index, cost in enumerate(IRREGULAR)])
     target = sorted(table(path) for path in PATHS)[0]
-    sampler = PathSampler(SPACE, seed=1, cost_range=(target, target))
+    sampler = RandomPaths(SPACE, seed=1, cost_range=(target, target))
     sampler.constrain(table, table=table)
     assert [table(sampler.draw()) for _ in range(5)] == [target] * 5
     assert sampler.rejected < 5
@@ -110,7 +110,7 @@ def test_two_ranges_are_kept_at_once_and_evenly(tables):
         return ordered[130], ordered[300]
 
     ranges = narrow(FIRST), narrow(SECOND)
-    sampler = PathSampler(SPACE, seed=3, cost_range=ranges[0])
+    sampler = RandomPaths(SPACE, seed=3, cost_range=ranges[0])
     sampler.constrain(FIRST, table=tables[0], others=[Limit(SECOND, ranges[1], "second", table=tables[1])])
     inside = [
         path_key(path)
@@ -126,7 +126,7 @@ def test_two_ranges_are_kept_at_once_and_evenly(tables):
 @pytest.mark.parametrize("table", [SECOND, None])
 def test_the_range_of_a_further_cost_that_nothing_keeps_is_named_with_what_can_be_reached(table):
     lowest, highest = SECOND.bounds()
-    sampler = PathSampler(SPACE, cost_range=(0, None))
+    sampler = RandomPaths(SPACE, cost_range=(0, None))
     with pytest.raises(SpaceError, match=rf"\(None, -1\) for second .* space is {lowest:g} to {highest:g}"):
         sampler.constrain(FIRST, table=FIRST, others=[Limit(SECOND, (None, -1), "second", SECOND.bounds(), table)])
 
@@ -134,7 +134,7 @@ def test_the_range_of_a_further_cost_that_nothing_keeps_is_named_with_what_can_b
 def test_ranges_that_only_together_hold_nothing_are_all_named():
     opposite = make_table([10.0 - cost for cost in IRREGULAR])
     low, high = FIRST.bounds()[1] - 5, opposite.bounds()[1]
-    sampler = PathSampler(SPACE, cost_range=(low, None))
+    sampler = RandomPaths(SPACE, cost_range=(low, None))
     with pytest.raises(SpaceError, match=r"keeps all of its ranges.* for opposite of"):
         sampler.constrain(FIRST, table=FIRST, others=[Limit(opposite, (high - 1, None), "opposite", table=opposite)])
 

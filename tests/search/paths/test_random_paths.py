@@ -15,7 +15,7 @@ from nni_cream.errors import ConfigError, SpaceError
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import path_key
 from nni_cream.search.paths.path_counts import PathCounts
-from nni_cream.search.paths.random_paths import PathSampler, check_cost_range
+from nni_cream.search.paths.random_paths import RandomPaths, check_cost_range
 
 SPACE = MutableList([Categorical([1, 2, 3], label="a"), Categorical([10, 20, 30], label="b")])
 
@@ -24,18 +24,18 @@ def cost(path) -> float:
     return float(path["a"] + path["b"])
 
 
-def frequencies(sampler: PathSampler, draws: int) -> Counter[str]:
+def frequencies(sampler: RandomPaths, draws: int) -> Counter[str]:
     return Counter(path_key(sampler.draw()) for _ in range(draws))
 
 
 def test_sampling_is_uniform_over_the_space():
-    counts = frequencies(PathSampler(SPACE, seed=3), 9000)
+    counts = frequencies(RandomPaths(SPACE, seed=3), 9000)
     assert len(counts) == 9
     assert chisquare(list(counts.values())).pvalue > 0.001
 
 
 def test_sampling_is_uniform_within_the_cost_range():
-    sampler = PathSampler(SPACE, seed=4, cost_range=(12, 22))
+    sampler = RandomPaths(SPACE, seed=4, cost_range=(12, 22))
     sampler.constrain(cost)
     counts = frequencies(sampler, 8000)
     inside = [path_key({"a": a, "b": b}) for a, b in product([1, 2, 3], [10, 20, 30]) if 12 <= a + b <= 22]
@@ -44,7 +44,7 @@ def test_sampling_is_uniform_within_the_cost_range():
 
 
 def test_sampling_follows_the_given_probabilities():
-    sampler = PathSampler(SPACE, seed=5, probabilities={"a": [0.7, 0.3, 0.0]})
+    sampler = RandomPaths(SPACE, seed=5, probabilities={"a": [0.7, 0.3, 0.0]})
     counts = Counter(sampler.draw()["a"] for _ in range(5000))
     assert 3 not in counts
     assert chisquare([counts[1], counts[2]], [3500, 1500]).pvalue > 0.001
@@ -52,7 +52,7 @@ def test_sampling_follows_the_given_probabilities():
 
 def test_several_of_a_choice_are_drawn_uniformly_in_order():
     space = MutableList([CategoricalMultiple([0, 1, 2, 3], n_chosen=2, label="inputs")])
-    sampler = PathSampler(space, seed=6)
+    sampler = RandomPaths(space, seed=6)
     counts = Counter(tuple(sampler.draw()["inputs"]) for _ in range(6000))
     assert set(counts) == {(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
     assert chisquare(list(counts.values())).pvalue > 0.001
@@ -60,7 +60,7 @@ def test_several_of_a_choice_are_drawn_uniformly_in_order():
 
 def test_any_number_of_a_choice_gives_every_subset():
     space = MutableList([CategoricalMultiple([0, 1, 2], label="inputs")])
-    sampler = PathSampler(space, seed=7)
+    sampler = RandomPaths(space, seed=7)
     counts = Counter(tuple(sampler.draw()["inputs"]) for _ in range(8000))
     assert len(counts) == 8
     assert chisquare(list(counts.values())).pvalue > 0.001
@@ -68,34 +68,34 @@ def test_any_number_of_a_choice_gives_every_subset():
 
 def test_constraints_of_the_space_are_kept():
     a, b = Categorical([1, 2, 3], label="a"), Categorical([1, 2, 3], label="b")
-    sampler = PathSampler(MutableList([a, b, ExpressionConstraint(a + b == 4, label="rule")]))
+    sampler = RandomPaths(MutableList([a, b, ExpressionConstraint(a + b == 4, label="rule")]))
     assert {tuple(sampler.draw().values()) for _ in range(100)} == {(1, 3), (2, 2), (3, 1)}
 
 
 def test_constraints_that_nothing_keeps_are_an_error():
     a = Categorical([1, 2], label="a")
-    sampler = PathSampler(MutableList([a, ExpressionConstraint(a == 5, label="rule")]))
+    sampler = RandomPaths(MutableList([a, ExpressionConstraint(a == 5, label="rule")]))
     with pytest.raises(SpaceError, match="constraints"):
         sampler.draw()
 
 
 def test_same_seed_same_sequence_and_another_seed_another():
-    first, second, third = PathSampler(SPACE, 1), PathSampler(SPACE, 1), PathSampler(SPACE, 2)
+    first, second, third = RandomPaths(SPACE, 1), RandomPaths(SPACE, 1), RandomPaths(SPACE, 2)
     sequence = [first.draw() for _ in range(20)]
     assert sequence == [second.draw() for _ in range(20)]
     assert sequence != [third.draw() for _ in range(20)]
 
 
 def test_a_restored_sampler_goes_on_where_the_saved_one_stood():
-    sampler = PathSampler(SPACE, 1)
+    sampler = RandomPaths(SPACE, 1)
     sampler.draw()
-    other = PathSampler(SPACE, 99)
+    other = RandomPaths(SPACE, 99)
     other.load_state_dict(sampler.state_dict())
     assert [sampler.draw() for _ in range(10)] == [other.draw() for _ in range(10)]
 
 
 def test_asking_for_the_first_path_draws_nothing():
-    asked, other = PathSampler(SPACE, 1), PathSampler(SPACE, 1)
+    asked, other = RandomPaths(SPACE, 1), RandomPaths(SPACE, 1)
     assert asked.first() == {"a": 1, "b": 10}
     assert [asked.draw() for _ in range(5)] == [other.draw() for _ in range(5)]
 
@@ -106,7 +106,7 @@ TABLE = CostTable(0.0, {"a": {1: 1.0, 2: 2.0, 3: 3.0}, "b": {10: 10.0, 20: 20.0,
 @pytest.mark.parametrize("table", [TABLE, None])
 @pytest.mark.parametrize("cost_range", [(100, 200), (None, 5), (14, 20)])
 def test_a_range_without_a_path_is_refused_before_the_first_draw(table, cost_range):
-    sampler = PathSampler(SPACE, cost_range=cost_range)
+    sampler = RandomPaths(SPACE, cost_range=cost_range)
     with pytest.raises(SpaceError, match=r"holds no path .* reachable range of this space is 11 to 33"):
         sampler.constrain(cost, table=table)
 
@@ -114,7 +114,7 @@ def test_a_range_without_a_path_is_refused_before_the_first_draw(table, cost_ran
 @pytest.mark.parametrize("table", [TABLE, None])
 @pytest.mark.parametrize("cost_range", [(33, None), (None, 11), (21, 21)])
 def test_a_range_that_holds_a_single_path_gives_that_path(table, cost_range):
-    sampler = PathSampler(SPACE, cost_range=cost_range)
+    sampler = RandomPaths(SPACE, cost_range=cost_range)
     sampler.constrain(cost, table=table)
     paths = {path_key(sampler.draw()) for _ in range(20)}
     assert len(paths) == 1
@@ -122,14 +122,14 @@ def test_a_range_that_holds_a_single_path_gives_that_path(table, cost_range):
 
 
 def test_without_a_table_costs_that_happened_to_be_seen_are_no_limits():
-    sampler = PathSampler(SPACE, cost_range=(None, 11))
+    sampler = RandomPaths(SPACE, cost_range=(None, 11))
     sampler.constrain(cost, reachable=(12, 33))
     assert sampler.draw() == {"a": 1, "b": 10}
 
 
 def test_a_range_that_is_hit_once_in_a_while_never_ends_the_search_in_the_middle(monkeypatch):
     space = MutableList([Categorical(list(range(100)), label=name) for name in "ab"])
-    sampler = PathSampler(space, seed=1, cost_range=(None, 0))
+    sampler = RandomPaths(space, seed=1, cost_range=(None, 0))
     sampler.constrain(lambda path: float(path["a"] + path["b"]))
     monkeypatch.setattr(sampler, "attempts", 10)
     assert [sampler.draw() for _ in range(3)] == [{"a": 0, "b": 0}] * 3
@@ -138,7 +138,7 @@ def test_a_range_that_is_hit_once_in_a_while_never_ends_the_search_in_the_middle
 @pytest.mark.parametrize("table", [TABLE, None])
 def test_checking_the_range_uses_up_nothing_of_the_sequence(table):
     def sequence(checks: int) -> list:
-        sampler = PathSampler(SPACE, seed=3, cost_range=(12, 22))
+        sampler = RandomPaths(SPACE, seed=3, cost_range=(12, 22))
         for _ in range(checks):
             sampler.constrain(cost, table=table)
         return [sampler.draw() for _ in range(10)]
@@ -164,7 +164,7 @@ def test_the_paths_of_a_range_are_counted_and_drawn_as_listing_them_says(columns
 def test_counting_gives_the_same_uniform_distribution_as_trying():
     columns = {name: {value: float(value**2) for value in range(5)} for name in "abc"}
     table = CostTable(0.0, columns)
-    sampler = PathSampler(MutableList([Categorical(list(range(5)), label=name) for name in "abc"]), 5, (10, 14))
+    sampler = RandomPaths(MutableList([Categorical(list(range(5)), label=name) for name in "abc"]), 5, (10, 14))
     sampler.constrain(table, table=table)
     counts = frequencies(sampler, 5000)
     inside = [path for path in product(range(5), repeat=3) if 10 <= sum(value**2 for value in path) <= 14]
@@ -183,7 +183,7 @@ def test_more_paths_than_fit_into_64_bits_are_counted_exactly():
 
 def test_with_too_many_different_sums_paths_are_tried_instead(monkeypatch):
     monkeypatch.setattr(PathCounts, "limit", 2)
-    sampler = PathSampler(SPACE, seed=4, cost_range=(12, 22))
+    sampler = RandomPaths(SPACE, seed=4, cost_range=(12, 22))
     sampler.constrain(cost, table=TABLE)
     counts = frequencies(sampler, 4000)
     assert len(counts) == sum(12 <= a + b <= 22 for a, b in product([1, 2, 3], [10, 20, 30]))
@@ -191,7 +191,7 @@ def test_with_too_many_different_sums_paths_are_tried_instead(monkeypatch):
 
 
 def test_probabilities_are_kept_within_a_range_too():
-    sampler = PathSampler(SPACE, seed=5, cost_range=(None, 15), probabilities={"a": [0.7, 0.3, 0.0]})
+    sampler = RandomPaths(SPACE, seed=5, cost_range=(None, 15), probabilities={"a": [0.7, 0.3, 0.0]})
     sampler.constrain(cost, table=TABLE)
     counts = Counter(sampler.draw()["a"] for _ in range(4000))
     assert chisquare([counts[1], counts[2]], [2800, 1200]).pvalue > 0.001
@@ -211,4 +211,4 @@ def test_an_empty_range_is_refused():
 @pytest.mark.parametrize("probabilities", [{"a": [0.5, 0.5]}, {"a": [2, -1, 0]}, {"a": [0.1, 0.1, 0.1]}, {"c": [1.0]}])
 def test_probabilities_that_make_no_sense_are_refused(probabilities):
     with pytest.raises(ConfigError, match="probabilities"):
-        PathSampler(SPACE, probabilities=probabilities)
+        RandomPaths(SPACE, probabilities=probabilities)

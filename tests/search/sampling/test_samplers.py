@@ -13,7 +13,7 @@ from nni.mutable import Categorical, CategoricalMultiple, ExpressionConstraint, 
 from scipy.stats import binomtest, chisquare
 
 from nni_cream.errors import ConfigError, SpaceError
-from nni_cream.search import BoardEntry, PathSampler, PrioritizedBoard
+from nni_cream.search import BoardEntry, PrioritizedBoard, RandomPaths
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import path_key
 from nni_cream.search.sampling.samplers import BoardSampler, FairSampler, make_sampler
@@ -75,12 +75,12 @@ def test_which_values_come_together_is_left_to_chance():
 
 def test_paths_name_their_choices_in_the_order_of_the_space():
     space = space_of([2, 4, 3])
-    assert list(FairSampler(space).draw()) == list(PathSampler(space).draw())
+    assert list(FairSampler(space).draw()) == list(RandomPaths(space).draw())
 
 
 def test_a_choice_of_one_of_several_is_drawn_as_the_uniform_sampler_draws_it():
     space = MutableList([CategoricalMultiple(["x", "y"], n_chosen=1, label="inputs")])
-    known = {tuple(PathSampler(space, seed).draw()["inputs"]) for seed in range(20)}
+    known = {tuple(RandomPaths(space, seed).draw()["inputs"]) for seed in range(20)}
     sampler = FairSampler(space)
     assert {tuple(sampler.draw()["inputs"]) for _ in range(2)} == known == {("x",), ("y",)}
 
@@ -203,7 +203,7 @@ def differences(path, entry) -> int:
 
 
 def test_with_an_empty_board_paths_are_those_of_the_uniform_sampler():
-    board, uniform = BoardSampler(space_of(WIDE), 5, board=PrioritizedBoard(3)), PathSampler(space_of(WIDE), 5)
+    board, uniform = BoardSampler(space_of(WIDE), 5, board=PrioritizedBoard(3)), RandomPaths(space_of(WIDE), 5)
     assert [board.draw() for _ in range(30)] == [uniform.draw() for _ in range(30)]
 
 
@@ -278,7 +278,7 @@ def test_mutations_keep_the_constraints_of_the_space():
 @pytest.mark.parametrize("kind", [*SPACES.values(), DeepSpace])
 def test_mutations_are_paths_that_the_uniform_sampler_could_have_drawn(kind):
     space = kind()
-    uniform = PathSampler(space, seed=7)
+    uniform = RandomPaths(space, seed=7)
     sampler = BoardSampler(space, seed=7, board=board_of(*[uniform.draw() for _ in range(4)]))
     sampler.share = 1.0
     for path in (sampler.draw() for _ in range(100)):
@@ -289,7 +289,7 @@ def test_mutations_are_paths_that_the_uniform_sampler_could_have_drawn(kind):
 
 def test_a_deeper_mutation_draws_the_choices_that_come_into_use():
     space = DeepSpace()
-    uniform = PathSampler(space, seed=8)
+    uniform = RandomPaths(space, seed=8)
     shallow = next(path for path in iter(uniform.draw, None) if path["depth"] == 1)
     sampler = BoardSampler(space, seed=8, board=board_of(shallow))
     sampler.share = 1.0
@@ -309,7 +309,7 @@ def test_a_restored_board_sampler_goes_on_where_the_saved_one_stood():
 
 def test_samplers_are_made_by_their_names():
     kinds = {name: type(make_sampler(name, space_of([2]))) for name in ("uniform", "fair", "board")}
-    assert kinds == {"uniform": PathSampler, "fair": FairSampler, "board": BoardSampler}
+    assert kinds == {"uniform": RandomPaths, "fair": FairSampler, "board": BoardSampler}
     with pytest.raises(ConfigError, match="sampling is 'evolution'; expected one of uniform, fair, board"):
         make_sampler("evolution", space_of([2]))
 
@@ -317,6 +317,6 @@ def test_samplers_are_made_by_their_names():
 @given(SIZES, SEEDS)
 def test_both_samplers_draw_every_choice_from_its_values(sizes, seed):
     every = set(product(*map(range, sizes)))
-    near = board_of(PathSampler(space_of(sizes)).first())
+    near = board_of(RandomPaths(space_of(sizes)).first())
     for sampler in (FairSampler(space_of(sizes), seed), BoardSampler(space_of(sizes), seed, board=near)):
         assert all(tuple(sampler.draw().values()) in every for _ in range(10))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from nni_cream.errors import SearchError
-from nni_cream.search import BoardEntry, PathSampler, PathScorer, PrioritizedBoard, Score, ValidationSubset
+from nni_cream.search import BoardEntry, PathScorer, PrioritizedBoard, RandomPaths, Score, ValidationSubset
 from nni_cream.search.scoring.scorer import split_batch
 from nni_cream.search.scoring.scores import SCORES
 from tests.search.small import LayerSpace, digits, supernet
@@ -146,7 +146,7 @@ def test_without_an_upper_bound_nothing_is_certain_so_nothing_is_rejected():
     net, subset = supernet(LayerSpace()), subset_of(digits(40), 40, 10)
     scorer = PathScorer(subset, net.space, net.activate, net.detached, Score(lambda output, target: -target.float()))
     expected = -sum(float(target.sum()) for _, target in subset.chunks) / 40
-    assert scorer.score(PathSampler(net.space).draw(), above=math.inf) == pytest.approx(expected)
+    assert scorer.score(RandomPaths(net.space).draw(), above=math.inf) == pytest.approx(expected)
 
 
 def test_top1_equals_torchmetrics_on_the_frozen_network_with_batch_statistics():
@@ -155,7 +155,7 @@ def test_top1_equals_torchmetrics_on_the_frozen_network_with_batch_statistics():
     torch.manual_seed(0)
     net, subset = supernet(LayerSpace()), subset_of(digits(100), 100, 100)
     scorer = PathScorer(subset, net.space, net.activate, net.detached, SCORES["top1"])
-    path = PathSampler(net.space).draw()
+    path = RandomPaths(net.space).draw()
     network = net.freeze(path).train()
     network.dropout.eval()
     x, y = subset.chunks[0]
@@ -168,7 +168,7 @@ def test_scoring_leaves_every_parameter_buffer_and_generator_as_it_was():
     scorer = PathScorer(subset, net.space, net.activate, net.detached, SCORES["top1"])
     before = {name: value.clone() for name, value in net.space.state_dict().items()}
     generator = torch.get_rng_state()
-    sampler = PathSampler(net.space)
+    sampler = RandomPaths(net.space)
     for _ in range(5):
         scorer.score(sampler.draw())
     assert all(torch.equal(before[name], value) for name, value in net.space.state_dict().items())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 
-from nni_cream.search import PathSampler
+from nni_cream.search import RandomPaths
 from nni_cream.search.supernet.frozen import frozen_view, used_parameters
 from tests.search.paths.test_cost_table import DeepSpace
 from tests.search.small import SPACES, LayerSpace, conv, supernet
@@ -17,7 +17,7 @@ X = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 @pytest.mark.parametrize("space", [*SPACES.values(), DeepSpace])
 def test_a_frozen_path_is_what_nni_freezes(space):
     net = supernet(space())
-    sampler = PathSampler(net.space, seed=2)
+    sampler = RandomPaths(net.space, seed=2)
     for _ in range(5):
         path = sampler.draw()
         ours, theirs = net.freeze(path).eval(), copy.deepcopy(net.space).freeze(dict(path)).eval()
@@ -28,7 +28,7 @@ def test_a_frozen_path_is_what_nni_freezes(space):
 def test_training_a_frozen_path_leaves_the_supernet_alone():
     net = supernet(DeepSpace())
     before = {name: value.clone() for name, value in net.space.state_dict().items()}
-    network = net.freeze(PathSampler(net.space).draw()).train()
+    network = net.freeze(RandomPaths(net.space).draw()).train()
     for parameter in network.parameters():
         parameter.data.zero_()
     network(X)
@@ -38,13 +38,13 @@ def test_training_a_frozen_path_leaves_the_supernet_alone():
 def test_a_view_is_made_of_the_supernets_own_weights():
     net = supernet(DeepSpace())
     own = {id(parameter) for parameter in net.space.parameters()}
-    assert all(id(parameter) in own for parameter in net.view(PathSampler(net.space).draw()).parameters())
+    assert all(id(parameter) in own for parameter in net.view(RandomPaths(net.space).draw()).parameters())
 
 
 @pytest.mark.parametrize("space", [*SPACES.values(), DeepSpace])
 def test_parameters_that_a_path_may_use_are_all_that_it_does_use(space):
     net = supernet(space())
-    sampler = PathSampler(net.space, seed=3)
+    sampler = RandomPaths(net.space, seed=3)
     for _ in range(5):
         path = sampler.draw()
         net.activate(path)
@@ -76,6 +76,6 @@ def test_a_choice_that_stands_in_two_places_is_frozen_in_both():
             return self.second(self.first(x))
 
     space = Twice()  # NNI's mutation would make two choices of it
-    frozen = frozen_view(space, PathSampler(space).draw())
+    frozen = frozen_view(space, RandomPaths(space).draw())
     assert not any(isinstance(module, LayerChoice) for module in frozen.modules())
     assert [*frozen.first.state_dict()] == [*frozen.second.state_dict()]

@@ -11,7 +11,7 @@ from torch import nn
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import SpaceError
-from nni_cream.search import PathSampler, Supernet
+from nni_cream.search import RandomPaths, Supernet
 from tests.search.small import SPACES, LayerSpace, ValueSpace, conv, supernet
 
 
@@ -21,7 +21,7 @@ def state_of(net) -> dict[str, torch.Tensor]:
 
 def trained_a_little(net) -> None:
     """Give BatchNorm running statistics that are not the initial ones."""
-    sampler = PathSampler(net.space, seed=11)
+    sampler = RandomPaths(net.space, seed=11)
     net.space.train()
     with torch.no_grad():
         for _ in range(5):
@@ -34,7 +34,7 @@ def test_a_path_of_the_supernet_equals_the_frozen_network(name):
     torch.manual_seed(0)
     net = supernet(SPACES[name]())
     trained_a_little(net)
-    sampler, x = PathSampler(net.space, seed=1), torch.randn(4, 1, 8, 8)
+    sampler, x = RandomPaths(net.space, seed=1), torch.randn(4, 1, 8, 8)
     net.space.eval()
     for _ in range(20):
         path = sampler.draw()
@@ -46,7 +46,7 @@ def test_a_path_of_the_supernet_equals_the_frozen_network(name):
 @pytest.mark.parametrize("name", SPACES)
 def test_a_frozen_network_shares_no_weight_with_the_supernet(name):
     net = supernet(SPACES[name]())
-    frozen = net.freeze(PathSampler(net.space).draw())
+    frozen = net.freeze(RandomPaths(net.space).draw())
     before = state_of(net)
     with torch.no_grad():
         for parameter in frozen.parameters():
@@ -59,7 +59,7 @@ def test_a_frozen_network_shares_no_weight_with_the_supernet(name):
 def test_running_detached_changes_no_tensor_no_mode_and_no_generator(name, training):
     net = supernet(SPACES[name]())
     net.space.train(training)
-    net.activate(PathSampler(net.space).draw())
+    net.activate(RandomPaths(net.space).draw())
     before, modes = state_of(net), [module.training for module in net.space.modules()]
     generators = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())  # noqa: NPY002
     with net.detached():
@@ -77,7 +77,7 @@ def test_detached_normalises_with_the_statistics_of_the_batch():
     torch.manual_seed(0)
     net = supernet(LayerSpace())
     trained_a_little(net)
-    path, x = PathSampler(net.space).draw(), torch.randn(16, 1, 8, 8)
+    path, x = RandomPaths(net.space).draw(), torch.randn(16, 1, 8, 8)
     net.activate(path)
     with net.detached():
         detached = net.space(x)
@@ -99,7 +99,7 @@ def test_detached_ends_cleanly_on_an_error():
 
 def test_gradients_are_recorded_only_on_request():
     net = supernet(LayerSpace())
-    net.activate(PathSampler(net.space).draw())
+    net.activate(RandomPaths(net.space).draw())
     with net.detached():
         assert not net.space(torch.randn(2, 1, 8, 8)).requires_grad
     with net.detached(grad=True):
@@ -135,7 +135,7 @@ def test_a_choice_inside_the_operations_of_a_cell_is_frozen_too():
             return self.cell([x])
 
     net, x = supernet(Nested()), torch.randn(2, 1, 4, 4)
-    sampler = PathSampler(net.space, seed=2)
+    sampler = RandomPaths(net.space, seed=2)
     for _ in range(8):
         path = sampler.draw()
         net.activate(path)
@@ -196,7 +196,7 @@ def test_layers_around_the_space_leave_no_trace_and_give_the_same_each_time():
     net = supernet(LayerSpace())
     host = Host(net.space)
     net = Supernet(net.space, host)
-    net.activate(PathSampler(net.space).draw())
+    net.activate(RandomPaths(net.space).draw())
     before = {name: value.clone() for name, value in host.state_dict().items()}
     tensors = [id(value) for value in host.state_dict(keep_vars=True).values()]
     x = torch.randn(8, 1, 8, 8)
@@ -228,7 +228,7 @@ def test_a_graph_that_holds_a_buffer_can_still_be_run_backwards():
     net = supernet(LayerSpace())
     host = Scaled(net.space)
     net = Supernet(net.space, host)
-    net.activate(PathSampler(net.space).draw())
+    net.activate(RandomPaths(net.space).draw())
     loss = host(torch.randn(4, 1, 8, 8)).sum()
     with net.detached():
         host(torch.randn(4, 1, 8, 8))
@@ -238,7 +238,7 @@ def test_a_graph_that_holds_a_buffer_can_still_be_run_backwards():
 @pytest.mark.parametrize("name", ["layers", "values"])  # a cell builds itself anew
 def test_freezing_copies_what_was_chosen_and_nothing_else(name, monkeypatch):
     net = supernet(SPACES[name]())
-    path = PathSampler(net.space, seed=1).draw()
+    path = RandomPaths(net.space, seed=1).draw()
     copied: list[nn.Parameter] = []
     plain = nn.Parameter.__deepcopy__
 

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError
-from nni_cream.search import BoardEntry, Match, PathSampler, Score
+from nni_cream.search import BoardEntry, Match, RandomPaths, Score
 from nni_cream.search.scoring.scores import top1
 from nni_cream.search.supernet.forward_recorder import observed
 from nni_cream.search.supernet.frozen import used_parameters
@@ -178,7 +178,7 @@ def distiller(net, average: WeightAverage | None, **settings: Any) -> Distiller:
 @pytest.mark.parametrize("kind", SPACES.values())
 def test_an_averaged_teacher_answers_as_a_frozen_copy_of_the_averaged_weights(kind):
     net, average = averaged(kind())
-    sampler, x = PathSampler(net.space, seed=1), digits(16)[:][0]
+    sampler, x = RandomPaths(net.space, seed=1), digits(16)[:][0]
     before = {name: value.clone() for name, value in net.space.state_dict().items()}
     storages = {name: parameter.data_ptr() for name, parameter in net.space.named_parameters()}
     for _ in range(4):
@@ -203,7 +203,7 @@ def test_an_averaged_teacher_answers_as_a_frozen_copy_of_the_averaged_weights(ki
 
 def test_weights_are_put_back_when_an_averaged_teacher_fails():
     net, average = averaged(LayerSpace())
-    path, x = PathSampler(net.space).draw(), digits(16)[:][0]
+    path, x = RandomPaths(net.space).draw(), digits(16)[:][0]
     net.activate(path)
     with observed(net.space) as calls, net.detached(grad=True):
         net.space(x)
@@ -221,7 +221,7 @@ def _boom(*_: Any) -> None:
 @pytest.mark.parametrize("kind", SPACES.values())
 def test_a_path_uses_no_parameter_that_is_not_among_those_exchanged_for_it(kind):
     net = supernet(kind())
-    sampler, x = PathSampler(net.space, seed=2), digits(8)[:][0]
+    sampler, x = RandomPaths(net.space, seed=2), digits(8)[:][0]
     for _ in range(5):
         path = sampler.draw()
         net.activate(path)
@@ -406,7 +406,7 @@ def test_without_matching_there_is_no_start_that_could_be_wrong():
 def test_paths_are_compared_by_what_their_frozen_networks_answer(match_input, expected):
     strategy = search(cream(match_input=match_input))
     module = strategy.oneshot_module
-    sampler, probe = PathSampler(module.supernet.space, seed=9), module.scorer.subset.probe(4)
+    sampler, probe = RandomPaths(module.supernet.space, seed=9), module.scorer.subset.probe(4)
     for _ in range(3):
         path = sampler.draw()
         network = frozen_with(module, path, module.supernet.space.state_dict())
@@ -416,7 +416,7 @@ def test_paths_are_compared_by_what_their_frozen_networks_answer(match_input, ex
 
 def test_a_student_without_gradients_is_an_error():
     net = supernet(LayerSpace())
-    match = Match(BoardEntry(PathSampler(net.space).draw(), 0.5, 1.0, 0), 0.5)
+    match = Match(BoardEntry(RandomPaths(net.space).draw(), 0.5, 1.0, 0), 0.5)
     net.activate(match.entry.path)
     x, y = digits(8)[:]
     with observed(net.space) as calls, torch.no_grad():

@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional
 
-from nni_cream.search import PathSampler
+from nni_cream.search import RandomPaths
 from nni_cream.search.teaching.joint_loss import JOINT_LOSSES
 from nni_cream.search.teaching.losses import soft_cross_entropy
-from nni_cream.search.teaching.matchers import match_weight_gradient
+from nni_cream.search.teaching.meta_gradient import match_weight_gradient
 from tests.search.small import LayerSpace, digits, supernet
 
 # As METHOD.md and the paper write them.
@@ -74,7 +74,7 @@ def unrolled_gradient(net, path, target, meta, evidence, train, validation, step
 def test_meta_gradient_of_each_joint_loss_equals_unrolled_double_back_propagation(seed, name, temperature):
     torch.manual_seed(seed)
     net = supernet(LayerSpace().double())
-    sampler = PathSampler(net.space, seed)
+    sampler = RandomPaths(net.space, seed)
     path, teacher = sampler.draw(), sampler.draw()
     train, validation = ((x.double(), y) for x, y in (digits(32)[:], digits(32, start=500)[:]))
     meta, evidence, step_size = torch.nn.Linear(40, 1).double(), torch.randn(40).double(), 0.1

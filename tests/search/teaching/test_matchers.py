@@ -17,12 +17,13 @@ from nni_cream.search import (
     Match,
     MetaMatcher,
     NoMatcher,
-    PathSampler,
     RandomMatcher,
+    RandomPaths,
 )
 from nni_cream.search.teaching.joint_loss import JOINT_LOSSES
 from nni_cream.search.teaching.losses import soft_cross_entropy
-from nni_cream.search.teaching.matchers import make_matcher, match_weight_gradient
+from nni_cream.search.teaching.matchers import make_matcher
+from nni_cream.search.teaching.meta_gradient import match_weight_gradient
 from tests.search.small import LayerSpace, digits, supernet
 
 ENTRIES = tuple(BoardEntry({"layer": name}, 0.9 - name / 10, 1.0, name) for name in range(4))
@@ -67,7 +68,7 @@ def unrolled_gradient(net, path, teacher, meta, evidence, train, validation, ste
 def test_meta_gradient_equals_unrolled_double_back_propagation(seed, joint_loss):
     torch.manual_seed(seed)
     net = supernet(LayerSpace().double())
-    sampler = PathSampler(net.space, seed)
+    sampler = RandomPaths(net.space, seed)
     path, teacher = sampler.draw(), sampler.draw()
     train, validation = ((x.double(), y) for x, y in (digits(32)[:], digits(32, start=500)[:]))
     meta, evidence, step_size = torch.nn.Linear(40, 1).double(), torch.randn(40).double(), 0.1
@@ -99,7 +100,7 @@ def test_meta_gradient_equals_unrolled_double_back_propagation(seed, joint_loss)
 
 def test_weights_are_put_back_when_the_validation_loss_fails():
     net = supernet(LayerSpace())
-    path, (x, y) = PathSampler(net.space).draw(), digits(16)[:]
+    path, (x, y) = RandomPaths(net.space).draw(), digits(16)[:]
     before = [parameter.clone() for parameter in net.space.parameters()]
     net.activate(path)
     with net.detached(grad=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path as File
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from nni_cream.errors import ConfigError
+from nni_cream.search.settings import LatencyOptions
 
 if TYPE_CHECKING:
     from nni_cream.search.cost.latency.latency_table import LatencyTable
@@ -27,63 +28,22 @@ Clock: TypeAlias = Callable[[], float]
 
 
 @dataclass(frozen=True)
-class LatencySettings:
-    """How ``cost="latency"`` is measured, or where it has been measured.
-
-    Parameters
-    ----------
-    device
-        ``"auto"`` (a GPU if there is one, else the CPU), a device of torch such as ``"cpu"`` or ``"cuda:0"``, or the
-        name of another device that a table was made on.
-    table
-        Latencies that have been measured before; without it they are measured when the search starts.
-    batch_size
-        Images at once; ``None`` for 1, or for what the table says.
-    threads
-        Threads of the CPU; ``None`` for those that torch uses, or for what the table says.
-    warmup
-        Runs of each part before the clock counts.
-    repeats
-        Runs of each part that the clock counts; their median is the latency.
-    paths
-        Random paths whose whole networks fit the table to the device, and further ones that check it.
-    image_sizes
-        Sides of the images in pixels to measure at, such as ``(160, 192, 224)``; between two of them latencies are
-        interpolated. ``None`` for the size of the images at hand.
+class LatencySettings(LatencyOptions):
+    """How ``cost="latency"`` is measured, or where it was measured.
 
     Raises
     ------
     ConfigError
-        If a setting is out of its range, or contradicts the table.
+        If an option is out of its range, the device is unknown here, or the table contradicts an option.
     """
 
-    device: str = "auto"
-    table: LatencyTable | None = None
-    batch_size: int | None = None
-    threads: int | None = None
-    warmup: int = 3
-    repeats: int = 11
-    paths: int = 30
-    image_sizes: Sequence[int] | None = None
-
     def __post_init__(self) -> None:
-        if not isinstance(self.device, str) or not self.device:
-            raise ConfigError(f"latency device is {self.device!r}; expected a name such as 'auto', 'cpu' or 'cuda'")
-        sizes = self.image_sizes
-        if sizes is not None and (not isinstance(sizes, list | tuple) or not sizes):
-            raise ConfigError(f"latency image_sizes is {sizes!r}; expected a list of sides in pixels, or None")
-        lowest = {"repeats": 1, "warmup": 0, "paths": 3, "batch_size": 1, "threads": 1}
-        values = [(name, getattr(self, name), low) for name, low in lowest.items()]
-        for name, value, low in [*values, *(("image_sizes", size, 1) for size in sizes or ())]:
-            if value is None and name in ("batch_size", "threads"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise ConfigError(f"latency {name} is {value!r}; expected a whole number of at least {low}")
+        super().__post_init__()
         if self.table is not None:
             self._check_table(self.table)
         elif _kind(self.device) is None:
             raise ConfigError(
-                f"latency device is {self.device!r}, which is no device of torch here, so nothing can be measured on "
+                f"latency.device is {self.device!r}, which is no device of torch here, so nothing can be measured on "
                 "it; give a table that was made on it, or a device such as 'cpu' or 'cuda'"
             )
 
@@ -92,7 +52,7 @@ class LatencySettings:
         expected = device_name(self.torch_device) if here else self.device
         if table.device != expected:
             raise ConfigError(
-                f"the latency table was made on the device {table.device!r}, but latency device is {self.device!r}"
+                f"the latency table was made on the device {table.device!r}, but latency.device is {self.device!r}"
                 f"{f', here {expected!r}' if here else ''}; make a table on this device, or set device to "
                 f"{table.device!r} if it is the one that the network is for"
             )
@@ -100,7 +60,7 @@ class LatencySettings:
             wanted, made = getattr(self, name), table.settings.get(name)
             if wanted is not None and wanted != made:
                 raise ConfigError(
-                    f"latency {name} is {wanted}, but the latency table was made with {made}; make another table, or "
+                    f"latency.{name} is {wanted}, but the latency table was made with {made}; make another table, or "
                     f"leave {name} out"
                 )
 

@@ -24,7 +24,7 @@ from nni_cream.search.cost.latency.stopwatch import Clock, LatencySettings, Stop
 from nni_cream.search.cost.separate_choices import Inputs, alone, depths, holds_choices, record_inputs
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path
-from nni_cream.search.paths.random_paths import PathSampler
+from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.supernet.frozen import frozen_view
 from nni_cream.search.supernet.supernet import Supernet
 
@@ -113,7 +113,7 @@ def measure_table(
         )
     watch = stopwatch(settings, clock)
     own = Supernet(copy.deepcopy(supernet.space).to(watch.device).eval())
-    sampler = PathSampler(own.space, seed)
+    sampler = RandomPaths(own.space, seed)
     paths = [sampler.draw() for _ in range(2 * settings.paths)]
     sizes, errors = [], []
     for resized in _resized((inputs, dict(keywords or {})), settings.image_sizes):

@@ -8,7 +8,7 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, Repeat
 
 from nni_cream.errors import ConfigError, FileError, SpaceError
-from nni_cream.search import LatencyModel, LatencySettings, LatencyTable, PathSampler, measure_table
+from nni_cream.search import LatencyModel, LatencySettings, LatencyTable, RandomPaths, measure_table
 from nni_cream.search.cost.latency.stopwatch import Stopwatch, structure
 from tests.search.cost.latency.clocked import Clock, ClockedSpace, Taking, expected
 from tests.search.small import LayerSpace, ValueSpace, supernet
@@ -34,7 +34,7 @@ def given(table: LatencyTable, **changes) -> LatencySettings:
 
 
 def paths(space=ClockedSpace, count: int = 30):
-    sampler = PathSampler(supernet(space()).space, seed=8)
+    sampler = RandomPaths(supernet(space()).space, seed=8)
     return [sampler.draw() for _ in range(count)]
 
 
@@ -248,7 +248,7 @@ def test_a_search_that_goes_on_does_so_by_the_latencies_measured_before():
 def test_a_space_without_blocks_is_measured_network_by_network_and_remembered():
     latency = LatencyModel(supernet(ValueSpace()), (X,), LatencySettings(device="cpu", repeats=1, warmup=0))
     latency.prepare()
-    path = PathSampler(supernet(ValueSpace()).space).draw()
+    path = RandomPaths(supernet(ValueSpace()).space).draw()
     first = latency(path)
     assert not latency.additive
     assert first > 0

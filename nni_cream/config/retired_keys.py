@@ -1,0 +1,46 @@
+"""Keys of version 0.1 that went or moved, and what to write now."""
+
+from __future__ import annotations
+
+__all__ = ["instead_of"]
+
+_MOVED = {
+    "joint_loss": "teaching: {joint_loss: ...}",
+    "distillation_start": "teaching: {start: ...}",
+    "distillation_gate": "teaching: {gate: ...}",
+    "teacher_weights": "teaching: {weights: ...}",
+    "score_images": "scoring: {images: ...}",
+    "score_interval": "scoring: {interval: ...}",
+    "rescore_interval": "scoring: {rescore_interval: ...}",
+    "recalibration_images": "scoring: {recalibration_images: ...}",
+    "meta_interval": "matching: {name: meta, interval: ...}",
+    "meta_learning_rate": "matching: {name: meta, learning_rate: ...}",
+    "probe_images": "matching: {name: meta, probe_images: ...}",
+    "match_weight": "matching: {name: ..., weight: ...}",
+}
+_GONE = {
+    "teacher_threshold": "no study found a use for it, so leave it out",
+    "match_input": "the meta network compares probabilities, so leave it out",
+    "score_batch_size": "scoring takes two training batches at once, at most 256 images, so leave it out",
+    "candidates": "the path with the lowest training loss is the candidate, so leave it out",
+    "rescore_entries": "a rescoring takes as many entries as add a tenth to the cost, so leave it out",
+    "rejection_confidence": "it is 0.9999, so leave it out",
+}
+_SEARCH = {key: f"write search.{now}" for key, now in _MOVED.items()} | _GONE
+_SEARCH["distillation_temperature"] = "write search.teaching: {temperature: ...}"
+_RECIPE = {"global_batch_size": "write recipe.batch_size"}
+
+
+def instead_of(key: str, prefix: str) -> str | None:
+    """Return what to do in place of a key that went; ``None`` for any other.
+
+    Parameters
+    ----------
+    key
+        As it was written.
+    prefix
+        What stands before it: sections, each with a dot.
+    """
+    if prefix.endswith(("search.", "searchSpace.")) or "variants." in prefix:
+        return _SEARCH.get(key)
+    return _RECIPE.get(key) if prefix.endswith("recipe.") else None
