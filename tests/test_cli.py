@@ -166,7 +166,7 @@ def test_wrong_words_on_the_command_line_exit_with_2(arguments: list[str], capsy
         (changed(TINY, space="spaces_of_a_user:Fixed"), 2, ["nothing to search"]),
         (changed(TINY, data="digit"), 2, ["unknown data set 'digit'", "digits, fashion"]),
         (changed(TINY, data={"name": "digits", "sed": 1}), 2, ["'seed'"]),
-        (changed(TINY, data={"name": "digits", "seed": "x"}), 2, ["seed: expected a whole number"]),
+        (changed(TINY, data={"name": "digits", "seed": "x"}), 2, ["seed is 'x'; expected a whole number"]),
         (changed(TINY, data={"name": "digits", "train": 5000}), 2, ["ask for 5360 images"]),
         (changed(TINY, data={"name": "fashion", "root": "/nowhere/images"}), 1, ["/nowhere/images"]),
         (changed(TINY, space={**TINY_SPACE, "num_classes": 3}), 1, ["num_classes"]),

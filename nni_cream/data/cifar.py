@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: 50,000 + 10,000 colour images of 32x32 pixels, from the files that torchvision knows."""
+"""CIFAR-10 and CIFAR-100: 50,000 + 10,000 colour images of 32x32 pixels, from the files of torchvision."""
 
 from __future__ import annotations
 
@@ -34,22 +34,23 @@ def load_cifar10(
     crop_fraction: float = 1.0,
     download: bool = False,
 ) -> DataSplits:
-    """CIFAR-10: both parts of a search come from the official training images, the test part is the official one.
+    """Load CIFAR-10: both parts of a search come from the official training images, the test part is the official one.
 
     Source: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. An image's source index is its
-    place in the training files; those of the test file follow, from 50,000 on. The files are Python pickles, so
-    torchvision reads them after a look at their checksums alone.
+    place in the training files; those of the test file follow, from 50,000 on. The files are Python pickles, so their
+    checksums are compared before torchvision reads them. Images are normalised with the statistics of the training
+    part.
 
     Parameters
     ----------
     root
         The folder that holds ``cifar-10-batches-py``.
     train
-        Images for the weights, as many of each class; all that ``validation`` leaves without it.
+        Number of training images, the same of each class. Default: all that ``validation`` leaves.
     validation
-        Images for the decisions of a search, as many of each class.
+        Number of images for the decisions of a search, the same of each class.
     seed
-        Decides which images these are.
+        Seed of the split.
     image_size
         Height and width of the tensors, in pixels; the images' own size is 32.
     augment
@@ -64,14 +65,7 @@ def load_cifar10(
     Returns
     -------
     DataSplits
-        The three parts, normalised with the statistics of the training part.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is not what it should be, or a class has too few images.
-    DataError
-        If files are missing or not the official ones.
+        The three parts.
     """
     preprocessing = Preprocessing(image_size, augment, interpolation, crop_fraction)
     return _load("cifar10", CIFAR10, Path(root), (train, validation, seed), preprocessing, download)
@@ -89,40 +83,9 @@ def load_cifar100(
     crop_fraction: float = 1.0,
     download: bool = False,
 ) -> DataSplits:
-    """CIFAR-100: as ``load_cifar10``, with the 100 fine classes.
+    """Load CIFAR-100 with its 100 fine classes.
 
-    Parameters
-    ----------
-    root
-        The folder that holds ``cifar-100-python``.
-    train
-        Images for the weights, as many of each class; all that ``validation`` leaves without it.
-    validation
-        Images for the decisions of a search, as many of each class.
-    seed
-        Decides which images these are.
-    image_size
-        Height and width of the tensors, in pixels; the images' own size is 32.
-    augment
-        ``"none"``, ``"crop"`` or ``"paper"``, for training images; see ``nni_cream.data.Preprocessing``.
-    interpolation
-        ``"bilinear"`` or ``"bicubic"``.
-    crop_fraction
-        Share of the resized shorter side that the centre crop of an evaluation keeps.
-    download
-        Whether torchvision may fetch the files, if they are not in ``root``.
-
-    Returns
-    -------
-    DataSplits
-        The three parts, normalised with the statistics of the training part.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is not what it should be, or a class has too few images.
-    DataError
-        If files are missing or not the official ones.
+    The arguments are those of :func:`load_cifar10`; ``root`` is the folder that holds ``cifar-100-python``.
     """
     preprocessing = Preprocessing(image_size, augment, interpolation, crop_fraction)
     return _load("cifar100", CIFAR100, Path(root), (train, validation, seed), preprocessing, download)
@@ -176,7 +139,7 @@ def _read(
 
 
 def _check_files(name: str, official: Any, root: Path) -> None:
-    """Say which files are missing or damaged: torchvision says that some are."""
+    """Name the missing or damaged files; torchvision only says that there are some."""
     folder = root / official.base_folder
     meta = (official.meta["filename"], official.meta["md5"])
     files = [(folder / file, md5) for file, md5 in (*official.train_list, *official.test_list, meta)]
@@ -189,8 +152,8 @@ def _check_files(name: str, official: Any, root: Path) -> None:
     damaged = [path.name for path, md5 in files if not check_integrity(path, md5)]
     if damaged:
         raise DataError(
-            f"data set {name!r}: {folder}: the checksum of {', '.join(damaged)} is not that of the official file, so "
-            f"nothing in it is used. Remove it and unpack {official.url} into {root} again."
+            f"data set {name!r}: {folder}: the checksum of {', '.join(damaged)} is not that of the official file. "
+            f"Remove it and unpack {official.url} into {root} again."
         )
 
 

@@ -1,4 +1,4 @@
-"""The embedded data set: 1,797 real handwritten digits that ship inside scikit-learn."""
+"""Digits: 1,797 real handwritten digits that ship inside scikit-learn."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUM_CLASSES = 10
 def load_digits(
     *, train: int = 1080, validation: int = 360, seed: int = 0, image_size: int | None = None
 ) -> DataSplits:
-    """Grey 8x8 images of the digits 0 to 9; all images that the two sizes leave over are the test part.
+    """Load grey 8x8 images of the digits 0 to 9.
 
     Source: the test part of Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
     Repository, 1998.
@@ -24,36 +24,29 @@ def load_digits(
     Parameters
     ----------
     train
-        Images for the weights.
+        Number of training images.
     validation
-        Images for the decisions of a search.
+        Number of images for the decisions of a search.
     seed
-        Decides the split, the test part included.
+        Seed of the split, the test part included.
     image_size
-        Pixels in each direction, up to 256, that the images are enlarged to; they are 8 without it.
+        Height and width in pixels, at most 256, that the images are enlarged to. Default: 8, their own size.
 
     Returns
     -------
     DataSplits
-        The three parts; by default 1,080, 360 and 357 images.
-
-    Raises
-    ------
-    ConfigError
-        If fewer than 10 images would be left for the test part, or an argument is out of range.
+        The three parts; all images left over are the test part, at least 10.
     """
     pixels, labels = load_sklearn_digits(return_X_y=True)
     train_indices, validation_indices, left = stratified_split("digits", labels, train, validation, seed)
     if len(left) < _NUM_CLASSES:
         raise ConfigError(
             f"data set 'digits': train ({train}) and validation ({validation}) leave {len(left)} of {len(labels)} "
-            f"images for the test part; expected at least {_NUM_CLASSES}."
+            f"images for the test part; expected at least {_NUM_CLASSES}. Ask for fewer."
         )
-    # Told only where it was asked for: what is known of results from before there was the argument stays true.
-    enlarged = {} if image_size is None else {"image_size": image_size}
     return make_splits(
         name="digits",
-        arguments={"train": train, "validation": validation, "seed": seed, **enlarged},
+        arguments={"train": train, "validation": validation, "seed": seed},
         images=pixels.reshape(-1, 1, 8, 8).astype(np.uint8),
         labels=labels.astype(np.uint8),
         indices={"train": train_indices, "validation": validation_indices, "test": left},

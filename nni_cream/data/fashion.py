@@ -39,7 +39,7 @@ def load_fashion(
     download: bool = False,
     image_size: int | None = None,
 ) -> DataSplits:
-    """Stratified parts of the official training images, and all official test images.
+    """Load stratified parts of the official training images, and all official test images.
 
     Source: Xiao, Rasul and Vollgraf, "Fashion-MNIST", arXiv 1708.07747. An image's source index is its place in the
     training file; the test file's images follow, from 60,000 on.
@@ -47,36 +47,27 @@ def load_fashion(
     Parameters
     ----------
     root
-        Folder of the four IDX files, with or without ``.gz``, or the folder that torchvision calls root. Without it the
-        folder is taken from the environment variable ``ROOT_VARIABLE``, else ``datasets/fashion-mnist`` is looked for
-        in the share folders of the user, the system and this Python.
+        Folder of the four IDX files, with or without ``.gz``, or torchvision's root. Default: the environment variable
+        ``ROOT_VARIABLE``, else ``datasets/fashion-mnist`` in the share folders of the user, the system and this Python.
     train
-        Images for the weights.
+        Number of training images.
     validation
-        Images for the decisions of a search.
+        Number of images for the decisions of a search.
     seed
-        Decides which images these are.
+        Seed of the split.
     download
         Whether torchvision may fetch files that are not in ``root``.
     image_size
-        Pixels in each direction, up to 256, that the images are enlarged to; they are 28 without it.
+        Height and width in pixels, at most 256, that the images are enlarged to. Default: 28, their own size.
 
     Returns
     -------
     DataSplits
         The three parts.
-
-    Raises
-    ------
-    DataError
-        If files are missing, broken or do not belong together, there are fewer images than asked for, or an argument
-        is out of range.
     """
     images, labels, test_images, test_labels = read_fashion("fashion", root, download)
     train_indices, validation_indices, _ = stratified_split("fashion", labels, train, validation, seed)
     test = np.arange(len(labels), len(labels) + len(test_labels), dtype=np.int64)
-    # Told only where it was asked for: what is known of results from before there was the argument stays true.
-    enlarged = {} if image_size is None else {"image_size": image_size}
     return make_splits(
         name="fashion",
         arguments={
@@ -84,7 +75,6 @@ def load_fashion(
             "train": train,
             "validation": validation,
             "seed": seed,
-            **enlarged,
         },
         images=np.concatenate([images, test_images])[:, None],
         labels=np.concatenate([labels, test_labels]),
@@ -95,27 +85,7 @@ def load_fashion(
 
 
 def read_fashion(name: str, root: str | os.PathLike[str] | None, download: bool) -> tuple[NDArray[Any], ...]:
-    """Read the four files.
-
-    Parameters
-    ----------
-    name
-        Of the data set that they are for, for messages.
-    root
-        See :func:`load_fashion`.
-    download
-        Likewise.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        Training images (N, H, W) and labels (N,), test images and labels.
-
-    Raises
-    ------
-    DataError
-        If files are missing, broken or do not belong together.
-    """
+    """Read training images (N, H, W) and labels (N,), then test images and labels; see :func:`load_fashion`."""
     if download:
         _download(name, root)
     folder = _find_folder(name, root)
@@ -124,14 +94,14 @@ def read_fashion(name: str, root: str | os.PathLike[str] | None, download: bool)
     if images.shape[1:] != test_images.shape[1:]:
         raise DataError(
             f"{folder}: training images are {images.shape[1:]}, test images {test_images.shape[1:]} pixels; expected "
-            "the same size."
+            "one size. Get the files again."
         )
     return images, labels, test_images, test_labels
 
 
 def _download(name: str, root: str | os.PathLike[str] | None) -> None:
     if root is None:
-        raise ConfigError(f"data set {name!r}: download=True needs root, the folder to put the files in.")
+        raise ConfigError(f"data set {name!r}: download is True, but root is None; name the folder for the files.")
     try:
         FashionMNIST(Path(root), train=True, download=True)
     except (OSError, RuntimeError) as error:
@@ -151,7 +121,7 @@ def _find_folder(name: str, root: str | os.PathLike[str] | None) -> Path:
 
 
 def _share_folders() -> list[Path]:
-    """Places where a package puts shared data: the XDG base directories, and beside this Python."""
+    """Return where packages put shared data: the XDG base directories, and the prefixes of this Python."""
     user = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     system = (os.environ.get("XDG_DATA_DIRS") or "/usr/local/share:/usr/share").split(":")
     python = [Path(sys.prefix) / "share", Path(sys.base_prefix) / "share"]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nni_cream.argument_checks import check_whole
 from nni_cream.data.fashion import read_fashion
 from nni_cream.data.splits import DataSplits, Indices, make_splits, stratified_split
-from nni_cream.errors import ConfigError
 
 __all__ = ["load_fashion_pairs"]
 
@@ -27,26 +27,23 @@ def load_fashion_pairs(
     seed: int = 0,
     download: bool = False,
 ) -> DataSplits:
-    """Pairs of Fashion-MNIST images, the class of the left one and of the right one together being the label.
+    """Load pairs of Fashion-MNIST images; the classes of the left and the right one together are the label.
 
-    Two thirds of the official training images are put together to training pairs, the others to validation pairs, the
-    official test images to 10,000 test pairs: so no image is in two parts, though within a part it may be in several
-    pairs. Label 10 a + b has a garment of class a on the left and one of class b on the right; all are equally frequent
-    (one pair more in some where the number of pairs is no multiple of 100).
-
-    The source index of a pair is L N + R, where L and R are the places of its images among all N: those of the training
-    file, then those of the test file.
+    Two thirds of the official training images make up training pairs, the others validation pairs. The official test
+    images make up 10,000 test pairs. No image is in two parts, though it may be in several pairs of one part. Label 10
+    a + b has a garment of class a on the left and one of class b on the right; all labels are equally frequent, give or
+    take one pair. The source index of a pair is L N + R, where L and R are the places of its images among all N images.
 
     Parameters
     ----------
     root
         Folder of the IDX files; see :func:`~nni_cream.data.fashion.load_fashion`.
     train
-        Pairs for the weights, at least 100.
+        Number of training pairs, at least 100.
     validation
-        Pairs for the decisions of a search, at least 100.
+        Number of pairs for the decisions of a search, at least 100.
     seed
-        Decides which.
+        Seed of the split and of the pairs.
     download
         Whether torchvision may fetch files that are not in ``root``.
 
@@ -54,21 +51,10 @@ def load_fashion_pairs(
     -------
     DataSplits
         The three parts; images (1, H, 2 W).
-
-    Raises
-    ------
-    ConfigError
-        If a number or the seed is out of range.
-    DataError
-        If files are missing, broken or do not belong together.
     """
     images, labels, test_images, test_labels = read_fashion("fashion_pairs", root, download)
     for part, number in (("train", train), ("validation", validation)):
-        if not isinstance(number, int) or isinstance(number, bool) or number < _CLASSES**2:
-            raise ConfigError(
-                f"data set 'fashion_pairs': {part}: expected a whole number of at least {_CLASSES**2} (a pair of each "
-                f"class), got {number!r}."
-            )
+        check_whole(f"data set 'fashion_pairs': {part}", number, _CLASSES**2, why=" (a pair of each class)")
     third = len(labels) // 3
     pools = stratified_split("fashion_pairs", labels, len(labels) - third, third, seed)[:2]
     test = np.arange(len(labels), len(labels) + len(test_labels), dtype=np.int64)

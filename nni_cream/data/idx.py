@@ -1,4 +1,4 @@
-"""The IDX format of the MNIST family, plain or compressed with gzip, read with every byte accounted for.
+"""Reader of the IDX format of the MNIST family, plain or compressed with gzip.
 
 Source: https://yann.lecun.com/exdb/mnist/, "file formats": two zero bytes, the type of the values (8: unsigned byte),
 the number of dimensions, each dimension as a big-endian 32-bit number, then the values, last dimension fastest.
@@ -23,24 +23,9 @@ _UNSIGNED_BYTE = 8
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Read one file.
+    """Read one file, compressed if its name ends in ``.gz``: 3 dimensions for images (N, H, W), 1 for labels (N,).
 
-    Parameters
-    ----------
-    path
-        The file; compressed if its name ends in ``.gz``.
-    dimensions
-        Number of dimensions that the file must have: 3 for images (N, H, W), 1 for labels (N,).
-
-    Returns
-    -------
-    numpy.ndarray
-        The values in the shape that the file states.
-
-    Raises
-    ------
-    DataError
-        If the file cannot be read, is not IDX, has other dimensions, or more or fewer bytes than it states.
+    Raises ``DataError`` if the file cannot be read, is not IDX, or has other dimensions or another size than it states.
     """
     content = _read_bytes(path)
     header = 4 + 4 * dimensions

@@ -1,4 +1,4 @@
-"""What is in a data set, and which of its files cannot be read."""
+"""Content of a data set, and the files of it that cannot be read."""
 
 from __future__ import annotations
 
@@ -28,36 +28,16 @@ def _unwatched(items: Iterable[Any], count: int) -> Iterable[Any]:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found.
-
-    Parameters
-    ----------
-    name
-        The data set.
-    usable
-        Whether a search could run on it.
-    parts
-        Part -> number of images; empty where too many files cannot be read.
-    classes
-        Number of classes; ``None`` likewise.
-    input_shape
-        Shape (C, H, W) of one image; ``None`` likewise.
-    fingerprint
-        What the images can be told from others by; ``None`` likewise.
-    unreadable
-        All files that cannot be read.
-    limit
-        How many of them are allowed.
-    """
+    """Result of an inspection; the fields that may be ``None`` are when too many files cannot be read."""
 
     name: str
-    usable: bool
-    parts: dict[str, int]
+    usable: bool  #: Whether a search could run on it.
+    parts: dict[str, int]  #: Part -> number of images; empty where too many files cannot be read.
     classes: int | None
-    input_shape: tuple[int, ...] | None
+    input_shape: tuple[int, ...] | None  #: Shape (C, H, W) of one image.
     fingerprint: str | None
     unreadable: tuple[Unreadable, ...]
-    limit: int
+    limit: int  #: Largest number of unreadable files allowed.
 
     def to_json(self) -> dict[str, Any]:
         """Return it as values for JSON."""
@@ -65,30 +45,11 @@ class Inspection:
 
 
 def inspect_data(name: str, arguments: dict[str, Any], *, full: bool = False, watch: Watch = _unwatched) -> Inspection:
-    """Load a data set and look at each of its files.
+    """Load a data set and look at each of its files; takes the arguments of ``create``.
 
-    Parameters
-    ----------
-    name
-        As for ``create``.
-    arguments
-        Likewise. Files are looked at whatever ``check`` says, and nothing is kept in memory.
-    full
-        Whether to decode every file, instead of looking at its beginning and end.
-    watch
-        Given the results of the files as they come, and how many there are: passes them on, and may show how far it is.
-
-    Returns
-    -------
-    Inspection
-        What is in it.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is not what it should be.
-    DataError
-        If the images are missing or not as expected.
+    Files are checked whatever ``check`` says, and nothing is kept in memory. ``full`` decodes every file, instead of
+    looking at its beginning and end. ``watch`` gets the results as they come and their number; it passes them on and
+    may show progress.
     """
     known = arguments_of(name)
     found: tuple[Unreadable, ...] = ()

@@ -1,4 +1,4 @@
-"""What is known of a data set without its files: enough to try out a training on images that are made up."""
+"""Sizes of data sets that are known without their files, for a training on made-up images."""
 
 from __future__ import annotations
 
@@ -13,29 +13,17 @@ __all__ = ["Outline", "outline"]
 
 @dataclass(frozen=True)
 class Outline:
-    """Sizes of a data set.
+    """Sizes of a data set."""
 
-    Parameters
-    ----------
-    input_shape
-        Shape (C, H, W) of one image.
-    num_classes
-        Number of classes.
-    train
-        Images in the training part.
-    validation
-        Images in the validation part.
-    """
-
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, int, int]  #: Shape (C, H, W) of one image.
     num_classes: int
-    train: int
-    validation: int
+    train: int  #: Number of images in the training part.
+    validation: int  #: Number of images in the validation part.
 
 
 @dataclass(frozen=True)
 class _Published:
-    """A data set that everybody knows but not everybody has: its training images as they were published."""
+    """Well-known data set, with the training images as published."""
 
     channels: int
     size: int
@@ -53,20 +41,7 @@ _PUBLISHED = {
 
 
 def outline(name: str, arguments: Mapping[str, Any]) -> Outline | None:
-    """Say what a data set would be if its files were here.
-
-    Parameters
-    ----------
-    name
-        Its name in the registry.
-    arguments
-        For its loader, whose defaults stand for those that are missing.
-
-    Returns
-    -------
-    Outline or None
-        ``None`` if nothing is known of it without its files.
-    """
+    """Return the sizes of a data set with these arguments; ``None`` if only its files can tell."""
     published = _PUBLISHED.get(name)
     if published is None:
         return None

@@ -1,4 +1,4 @@
-"""The three parts that every data set comes in, and how they are made."""
+"""Three parts of a data set, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import Dataset, TensorDataset
 
+from nni_cream.argument_checks import check_whole
 from nni_cream.errors import ConfigError, DataError
 
 __all__ = [
@@ -38,48 +39,21 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class DataSplits:
-    """One data set in three parts that share no image.
+    """Data set in three parts that share no image; raises ``DataError`` if they do.
 
-    Parameters
-    ----------
-    name
-        What the data set is called in a result file.
-    arguments
-        All arguments that decided the content, defaults included, JSON-safe.
-    train
-        Images for the weights: pairs of a normalised float32 image (C, H, W) and an integer label.
-    validation
-        Images for the board, the meta network and every other decision of a search; same form.
-    test
-        Images for the final figure alone; same form.
-    num_classes
-        Number of classes; labels are 0 to num_classes - 1.
-    input_shape
-        Shape (C, H, W) of one image.
-    indices
-        For each part, where its images stood in the source; no number occurs in two parts.
-    fingerprint
-        SHA-256 of the source's images and labels, part by part; of a folder, SHA-256 of the names and sizes of its
-        files.
-    classes
-        Name of each class; empty where they have none.
-
-    Raises
-    ------
-    DataError
-        If two parts share an image, or a part has more or fewer indices than images.
+    Each part holds pairs of a normalised float32 image (C, H, W) and an integer label.
     """
 
-    name: str
-    arguments: dict[str, Any]
-    train: Dataset[tuple[Tensor, ...]]
-    validation: Dataset[tuple[Tensor, ...]]
-    test: Dataset[tuple[Tensor, ...]]
+    name: str  #: Name in result files.
+    arguments: dict[str, Any]  #: All arguments that decided the content, defaults included, JSON-safe.
+    train: Dataset[tuple[Tensor, ...]]  #: For the weights.
+    validation: Dataset[tuple[Tensor, ...]]  #: For the board, the meta network and every other decision of a search.
+    test: Dataset[tuple[Tensor, ...]]  #: For the final figure alone.
     num_classes: int
     input_shape: tuple[int, int, int]
-    indices: dict[str, Indices]
-    fingerprint: str
-    classes: tuple[str, ...] = ()
+    indices: dict[str, Indices]  #: Part -> source index of each image.
+    fingerprint: str  #: SHA-256 of images and labels, part by part; of a folder, of the names and sizes of its files.
+    classes: tuple[str, ...] = ()  #: Name of each class; empty where they have none.
 
     def __post_init__(self) -> None:
         _check_parts(self.name, self.indices)
@@ -90,7 +64,7 @@ class DataSplits:
 
 
 class NormalisedImages(TensorDataset):
-    """Images in memory that are normalised already, and what was done to them.
+    """Images in memory that are normalised already, with a record of how.
 
     Parameters
     ----------
@@ -99,9 +73,9 @@ class NormalisedImages(TensorDataset):
     labels
         Their labels (N,).
     pixel_mean
-        What was subtracted from each channel's values, as they are in the source.
+        Mean of each channel that was subtracted, on the scale of the source.
     pixel_std
-        What each channel was divided by.
+        Divisor of each channel.
     enlarged_from
         Height and width in the source, if they were enlarged afterwards, with bilinear interpolation.
     """
@@ -134,7 +108,7 @@ def make_splits(
     Parameters
     ----------
     name
-        What the data set is called in a result file.
+        Name in result files.
     arguments
         All arguments that decided the content.
     images
@@ -146,23 +120,19 @@ def make_splits(
     num_classes
         Number of classes.
     image_size
-        Height and width that the images are enlarged to, with bilinear interpolation, once, after they were normalised;
-        ``None`` leaves them as they are.
+        Height and width, at most 256, that the normalised images are enlarged to with bilinear interpolation.
 
     Returns
     -------
     DataSplits
-        The three parts, each channel with mean 0 and standard deviation 1 over the training part's own pixels.
-
-    Raises
-    ------
-    ConfigError
-        If the images would have to be made smaller, or larger than 256 pixels.
-    DataError
-        If two parts share an image.
+        The three parts; each channel has mean 0 and standard deviation 1 over the training part.
     """
     _check_parts(name, indices)
-    _check_image_size(name, image_size, max(images.shape[2:]))
+    if image_size is not None:
+        own = max(images.shape[2:])
+        check_whole(f"data set {name!r}: image_size", image_size, own, _LARGEST_IMAGE, why=f" (the images have {own})")
+        # Absent unless asked for: results from before there was this argument stay comparable.
+        arguments = {**arguments, "image_size": image_size}
     train = images[indices["train"]].astype(np.float64)
     mean = train.mean(axis=(0, 2, 3), keepdims=True)
     deviation = train.std(axis=(0, 2, 3), keepdims=True)
@@ -198,29 +168,8 @@ def stratified_split(
 ) -> tuple[Indices, Indices, Indices]:
     """Draw two parts of the wanted sizes, with the classes in the same proportions as in the source.
 
-    Parameters
-    ----------
-    name
-        The data set's name, for messages.
-    labels
-        Labels (N,) of all images that may be drawn.
-    train
-        Number of images in the training part.
-    validation
-        Number of images in the validation part.
-    seed
-        Decides the draw.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        The positions of the training part, of the validation part, and of all images left over.
-
-    Raises
-    ------
-    ConfigError
-        If a size or the seed is no whole number, a part is smaller than the number of classes, or there are not enough
-        images.
+    Returns the positions of the training part, the validation part and the images left over. Raises ``ConfigError`` if
+    a part is smaller than the number of classes, or the images do not suffice; ``name`` is for its message.
     """
     check_seed(name, seed)
     num_classes = len(np.unique(labels))
@@ -229,7 +178,7 @@ def stratified_split(
     if train + validation > len(labels):
         raise ConfigError(
             f"data set {name!r}: train ({train}) and validation ({validation}) ask for {train + validation} images; "
-            f"there are {len(labels)}."
+            f"there are {len(labels)}. Ask for fewer."
         )
     everything = np.arange(len(labels), dtype=np.int64)
     first, second = train_test_split(
@@ -241,33 +190,11 @@ def stratified_split(
 def balanced_split(
     name: str, labels: NDArray[Any], train: int | None, validation: int, seed: int
 ) -> tuple[Indices, Indices]:
-    """Draw a validation part with as many images of each class as of any other, and a training part from what is left.
+    """Draw validation images evenly from all classes, and training images evenly from the rest, both in order.
 
-    Where a size is no multiple of the number of classes, some classes, drawn too, have one image more.
-
-    Parameters
-    ----------
-    name
-        The data set's name, for messages.
-    labels
-        Labels (N,) of all images that may be drawn, each class 0 to the highest among them.
-    train
-        Number of images in the training part, as many of each class; ``None`` for all that validation leaves.
-    validation
-        Number of images in the validation part.
-    seed
-        Decides the draw.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        The positions of the training part and of the validation part, each in ascending order.
-
-    Raises
-    ------
-    ConfigError
-        If a size or the seed is no whole number, a part is smaller than the number of classes, or a class has too few
-        images.
+    Where a size is no multiple of the number of classes, some classes, drawn too, have one image more. Without
+    ``train`` the training part is all that is left. Raises ``ConfigError`` if a class has too few images; ``name`` is
+    for its message.
     """
     check_seed(name, seed)
     num_classes = len(np.unique(labels))
@@ -284,7 +211,8 @@ def balanced_split(
         if held + wanted > len(mine):
             raise ConfigError(
                 f"data set {name!r}: train ({'all others' if train is None else train}) and validation ({validation}) "
-                f"ask for {held + wanted} images or more of each class; class number {label} has {len(mine)}."
+                f"ask for {held + wanted} images or more of each class; class number {label} has {len(mine)}. "
+                "Ask for fewer."
             )
         parts[0].append(mine[held : held + wanted])
         parts[1].append(mine[:held])
@@ -297,48 +225,18 @@ def _quota(size: int, num_classes: int, place: int) -> int:
 
 
 def check_seed(name: str, seed: Any) -> None:
-    """Check the seed of a split.
-
-    Parameters
-    ----------
-    name
-        The data set's name, for the message.
-    seed
-        What the user gave.
-
-    Raises
-    ------
-    ConfigError
-        If it is no whole number from 0 to 4294967295.
-    """
-    if not _is_whole(seed) or not 0 <= seed < 2**32:
-        raise ConfigError(f"data set {name!r}: seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}.")
+    """Refuse a seed that is no whole number from 0 to 4294967295."""
+    check_whole(f"data set {name!r}: seed", seed, 0, 2**32 - 1)
 
 
 def _check_size(name: str, part: str, size: Any, num_classes: int) -> None:
-    if not _is_whole(size) or size < num_classes:
-        raise ConfigError(
-            f"data set {name!r}: {part}: expected a whole number of at least {num_classes} (one image of each class), "
-            f"got {size!r}."
-        )
-
-
-def _check_image_size(name: str, size: Any, own: int) -> None:
-    if size is not None and not (_is_whole(size) and own <= size <= _LARGEST_IMAGE):
-        raise ConfigError(
-            f"data set {name!r}: image_size: expected a whole number from {own} (that of the images) to "
-            f"{_LARGEST_IMAGE}, got {size!r}."
-        )
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    check_whole(f"data set {name!r}: {part}", size, num_classes, why=" (one image of each class)")
 
 
 def _check_parts(name: str, indices: dict[str, Indices]) -> None:
     if set(indices) != set(PARTS):
         raise DataError(
-            f"data set {name!r}: expected indices for {', '.join(PARTS)}, got {', '.join(sorted(indices))}."
+            f"data set {name!r}: indices are for {', '.join(sorted(indices))}; expected {', '.join(PARTS)}."
         )
     for one, other in combinations(PARTS, 2):
         shared = np.intersect1d(indices[one], indices[other])
@@ -350,22 +248,7 @@ def _check_parts(name: str, indices: dict[str, Indices]) -> None:
 
 
 def fingerprint_arrays(images: NDArray[Any], labels: NDArray[Any], indices: dict[str, Indices]) -> str:
-    """Tell the images and labels of one data set from all others.
-
-    Parameters
-    ----------
-    images
-        All images (N, ...).
-    labels
-        Their labels (N,).
-    indices
-        Positions along N for each of the three parts.
-
-    Returns
-    -------
-    str
-        SHA-256 of all bytes, part by part.
-    """
+    """Return the SHA-256 of the images (N, ...) and labels (N,), part by part."""
     digest = hashlib.sha256(repr((images.shape[1:], images.dtype.str, labels.dtype.str)).encode())
     for part in PARTS:
         digest.update(np.ascontiguousarray(images[indices[part]]).tobytes())

@@ -1,4 +1,4 @@
-"""A network as files for other programs: Python code, ONNX, a program of ``torch.export``. Knows torch alone."""
+"""Export of a network for other programs: Python code, ONNX, a program of ``torch.export``. Knows torch alone."""
 
 from nni_cream.export.code import network_code
 from nni_cream.export.formats import FORMATS, check_formats, write_formats

@@ -1,4 +1,4 @@
-"""A module with a ``forward`` of its own as the code of a class."""
+"""Code of the class of a module with a ``forward`` of its own."""
 
 from __future__ import annotations
 
@@ -23,30 +23,15 @@ _LARGEST_LITERAL = 64
 
 @dataclass(frozen=True)
 class Block:
-    """A class but for its name; equal ones are written once.
+    """Class but for its name; equal ones are written once."""
 
-    Parameters
-    ----------
-    origin
-        Module and name of the class that it comes from.
-    base
-        ``nn.Module``, or ``nn.Sequential`` where the modules have numbers for names.
-    children
-        Names of the modules in it.
-    parameters
-        Names of the parameters that it holds itself.
-    buffers
-        Names of its buffers; ``False`` for one that is no part of the ``state_dict``.
-    forward
-        Lines of the method, empty if it is never called.
-    """
-
-    origin: str
-    base: str
-    children: tuple[str, ...]
-    parameters: tuple[str, ...]
+    origin: str  #: Module and name of the class that it comes from.
+    base: str  #: ``nn.Module``, or ``nn.Sequential`` where the modules have numbers for names.
+    children: tuple[str, ...]  #: Names of the modules in it.
+    parameters: tuple[str, ...]  #: Names of the parameters that it holds itself.
+    #: Names of its buffers; ``False`` for one that is no part of the ``state_dict``.
     buffers: tuple[tuple[str, bool], ...]
-    forward: str
+    forward: str  #: Lines of the method, empty if it is never called.
 
     def code(self, name: str) -> str:
         """Write the class under a name."""
@@ -72,18 +57,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Described:
-    """What :func:`describe_block` found.
+    """Result of :func:`describe_block`."""
 
-    Parameters
-    ----------
-    called
-        The modules below that it calls itself.
-    tensors
-        Name of each parameter and buffer that it holds itself -> code that makes one.
-    """
-
-    called: frozenset[nn.Module]
-    tensors: dict[str, Expression]
+    called: frozenset[nn.Module]  #: The modules below that it calls itself.
+    tensors: dict[str, Expression]  #: Name of each parameter and buffer that it holds itself -> code that makes one.
     _block: Block = field(repr=False)
 
     def block(self, children: tuple[str, ...]) -> Block:
@@ -92,26 +69,9 @@ class Described:
 
 
 def describe_block(module: nn.Module, calls: Calls, path: str) -> Described:
-    """Write what a module computes.
+    """Write the class of a module with a ``forward`` of its own; ``path`` is its name in the network, for messages.
 
-    Parameters
-    ----------
-    module
-        With a ``forward`` of its own.
-    calls
-        Of its network.
-    path
-        Its name there, for messages.
-
-    Returns
-    -------
-    Described
-        Its class, and what it is made with.
-
-    Raises
-    ------
-    ExportError
-        If it cannot be written.
+    Raises ``ExportError`` if it cannot be written.
     """
     base = "nn.Sequential" if isinstance(module, nn.Sequential) else "nn.Module"
     tensors = dict(_tensors(module, path))
@@ -142,7 +102,7 @@ def _check_names(module: nn.Module, path: str, base: str, tensors: Mapping[str, 
     else:
         usable = all(name.isidentifier() and not keyword.iskeyword(name) for name in (*names, *tensors))
     if not usable:
-        raise ExportError(f"module {path!r} holds {', '.join((*names, *tensors))}: names that no class has; {ADVICE}")
+        raise ExportError(f"module {path!r} holds {', '.join((*names, *tensors))}: expected names of Python; {ADVICE}")
 
 
 def _tensors(module: nn.Module, path: str) -> Iterator[tuple[str, Expression]]:
@@ -208,7 +168,7 @@ def _value(module: nn.Module, node: fx.Node, values: Mapping[fx.Node, str]) -> E
 
 
 def _place(module: nn.Module, target: str) -> str:
-    """Write where a module or tensor below is found: ``self.ops[0][1]``."""
+    """Write the place of a module or tensor below: ``self.ops[0][1]``."""
     place = "self"
     for name in target.split("."):
         if isinstance(module, nn.Sequential | nn.ModuleList) and name.isdecimal():

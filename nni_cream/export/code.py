@@ -1,4 +1,4 @@
-"""A network as a file of Python that needs torch alone: a class for each kind of block, and one call that builds it."""
+"""Python file of a network that needs torch alone: a class for each kind of block, and one call that builds it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def network_code(network: nn.Module, images: Tensor, title: str) -> str:
     """Write a network as Python code.
 
     Each module with a ``forward`` of its own becomes a class; those that differ in their layers alone share one, since
-    the layers are its arguments. ``build()`` holds the whole architecture as one expression. What depends on whether
-    the network trains, other than layers of ``torch.nn``, is written as it is in evaluation.
+    the layers are its arguments. ``build()`` holds the whole architecture as one expression. Code that depends on
+    training mode, other than layers of ``torch.nn``, is written as in evaluation.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ class _Writer:
         return next(name for name in names if name not in taken)
 
     def file(self, title: str, built: Expression) -> str:
-        """Put the parts together."""
+        """Assemble the file."""
         root = built.function if isinstance(built, Call) else "nn.Module"
         classes = [block.code(name) for block, name in self._names.items()]
         functions = _FUNCTIONS.replace("ROOT", root).replace("BUILT", write(built, 4, "return "))
@@ -151,7 +151,7 @@ def _needed(module: nn.Module, called: frozenset[nn.Module]) -> bool:
 
 
 def _check_shared(network: nn.Module) -> None:
-    """Refuse weights that stand in two places: built anew, they would be two, which training would drive apart."""
+    """Refuse shared weights: built anew, they would be two tensors, which training would drive apart."""
     first: dict[Tensor, str] = {}
     for name, tensor in chain(
         network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)

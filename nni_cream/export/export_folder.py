@@ -1,4 +1,4 @@
-"""An export folder: written beside its place and moved there when all is in it, never over what somebody may need."""
+"""Export folder: written next to its place and moved there when complete, never over foreign files."""
 
 from __future__ import annotations
 
@@ -19,35 +19,22 @@ _FORMAT = "nni_cream.export/1"
 
 
 def check_folder(out: Path, *, force: bool) -> None:
-    """Look whether an export may go to a folder, without changing anything.
-
-    Parameters
-    ----------
-    out
-        The folder; it need not exist.
-    force
-        Whether an earlier export may be replaced.
-
-    Raises
-    ------
-    FileError
-        If it is no folder, holds an export and ``force`` is not given, or holds other files: those are never replaced.
-    """
+    """Raise ``FileError`` if a folder holds other files, or an export and ``force`` is false."""
     if not os.path.lexists(out):
         return
     if not out.is_dir() or out.is_symlink():
-        raise FileError(f"{out}: is not a folder; name another one with --out")
+        raise FileError(f"{out}: is not a folder. Name another one with --out.")
     there = _files(out)
     foreign = sorted(there - _own_files(out))
     if foreign:
         named = ", ".join(foreign[:3] + ["..."] * (len(foreign) > 3))
-        raise FileError(f"{out}: holds files that no export wrote ({named}); name a new or empty folder with --out")
+        raise FileError(f"{out}: holds files that no export wrote ({named}). Name a new or empty folder with --out.")
     if there and not force:
-        raise FileError(f"{out}: holds an export already; name another folder with --out, or use --force to replace it")
+        raise FileError(f"{out}: holds an export already. Name another folder with --out, or replace it with --force.")
 
 
 def _files(folder: Path) -> set[str]:
-    # What Python leaves beside a module that somebody imported is not worth keeping.
+    # Python's cache of an imported module is not worth keeping.
     found = (path.relative_to(folder) for path in folder.rglob("*") if not path.is_dir())
     return {path.as_posix() for path in found if "__pycache__" not in path.parts}
 
@@ -61,39 +48,16 @@ def _own_files(folder: Path) -> set[str]:
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write ``export.json``: which files are there, and what is known of them.
-
-    Parameters
-    ----------
-    folder
-        Folder that holds all other files.
-    facts
-        More keys, plain JSON values.
-    """
+    """Write ``export.json``: the files in the folder, and the facts known of them."""
     content = {"format": _FORMAT, "files": sorted(_files(folder)), **facts}
     (folder / MANIFEST).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @contextmanager
 def filling(out: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a new folder beside ``out`` that takes its place when all went well; otherwise nothing is left of it.
+    """Yield a new folder next to ``out`` that takes its place if all goes well; otherwise nothing is left of it.
 
-    Parameters
-    ----------
-    out
-        Where the export is to be.
-    force
-        Whether an earlier export there may be replaced.
-
-    Yields
-    ------
-    Path
-        Folder to write to.
-
-    Raises
-    ------
-    FileError
-        If something is in the way (:func:`check_folder`), or it cannot be written.
+    Raises ``FileError`` if something is in the way (:func:`check_folder`), or it cannot be written.
     """
     check_folder(out, force=force)
     target = out.absolute()

@@ -1,4 +1,4 @@
-"""Python expressions as trees, written the way a formatter would: on one line, or one argument a line."""
+"""Python expressions as trees, formatted on one line, or one argument a line."""
 
 from __future__ import annotations
 
@@ -22,21 +22,11 @@ _INDENT = 4
 
 @dataclass(frozen=True)
 class Call:
-    """A call, or with no function and other brackets a list, tuple or mapping.
+    """Call, or with no function and other brackets a list, tuple or mapping."""
 
-    Parameters
-    ----------
-    function
-        What stands before the bracket.
-    items
-        What stands inside: for each item what comes before it (``""``, ``"name="`` or ``"key: "``), and the item.
-    brackets
-        Opening and closing bracket.
-    """
-
-    function: str
-    items: tuple[tuple[str, Expression], ...] = ()
-    brackets: str = "()"
+    function: str  #: Text before the bracket.
+    items: tuple[tuple[str, Expression], ...] = ()  #: Each with the text before it: ``""``, ``"name="`` or ``"key: "``.
+    brackets: str = "()"  #: Opening and closing bracket.
 
 
 Expression: TypeAlias = str | Call
@@ -49,20 +39,7 @@ def call(function: str, *arguments: Expression, **keywords: Expression) -> Call:
 
 
 def sequence(items: Iterable[Expression], brackets: str) -> Expression:
-    """Return a list or a tuple.
-
-    Parameters
-    ----------
-    items
-        Its items.
-    brackets
-        ``[]`` or ``()``.
-
-    Returns
-    -------
-    Expression
-        The expression; a tuple of one item has its comma.
-    """
+    """Return a list (``[]``) or a tuple (``()``); a tuple of one item has its comma."""
     unnamed = tuple(("", item) for item in items)
     if brackets == "()" and len(unnamed) == 1:
         return f"({flat(unnamed[0][1])},)"
@@ -83,23 +60,10 @@ def flat(expression: Expression) -> str:
 
 
 def write(expression: Expression, indent: int, before: str = "", after: str = "") -> str:
-    """Write an expression, over several lines where one is not enough.
+    """Write an expression, over several lines if one is too short.
 
-    Parameters
-    ----------
-    expression
-        What to write.
-    indent
-        Spaces in front of its first line.
-    before
-        What stands before it on its first line.
-    after
-        What stands behind it on its last line.
-
-    Returns
-    -------
-    str
-        The lines, without a line break at the end.
+    Its first line starts with ``indent`` spaces and ``before``; its last line ends with ``after``, without a line
+    break.
     """
     line = f"{' ' * indent}{before}{flat(expression)}{after}"
     if isinstance(expression, str) or not expression.items or len(line) <= WIDTH:
@@ -110,23 +74,7 @@ def write(expression: Expression, indent: int, before: str = "", after: str = ""
 
 
 def constant(value: Any) -> Expression:
-    """Write a value that stands in a network's code.
-
-    Parameters
-    ----------
-    value
-        Number, string, ``None``, type or memory format of torch, slice, or a list, tuple or mapping of such.
-
-    Returns
-    -------
-    Expression
-        Code that gives the value where ``torch`` is imported.
-
-    Raises
-    ------
-    ExportError
-        If it is something else.
-    """
+    """Write a value as code, where ``torch`` is imported; raises ``ExportError`` for a kind of value that has none."""
     if isinstance(value, list | tuple):  # torch.Size is a tuple
         return sequence([constant(item) for item in value], "[]" if isinstance(value, list) else "()")
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,7 +1,7 @@
-"""The forms that a network can be exported to; each is written to a file and then checked against the network.
+"""Formats that a network can be exported to; each file is checked against the network.
 
-TorchScript is not among them: ``torch.jit`` is deprecated, and warns so; ``torch.export`` is what PyTorch names in its
-place, and its programs are loaded by name, weights included, without the code that they come from.
+TorchScript is not among them: ``torch.jit`` is deprecated in favour of ``torch.export``, whose programs load without
+the code that they come from.
 """
 
 from __future__ import annotations
@@ -35,42 +35,33 @@ _INPUT, _OUTPUT = "images", "logits"
 
 
 def check_formats(formats: Sequence[str], opset: int | None = None) -> None:
-    """Refuse what cannot be written here, before any work is done.
+    """Refuse formats that cannot be written here, before any work is done.
 
-    Parameters
-    ----------
-    formats
-        Of :data:`FORMATS`.
-    opset
-        Version of ONNX's operators, ``None`` for :data:`DEFAULT_OPSET`.
-
-    Raises
-    ------
-    ConfigError
-        If a format is unknown, or an opset is given without ONNX or not available; the range is named.
-    ExportError
-        If a package that a format needs is not installed.
+    Raises ``ConfigError`` for an unknown format, and for an opset without ONNX or out of range. Raises ``ExportError``
+    if a package that a format needs is not installed.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown or not formats or len(set(formats)) < len(formats):
         raise ConfigError(
-            f"format: expected different ones of {', '.join(FORMATS)}, got {', '.join(formats) or 'none'}"
+            f"format is {', '.join(formats) or 'empty'}; expected different ones of {', '.join(FORMATS)}."
         )
     if "onnx" not in formats:
         if opset is not None:
-            raise ConfigError(f"opset {opset}: only the format onnx has one, and it is not among {', '.join(formats)}")
+            raise ConfigError(f"opset {opset} is for the format onnx alone; expected none with {', '.join(formats)}.")
         return
     for name in ("onnx", "onnxruntime", "onnxscript"):
         try:
             importlib.import_module(name)
         except ImportError as error:
             raise ExportError(
-                f"format onnx: package {name} cannot be imported ({error}); pip install 'nni_cream[export]', or leave "
-                "this format out"
+                f"format onnx: package {name} cannot be imported ({error}). Run pip install 'nni_cream[export]', or "
+                "leave this format out."
             ) from None
     newest = _newest_opset()
     if opset is not None and not DEFAULT_OPSET <= opset <= newest:
-        raise ConfigError(f"opset {opset} is not available; PyTorch and onnx write {DEFAULT_OPSET} to {newest} here")
+        raise ConfigError(
+            f"opset {opset} is not available; expected {DEFAULT_OPSET} to {newest} here."
+        )
 
 
 def _newest_opset() -> int:
@@ -97,11 +88,11 @@ def write_formats(
     images
         At least two images (N, C, H, W), real ones if there are any.
     folder
-        Where the files go; it exists.
+        An existing folder.
     formats
         Of :data:`FORMATS`.
     opset
-        Version of ONNX's operators, ``None`` for :data:`DEFAULT_OPSET`.
+        Version of ONNX's operators. Default: :data:`DEFAULT_OPSET`.
     title
         First lines of the Python code.
 
@@ -113,11 +104,11 @@ def write_formats(
     Raises
     ------
     ExportError
-        If the network cannot be written in a format, or what was written computes something else.
+        If the network cannot be written in a format, or a file computes something else.
     """
     check_formats(formats, opset)
     if len(images) < 2:
-        raise ExportError(f"expected at least two images to check with, got {len(images)}")
+        raise ExportError(f"the check has {len(images)} images; expected at least two images.")
     differences = {}
     with evaluating(network):
         _check_runs(network, images)
@@ -141,12 +132,12 @@ def _check_runs(network: nn.Module, images: Tensor) -> None:
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(batch):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ExportError(
-                f"the network returns {shape} for {len(batch)} image(s); expected a row of logits for each"
+                f"the network returns {shape} for {len(batch)} image(s); expected a row of logits for each."
             )
         if not logits.isfinite().all():
             raise ExportError(
-                "the network itself gives outputs that are no finite numbers; its weights are those of a training that "
-                "diverged, or the images are wrong"
+                "the network itself gives outputs that are no finite numbers. Its training diverged, or the images are "
+                "wrong."
             )
 
 
@@ -192,8 +183,8 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int) -> f
     versions = {entry.domain: entry.version for entry in model.opset_import}
     if versions.get("") != opset:
         raise ExportError(
-            f"{path.name}: opset {opset} is not available for this network, the exporter wrote {versions.get('')}; "
-            f"choose another one from {DEFAULT_OPSET} to {_newest_opset()}"
+            f"{path.name}: opset is {opset}, but the exporter wrote {versions.get('')}; expected one that is available "
+            f"for this network. Choose another from {DEFAULT_OPSET} to {_newest_opset()}."
         )
 
     def run(batch: Tensor) -> Tensor:
@@ -205,9 +196,9 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int) -> f
 
 @contextmanager
 def _interrupted_afterwards() -> Iterator[None]:
-    """Heed a Ctrl-C when the exporter is done, or the second one at once.
+    """Delay a Ctrl-C until the exporter is done; a second one counts at once.
 
-    Parts of PyTorch's exporters take the interrupt for an error of the network, try something else and go on.
+    Parts of PyTorch's exporters take the interrupt for an error of the network, try something else and continue.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _is_main_thread():
         yield
@@ -234,7 +225,7 @@ def _is_main_thread() -> bool:
 
 @contextmanager
 def _silent_exporter() -> Iterator[None]:
-    """Keep to themselves what the exporter's parts log and print: whether it went well is checked on the file."""
+    """Silence the logs and prints of the exporter's parts: its success is checked on the file."""
     logger = logging.getLogger("onnxscript")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)

@@ -1,4 +1,4 @@
-"""One operation of a traced module as code: functions of torch by their public names, operators as signs."""
+"""Code of one operation of a traced module: functions of torch by their public names, operators as signs."""
 
 from __future__ import annotations
 
@@ -55,24 +55,9 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def operation_code(node: fx.Node, values: Mapping[fx.Node, str]) -> Expression:
-    """Write what a ``call_function`` or ``call_method`` node computes.
+    """Write a ``call_function`` or ``call_method`` node; ``values`` has the code of each earlier node.
 
-    Parameters
-    ----------
-    node
-        Of a graph made by :func:`~nni_cream.export.module_graph.trace`.
-    values
-        Code of each earlier node.
-
-    Returns
-    -------
-    Expression
-        Code where ``torch`` and ``torch.nn.functional as F`` are imported.
-
-    Raises
-    ------
-    ExportError
-        If an argument cannot be written.
+    The code needs ``torch`` and ``torch.nn.functional as F``. Raises ``ExportError`` if an argument cannot be written.
     """
     function: Any = node.target
     arguments = [argument_code(item, values) for item in node.args]
@@ -91,25 +76,7 @@ def operation_code(node: fx.Node, values: Mapping[fx.Node, str]) -> Expression:
 
 
 def argument_code(value: Any, values: Mapping[fx.Node, str]) -> Expression:
-    """Write an argument of a node.
-
-    Parameters
-    ----------
-    value
-        A node, a constant, or a list, tuple, mapping or slice of such.
-    values
-        Code of each earlier node.
-
-    Returns
-    -------
-    Expression
-        The code.
-
-    Raises
-    ------
-    ExportError
-        If a constant cannot be written.
-    """
+    """Write an argument of a node: a node, a constant, or a list, tuple, mapping or slice of such."""
     if isinstance(value, fx.Node):
         return values[value]
     if isinstance(value, list | tuple):  # torch.fx keeps its own kinds of both

@@ -1,4 +1,4 @@
-"""Layers of ``torch.nn`` as the code that makes them: arguments are read from the layer, the result is compared."""
+"""Code that makes a layer of ``torch.nn``: arguments are read from the layer, the result is compared."""
 
 from __future__ import annotations
 
@@ -21,18 +21,7 @@ _NOT_ARGUMENTS = ("device", "dtype")
 
 
 def torch_class(module: nn.Module) -> type[nn.Module] | None:
-    """Find the class of ``torch.nn`` whose computation a module does.
-
-    Parameters
-    ----------
-    module
-        Of that class, or of one derived from it that does not change ``forward``, such as NNI's ``MutableConv2d``.
-
-    Returns
-    -------
-    type or None
-        ``None`` if its ``forward`` is not one of ``torch.nn``.
-    """
+    """Find the class of ``torch.nn`` whose ``forward`` a module has, such as that of NNI's ``MutableConv2d``."""
     for candidate in type(module).__mro__:
         if candidate is not nn.Module and getattr(nn, candidate.__name__, None) is candidate:
             return candidate if type(module).forward is candidate.forward else None
@@ -45,24 +34,9 @@ def is_layer(module: nn.Module) -> bool:
 
 
 def layer_code(module: nn.Module, path: str) -> Expression:
-    """Write the call that makes a layer like the given one.
+    """Write the call that makes a layer, such as ``nn.Conv2d(3, 16, 3, padding=1)``, without torch's defaults.
 
-    Parameters
-    ----------
-    module
-        Layer for which :func:`is_layer` holds.
-    path
-        Its name in the network, for messages.
-
-    Returns
-    -------
-    Expression
-        Such as ``nn.Conv2d(3, 16, 3, padding=1)``, without the arguments that are torch's defaults.
-
-    Raises
-    ------
-    ExportError
-        If a layer made this way would differ from the given one.
+    ``path`` is its name in the network. Raises ``ExportError`` if a layer made this way would differ.
     """
     kind = torch_class(module)
     assert kind is not None

@@ -1,7 +1,7 @@
-"""What one module does with its inputs, as a graph in which its own modules are single calls (``torch.fx``).
+"""Graph of one module's computation, in which its own modules are single calls (``torch.fx``).
 
-A module is traced as it was called: a run on real images tells with which inputs, tensors or lists of them, so that
-code which looks at its arguments (``isinstance``, ``len``, a loop over a list) is followed, and each call written out.
+A module is traced as it was called: a run on real images shows its inputs, tensors or lists of them. So code that looks
+at its arguments (``isinstance``, ``len``, a loop over a list) is followed, and each call written out.
 """
 
 from __future__ import annotations
@@ -35,45 +35,20 @@ TENSOR = _TensorPlace()
 
 @dataclass(frozen=True)
 class CallShape:
-    """How a module is called.
+    """Arguments and result of a module's call."""
 
-    Parameters
-    ----------
-    inputs
-        Name of each argument that holds a tensor -> its tree, in the order of ``forward``.
-    constants
-        The other arguments.
-    output
-        Tree of what it returns.
-    """
-
-    inputs: dict[str, Tree]
-    constants: dict[str, Any]
-    output: Tree
+    inputs: dict[str, Tree]  #: Name of each argument that holds a tensor -> its tree, in the order of ``forward``.
+    constants: dict[str, Any]  #: The other arguments.
+    output: Tree  #: Tree of the result.
 
 
 Calls = dict[nn.Module, CallShape]
 
 
 def record_calls(network: nn.Module, images: Tensor) -> Calls:
-    """Run a network and note how each of its modules is called.
+    """Run a network, in evaluation mode and without gradients, and return how each of its modules is called.
 
-    Parameters
-    ----------
-    network
-        The network, in evaluation mode and without gradients.
-    images
-        Its input.
-
-    Returns
-    -------
-    dict
-        Module -> its call; a module that the network does not use is not there.
-
-    Raises
-    ------
-    ExportError
-        If one module is called in two ways.
+    A module that the network does not use is absent. Raises ``ExportError`` if one module is called in two ways.
     """
     calls: Calls = {}
     names = {module: name or type(network).__name__ for name, module in network.named_modules()}
@@ -146,24 +121,8 @@ def _filled(tree: Tree, proxy: Any) -> Any:
 def trace(module: nn.Module, calls: Calls, path: str) -> fx.Graph:
     """Trace one module; the modules in it that hold weights, and the layers of ``torch.nn``, are calls in its graph.
 
-    Parameters
-    ----------
-    module
-        Any module that was called.
-    calls
-        Of its network.
-    path
-        Its name there, for messages.
-
-    Returns
-    -------
-    torch.fx.Graph
-        Placeholders named after the inputs, the calls, one output.
-
-    Raises
-    ------
-    ExportError
-        If it decides by the values or sizes of tensors, or does what cannot be written as calls in a row.
+    The graph has placeholders named after the inputs, the calls, and one output. Raises ``ExportError`` if the module
+    decides by the values or sizes of tensors, or cannot be written as a sequence of calls.
     """
     try:
         graph = _Tracer(calls).trace(module)
@@ -189,7 +148,7 @@ class _Tracer(fx.Tracer):
         self._calls = calls
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> tuple[Any, list[Any]]:
-        """Give the module what it was called with, traced values in place of tensors."""
+        """Give the module its recorded arguments, with traced values in place of tensors."""
         module = self.root
         shape = self._calls[module]
         values = dict(shape.constants)
@@ -199,7 +158,7 @@ class _Tracer(fx.Tracer):
         return lambda: root_fn(module, *arguments, **keywords), []
 
     def create_arg(self, a: Any) -> Any:
-        """Refuse tensors that the network's weights do not hold; torch would leave a copy of them in the network."""
+        """Refuse tensors that are not the network's own; torch would leave a copy of them in the network."""
         if (
             isinstance(a, Tensor)
             and not isinstance(a, nn.Parameter)
@@ -209,18 +168,18 @@ class _Tracer(fx.Tracer):
         return super().create_arg(a)
 
     def create_proxy(self, kind: str, target: Any, *arguments: Any, **keywords: Any) -> Any:
-        """Follow functions of others, which libraries mark to be kept as one call, into what they do with torch."""
+        """Trace into functions outside torch, which libraries mark to be kept as one call."""
         if kind == "call_function" and not is_known(target):
             args, kwargs = arguments[:2]
             return target(*args, **kwargs)
         return super().create_proxy(kind, target, *arguments, **keywords)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Tell what stays one call: all but modules of others that hold nothing, whose code is written out in place."""
+        """Return whether a module stays one call: all but modules outside torch that hold nothing."""
         return torch_class(m) is not None or any(True for _ in m.children()) or bool(m.state_dict())
 
     def call_module(self, m: nn.Module, forward: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call a module the way that its class is written: with its inputs in order, and no constants."""
+        """Call a module as its class is written: with its inputs in order, and no constants."""
         if not self.is_leaf_module(m, ""):
             return forward(*args, **kwargs)
         if torch_class(m) is None:
@@ -230,7 +189,7 @@ class _Tracer(fx.Tracer):
 
 
 def _unbind(module: nn.Module, named: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
-    """Turn what :func:`_bind` gave back into arguments of a call."""
+    """Turn the result of :func:`_bind` back into arguments of a call."""
     arguments: list[Any] = []
     left = dict(named)
     parameters = inspect.signature(module.forward).parameters.values()

@@ -1,14 +1,13 @@
-"""What every exported form must do: give the network's own outputs, for any number of images."""
+"""Check of an exported form: it gives the network's own outputs, for any number of images."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from nni_cream.errors import ExportError
+from nni_cream.evaluation_mode import evaluating
 
 __all__ = ["TOLERANCE", "compare", "evaluating", "first_line"]
 
@@ -16,42 +15,11 @@ TOLERANCE = 1e-4
 """Largest difference of an output allowed; where outputs are larger than 1, relative to the largest."""
 
 
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[nn.Module]:
-    """Put a network into evaluation mode without gradients inside a ``with`` block, and back after it."""
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with torch.no_grad():
-            yield network
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
 def compare(network: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor, what: str) -> float:
-    """Compare an exported form with the network, on all images at once and on the first one alone.
+    """Return the largest difference of an exported form (``run``) from the network, in evaluation mode.
 
-    Parameters
-    ----------
-    network
-        The network, in evaluation mode.
-    run
-        The exported form: images in, outputs out.
-    images
-        Images (N, C, H, W).
-    what
-        The form, for messages.
-
-    Returns
-    -------
-    float
-        Largest absolute difference of an output.
-
-    Raises
-    ------
-    ExportError
-        If it cannot be run, or gives other outputs.
+    Both run on all images at once and on the first one alone. Raises ``ExportError``, which names the form as ``what``,
+    if it cannot be run or gives other outputs.
     """
     largest = 0.0
     for batch in (images, images[:1]):
@@ -66,12 +34,12 @@ def compare(network: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor,
 
 def _difference(expected: Tensor, found: Tensor, what: str) -> float:
     if found.shape != expected.shape:
-        raise ExportError(f"{what} gives {tuple(found.shape)} numbers, the network {tuple(expected.shape)}")
+        raise ExportError(f"{what} gives {tuple(found.shape)} numbers, the network {tuple(expected.shape)}.")
     difference = float((found - expected).abs().max())
     allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
     if not difference <= allowed:  # NaN is no agreement
         raise ExportError(
-            f"{what} gives other outputs than the network: they differ by {difference:.3g}, allowed is {allowed:.3g}"
+            f"{what} gives other outputs than the network: {difference:.3g} apart; expected at most {allowed:.3g}."
         )
     return difference
 

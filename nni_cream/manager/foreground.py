@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from unittest import mock
 
 import psutil
 import requests
@@ -323,12 +322,14 @@ def _running(experiment: Experiment, begin: Callable[[], None], keep: bool, cons
 
 def _start(experiment: Experiment, port: int, folder: Path) -> None:
     # NNI waits three seconds for its manager, which is not enough where the processors are busy.
-    patient = functools.partial(launcher._check_rest_server, retry=_START_SECONDS)
+    check = launcher._check_rest_server
+    launcher._check_rest_server = functools.partial(check, retry=_START_SECONDS)
     try:
-        with mock.patch.object(launcher, "_check_rest_server", patient):
-            experiment.start(port, run_mode=RunMode.Detach)
+        experiment.start(port, run_mode=RunMode.Detach)
     except Exception as error:  # NNI raises what it happens to meet: RuntimeError, requests' errors, ...
         raise ManagerError(f"NNI's manager could not be started: {error}; its logs are in {folder}") from error
+    finally:
+        launcher._check_rest_server = check
 
 
 def _stop(experiment: Experiment) -> None:

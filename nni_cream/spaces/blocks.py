@@ -1,4 +1,4 @@
-"""The operations that a layer may choose from, and the fixed blocks around them."""
+"""Operations that a layer may choose from, and the fixed blocks around them."""
 
 from __future__ import annotations
 
@@ -11,24 +11,7 @@ __all__ = ["OPERATIONS", "MBConv", "conv_bn_relu", "downsample", "make_operation
 
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
-    """Convolution without bias, padded so that stride 1 keeps the size, then BatchNorm and ReLU.
-
-    Parameters
-    ----------
-    in_channels
-        Channels of the input (N, in_channels, H, W).
-    out_channels
-        Channels of the output (N, out_channels, ceil(H / stride), ceil(W / stride)).
-    kernel_size
-        Side of the square kernel in pixels, odd.
-    stride
-        Step of the kernel in pixels.
-
-    Returns
-    -------
-    torch.nn.Sequential
-        The three layers in a row.
-    """
+    """Build a convolution without bias, padded so that stride 1 keeps the size, BatchNorm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -37,22 +20,10 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int, stride: 
 
 
 def downsample(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Change the number of channels with a 1x1 convolution, then halve height and width by averaging.
+    """Build a 1x1 convolution that changes the channels, and an average pooling that halves height and width.
 
     A row or column left over is averaged alone (``ceil_mode``): no pixel is dropped, and no chain of these blocks can
     shrink an image to nothing.
-
-    Parameters
-    ----------
-    in_channels
-        Channels of the input (N, in_channels, H, W).
-    out_channels
-        Channels of the output (N, out_channels, ceil(H / 2), ceil(W / 2)).
-
-    Returns
-    -------
-    torch.nn.Sequential
-        The block.
     """
     return nn.Sequential(*conv_bn_relu(in_channels, out_channels, 1), nn.AvgPool2d(2, ceil_mode=True))
 
@@ -69,7 +40,7 @@ class MBConv(nn.Module):
     kernel_size
         Side of the depthwise kernel in pixels, odd.
     expansion
-        How many times more channels there are inside than outside.
+        Factor on the channels inside.
     """
 
     def __init__(self, channels: int, kernel_size: int, expansion: int) -> None:
@@ -103,18 +74,5 @@ OPERATIONS: MappingProxyType[str, Callable[[int], nn.Module]] = MappingProxyType
 
 
 def make_operations(names: tuple[str, ...], channels: int) -> dict[str, nn.Module]:
-    """Build the candidates of one choice.
-
-    Parameters
-    ----------
-    names
-        Keys of ``OPERATIONS``, in the order that the choice lists them.
-    channels
-        Channels that each candidate takes and gives.
-
-    Returns
-    -------
-    dict of str to torch.nn.Module
-        One module for each name, in the order of ``names``.
-    """
+    """Build the candidates of one choice, keys of ``OPERATIONS``, in the given order."""
     return {name: OPERATIONS[name](channels) for name in names}

@@ -1,4 +1,4 @@
-"""Depths and image size of the paper's space for a budget of multiply-adds, by counting and without building anything.
+"""Plan of the paper's space for a budget of multiply-adds: depths and image size, without building anything.
 
 The counts leave out what ``macs`` leaves out everywhere in this project: biases, BatchNorm, activations and pooling.
 """
@@ -21,18 +21,10 @@ TOTAL_STRIDE = 32
 
 @dataclass(frozen=True)
 class Stage:
-    """A row of inverted residuals of the same width.
+    """Row of inverted residuals of the same width."""
 
-    Parameters
-    ----------
-    channels
-        Of its output, before the width multiplier.
-    stride
-        Of its first block.
-    """
-
-    channels: int
-    stride: int
+    channels: int  #: Of its output, before the width multiplier.
+    stride: int  #: Of its first block.
 
 
 STAGES = (Stage(24, 2), Stage(40, 2), Stage(80, 2), Stage(96, 1), Stage(192, 2))
@@ -46,27 +38,13 @@ _EXPONENT = 0.42
 
 @dataclass(frozen=True)
 class Outline:
-    """What the cost of a network of the space depends on, besides its image size and its choices.
+    """Arguments of the space that decide its costs, besides image size and choices."""
 
-    Parameters
-    ----------
-    num_classes
-        Number of logits.
-    input_channels
-        Channels of the images.
-    width_multiplier
-        Of all channels but those of the last layer before the classifier.
-    operations
-        (kernel size, expansion) of each operation that a block may choose.
-    se_ratio
-        Of squeeze-and-excitation.
-    """
-
-    num_classes: int
-    input_channels: int
-    width_multiplier: float
-    operations: tuple[tuple[int, int], ...]
-    se_ratio: float
+    num_classes: int  #: Number of logits.
+    input_channels: int  #: Channels of the images.
+    width_multiplier: float  #: Of all channels but those of the last layer before the classifier.
+    operations: tuple[tuple[int, int], ...]  #: (kernel size, expansion) of each operation that a block may choose.
+    se_ratio: float  #: Of squeeze-and-excitation.
 
     def width(self, channels: int) -> int:
         """Return a number of channels after the width multiplier."""
@@ -97,7 +75,7 @@ class Outline:
             before = channels
 
     def cost(self, depths: Sequence[int], size: int, of: Callable[[list[int]], float]) -> float:
-        """Count a network whose blocks each cost what ``of`` makes of their operations' costs."""
+        """Count a network in which ``of`` gives the cost of a block from those of its operations."""
         stages = zip(self.blocks(size), depths, strict=True)
         return self.fixed(size) + sum(of(first) + (depth - 1) * of(further) for (first, further), depth in stages)
 
@@ -112,18 +90,10 @@ class Outline:
 
 @dataclass(frozen=True)
 class Plan:
-    """A form of the space in which a budget is used well.
+    """Form of the space that suits a budget."""
 
-    Parameters
-    ----------
-    depths
-        For each stage the smallest and the largest number of blocks.
-    image_size
-        Side of the images in pixels.
-    """
-
-    depths: tuple[tuple[int, int], ...]
-    image_size: int
+    depths: tuple[tuple[int, int], ...]  #: For each stage the smallest and the largest number of blocks.
+    image_size: int  #: Side of the images in pixels.
 
 
 def plan(
@@ -131,23 +101,23 @@ def plan(
 ) -> Plan:
     """Look up depths and image size for a range of multiply-adds [ours: the paper says only that they follow from it].
 
-    The image size follows from the upper end T as 224 (T / 287M)^0.42, rounded to a multiple of 32 from 32 to 224: a
-    line through the published networks, on which all of them lie. The depths grow by turns, the middle stages first, up
-    to 6 blocks, as long as the deepest network still fits the range with blocks that cost halfway between the cheapest
-    and the average operation: so each depth can be used, a good part of all paths lies within the range, and every
-    published network lies in the space planned for its size.
+    The image size follows from the upper end T as 224 (T / 287M)^0.42, rounded to a multiple of 32 from 32 to 224. All
+    published networks lie on this line. The depths grow in a cycle, the middle stages first, up to 6 blocks. They grow
+    as long as the deepest network still fits the range with blocks halfway between the cheapest and the average
+    operation. So each depth can be used, a good part of all paths lies within the range, and every published network
+    lies in the space planned for its size.
 
     Parameters
     ----------
     outline
-        What else the cost depends on.
+        The other arguments that decide the costs.
     macs_range
         Lowest and highest multiply-adds of one image; ``None`` for no bound (without an upper one: the largest form).
     image_size
         Side of the images in pixels, if it is given.
     fixed_depth
         Whether each stage gets one depth instead of a range, as in the paper's own search: the deepest whose average
-        network costs no more than the upper end, or one block each if there is none.
+        network costs at most the upper end, or one block.
 
     Returns
     -------
@@ -157,8 +127,7 @@ def plan(
     Raises
     ------
     SpaceError
-        If no network of the space lies within the range: none at any depth and at this image size, or none of the
-        depths planned.
+        If no network of the space lies within the range, or none of the depths planned.
     """
     low, high = macs_range[0] or 0.0, math.inf if macs_range[1] is None else macs_range[1]
     size = image_size or _image_size(high)
@@ -166,17 +135,16 @@ def plan(
     highest = outline.cost([_DEEPEST] * len(STAGES), size, max)
     if high < lowest or low > highest:
         raise SpaceError(
-            f"macs_range ({low:,.0f}, {high:,.0f}): at {size} px the networks of this space have {lowest:,.0f} to "
-            f"{highest:,.0f} multiply-adds; expected a range that meets these, or another image_size, width_multiplier "
-            "or num_classes"
+            f"macs_range is ({low:,.0f}, {high:,.0f}); expected a range that meets {lowest:,.0f} to {highest:,.0f}, "
+            f"the multiply-adds of this space at {size} px. Change it, or image_size, width_multiplier or num_classes."
         )
     deepest = _deepen(outline, size, high, _mean if fixed_depth else _halfway)
     reached = outline.cost(deepest, size, max)
     if reached < low:
         raise SpaceError(
-            f"macs_range ({low:,.0f}, {high:,.0f}): at {size} px the depths planned for its upper end, "
-            f"{', '.join(map(str, deepest))}, reach {reached:,.0f} multiply-adds; expected a wider range, more "
-            "operations, or depths in place of macs_range"
+            f"macs_range is ({low:,.0f}, {high:,.0f}), but at {size} px the depths planned for its upper end, "
+            f"{', '.join(map(str, deepest))}, reach {reached:,.0f} multiply-adds; expected a lower low end. Widen the "
+            "range, give more operations, or depths in place of macs_range."
         )
     return Plan(tuple((depth if fixed_depth else 1, depth) for depth in deepest), size)
 

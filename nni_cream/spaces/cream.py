@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
-from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
 from torch import Tensor, nn
 
+from nni_cream.argument_checks import check_whole, is_number, is_whole
 from nni_cream.errors import SpaceError
-from nni_cream.spaces.argument_checks import at_least, is_whole
 from nni_cream.spaces.budget_plan import STAGES, TOTAL_STRIDE, Outline, plan
 from nni_cream.spaces.inverted import DepthwiseSeparable, InvertedResidual, conv_norm, initialise
 
@@ -25,10 +23,10 @@ Depths = Sequence[int | Sequence[int]]
 class CreamSpace(ModelSpace):
     """Stem, a depthwise-separable block, five stages of inverted residuals, and a head of 1,280 features.
 
-    Each block of a stage chooses its kernel size and expansion together, as ``stage_2_block_1: k5e6``; each stage
-    chooses how many of its blocks there are, as ``stage_2_depth: 3``. With one depth for each stage (the paper's own
-    form) there are no such labels. With the default operations the values in order are the paper's indices 0 to 5:
-    k3e4, k3e6, k5e4, k5e6, k7e4, k7e6.
+    Each block of a stage chooses its kernel size and expansion together, as ``stage_2_block_1: k5e6``. Each stage
+    chooses its number of blocks, as ``stage_2_depth: 3``. With one depth for each stage (the paper's own form) there
+    are no such labels. With the default operations the values in order are the paper's indices 0 to 5: k3e4, k3e6,
+    k5e4, k5e6, k7e4, k7e6. An argument out of range, or nothing to choose, raises ``SpaceError``.
 
     Parameters
     ----------
@@ -37,18 +35,18 @@ class CreamSpace(ModelSpace):
     input_channels
         Channels of the images: 1 for grey, 3 for colour.
     image_size
-        Side of the images in pixels, at least 32, the product of all strides; images of any other size are refused
-        before a search. Without it the size is the one that ``macs_range`` asks for, or any from 32 on.
+        Side of the images in pixels, at least 32, the product of all strides. A search refuses images of any other
+        size. Default: the size that ``macs_range`` asks for, or any from 32 on.
     macs_range
         Lowest and highest multiply-adds of one image (``None`` for no bound) that depths and image size are looked up
         for, see :func:`nni_cream.spaces.budget_plan.plan`. The paths drawn in a search still need ``cost_range``.
     depths
-        For each of the five stages its number of blocks, or the smallest and the largest number. By default 1 to 4, or
+        For each of the five stages its number of blocks, or the smallest and the largest number. Default: 1 to 4, or
         what ``macs_range`` asks for.
     fixed_depth
         Whether ``macs_range`` gives each stage one depth instead of a range.
     width_multiplier
-        Factor on all channels but the 1,280 features, which are rounded to multiples of 8.
+        Factor on all channels but the 1,280 features, rounded to multiples of 8.
     kernel_sizes
         Sides of the depthwise kernels to choose from, odd.
     expansions
@@ -62,11 +60,6 @@ class CreamSpace(ModelSpace):
     ----------
     image_size : int or None
         Side of the images in pixels, if the space is made for one.
-
-    Raises
-    ------
-    SpaceError
-        If an argument is of the wrong type or out of range, or there is nothing to choose.
     """
 
     def __init__(
@@ -85,10 +78,12 @@ class CreamSpace(ModelSpace):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        at_least("num_classes", num_classes, 2)
-        at_least("input_channels", input_channels, 1)
+        check_whole("num_classes", num_classes, 2, error=SpaceError)
+        check_whole("input_channels", input_channels, 1, error=SpaceError)
         _check_fractions(width_multiplier, se_ratio, dropout)
-        _check_image_size(image_size)
+        if image_size is not None:
+            why = " pixels, since the strides of the space halve an image five times"
+            check_whole("image_size", image_size, TOTAL_STRIDE, error=SpaceError, why=why)
         operations = _operations(kernel_sizes, expansions)
         outline = Outline(num_classes, input_channels, width_multiplier, tuple(operations.values()), se_ratio)
         ranges, self.image_size = _depths(outline, depths, macs_range, image_size, fixed_depth)
@@ -118,32 +113,21 @@ class CreamSpace(ModelSpace):
         return logits
 
     def check_images(self, input_shape: Sequence[int]) -> None:
-        """Refuse images that the space is not made for.
-
-        Parameters
-        ----------
-        input_shape
-            Shape (C, H, W) of one image.
-
-        Raises
-        ------
-        SpaceError
-            If they are smaller than the product of all strides, or not of the planned size or number of channels.
-        """
+        """Refuse images (C, H, W) that are too small for the strides, or not of the planned size or channels."""
         channels, height, width = input_shape
         if min(height, width) < TOTAL_STRIDE:
             raise SpaceError(
-                f"images of {height}x{width} pixels: the strides of the space 'cream' halve them five times; expected "
-                f"at least {TOTAL_STRIDE}x{TOTAL_STRIDE}, so give the data image_size: {TOTAL_STRIDE} or more"
+                f"images of {height}x{width} pixels: expected at least {TOTAL_STRIDE}x{TOTAL_STRIDE}, since the "
+                f"strides of the space 'cream' halve them five times. Give the data image_size: {TOTAL_STRIDE} or more."
             )
         if channels != self.input_channels:
             raise SpaceError(
-                f"images have {channels} channels, the space expects {self.input_channels}; set its input_channels"
+                f"images have {channels} channels; expected {self.input_channels}. Set input_channels of the space."
             )
         if self.image_size is not None and (height, width) != (self.image_size, self.image_size):
             raise SpaceError(
-                f"images of {height}x{width} pixels, but the space is planned for {self.image_size}x{self.image_size}; "
-                f"give the data image_size: {self.image_size}, or the space another image_size"
+                f"images of {height}x{width} pixels; expected {self.image_size}x{self.image_size}, which the space is "
+                f"planned for. Give the data image_size: {self.image_size}, or the space another image_size."
             )
 
 
@@ -177,12 +161,12 @@ def _block(
 
 def _operations(kernel_sizes: Sequence[int], expansions: Sequence[int]) -> dict[str, tuple[int, int]]:
     for name, values in (("kernel_sizes", kernel_sizes), ("expansions", expansions)):
-        right = isinstance(values, list | tuple) and values and all(is_whole(value) and value >= 1 for value in values)
+        right = isinstance(values, list | tuple) and values and all(is_whole(value, 1) for value in values)
         if not right or len(set(values)) < len(values):
-            raise SpaceError(f"{name}: expected a list of different whole numbers of at least 1, got {values!r}.")
+            raise SpaceError(f"{name} is {values!r}; expected a list of different whole numbers of at least 1.")
     even = [value for value in kernel_sizes if value % 2 == 0]
     if even:
-        raise SpaceError(f"kernel_sizes: expected odd numbers, which have a middle, got {even[0]}.")
+        raise SpaceError(f"kernel_sizes holds {even[0]}; expected odd numbers, which have a middle.")
     return {f"k{kernel}e{expansion}": (kernel, expansion) for kernel, expansion in product(kernel_sizes, expansions)}
 
 
@@ -196,10 +180,10 @@ def _depths(
     if macs_range is None:
         ranges = ((1, 4),) * len(STAGES) if depths is None else _read_depths(depths)
         if fixed_depth:
-            raise SpaceError("fixed_depth: goes with macs_range; give depths as five whole numbers instead.")
+            raise SpaceError("fixed_depth is true without macs_range. Give depths as five whole numbers instead.")
     else:
         if depths is not None:
-            raise SpaceError("depths: are looked up for macs_range; expected one of the two.")
+            raise SpaceError("depths and macs_range are given; expected one of the two.")
         planned = plan(outline, _read_range(macs_range), image_size, fixed_depth)
         ranges, image_size = planned.depths, planned.image_size
     return ranges, image_size
@@ -207,14 +191,13 @@ def _depths(
 
 def _read_depths(depths: Depths) -> tuple[tuple[int, int], ...]:
     if not isinstance(depths, list | tuple) or len(depths) != len(STAGES):
-        raise SpaceError(f"depths: expected {len(STAGES)} entries, one for each stage, got {depths!r}.")
+        raise SpaceError(f"depths is {depths!r}; expected {len(STAGES)} entries, one for each stage.")
     ranges = []
-    for number, depth in enumerate(depths, start=1):
+    for number, depth in enumerate(depths):
         pair = (depth, depth) if is_whole(depth) else tuple(depth) if isinstance(depth, list | tuple) else ()
         if len(pair) != 2 or not all(map(is_whole, pair)) or not 1 <= pair[0] <= pair[1]:
             raise SpaceError(
-                f"depths[{number - 1}]: expected a whole number of at least 1, or the smallest and the largest, got "
-                f"{depth!r}."
+                f"depths[{number}] is {depth!r}; expected a whole number of at least 1, or smallest and largest."
             )
         ranges.append((pair[0], pair[1]))
     return tuple(ranges)
@@ -225,28 +208,15 @@ def _read_range(macs_range: Sequence[float | None]) -> tuple[float | None, float
     numbers = [bound for bound in bounds if isinstance(bound, int | float) and not isinstance(bound, bool)]
     right = len(bounds) == 2 and len(numbers) == sum(bound is not None for bound in bounds)
     if not right or any(not 0 <= number < float("inf") for number in numbers) or numbers != sorted(numbers):
-        raise SpaceError(f"macs_range: expected [low, high] in multiply-adds, null for no bound, got {macs_range!r}.")
+        raise SpaceError(f"macs_range is {macs_range!r}; expected [low, high] in multiply-adds, null for no bound.")
     return bounds[0], bounds[1]
 
 
-def _check_image_size(image_size: int | None) -> None:
-    if image_size is not None and not (is_whole(image_size) and image_size >= TOTAL_STRIDE):
-        raise SpaceError(
-            f"image_size: expected a whole number of at least {TOTAL_STRIDE} pixels, since the strides of the space "
-            f"halve an image five times, got {image_size!r}."
-        )
-
-
 def _check_fractions(width_multiplier: float, se_ratio: float, dropout: float) -> None:
-    for name, value, expected, right in (
-        ("width_multiplier", width_multiplier, "above 0 and at most 100", 0 < _number(width_multiplier) <= 100),
-        ("se_ratio", se_ratio, "from 0 to 1", 0 <= _number(se_ratio) <= 1),
-        ("dropout", dropout, "of at least 0 and below 1", 0 <= _number(dropout) < 1),
+    for name, value, expected, inside in (
+        ("width_multiplier", width_multiplier, "above 0 and at most 100", lambda number: 0 < number <= 100),
+        ("se_ratio", se_ratio, "from 0 to 1", lambda number: 0 <= number <= 1),
+        ("dropout", dropout, "of at least 0 and below 1", lambda number: 0 <= number < 1),
     ):
-        if not right:
-            raise SpaceError(f"{name}: expected a number {expected}, got {value!r}.")
-
-
-def _number(value: Any) -> float:
-    """Return the value, or one that is in no range at all."""
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+        if not (is_number(value) and inside(value)):
+            raise SpaceError(f"{name} is {value!r}; expected a number {expected}.")

@@ -1,4 +1,4 @@
-"""The search space of the main job: 8x8 grey digits, seconds on one core."""
+"""Search space of the main job: 8x8 grey digits, seconds on one core."""
 
 from __future__ import annotations
 
@@ -13,16 +13,7 @@ __all__ = ["DigitsSpace"]
 class DigitsSpace(ChainSpace):
     """Seven layers, six operations each (279,936 architectures), for images as small as 8x8 pixels.
 
-    Parameters
-    ----------
-    channels
-        Channels of each choice layer.
-    num_classes
-        Number of logits.
-    input_channels
-        Channels of the images.
-    operations
-        Names of the operations that each layer chooses from.
+    The arguments are those of :class:`~nni_cream.spaces.ChainSpace`.
     """
 
     def __init__(

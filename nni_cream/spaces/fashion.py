@@ -1,4 +1,4 @@
-"""The search space of the studies on Fashion-MNIST: 28x28 grey garments, minutes on one core."""
+"""Search space of the studies on Fashion-MNIST: 28x28 grey garments, minutes on one core."""
 
 from __future__ import annotations
 
@@ -13,18 +13,8 @@ __all__ = ["FashionSpace"]
 class FashionSpace(ChainSpace):
     """Seven layers, six operations each (279,936 architectures), whose accuracies alone differ by several points.
 
-    The stem halves the image at once: 28x28 pixels are searched at 14x14, 7x7 and 4x4.
-
-    Parameters
-    ----------
-    channels
-        Channels of each choice layer.
-    num_classes
-        Number of logits.
-    input_channels
-        Channels of the images.
-    operations
-        Names of the operations that each layer chooses from.
+    The stem halves the image at once: 28x28 pixels are searched at 14x14, 7x7 and 4x4. The arguments are those of
+    :class:`~nni_cream.spaces.ChainSpace`.
     """
 
     def __init__(

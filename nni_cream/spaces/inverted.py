@@ -1,4 +1,4 @@
-"""The blocks of the paper's ImageNet space: inverted residuals with squeeze-and-excitation and swish."""
+"""Blocks of the paper's ImageNet space: inverted residuals with squeeze-and-excitation and swish."""
 
 from __future__ import annotations
 
@@ -11,21 +11,9 @@ __all__ = ["DepthwiseSeparable", "InvertedResidual", "conv_norm", "initialise", 
 
 
 def make_divisible(channels: float, divisor: int = 8) -> int:
-    """Round a number of channels to a multiple, never down by more than a tenth.
+    """Round a number of channels to a multiple of ``divisor``, never down by more than a tenth.
 
     Source: Sandler et al., "MobileNetV2", CVPR 2018 (its published code).
-
-    Parameters
-    ----------
-    channels
-        Number of channels, a fraction after a multiplication.
-    divisor
-        The result is a multiple of it, and at least as large.
-
-    Returns
-    -------
-    int
-        The rounded number.
     """
     rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * channels else rounded
@@ -34,27 +22,9 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 def conv_norm(
     in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, groups: int = 1, act: bool = True
 ) -> nn.Sequential:
-    """Convolution without bias, padded so that stride 1 keeps the size, BatchNorm, and swish unless told otherwise.
+    """Build a convolution (``0``) without bias, padded so that stride 1 keeps the size, a BatchNorm (``1``) and swish.
 
-    Parameters
-    ----------
-    in_channels
-        Channels of the input (N, in_channels, H, W).
-    out_channels
-        Channels of the output (N, out_channels, ceil(H / stride), ceil(W / stride)).
-    kernel_size
-        Side of the square kernel in pixels, odd.
-    stride
-        Step of the kernel in pixels.
-    groups
-        Groups of channels that are convolved apart; ``in_channels`` for a depthwise convolution.
-    act
-        Whether swish (SiLU) follows.
-
-    Returns
-    -------
-    torch.nn.Sequential
-        Its first two layers are the convolution (``0``) and the BatchNorm (``1``).
+    With ``act=False`` there is no swish. ``groups`` equal to ``in_channels`` give a depthwise convolution.
     """
     layers: nn.Sequential = Conv2dNormActivation(
         in_channels, out_channels, kernel_size, stride, groups=groups, activation_layer=nn.SiLU if act else None
@@ -63,21 +33,10 @@ def conv_norm(
 
 
 def squeeze_excite(channels: int, ratio: float) -> nn.Module:
-    """Weigh the channels by what the whole image holds; nothing at all for a ratio of 0.
+    """Build a layer that weighs the channels by the content of the whole image; nothing for a ratio of 0.
 
-    Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, with the hard sigmoid of MobileNetV3.
-
-    Parameters
-    ----------
-    channels
-        Channels of input and output (N, channels, H, W).
-    ratio
-        Share of the channels that the two 1x1 convolutions meet in, a multiple of 8.
-
-    Returns
-    -------
-    torch.nn.Module
-        The layer.
+    Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018, with the hard sigmoid of MobileNetV3. ``ratio`` is
+    the share of the channels inside, rounded to a multiple of 8.
     """
     if not ratio:
         return nn.Identity()
@@ -86,7 +45,7 @@ def squeeze_excite(channels: int, ratio: float) -> nn.Module:
 
 
 class DepthwiseSeparable(nn.Module):
-    """Filter each channel alone, weigh the channels, mix them; the input is added where the channels are as many.
+    """Depthwise convolution, squeeze-and-excitation, 1x1 convolution; a residual where the channels stay the same.
 
     Parameters
     ----------
@@ -128,7 +87,7 @@ class InvertedResidual(nn.Module):
     kernel_size
         Side of the depthwise kernel in pixels, odd.
     expansion
-        How many times more channels there are inside than in the input.
+        Factor on the channels inside.
     stride
         Step of the depthwise kernel in pixels. With 1, and as many channels out as in, the input is added.
     se_ratio
@@ -153,17 +112,12 @@ class InvertedResidual(nn.Module):
 
 
 def initialise(network: nn.Module) -> None:
-    """Draw new weights as the networks of this family are trained from, from torch's global generator.
+    """Draw new weights as this family of networks is trained from, using torch's global generator.
 
     Convolutions: normal, with the variance 2 / (weights that one input feeds). Linear layers: uniform within one over
     the square root of their outputs. Biases are 0, BatchNorm starts as the identity.
 
     Source: Tan and Le, "EfficientNet", ICML 2019 (its published code).
-
-    Parameters
-    ----------
-    network
-        Changed in place.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +11,7 @@ from nni.nas.space import model_context
 from torch import Tensor
 
 from nni_cream.errors import SpaceError
+from nni_cream.named import did_you_mean
 from nni_cream.spaces.cream import CreamSpace
 
 __all__ = ["Published", "build_published", "from_published_checkpoint", "list_networks", "published"]
@@ -21,41 +21,20 @@ _OPERATIONS = ("k3e4", "k3e6", "k5e4", "k5e6", "k7e4", "k7e6")
 
 @dataclass(frozen=True)
 class Published:
-    """A network of the paper, and what was published of it.
-
-    Parameters
-    ----------
-    name
-        Such as ``cream-287``.
-    stages
-        The operation of each block, stage by stage.
-    image_size
-        Side of the images in pixels.
-    flops
-        Its "FLOPs" in the paper, in millions: what the package thop counts, so multiply-adds, biases, twice the
-        elements of each BatchNorm, and pooling.
-    macs
-        Multiply-adds of one image as this project counts them: convolutions and linear layers, no biases.
-    params
-        Parameters, with 1,000 classes.
-    top1
-        Published ImageNet accuracy, a fraction.
-    top5
-        Likewise, of the label among the five largest logits.
-    """
+    """Network of the paper, with its published figures."""
 
     name: str
-    stages: tuple[tuple[str, ...], ...]
-    image_size: int
-    flops: int
-    macs: int
-    params: int
-    top1: float
-    top5: float
+    stages: tuple[tuple[str, ...], ...]  #: The operation of each block, stage by stage.
+    image_size: int  #: Side of the images in pixels.
+    flops: int  #: "FLOPs" of the paper in millions, by thop: multiply-adds, biases, 2 x BatchNorm's elements, pooling.
+    macs: int  #: Multiply-adds of one image as this project counts them: convolutions and linear layers, no biases.
+    params: int  #: Parameters, with 1,000 classes.
+    top1: float  #: ImageNet accuracy, a fraction.
+    top5: float  #: Likewise, of the label among the five largest logits.
 
     @property
     def space(self) -> dict[str, Any]:
-        """Name and arguments of the space that the network is an architecture of."""
+        """Name and arguments of its space."""
         depths = [len(stage) for stage in self.stages]
         return {"name": "cream", "arguments": {"depths": depths, "image_size": self.image_size, "dropout": 0.2}}
 
@@ -97,49 +76,18 @@ def list_networks() -> list[str]:
 
 
 def published(name: str) -> Published:
-    """Return a network of the paper.
-
-    Parameters
-    ----------
-    name
-        One of :func:`list_networks`.
-
-    Returns
-    -------
-    Published
-        Its architecture and its published figures.
-
-    Raises
-    ------
-    SpaceError
-        If the name is unknown.
-    """
+    """Return a network of the paper; raises ``SpaceError`` if the name is not one of :func:`list_networks`."""
     if name not in _PUBLISHED:
-        near = get_close_matches(name, _PUBLISHED, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise SpaceError(f"unknown network {name!r}; known: {', '.join(_PUBLISHED)}.{hint}")
+        hint = did_you_mean(name, _PUBLISHED)
+        raise SpaceError(f"unknown network {name!r}; expected one of {', '.join(_PUBLISHED)}.{hint}")
     return _PUBLISHED[name]
 
 
 def build_published(name: str, /, **arguments: Any) -> CreamSpace:
-    """Build a network of the paper with new weights.
+    """Build a network of the paper with new weights: images (N, 3, H, W) in, logits (N, num_classes) out.
 
-    Parameters
-    ----------
-    name
-        One of :func:`list_networks`.
-    **arguments
-        Arguments of :class:`~nni_cream.spaces.CreamSpace` that differ from the published ones, such as ``num_classes``.
-
-    Returns
-    -------
-    CreamSpace
-        With all choices made: images (N, 3, H, W) in, logits (N, num_classes) out.
-
-    Raises
-    ------
-    SpaceError
-        If the name is unknown or an argument is out of its range.
+    The arguments are those of :class:`~nni_cream.spaces.CreamSpace` that differ from the published ones, such as
+    ``num_classes``.
     """
     network = published(name)
     with model_context(network.choices):
@@ -169,22 +117,13 @@ _AROUND = {
 
 
 def from_published_checkpoint(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the weights of a published checkpoint to those of :func:`build_published`.
+    """Rename the weights of a published checkpoint (microsoft/Cream) to those of :func:`build_published`.
 
     ``blocks.S.B.`` becomes ``stages.S-1.B.`` with ``conv_pw, bn1`` -> ``expand``, ``conv_dw, bn2`` -> ``depthwise``,
     ``se.conv_reduce, se.conv_expand`` -> ``se.fc1, se.fc2`` and ``conv_pwl, bn3`` -> ``project`` (``0`` the
     convolution, ``1`` its BatchNorm); ``blocks.0.0.`` becomes ``first.``, ``blocks.6.0.`` ``head``, ``conv_stem, bn1``
-    ``stem``. The 1x1 convolution ``conv_head`` becomes the linear layer ``features.0``, of the same numbers.
-
-    Parameters
-    ----------
-    state
-        A ``state_dict`` with the names of the reference implementation (microsoft/Cream).
-
-    Returns
-    -------
-    dict of str to torch.Tensor
-        For ``load_state_dict``; names that are not the reference's stay as they are, for its error message.
+    ``stem``. The 1x1 convolution ``conv_head`` becomes the linear layer ``features.0``, of the same numbers. Unknown
+    names stay as they are, for the error message of ``load_state_dict``.
     """
     renamed = {_rename(name): value for name, value in state.items()}
     if "features.0.weight" in renamed:

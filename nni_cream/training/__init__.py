@@ -1,4 +1,4 @@
-"""Training and measuring one fixed architecture, and the Lightning module that a search uses too."""
+"""Training and measuring of one fixed architecture, and the Lightning module that a search uses too."""
 
 from nni_cream.training.classification import ClassificationModule
 from nni_cream.training.loaders import Loading, make_loader

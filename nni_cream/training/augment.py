@@ -11,20 +11,10 @@ AUGMENTATIONS = ("none", "shift", "shift+flip")
 
 
 def augment_images(images: Tensor, kind: str) -> Tensor:
-    """Change a batch of images, each image in its own way.
+    """Change a batch of images (N, C, H, W), each image in its own way.
 
-    Parameters
-    ----------
-    images
-        Batch (N, C, H, W).
-    kind
-        ``"none"``: as they are. ``"shift"``: each is moved by up to an eighth of its size (8x8 pixels: 1, 28x28: 3,
-        32x32: 4). ``"shift+flip"``: also mirrored left to right with probability 1/2.
-
-    Returns
-    -------
-    torch.Tensor
-        A new batch of the same shape, or ``images`` itself for ``"none"``.
+    ``"none"`` leaves them as they are. ``"shift"`` moves each by up to an eighth of its size (8x8 pixels: 1, 28x28: 3,
+    32x32: 4). ``"shift+flip"`` also mirrors it left to right with probability 1/2.
     """
     if kind == "none":
         return images
@@ -33,21 +23,9 @@ def augment_images(images: Tensor, kind: str) -> Tensor:
 
 
 def random_shift(images: Tensor, pixels: int) -> Tensor:
-    """Move each image by a whole number of pixels, uniform in [-pixels, pixels] in each direction.
+    """Move each image (N, C, H, W) by a whole number of pixels, uniform in [-pixels, pixels] in each direction.
 
     The uncovered border repeats the image's own edge, which is right whatever the normalisation made of the background.
-
-    Parameters
-    ----------
-    images
-        Batch (N, C, H, W).
-    pixels
-        Largest shift.
-
-    Returns
-    -------
-    torch.Tensor
-        A new batch of the same shape.
     """
     count, _, height, width = images.shape
     device = images.device
@@ -61,17 +39,6 @@ def random_shift(images: Tensor, pixels: int) -> Tensor:
 
 
 def random_flip(images: Tensor) -> Tensor:
-    """Mirror each image left to right with probability 1/2.
-
-    Parameters
-    ----------
-    images
-        Batch (N, C, H, W).
-
-    Returns
-    -------
-    torch.Tensor
-        A new batch of the same shape.
-    """
+    """Mirror each image (N, C, H, W) left to right with probability 1/2."""
     mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(mirrored, images.flip(-1), images)

@@ -1,4 +1,4 @@
-"""The Lightning module for image classification, the same for a supernet and for one fixed architecture."""
+"""Lightning module for image classification, the same for a supernet and for one fixed architecture."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
+from nni_cream.argument_checks import check_one_of, is_number
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.training.augment import AUGMENTATIONS, augment_images
 
@@ -44,13 +45,7 @@ class ClassificationModule(LightningModule):
     warmup_fraction
         Share of all steps in which the learning rate rises linearly, before the cosine.
     augment
-        What is done to training images: ``"none"``, ``"shift"`` or ``"shift+flip"``, see
-        ``nni_cream.training.augment.augment_images``.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is out of its range.
+        ``"none"``, ``"shift"`` or ``"shift+flip"``, see ``nni_cream.training.augment.augment_images``.
     """
 
     def __init__(
@@ -83,12 +78,12 @@ class ClassificationModule(LightningModule):
         if logits.shape != (len(images), self.num_classes):
             raise SearchError(
                 f"the network gives an output of shape {tuple(logits.shape)} for {len(images)} images; expected "
-                f"logits of shape {(len(images), self.num_classes)}: num_classes of network and data must agree."
+                f"logits of shape {(len(images), self.num_classes)}. Give the network the num_classes of the data."
             )
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one augmented batch."""
+        """Compute the loss of one augmented batch."""
         images, labels = batch
         images, targets = self.change_batch(augment_images(images, self.augment), labels)
         logits = self(images)
@@ -97,15 +92,15 @@ class ClassificationModule(LightningModule):
         return loss
 
     def change_batch(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Change augmented images and their labels further; a place for children of this class."""
+        """Change augmented images and their labels further; a hook for subclasses."""
         return images, labels
 
     def task_loss(self, images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of the logits with the targets; a place for children of this class."""
+        """Compute the cross-entropy of the logits with the targets; a hook for subclasses."""
         return nn.functional.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Loss and accuracy of one batch, as it is."""
+        """Log loss and accuracy of one batch, as it is."""
         images, labels = batch
         logits = self(images)
         self._log_epoch_means("val", nn.functional.cross_entropy(logits, labels), logits, labels)
@@ -116,10 +111,10 @@ class ClassificationModule(LightningModule):
             self.log(f"{stage}_{name}", value, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:
-        """SGD, and a schedule that Lightning advances after every step."""
+        """Return SGD and a schedule that Lightning advances after every step."""
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
-            raise SearchError("the cosine schedule needs an end: set max_epochs or max_steps of the trainer.")
+            raise SearchError("the cosine schedule needs an end. Set max_epochs or max_steps of the trainer.")
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [
             {
@@ -140,23 +135,9 @@ class ClassificationModule(LightningModule):
 
 
 def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:
-    """Factor in [0, 1] on the highest learning rate: a straight line up, then half a cosine down to 0.
+    """Return the factor on the highest learning rate for the coming step: a straight line up, then half a cosine to 0.
 
     Source: Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts.
-
-    Parameters
-    ----------
-    step
-        Steps done so far.
-    steps
-        Steps of the whole training.
-    warmup
-        Steps of the straight line.
-
-    Returns
-    -------
-    float
-        The factor for the coming step.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
@@ -173,30 +154,7 @@ def check_hyperparameters(
     warmup_fraction: float,
     augment: str,
 ) -> None:
-    """Check the arguments of ``ClassificationModule``.
-
-    Parameters
-    ----------
-    learning_rate
-        Above 0.
-    momentum
-        In [0, 1); above 0 with ``nesterov``.
-    weight_decay
-        At least 0.
-    label_smoothing
-        In [0, 1).
-    nesterov
-        True or false.
-    warmup_fraction
-        In [0, 1).
-    augment
-        A known augmentation.
-
-    Raises
-    ------
-    ConfigError
-        If one of them is not.
-    """
+    """Refuse arguments of ``ClassificationModule`` that are out of range."""
     expectations: dict[str, tuple[Any, str, Callable[[float], bool]]] = {
         "learning_rate": (learning_rate, "above 0", lambda value: value > 0),
         "momentum": (momentum, "in [0, 1)", lambda value: 0 <= value < 1),
@@ -205,10 +163,8 @@ def check_hyperparameters(
         "warmup_fraction": (warmup_fraction, "in [0, 1)", lambda value: 0 <= value < 1),
     }
     for name, (value, expected, is_met) in expectations.items():
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not (is_number and is_met(value)):
-            raise ConfigError(f"{name}: expected a number {expected}, got {value!r}.")
+        if not (is_number(value) and is_met(value)):
+            raise ConfigError(f"{name} is {value!r}; expected a number {expected}.")
     if nesterov and momentum == 0:
-        raise ConfigError("nesterov: needs a momentum above 0, got momentum 0; set nesterov to false.")
-    if augment not in AUGMENTATIONS:
-        raise ConfigError(f"augment: expected one of {', '.join(AUGMENTATIONS)}, got {augment!r}.")
+        raise ConfigError("momentum is 0; expected a number above 0 with nesterov. Set nesterov to false.")
+    check_one_of("augment", augment, AUGMENTATIONS)

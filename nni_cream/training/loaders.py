@@ -1,8 +1,7 @@
-"""Images in batches: the same order and the same random changes for a seed, with any number of worker processes."""
+"""Loaders of batches: the same order and the same random changes for a seed, with any number of worker processes."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +12,8 @@ from nni.nas.evaluator.pytorch import DataLoader
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from nni_cream.errors import ConfigError, DataError
+from nni_cream.argument_checks import check_whole
+from nni_cream.errors import DataError
 from nni_cream.rng import preserved_rng
 
 __all__ = ["Images", "Loading", "make_loader"]
@@ -23,34 +23,18 @@ Images = Dataset[tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Loading:
-    """How images get from the disk to the device.
+    """Settings of the way from disk to device."""
 
-    Parameters
-    ----------
-    workers
-        Processes that read and change images; 0 reads in the training process, which is right for images in memory.
-    prefetch
-        Batches that each worker keeps ready.
-    persistent
-        Whether the workers stay from epoch to epoch; starting them takes seconds with large data sets.
-    pin_memory
-        Whether batches are put where a GPU fetches them faster.
-
-    Raises
-    ------
-    ConfigError
-        If a value is out of its range.
-    """
-
+    #: Processes that read and change images; 0 reads in the training process: right for images in memory.
     workers: int = 0
-    prefetch: int = 2
+    prefetch: int = 2  #: Batches that each worker keeps ready.
+    #: Whether workers stay from epoch to epoch; starting them takes seconds with large data sets.
     persistent: bool = True
-    pin_memory: bool = False
+    pin_memory: bool = False  #: Whether batches are put where a GPU fetches them faster.
 
     def __post_init__(self) -> None:
-        for name, value, low in (("workers", self.workers, 0), ("prefetch", self.prefetch, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise ConfigError(f"loader.{name}: expected a whole number of at least {low}, got {value!r}.")
+        check_whole("loader.workers", self.workers, 0)
+        check_whole("loader.prefetch", self.prefetch, 1)
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments of torch's ``DataLoader``."""
@@ -77,30 +61,25 @@ def make_loader(
     ----------
     dataset
         Images and labels. One with a random ``with_transform`` (images decoded on demand) is seeded image by image, so
-        that neither the number of workers nor an interruption changes what is trained on.
+        that neither the number of workers nor an interruption changes the training.
     batch_size
         Images in one batch.
     shuffle
         Whether to draw a new order in each epoch. Then the images that do not fill the last batch are left out:
         BatchNorm on a few images would be noise, on a single one an error.
     loading
-        Worker processes and the like; without it the images are read in this process.
+        Worker processes and the like. Default: the images are read in this process.
     generator
-        What the order is drawn from; torch's global generator without it.
+        Source of the order. Default: torch's global generator.
 
     Returns
     -------
     DataLoader
         The loader.
-
-    Raises
-    ------
-    DataError
-        If there is no image.
     """
     count = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length, those with images have one
     if count == 0:
-        raise DataError("expected at least one image, the data set holds none.")
+        raise DataError("the data set holds no image; expected at least one.")
     # What NNI records is compared and written down, so an argument is only given where it says something.
     more = {} if loading is None else loading.arguments()
     if shuffle and (generator is not None or hasattr(dataset, "with_transform")):
@@ -115,10 +94,10 @@ def make_loader(
 
 
 class _OrderedImages(Dataset[tuple[Tensor, ...]]):
-    """Images, and the generator that their order is drawn from.
+    """Images, and the generator of their order.
 
-    With several devices Lightning puts a sampler of its own in the place of ours. The data set stays, so that is where
-    a checkpoint finds the generator (:func:`nni_cream.search.loop.checkpoint.loader_states`).
+    With several devices Lightning replaces our sampler by its own. The data set stays, so that is where a checkpoint
+    finds the generator (:func:`nni_cream.search.loop.checkpoint.loader_states`).
     """
 
     def __init__(self, source: Images, generator: torch.Generator | None) -> None:
@@ -132,11 +111,11 @@ class _OrderedImages(Dataset[tuple[Tensor, ...]]):
         return self.source[index]
 
     def start_epoch(self) -> None:
-        """Get ready for an epoch; its order is drawn next."""
+        """Prepare an epoch; its order is drawn next."""
 
 
 class _SeededImages(_OrderedImages):
-    """Draws the random changes of an image from a seed of the epoch and the image's index.
+    """Images whose random changes are drawn from a seed of the epoch and the image's index.
 
     A worker that stays from epoch to epoch has generators that no checkpoint knows of; after a resume there would be
     new ones, in another state.
@@ -152,16 +131,12 @@ class _SeededImages(_OrderedImages):
         self.epoch_seed.random_(0, 2**31, generator=self.generator)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        with preserved_rng():
-            seed = int(np.random.SeedSequence((int(self.epoch_seed), index)).generate_state(1)[0])
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002 - it is what many augmentations draw from
-            torch.default_generator.manual_seed(seed)
+        with preserved_rng(int(np.random.SeedSequence((int(self.epoch_seed), index)).generate_state(1)[0])):
             return self.source[index]
 
 
 class _Order(Sampler[int]):
-    """A new order in each epoch, and with it a new seed for the changes of the images."""
+    """New order in each epoch, and with it a new seed for the changes of the images."""
 
     def __init__(self, dataset: _OrderedImages) -> None:
         self.dataset = dataset

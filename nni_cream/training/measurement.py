@@ -1,9 +1,7 @@
-"""How good a network is on a set of images."""
+"""Loss and accuracies of a network on a set of images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from nni_cream.errors import ConfigError, SearchError
+from nni_cream.evaluation_mode import evaluating
 from nni_cream.training.loaders import Images, Loading, make_loader
 
 __all__ = ["EVALUATION_BATCH", "Measurement", "check_classes", "count_logits", "evaluate", "evaluating", "measure"]
@@ -20,24 +19,12 @@ EVALUATION_BATCH = 512
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a network reaches.
+    """Loss and accuracies of a network."""
 
-    Parameters
-    ----------
-    loss
-        Mean cross-entropy.
-    top1
-        Share of the images whose largest logit is at the label.
-    top5
-        Share of the images whose label is among the five largest logits; 1 with five classes or fewer.
-    images
-        How many there were.
-    """
-
-    loss: float
-    top1: float
-    top5: float
-    images: int
+    loss: float  #: Mean cross-entropy.
+    top1: float  #: Share of the images whose largest logit is at the label.
+    top5: float  #: Share of the images whose label is among the five largest logits; 1 with five classes or fewer.
+    images: int  #: Number of images.
 
 
 def measure(
@@ -54,11 +41,11 @@ def measure(
     network
         Images (N, C, H, W) in, logits (N, classes) out.
     dataset
-        Images and labels.
+        Images and labels, at least one.
     batch_size
         Images in one forward pass.
     device
-        Where to compute; without it, where the network is.
+        Where to compute. Default: where the network is.
     loading
         How the images are read.
 
@@ -66,11 +53,6 @@ def measure(
     -------
     Measurement
         Loss and accuracies.
-
-    Raises
-    ------
-    DataError
-        If there is no image.
     """
     loader = make_loader(dataset, batch_size, loading=loading)
     images_seen = len(loader.dataset)
@@ -93,54 +75,14 @@ def evaluate(
     batch_size: int = EVALUATION_BATCH,
     device: torch.device | str | None = None,
 ) -> float:
-    """Top-1 accuracy in evaluation mode; the network's mode and device are the same afterwards.
-
-    Parameters
-    ----------
-    network
-        Images (N, C, H, W) in, logits (N, classes) out.
-    dataset
-        Images and labels.
-    batch_size
-        Images in one forward pass.
-    device
-        Where to compute; without it, where the network is.
-
-    Returns
-    -------
-    float
-        Share of the images whose largest logit is at the label.
-
-    Raises
-    ------
-    DataError
-        If there is no image.
-    """
+    """Return the top-1 accuracy of a network; see :func:`measure`."""
     return measure(network, dataset, batch_size, device).top1
 
 
 def count_logits(network: nn.Module, dataset: Images) -> int:
-    """Find a network's number of classes with one image.
-
-    Parameters
-    ----------
-    network
-        The network.
-    dataset
-        Images that it takes.
-
-    Returns
-    -------
-    int
-        Logits for one image.
-
-    Raises
-    ------
-    SearchError
-        If it does not give one row of logits for one image.
-    """
+    """Return a network's number of classes, from one image; raises ``SearchError`` if it gives no row of logits."""
     images = next(iter(make_loader(dataset, 1)))[0]
-    with evaluating(network, None) as target:
+    with evaluating(network) as target:
         logits = network(images.to(target))
     if logits.ndim != 2:
         raise SearchError(f"the network gives an output of shape {tuple(logits.shape)} for one image; expected logits.")
@@ -148,24 +90,7 @@ def count_logits(network: nn.Module, dataset: Images) -> int:
 
 
 def check_classes(network: nn.Module, dataset: Images, num_classes: int, name: str) -> None:
-    """Make sure that a network and a data set have the same classes.
-
-    Parameters
-    ----------
-    network
-        The network.
-    dataset
-        Images of the data set.
-    num_classes
-        That the data set has.
-    name
-        What the data set is called, for the message.
-
-    Raises
-    ------
-    ConfigError
-        If they differ, or the network does not take images of this shape.
-    """
+    """Raise ``ConfigError`` if a network does not take these images, or has other than ``num_classes`` classes."""
     shape = tuple(dataset[0][0].shape)
     try:
         logits = count_logits(network, dataset)
@@ -174,39 +99,10 @@ def check_classes(network: nn.Module, dataset: Images, num_classes: int, name: s
             raise
         raise ConfigError(
             f"data: the network does not take an image of shape {shape} of {name!r}: {error}; expected the channels "
-            "and an image size that it was searched with"
+            "and an image size of its search."
         ) from error
     if logits != num_classes:
         raise ConfigError(
-            f"data: {name!r} has {num_classes} classes, the network gives {logits} logits; use the data that the "
-            f"network was searched with, or a search space with num_classes: {num_classes}"
+            f"data: {name!r} has {num_classes} classes, the network gives {logits} logits; expected as many. Use the "
+            f"data of its search, or a search space with num_classes: {num_classes}."
         )
-
-
-@contextmanager
-def evaluating(network: nn.Module, device: torch.device | str | None) -> Iterator[torch.device]:
-    """Switch to evaluation mode without gradients on a device, and put every module's mode and place back after it.
-
-    Parameters
-    ----------
-    network
-        The network.
-    device
-        Where to compute; without it, where the network is.
-
-    Yields
-    ------
-    torch.device
-        Where to put the images.
-    """
-    home = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
-    target = home if device is None else torch.device(device)
-    modes = [(module, module.training) for module in network.modules()]
-    network.to(target).eval()
-    try:
-        with torch.no_grad():
-            yield target
-    finally:
-        network.to(home)
-        for module, mode in modes:
-            module.training = mode

@@ -1,11 +1,12 @@
-"""How a fixed architecture is trained, as one value."""
+"""Recipe for a fixed architecture, as one value."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
+from typing import Any
 
-from nni_cream.errors import ConfigError
+from nni_cream.argument_checks import check_whole
 from nni_cream.training.classification import ClassificationModule, check_hyperparameters
 
 __all__ = ["RECIPES", "Recipe"]
@@ -15,35 +16,12 @@ __all__ = ["RECIPES", "Recipe"]
 class Recipe:
     """Settings of one training; ``dataclasses.asdict`` of it is JSON-safe.
 
-    Parameters
-    ----------
-    epochs
-        Passes over the training images.
-    batch_size
-        Images in one step.
-    learning_rate
-        Highest learning rate of the cosine.
-    momentum
-        Momentum of SGD.
-    weight_decay
-        Decay of convolution and linear weights.
-    label_smoothing
-        Share of the target that is spread over all classes.
-    nesterov
-        Whether the momentum is Nesterov's.
-    warmup_fraction
-        Share of all steps in which the learning rate rises.
-    augment
-        ``"none"``, ``"shift"`` or ``"shift+flip"``.
-
-    Raises
-    ------
-    ConfigError
-        If a value is out of its range.
+    For the others see :class:`~nni_cream.training.ClassificationModule`. A value out of its range raises
+    ``ConfigError``.
     """
 
-    epochs: int = 30
-    batch_size: int = 64
+    epochs: int = 30  #: Passes over the training images.
+    batch_size: int = 64  #: Images in one step.
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -53,42 +31,16 @@ class Recipe:
     augment: str = "none"
 
     def __post_init__(self) -> None:
-        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"{name}: expected a whole number of at least 1, got {value!r}.")
-        check_hyperparameters(
-            self.learning_rate,
-            self.momentum,
-            self.weight_decay,
-            self.label_smoothing,
-            self.nesterov,
-            self.warmup_fraction,
-            self.augment,
-        )
+        check_whole("epochs", self.epochs, 1)
+        check_whole("batch_size", self.batch_size, 1)
+        check_hyperparameters(**self._hyperparameters())
 
     def module(self, num_classes: int) -> ClassificationModule:
-        """Build the Lightning module that trains by this recipe.
+        """Build the Lightning module that trains by this recipe; its network is set with ``set_model``."""
+        return ClassificationModule(num_classes=num_classes, **self._hyperparameters())
 
-        Parameters
-        ----------
-        num_classes
-            Number of logits that the network gives.
-
-        Returns
-        -------
-        ClassificationModule
-            A new module; its network is set with ``set_model``.
-        """
-        return ClassificationModule(
-            num_classes=num_classes,
-            learning_rate=self.learning_rate,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            label_smoothing=self.label_smoothing,
-            nesterov=self.nesterov,
-            warmup_fraction=self.warmup_fraction,
-            augment=self.augment,
-        )
+    def _hyperparameters(self) -> dict[str, Any]:
+        return {name: value for name, value in asdict(self).items() if name not in ("epochs", "batch_size")}
 
 
 RECIPES: MappingProxyType[str, Recipe] = MappingProxyType(

@@ -1,4 +1,4 @@
-"""The Lightning module of a retraining: the simple one, with the parts of timm in the places that it leaves open."""
+"""Lightning module of a retraining: the simple one, with timm's parts in its hooks."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class FullClassificationModule(ClassificationModule):
     It logs ``train_loss``, ``val_loss``, ``val_acc`` and ``val_top5``; with a moving average also ``ema_loss``,
     ``ema_acc`` and ``ema_top5``, which are those of the averaged weights on the same images.
 
-    A checkpoint that is written at the end of an epoch holds all that the next epoch depends on, so that a resumed
-    training equals an uninterrupted one.
+    A checkpoint from the end of an epoch holds all that the next epoch depends on, so that a resumed training equals an
+    uninterrupted one.
 
     Parameters
     ----------
@@ -41,10 +41,9 @@ class FullClassificationModule(ClassificationModule):
     num_classes
         Number of logits that the network gives.
     teacher
-        A trained network whose soft targets are learned besides the labels; it is never changed, and is no part of a
-        checkpoint.
+        A trained network whose soft targets are learned besides the labels; it is never changed or saved.
     channels_last
-        Whether images and weights are laid out as GPUs like them.
+        Whether images and weights use the memory layout that GPUs prefer.
     compile_network
         Whether the network is compiled with ``torch.compile``.
     """
@@ -87,12 +86,12 @@ class FullClassificationModule(ClassificationModule):
 
     @property
     def result(self) -> nn.Module:
-        """The network whose weights are the result: the average if there is one, else what was trained."""
+        """Network with the resulting weights: the average if there is one, else the trained network."""
         network: nn.Module = self.model if self.average is None else self.average.module
         return network
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Lay the images out as the network likes them."""
+        """Put the images into the network's memory layout."""
         images, labels = batch
         return (images.to(memory_format=torch.channels_last), labels) if self._channels_last else batch
 
@@ -107,7 +106,7 @@ class FullClassificationModule(ClassificationModule):
         return images, targets
 
     def task_loss(self, images: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy with the labels, and with what the teacher says of the same images."""
+        """Compute the cross-entropy with the labels, and with the teacher's outputs for the same images."""
         # Mixed targets are smoothed already.
         smoothing = 0.0 if targets.is_floating_point() else self.label_smoothing
         loss = nn.functional.cross_entropy(logits, targets, label_smoothing=smoothing)
@@ -115,13 +114,12 @@ class FullClassificationModule(ClassificationModule):
             return loss
         with torch.no_grad():
             taught = self._teachers[0](images)
-        weight, temperature = self.recipe.distillation_weight, self.recipe.distillation_temperature
-        # The square keeps the gradient's size (Hinton et al., "Distilling the Knowledge in a Neural Network", part 2).
-        distillation: Tensor = soft_cross_entropy(logits / temperature, taught / temperature) * temperature**2
+        weight = self.recipe.distillation_weight
+        distillation = soft_cross_entropy(logits, taught, self.recipe.distillation_temperature)
         return loss * (1 - weight) + distillation * weight
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Loss, top-1 and top-5 of one batch, of the network and of its average."""
+        """Log loss, top-1 and top-5 of one batch, for the network and its average."""
         images, labels = batch
         new = self._not_seen_elsewhere(len(labels), batch_idx)
         self._log_validation("val", self(images), labels, new)
@@ -129,7 +127,7 @@ class FullClassificationModule(ClassificationModule):
             self._log_validation("ema", self.average.module(images), labels, new)
 
     def _not_seen_elsewhere(self, count: int, batch_idx: int) -> Tensor:
-        """Tell which images of a batch count, shape (N,).
+        """Return which images of a batch count, shape (N,).
 
         Where the images cannot be shared evenly, torch's ``DistributedSampler`` gives the first ones to a second
         process as well, so that all have as many batches. Process r of n sees the images r, r + n, r + 2n, ...
@@ -155,7 +153,7 @@ class FullClassificationModule(ClassificationModule):
             self.log(f"{stage}_{name}", metric, on_step=False, on_epoch=True, batch_size=len(labels))
 
     def configure_optimizers(self) -> Any:
-        """Timm's optimizer and schedule; Lightning asks for the next learning rate after every optimizer step."""
+        """Return timm's optimizer and schedule; the learning rate changes with every optimizer step."""
         steps = int(self.trainer.estimated_stepping_batches) // (self.trainer.max_epochs or 1)
         optimizer = make_optimizer(self.model, self.recipe)
         schedule = make_schedule(optimizer, self.recipe, steps)
@@ -166,12 +164,12 @@ class FullClassificationModule(ClassificationModule):
         scheduler.step_update(self.trainer.global_step)
 
     def on_fit_start(self) -> None:
-        """Put the teacher where the images will be."""
+        """Move the teacher to the device of the images."""
         for teacher in self._teachers:
             teacher.to(self.device, self.dtype)
 
     def on_train_start(self) -> None:
-        """Let every device draw its own random numbers, and go on counting where the checkpoint stopped."""
+        """Give every device its own random numbers, and continue counting where the checkpoint stopped."""
         self._averaged_steps = self.trainer.global_step
         if self._resumed is None and self.trainer.global_rank:
             seed = (torch.initial_seed() + self.trainer.global_rank) % 2**32
@@ -186,8 +184,8 @@ class FullClassificationModule(ClassificationModule):
         states = self._resumed["rng"]
         if len(states) != self.trainer.world_size:
             raise SearchError(
-                f"the checkpoint was written by {len(states)} processes, {self.trainer.world_size} are here; resume "
-                "on as many devices, or start again with --force"
+                f"the number of processes is {self.trainer.world_size}; expected {len(states)}, as in the checkpoint. "
+                "Resume on as many devices, or start again with --force."
             )
         restore_rng(states[self.trainer.global_rank])
         restore_loaders(self._resumed["loaders"], self.trainer)
@@ -206,22 +204,11 @@ class FullClassificationModule(ClassificationModule):
         checkpoint[_STATE] = {"rng": _of_all_processes(rng_state()), "loaders": loader_states(self.trainer)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep that state until the first epoch starts.
-
-        Parameters
-        ----------
-        checkpoint
-            What Lightning loaded.
-
-        Raises
-        ------
-        ConfigError
-            If the checkpoint is not one of a retraining.
-        """
+        """Keep that state until the first epoch starts; raises ``ConfigError`` if there is none."""
         if _STATE not in checkpoint:
             raise ConfigError(
-                f"the checkpoint holds no state {_STATE!r}, so it was not written by a retraining; resume from "
-                "one that was, or start again with --force"
+                f"the checkpoint holds no {_STATE!r}; expected one of a retraining. Resume from such a checkpoint, or "
+                "start again with --force."
             )
         self._resumed = checkpoint[_STATE]
 

@@ -1,9 +1,8 @@
-"""Train one fixed architecture by a recipe, and measure it."""
+"""Training of one fixed architecture by a recipe, and its result."""
 
 from __future__ import annotations
 
 import logging
-import random
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from nni_cream.errors import ConfigError, SearchError
+from nni_cream.argument_checks import check_whole
+from nni_cream.errors import SearchError
+from nni_cream.rng import preserved_rng
 from nni_cream.training.loaders import Images, make_loader
 from nni_cream.training.measurement import EVALUATION_BATCH, count_logits, evaluate
 from nni_cream.training.recipe import Recipe
@@ -26,27 +26,13 @@ __all__ = ["TRAINER_DEFAULTS", "FiniteLoss", "RetrainResult", "quiet_lightning",
 
 @dataclass(frozen=True)
 class RetrainResult:
-    """What one training gave.
+    """Result of one training."""
 
-    Parameters
-    ----------
-    validation_accuracy
-        Top-1 on the validation images after the last epoch, a fraction.
-    test_accuracy
-        Top-1 on the test images, a fraction.
-    train_loss
-        Mean loss over the last epoch.
-    epochs
-        Epochs trained.
-    seconds
-        Wall time of training and measuring.
-    """
-
-    validation_accuracy: float
-    test_accuracy: float
-    train_loss: float
+    validation_accuracy: float  #: Top-1 on the validation images after the last epoch, a fraction.
+    test_accuracy: float  #: Top-1 on the test images, a fraction.
+    train_loss: float  #: Mean loss over the last epoch.
     epochs: int
-    seconds: float
+    seconds: float  #: Wall time of training and measuring.
 
 
 def retrain(
@@ -59,10 +45,11 @@ def retrain(
     trainer_kwargs: dict[str, Any] | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> RetrainResult:
-    """Train a network from the weights that it has, validate after each epoch, test once at the end.
+    """Train a network from its present weights, validate after each epoch, test once at the end.
 
     The same seed and initial weights give the same result on a CPU; to fix the initial weights too, build the network
-    inside ``with seeded(seed):``. The generators of Python, NumPy and PyTorch are left as they were.
+    inside ``with seeded(seed):``. The generators of Python, NumPy and PyTorch stay as they were. Raises ``SearchError``
+    if the loss is no longer finite, or the network does not give one row of logits for each image.
 
     Parameters
     ----------
@@ -74,14 +61,14 @@ def retrain(
     validation
         Images and labels for the accuracy after each epoch.
     test
-        Images and labels that are looked at once, when the training is over.
+        Images and labels for the one measurement after the training.
     recipe
         How to train.
     seed
-        Decides the order of the images and the augmentation, 0 to 4294967295.
+        Seed of the order of the images and the augmentation, 0 to 4294967295.
     trainer_kwargs
-        More arguments for Lightning's ``Trainer``, for instance ``{"accelerator": "cpu"}``. Without it one device is
-        used, the fastest there is, and nothing is printed or written.
+        More arguments for Lightning's ``Trainer``, for instance ``{"accelerator": "cpu"}``. By default it uses the
+        fastest single device, and prints and writes nothing.
     on_epoch
         Called after each epoch with ``epoch`` (from 1), ``train_loss`` and ``val_acc``.
 
@@ -89,11 +76,6 @@ def retrain(
     -------
     RetrainResult
         The accuracies.
-
-    Raises
-    ------
-    SearchError
-        If the loss is no longer finite, or the network does not give one row of logits for each image.
     """
     start = time.perf_counter()
     report = _EpochReport(on_epoch)
@@ -131,35 +113,13 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the generators of Python, NumPy and PyTorch inside a ``with`` block, and put them back after it.
-
-    Parameters
-    ----------
-    seed
-        0 to 4294967295.
-
-    Yields
-    ------
-    None
-        There is nothing to work with; the seeds are set.
-
-    Raises
-    ------
-    ConfigError
-        If the seed is out of range.
-    """
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ConfigError(f"seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}.")
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (the global one, on purpose)
-    try:
-        with torch.random.fork_rng():
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002
-            torch.manual_seed(seed)
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
+    """Seed the generators of Python, NumPy and PyTorch inside a ``with`` block, and put them back after it."""
+    check_whole("seed", seed, 0, 2**32 - 1)
+    if torch.cuda.is_available():
+        torch.cuda.init()  # otherwise its generators are neither seeded nor put back
+    with preserved_rng(seed):
+        torch.manual_seed(seed)  # those of every other device, too
+        yield
 
 
 class _EpochReport(pl.Callback):
@@ -179,14 +139,14 @@ class _EpochReport(pl.Callback):
 
 
 class FiniteLoss(pl.Callback):
-    """Stop a training before a loss that is not finite moves the weights."""
+    """Callback that stops a training before a loss that is not finite changes the weights."""
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Look at the loss."""
+        """Check the loss."""
         if not torch.isfinite(loss):
             raise SearchError(
                 f"the training loss is {loss.item()} at step {trainer.global_step} (epoch {trainer.current_epoch + 1});"
-                " lower the learning rate, or look for values in the images that are not finite."
+                " expected a finite number. Lower the learning rate, or look for images that are not finite."
             )
 
 
@@ -198,7 +158,7 @@ def _as_list(callbacks: Any) -> list[pl.Callback]:
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Hold back Lightning's lines about devices, its advice to use more worker processes, and its own worries."""
+    """Silence Lightning's lines about devices, its advice on worker processes, and warnings that do not apply."""
     logger = logging.getLogger("pytorch_lightning")
     level = logger.level
     logger.setLevel(logging.WARNING)

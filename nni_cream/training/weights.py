@@ -1,4 +1,4 @@
-"""Weights from a file into a network, with an explanation if they do not fit."""
+"""Loading of weights from a file into a network, with an explanation if they do not fit."""
 
 from __future__ import annotations
 
@@ -26,88 +26,55 @@ _SHOWN = 5
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
-    """Read weights from a file and put them into a network. The network stays as it was if they do not fit.
+    """Read weights from a file into a network, which stays unchanged if they do not fit.
 
-    Parameters
-    ----------
-    network
-        What the weights are for.
-    path
-        File with a ``state_dict``, or with one under ``state_dict``, ``state_dict_ema``, ``model``, ... (the averaged
-        ones win). A prefix ``module.`` or ``_orig_mod.`` before every key is taken off.
-
-    Raises
-    ------
-    FileError
-        If the file is missing, truncated, holds anything but weights, or holds those of another architecture; then the
-        first keys and shapes that differ are listed.
+    The file holds a ``state_dict``, or one under ``state_dict``, ``state_dict_ema``, ``model``, ... (the averaged ones
+    win). A prefix ``module.`` or ``_orig_mod.`` before every key is removed. Raises ``FileError`` if the file is
+    missing, truncated, holds anything but weights, or those of another architecture; then the message lists the first
+    differences.
     """
     fit_weights(network, read_weights(path), path)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights that a file holds. Nothing but weights is ever loaded.
-
-    Parameters
-    ----------
-    path
-        See :func:`load_weights`.
-
-    Returns
-    -------
-    dict
-        Name -> tensor on the CPU.
-
-    Raises
-    ------
-    FileError
-        If the file is missing, truncated, or holds anything but weights.
-    """
+    """Read the weights in a file to the CPU; see :func:`load_weights`. Nothing but weights is ever loaded."""
     try:
         check_whole(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileError(
-            f"{path}: there are no weights; expected a file with a state_dict, such as weights.pt"
+            f"{path}: there is no such file; expected a file with a state_dict, such as weights.pt."
         ) from None
     except pickle.UnpicklingError as error:
         raise FileError(_refusal(path, error)) from None
     except Exception as error:  # noqa: BLE001 - a damaged file makes torch fail in any way, IndexError among them
         raise FileError(
-            f"{path}: broken or not a file of weights ({_first_line(error)}); copy or make it again"
+            f"{path}: broken or not a file of weights ({_first_line(error)}). Copy or make it again."
         ) from None
     return _find_weights(content, path)
 
 
 def check_whole(path: str | Path) -> None:
-    """Compare what a file of PyTorch holds with the check sums in it, which PyTorch itself does not look at.
+    """Compare a file of PyTorch with its checksums, which PyTorch itself does not do; raises ``ValueError``.
 
-    Parameters
-    ----------
-    path
-        The file. One in the format before PyTorch 1.6, which has no check sums, passes.
-
-    Raises
-    ------
-    ValueError
-        If something in it has changed since it was written.
+    A file in the format before PyTorch 1.6 has no checksums and passes.
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         if damaged is not None:
-            raise ValueError(f"the check sum of {damaged} in it is wrong")
+            raise ValueError(f"the checksum of {damaged} in it is wrong")
 
 
 def _refusal(path: str | Path, error: pickle.UnpicklingError) -> str:
     # PyTorch reports a file that it cannot read and a pickle that it refuses with the same class.
     if any(word in str(error) for word in ("GLOBAL", "reduce", "Can only build")):
         return (
-            f"{path}: holds Python objects besides weights, which could run code and are not loaded; where you trust "
-            "it, save its weights alone: torch.save(network.state_dict(), file)"
+            f"{path}: holds Python objects besides weights, which could run code and are not loaded. If you trust it, "
+            "save its weights alone: torch.save(network.state_dict(), file)."
         )
     # PyTorch's own words recommend to load the file with weights_only=False.
-    return f"{path}: broken or not a file of weights (no pickle that holds tensors alone); copy or make it again"
+    return f"{path}: broken or not a file of weights (no pickle of tensors alone). Copy or make it again."
 
 
 def _first_line(error: Exception) -> str:
@@ -124,12 +91,10 @@ def _find_weights(content: Any, path: str | Path) -> dict[str, Tensor]:
         or not content
         or not all(isinstance(item, Tensor) for item in content.values())
     ):
-        found = (
-            f"a mapping with keys {', '.join(map(str, islice(content, _SHOWN)))}"
-            if isinstance(content, Mapping)
-            else (f"a {type(content).__name__}")
-        )
-        raise FileError(f"{path}: holds {found}; expected a state_dict, or one under {', '.join(_NESTED)}")
+        found = f"a {type(content).__name__}"
+        if isinstance(content, Mapping):
+            found = f"a mapping with keys {', '.join(map(str, islice(content, _SHOWN)))}"
+        raise FileError(f"{path}: holds {found}; expected a state_dict, or one under {', '.join(_NESTED)}.")
     weights = {str(name): tensor for name, tensor in content.items()}
     for prefix in _WRAPPERS:
         if all(name.startswith(prefix) for name in weights):
@@ -138,43 +103,13 @@ def _find_weights(content: Any, path: str | Path) -> dict[str, Tensor]:
 
 
 def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str | Path) -> None:
-    """Put weights into a network if all of them fit.
-
-    Parameters
-    ----------
-    network
-        What the weights are for.
-    weights
-        Name -> tensor.
-    where
-        Where they come from, for messages.
-
-    Raises
-    ------
-    FileError
-        If they are those of another architecture.
-    """
+    """Put weights into a network; raises ``FileError`` naming ``where`` if they are those of another architecture."""
     check_fit(network.state_dict(), weights, where)
     network.load_state_dict(weights)
 
 
 def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str | Path) -> None:
-    """Make sure that weights have the names and shapes that a network wants.
-
-    Parameters
-    ----------
-    own
-        The network's ``state_dict``.
-    weights
-        Name -> tensor.
-    where
-        Where they come from, for messages.
-
-    Raises
-    ------
-    FileError
-        If they are those of another architecture; the first names and shapes that differ are listed.
-    """
+    """Raise ``FileError`` if weights do not have the names and shapes of a network's own ``state_dict``."""
     problems = [
         f"{name}: missing in the file, the network's is {_shape(own[name])}" for name in own if name not in weights
     ]
@@ -188,8 +123,7 @@ def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: s
         listed = "\n  ".join(problems[:_SHOWN])
         raise FileError(
             f"{where}: are not the weights of this architecture; {len(problems)} of {len(own.keys() | weights.keys())} "
-            f"entries differ:\n  {listed}{more}\nUse the file that was written with this architecture, with the same "
-            "number of classes."
+            f"entries differ:\n  {listed}{more}\nUse the file of this architecture and number of classes."
         )
 
 

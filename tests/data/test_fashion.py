@@ -180,7 +180,7 @@ def test_failed_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_download_without_a_root_is_told() -> None:
-    with pytest.raises(ConfigError, match="download=True needs root"):
+    with pytest.raises(ConfigError, match="download is True, but root is None"):
         load(None, download=True)
 
 

@@ -71,7 +71,7 @@ def test_limit_that_is_no_number_is_told(
     config = config_of(tmp_path / "c.yml", write_imagenet(), max_unreadable=limit)
     code, _, error = result_of(capsys, "data", "check", config)
     assert code == 2
-    assert f"max_unreadable: expected a whole number of at least 0, got {limit!r}" in error
+    assert f"max_unreadable is {limit!r}; expected a whole number of at least 0" in error
 
 
 def test_full_check_decodes_what_looks_right_from_outside(

@@ -56,8 +56,8 @@ def test_same_seed_draws_the_same_images_and_another_seed_others() -> None:
     ("train", "validation", "seed", "words"),
     [
         (150, 51, 0, ["150", "51", "201", "there are 200"]),
-        (3, 50, 0, ["train", "at least 4", "got 3"]),
-        (50, 0, 0, ["validation", "got 0"]),
+        (3, 50, 0, ["train is 3;", "at least 4"]),
+        (50, 0, 0, ["validation is 0;"]),
         (50.5, 20, 0, ["train", "50.5"]),
         (50, True, 0, ["validation", "True"]),
         (50, 20, -1, ["seed", "-1"]),
@@ -116,7 +116,7 @@ def test_image_in_two_parts_is_refused() -> None:
 
 
 def test_missing_part_is_refused() -> None:
-    with pytest.raises(DataError, match="expected indices for train, validation, test, got train"):
+    with pytest.raises(DataError, match="indices are for train; expected train, validation, test"):
         small_splits(indices={"train": np.arange(10)})
 
 
@@ -186,5 +186,5 @@ def test_enlarged_images_are_the_normalised_ones_between_their_pixels() -> None:
 
 @pytest.mark.parametrize("size", [4, 257, 8.0, True, "32"])
 def test_image_size_out_of_range_is_told(size: Any) -> None:
-    with pytest.raises(ConfigError, match=r"image_size: expected a whole number from 5 \(that of the images\) to 256"):
+    with pytest.raises(ConfigError, match=r"image_size is .*; expected .* from 5 to 256 \(the images have 5\)"):
         small_splits(image_size=size)

@@ -99,12 +99,12 @@ def test_one_image_is_too_few_to_check_with(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("formats", "opset", "problem"),
     [
-        (["code", "tflite"], None, "expected different ones of code, onnx, torch, got code, tflite"),
-        ([], None, "got none"),
+        (["code", "tflite"], None, "format is code, tflite; expected different ones of code, onnx, torch"),
+        ([], None, "format is empty"),
         (["code", "code"], None, "different ones"),
-        (["code"], 18, "only the format onnx has one"),
-        (["onnx"], 17, r"opset 17 is not available; PyTorch and onnx write 18 to \d+ here"),
-        (["onnx"], 99, r"opset 99 is not available; PyTorch and onnx write 18 to \d+ here"),
+        (["code"], 18, "for the format onnx alone"),
+        (["onnx"], 17, r"opset 17 is not available; expected 18 to \d+ here"),
+        (["onnx"], 99, r"opset 99 is not available; expected 18 to \d+ here"),
     ],
 )
 def test_format_or_opset_that_is_not_available_is_refused(formats: list[str], opset: int | None, problem: str) -> None:

@@ -184,7 +184,7 @@ def test_training_without_an_end_is_told() -> None:
         ("learning_rate", "0.1", ["learning_rate", "'0.1'"]),
         ("weight_decay", True, ["weight_decay", "True"]),
         ("momentum", 1.0, ["[0, 1)", "1.0"]),
-        ("momentum", 0.0, ["nesterov", "momentum above 0"]),
+        ("momentum", 0.0, ["momentum is 0", "nesterov"]),
         ("weight_decay", -1e-4, ["at least 0", "-0.0001"]),
         ("label_smoothing", 1.0, ["[0, 1)"]),
         ("warmup_fraction", -0.1, ["[0, 1)", "-0.1"]),

@@ -51,12 +51,12 @@ def test_settings_reach_the_loader() -> None:
 
 @pytest.mark.parametrize(("name", "value"), [("workers", -1), ("workers", True), ("prefetch", 0)])
 def test_settings_out_of_range_are_named(name: str, value: Any) -> None:
-    with pytest.raises(ConfigError, match=rf"loader\.{name}: expected a whole number"):
+    with pytest.raises(ConfigError, match=rf"loader\.{name} is {value}; expected a whole number"):
         Loading(**{name: value})
 
 
 def test_no_image_is_an_error() -> None:
-    with pytest.raises(DataError, match="holds none"):
+    with pytest.raises(DataError, match="holds no image"):
         make_loader(TensorDataset(torch.zeros(0, 1), torch.zeros(0)), 4)
 
 

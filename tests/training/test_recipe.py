@@ -44,7 +44,7 @@ def test_module_gets_every_setting_of_the_recipe() -> None:
 @pytest.mark.parametrize(
     ("setting", "value", "words"),
     [
-        ("epochs", 0, ["epochs", "at least 1", "got 0"]),
+        ("epochs", 0, ["epochs", "is 0;", "at least 1"]),
         ("epochs", 2.5, ["epochs", "2.5"]),
         ("batch_size", True, ["batch_size", "True"]),
         ("learning_rate", -1.0, ["learning_rate", "above 0"]),

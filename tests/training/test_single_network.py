@@ -134,7 +134,7 @@ def test_loss_that_is_not_finite_stops_the_training_before_the_weights_move(digi
 
 def test_learning_rate_far_too_high_is_told_with_its_step(digits: data.DataSplits) -> None:
     with pytest.raises(
-        SearchError, match=r"training loss is (nan|inf) at step [1-9]\d* \(epoch 1\); lower the learning"
+        SearchError, match=r"training loss is (nan|inf) at step [1-9]\d* \(epoch 1\); .* Lower the learning"
     ):
         train(digits, recipe=Recipe(epochs=2, learning_rate=1e30, warmup_fraction=0.0))
 
@@ -146,7 +146,7 @@ def test_network_without_rows_of_logits_is_told(digits: data.DataSplits) -> None
 
 @pytest.mark.parametrize("seed", [-1, 2**32, "one"])
 def test_seed_out_of_range_is_told(digits: data.DataSplits, seed: Any) -> None:
-    with pytest.raises(ConfigError, match=f"seed: .*got {seed!r}"):
+    with pytest.raises(ConfigError, match=f"seed is {seed!r}; expected"):
         train(digits, seed=seed)
 
 
@@ -193,7 +193,7 @@ def test_modes_come_back_after_a_failure_in_the_network(digits: data.DataSplits)
 
 
 def test_measuring_no_image_is_told(digits: data.DataSplits) -> None:
-    with pytest.raises(DataError, match="at least one image"):
+    with pytest.raises(DataError, match="holds no image"):
         evaluate(build(), TensorDataset(torch.zeros(0, 1, 8, 8), torch.zeros(0)))
 
 

@@ -86,7 +86,7 @@ def test_file_with_a_single_changed_bit_is_said_to_be_broken(tmp_path: Path) -> 
     content = bytearray(path.read_bytes())
     content[content.index(source[0].weight.detach().numpy().tobytes())] ^= 1
     path.write_bytes(content)
-    with pytest.raises(FileError, match=r"weights\.pt: broken .*the check sum of .*data/0"):
+    with pytest.raises(FileError, match=r"weights\.pt: broken .*the checksum of .*data/0"):
         load_weights(network(), path)
 
 
@@ -126,7 +126,7 @@ def test_pickled_payload_is_refused_and_never_run(writer: str, tmp_path: Path) -
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"none\.pt: there are no weights"):
+    with pytest.raises(FileError, match=r"none\.pt: there is no such file"):
         load_weights(network(), tmp_path / "none.pt")
 
 

@@ -1,4 +1,4 @@
-"""Folders with one sub-folder a class: what is in them, and what they can be told apart by."""
+"""Folders with one sub-folder a class: their content and its fingerprint."""
 
 from __future__ import annotations
 
@@ -22,44 +22,19 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class FolderContent:
-    """Image files with their labels.
+    """Image files with their labels."""
 
-    Parameters
-    ----------
-    root
-        The folder that the names are relative to.
-    classes
-        Names of the classes, in the order of their labels.
-    names
-        Path of each file, relative to ``root``.
-    labels
-        Label of each file (N,).
-    sizes
-        Bytes of each file (N,).
-    """
-
-    root: Path
-    classes: tuple[str, ...]
+    root: Path  #: Folder that the names are relative to.
+    classes: tuple[str, ...]  #: Names of the classes, in the order of their labels.
     names: tuple[str, ...]
-    labels: NDArray[np.int64]
-    sizes: NDArray[np.int64]
+    labels: NDArray[np.int64]  #: Label of each file (N,).
+    sizes: NDArray[np.int64]  #: Bytes of each file (N,).
 
     def __len__(self) -> int:
         return len(self.names)
 
     def only(self, keep: Iterable[int]) -> FolderContent:
-        """Return some of the files.
-
-        Parameters
-        ----------
-        keep
-            Their positions.
-
-        Returns
-        -------
-        FolderContent
-            Those alone, with all classes.
-        """
+        """Return the files at these positions, with all classes."""
         kept = np.fromiter(keep, dtype=np.int64)
         names = tuple(self.names[index] for index in kept)
         return FolderContent(self.root, self.classes, names, self.labels[kept], self.sizes[kept])
@@ -77,24 +52,8 @@ def class_folders(folder: Path) -> list[str]:
 def scan(name: str, root: Path, within: str = "") -> FolderContent:
     """List the images of a folder that has one sub-folder a class, as torchvision's ``ImageFolder`` reads it.
 
-    Parameters
-    ----------
-    name
-        The data set's name, for messages.
-    root
-        What the names of the files are to be relative to.
-    within
-        The folder of the classes, relative to ``root``.
-
-    Returns
-    -------
-    FolderContent
-        Classes and files, each in alphabetical order.
-
-    Raises
-    ------
-    DataError
-        If a class has no image, or a file is a link to nothing.
+    The classes are the sub-folders of ``within``; the files' names are relative to ``root``. Raises ``DataError`` if a
+    class has no image, or a file is a broken link.
     """
     folder = root / within
     classes = class_folders(folder)
@@ -120,14 +79,14 @@ def _sizes(name: str, root: Path, names: tuple[str, ...]) -> NDArray[np.int64]:
             missing.append(relative)
     if missing:
         raise DataError(
-            f"data set {name!r}: {root}: {counted(missing, 'file')}: a link to something that is not "
-            "there, or not to be read. Were the images moved? Make the links again."
+            f"data set {name!r}: {root}: {counted(missing, 'file')}: broken link or unreadable. Were the images moved? "
+            "Make the links again."
         )
     return np.array(sizes, dtype=np.int64)
 
 
 def join(first: FolderContent, *others: FolderContent) -> FolderContent:
-    """Put the files of several folders with the same root and classes behind one another."""
+    """Concatenate the files of several folders with the same root and classes."""
     parts = (first, *others)
     return FolderContent(
         first.root,
@@ -139,24 +98,7 @@ def join(first: FolderContent, *others: FolderContent) -> FolderContent:
 
 
 def check_same_classes(name: str, first: FolderContent, second: FolderContent, places: tuple[str, str]) -> None:
-    """Make sure that two folders have the same classes.
-
-    Parameters
-    ----------
-    name
-        The data set's name, for messages.
-    first
-        One of them.
-    second
-        The other.
-    places
-        What the user calls them.
-
-    Raises
-    ------
-    DataError
-        With the classes that only one of them has.
-    """
+    """Raise ``DataError`` if two folders differ in their classes; ``places`` names both for the message."""
     lonely = [
         f"{counted(sorted(only), 'class')} only in {place}/"
         for only, place in (
@@ -167,8 +109,8 @@ def check_same_classes(name: str, first: FolderContent, second: FolderContent, p
     ]
     if lonely:
         raise DataError(
-            f"data set {name!r}: {first.root}: {'; '.join(lonely)}. Both need the same class folders, or a label would "
-            "mean different things in them."
+            f"data set {name!r}: {first.root}: {'; '.join(lonely)}. Expected the same class folders in both, so "
+            "that a label means one thing."
         )
 
 
@@ -180,20 +122,9 @@ def counted(names: list[str], noun: str) -> str:
 
 
 def fingerprint_files(files: FolderContent, indices: dict[str, Indices]) -> str:
-    """Tell a set of files from others without reading them.
+    """Return the SHA-256 of names and sizes, part by part, each sorted by name.
 
-    Parameters
-    ----------
-    files
-        All files.
-    indices
-        Which of them make up each part.
-
-    Returns
-    -------
-    str
-        SHA-256 of names and sizes, part by part, each part sorted by name. A changed image of the same size, at the
-        same place, is not noticed.
+    Nothing is read: a changed image of the same size, at the same place, is not noticed.
     """
     digest = hashlib.sha256()
     for part in PARTS:

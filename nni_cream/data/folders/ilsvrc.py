@@ -24,22 +24,7 @@ LAYOUT = (
 
 
 def check_layout(name: str, root: Path, how: str = LAYOUT) -> None:
-    """Make sure that a folder looks like ImageNet.
-
-    Parameters
-    ----------
-    name
-        The data set's name, for messages.
-    root
-        The folder.
-    how
-        What was expected, and how to get it.
-
-    Raises
-    ------
-    DataError
-        If it does not.
-    """
+    """Raise ``DataError`` if a folder does not look like ImageNet; ``how`` says what was expected and how to get it."""
     if not root.is_dir():
         raise DataError(f"data set {name!r}: {root}: no such folder. {how}")
     for part in PARTS:

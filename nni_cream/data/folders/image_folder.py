@@ -39,51 +39,15 @@ def load_folder(
     check: bool = True,
     cache: bool = False,
 ) -> DataSplits:
-    """Images of your own, sorted into one folder a class.
+    """Load images of your own, sorted into one folder a class.
 
-    Where ``root`` holds ``train``, ``val`` (or ``valid``, ``validation``) and ``test``, these are the parts. Where
-    it holds ``train`` and one of the others, that one is the test part, and the search's validation images are drawn
-    from those of train. Where it holds the class folders themselves, all parts are drawn from them. What is drawn has
-    the classes in the same proportions as the rest. An image's source index is its place among all files, those of
-    train first.
+    Where ``root`` holds ``train``, ``val`` (or ``valid``, ``validation``) and ``test``, these are the parts. Where it
+    holds ``train`` and one of the others, that one is the test part, and validation images are drawn from train. Where
+    it holds the class folders themselves, all parts are drawn from them. A drawn part has the classes in the same
+    proportions as the rest. An image's source index is its place among all files, those of train first.
 
-    Parameters
-    ----------
-    root
-        The folder.
-    validation
-        Share of the images, above 0 and below 1, for the decisions of a search; 0.1 without it.
-    test
-        Share of the images for the final figure; 0.1 without it.
-    seed
-        Decides what is drawn.
-    image_size
-        Height and width of the tensors, in pixels.
-    augment
-        ``"none"``, ``"crop"`` or ``"paper"``, for training images; see ``nni_cream.data.Preprocessing``.
-    interpolation
-        ``"bilinear"`` or ``"bicubic"``.
-    crop_fraction
-        Share of the resized shorter side that the centre crop of an evaluation keeps.
-    max_unreadable
-        How many files may be left out because they cannot be read.
-    check
-        Whether to look at the beginning and the end of each file before anything starts.
-    cache
-        Whether to keep all images decoded in memory.
-
-    Returns
-    -------
-    DataSplits
-        The three parts, whose images are decoded when they are asked for.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is not what it should be, there is a share for a part that has its own folder, or a class has too
-        few images.
-    DataError
-        If the folder is missing, not in that layout, or files cannot be read.
+    ``validation`` and ``test`` are the shares of the images to draw, above 0 and below 1; the default is 0.1. The other
+    arguments are those of :func:`~nni_cream.data.load_imagenet`.
     """
     options = FileOptions(image_size, augment, interpolation, crop_fraction, max_unreadable, check, cache)
     folders = _part_folders(Path(root))
@@ -95,7 +59,7 @@ def load_folder(
 
 
 def _part_folders(root: Path) -> dict[str, str]:
-    """Part -> its sub-folder, of those that have one; the part ``train`` is always there."""
+    """Return part -> sub-folder for the parts that have one; ``train`` always has."""
     if not root.is_dir():
         raise DataError(f"data set 'folder': {root}: no such folder. {_LAYOUT}")
     present = class_folders(root)
@@ -113,23 +77,23 @@ def _part_folders(root: Path) -> dict[str, str]:
 
 
 def _shares(folders: dict[str, str], validation: float | None, test: float | None) -> dict[str, float]:
-    """Part -> share of the images of ``train`` to draw for it, of the parts that have no folder."""
+    """Return part -> share of the images of ``train`` to draw, for the parts without a folder."""
     shares = {}
     for part, share in (("validation", validation), ("test", test)):
         if part in folders:
             if share is not None:
                 raise ConfigError(
-                    f"data set 'folder': {part} is {share!r}, but the images of that part are those in "
-                    f"{folders[part]}/; leave {part} out."
+                    f"data set 'folder': {part} is {share!r}; expected none, since {folders[part]}/ holds the images. "
+                    f"Leave {part} out."
                 )
             continue
         shares[part] = _DEFAULT_SHARE if share is None else share
         if not isinstance(shares[part], float) or not 0 < shares[part] < 1:
-            raise ConfigError(f"data set 'folder': {part}: expected a share above 0 and below 1, got {share!r}.")
+            raise ConfigError(f"data set 'folder': {part} is {share!r}; expected a share above 0 and below 1.")
     if sum(shares.values()) >= 1:
         raise ConfigError(
             f"data set 'folder': validation ({shares['validation']}) and test ({shares['test']}) leave nothing for "
-            "train."
+            "train; expected less than 1 in all."
         )
     return shares
 

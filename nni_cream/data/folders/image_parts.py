@@ -1,4 +1,4 @@
-"""Parts of a data set whose images are decoded when they are asked for."""
+"""Parts of a data set whose images are decoded on demand."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SHARE_OF_MEMORY = 0.8
 
 
 class UnreadableImageError(DataError):
-    """An image file that cannot be decoded; the message names it."""
+    """Image file that cannot be decoded; the message names it."""
 
     def __str__(self) -> str:
         # A worker of torch's DataLoader hands an error on as one text with its traceback; the message is its end.
@@ -57,25 +57,11 @@ class ImageSource(Protocol):
 
 
 def read_image(path: str | Path, shortest_side: int | None = None) -> Image.Image:
-    """Decode an image file.
+    """Decode an image file to RGB with eight bits a channel; of sixteen bits the upper half counts.
 
-    Parameters
-    ----------
-    path
-        File in any format that Pillow knows.
-    shortest_side
-        A JPEG may come out 2, 4 or 8 times smaller, as long as its shorter side keeps this many pixels: libjpeg then
-        skips most of the work. ``None`` decodes all of it.
-
-    Returns
-    -------
-    PIL.Image.Image
-        The image in RGB, eight bits a channel: of sixteen bits the upper half counts.
-
-    Raises
-    ------
-    UnreadableImageError
-        If the file is missing, empty, truncated or no image, or its pixels are numbers of no known range.
+    With ``shortest_side`` a JPEG may come out 2, 4 or 8 times smaller, as long as its shorter side keeps that many
+    pixels: libjpeg then skips most of the work. Raises ``UnreadableImageError`` if the file is missing, broken or no
+    image.
     """
     try:
         with Image.open(path) as image:
@@ -92,21 +78,10 @@ def read_image(path: str | Path, shortest_side: int | None = None) -> Image.Imag
 
 
 def check_range(image: Image.Image) -> None:
-    """Refuse pixels that Pillow would cut off at 0 and 255, whatever numbers they are.
-
-    Parameters
-    ----------
-    image
-        An opened image, decoded or not.
-
-    Raises
-    ------
-    ValueError
-        If they are fractions or whole numbers of 32 bits.
-    """
+    """Raise ``ValueError`` for fractions and 32-bit numbers, which Pillow would clip at 0 and 255."""
     if image.mode in ("F", "I"):
         kind = "fractions" if image.mode == "F" else "whole numbers of 32 bits"
-        raise ValueError(f"its pixels are {kind}, of which nobody knows what is black and white; save it with 8 bits")
+        raise ValueError(f"its pixels are {kind} without a known range; save it with 8 bits")
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -118,17 +93,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
 
 
 class ImageFiles:
-    """Image files below one folder.
-
-    Parameters
-    ----------
-    root
-        The folder.
-    names
-        Path of each file, relative to it.
-    shortest_side
-        See ``read_image``.
-    """
+    """Image files below one folder: ``names`` are relative to ``root``; for ``shortest_side`` see ``read_image``."""
 
     def __init__(self, root: str | Path, names: Sequence[str], shortest_side: int | None = None) -> None:
         self.root = os.fspath(root)
@@ -141,59 +106,20 @@ class ImageFiles:
         return len(self._names)
 
     def name(self, index: int) -> str:
-        """Return what an image is called.
-
-        Parameters
-        ----------
-        index
-            Number of the image.
-
-        Returns
-        -------
-        str
-            Path of its file, relative to the root.
-        """
+        """Return the path of an image relative to the root."""
         return os.fsdecode(self._names[index])
 
     def path(self, index: int) -> str:
-        """Return where an image is.
-
-        Parameters
-        ----------
-        index
-            Number of the image.
-
-        Returns
-        -------
-        str
-            Path of its file.
-        """
+        """Return the path of an image."""
         return os.path.join(self.root, self.name(index))
 
     def load(self, index: int) -> Image.Image:
-        """Decode one image.
-
-        Parameters
-        ----------
-        index
-            Number of the image.
-
-        Returns
-        -------
-        PIL.Image.Image
-            In RGB.
-        """
+        """Decode one image to RGB."""
         return read_image(self.path(index), self._shortest_side)
 
 
 class ImageArrays:
-    """Images of one size that are in memory.
-
-    Parameters
-    ----------
-    pixels
-        All of them (N, H, W, 3), unsigned bytes.
-    """
+    """Images (N, H, W, 3) of unsigned bytes in memory."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self._pixels = pixels
@@ -202,34 +128,12 @@ class ImageArrays:
         return len(self._pixels)
 
     def load(self, index: int) -> Image.Image:
-        """Return one image.
-
-        Parameters
-        ----------
-        index
-            Number of the image.
-
-        Returns
-        -------
-        PIL.Image.Image
-            In RGB.
-        """
+        """Return one image in RGB."""
         return Image.fromarray(self._pixels[index])
 
 
 class ImagesInMemory:
-    """All images of another source, decoded once; the pixels are the very same.
-
-    Parameters
-    ----------
-    source
-        Where they come from.
-
-    Raises
-    ------
-    DataError
-        If they do not fit into the memory that is free.
-    """
+    """Images of another source, decoded once; raises ``DataError`` if they exceed the free memory."""
 
     def __init__(self, source: ImageSource) -> None:
         limit = _SHARE_OF_MEMORY * psutil.virtual_memory().available
@@ -246,32 +150,21 @@ class ImagesInMemory:
                     used += pixels.nbytes
                 if used > limit:
                     raise DataError(
-                        f"cache: the first {len(self._pixels)} of {len(source)} images take {used / 2**30:.1f} GiB, "
-                        f"more than {_SHARE_OF_MEMORY:.0%} of the memory that was free; use a smaller image_size, or "
-                        "set cache to false."
+                        f"cache is true, but the first {len(self._pixels)} of {len(source)} images take "
+                        f"{used / 2**30:.1f} GiB; expected at most {_SHARE_OF_MEMORY:.0%} of the free memory. Use a "
+                        "smaller image_size, or set cache to false."
                     )
 
     def __len__(self) -> int:
         return len(self._pixels)
 
     def load(self, index: int) -> Image.Image:
-        """Return one image.
-
-        Parameters
-        ----------
-        index
-            Number of the image.
-
-        Returns
-        -------
-        PIL.Image.Image
-            In RGB.
-        """
+        """Return one image in RGB."""
         return Image.fromarray(self._pixels[index])
 
 
 class ImagePart(Dataset[tuple[Tensor, ...]]):
-    """One part of a data set: pairs of a tensor, made of an image when it is asked for, and a label.
+    """One part of a data set: pairs of a tensor, made on demand, and a label.
 
     Parameters
     ----------
@@ -282,9 +175,9 @@ class ImagePart(Dataset[tuple[Tensor, ...]]):
     labels
         The label of each position.
     transform
-        Makes a tensor of an image in RGB.
+        From an image in RGB to a tensor.
     preprocessing
-        What the transforms of this data set are made of.
+        Settings of this data set's transforms.
     """
 
     def __init__(
@@ -303,27 +196,18 @@ class ImagePart(Dataset[tuple[Tensor, ...]]):
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """What the data set's own transforms subtract from each channel, whose values are in [0, 1]."""
+        """Mean of each channel that the data set's own transforms subtract, on a scale of 0 to 1."""
         return self.preprocessing.mean
 
     @property
     def std(self) -> tuple[float, ...]:
-        """What the data set's own transforms divide each channel by."""
+        """Divisor of each channel in the data set's own transforms."""
         return self.preprocessing.std
 
     def with_transform(self, transform: Transform) -> ImagePart:
-        """Return the same images and labels, made into tensors in another way.
+        """Return the same part with another transform from an image in RGB to a tensor.
 
-        Parameters
-        ----------
-        transform
-            Makes a tensor of an image in RGB. Large JPEGs come shrunk to no less than twice the size that this data
-            set's ``image_size`` asks for.
-
-        Returns
-        -------
-        ImagePart
-            A new part; this one stays as it is.
+        Large JPEGs come shrunk to no less than twice the size that the data set's ``image_size`` needs.
         """
         part = copy.copy(self)
         part.transform = transform
@@ -347,32 +231,7 @@ def make_image_splits(
     preprocessing: Preprocessing,
     fingerprint: str,
 ) -> DataSplits:
-    """Put together a data set whose images are decoded when they are asked for.
-
-    Parameters
-    ----------
-    name
-        What the data set is called in a result file.
-    arguments
-        All arguments that decided the content.
-    source
-        All images.
-    labels
-        Their labels (N,), 0 to len(classes) - 1.
-    indices
-        Positions along N for each of the three parts.
-    classes
-        Name of each class.
-    preprocessing
-        How images become tensors; the training part alone is augmented.
-    fingerprint
-        What the images can be told from others by.
-
-    Returns
-    -------
-    DataSplits
-        The three parts, each an ``ImagePart``.
-    """
+    """Put together a data set whose images are decoded on demand; the arguments are those of ``DataSplits``."""
 
     def part(which: str, transform: Transform) -> ImagePart:
         positions = indices[which]

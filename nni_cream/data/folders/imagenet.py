@@ -33,7 +33,7 @@ def load_imagenet(
     check: bool = True,
     cache: bool = False,
 ) -> DataSplits:
-    """ImageNet: both parts of a search come from the official training images, the test part is the official val.
+    """Load ImageNet: both parts of a search come from the official training images, the test part is the official val.
 
     Source: Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015. An image's source index
     is its place among all files in alphabetical order, those of train first.
@@ -43,11 +43,11 @@ def load_imagenet(
     root
         The folder that holds ``train`` and ``val``.
     train
-        Images for the weights, as many of each class; all that ``validation`` leaves without it.
+        Number of training images, the same of each class. Default: all that ``validation`` leaves.
     validation
-        Images for the decisions of a search, as many of each class.
+        Number of images for the decisions of a search, the same of each class.
     seed
-        Decides which images these are.
+        Seed of the split.
     image_size
         Height and width of the tensors, in pixels.
     augment
@@ -66,14 +66,7 @@ def load_imagenet(
     Returns
     -------
     DataSplits
-        The three parts, whose images are decoded when they are asked for.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is not what it should be, or a class has too few images.
-    DataError
-        If the folder is missing, not in that layout, or files cannot be read.
+        The three parts, whose images are decoded on demand.
     """
     options = FileOptions(image_size, augment, interpolation, crop_fraction, max_unreadable, check, cache)
     files = _scan_both("imagenet", Path(root), LAYOUT)
@@ -94,47 +87,11 @@ def load_subimagenet(
     check: bool = True,
     cache: bool = False,
 ) -> DataSplits:
-    """Read the folder that ``nni-cream data subimagenet`` makes: some classes of ImageNet, some images of each.
+    """Load the folder that ``nni-cream data subimagenet`` makes: some classes of ImageNet, some images of each.
 
     Source: the paper, section 4.3: 100 classes, 250 training and 50 validation images of each. Those 50 are the test
-    part here, because the search's own validation images come out of the 250.
-
-    Parameters
-    ----------
-    root
-        The folder.
-    train
-        Images for the weights, as many of each class; all that ``validation`` leaves without it.
-    validation
-        Images for the decisions of a search, as many of each class.
-    seed
-        Decides which images these are.
-    image_size
-        Height and width of the tensors, in pixels.
-    augment
-        ``"none"``, ``"crop"`` or ``"paper"``, for training images; see ``nni_cream.data.Preprocessing``.
-    interpolation
-        ``"bilinear"`` or ``"bicubic"``.
-    crop_fraction
-        Share of the resized shorter side that the centre crop of an evaluation keeps.
-    max_unreadable
-        How many files may be left out because they cannot be read.
-    check
-        Whether to look at the beginning and the end of each file before anything starts.
-    cache
-        Whether to keep all images decoded in memory.
-
-    Returns
-    -------
-    DataSplits
-        The three parts, whose images are decoded when they are asked for.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is not what it should be, or a class has too few images.
-    DataError
-        If the folder is missing, not complete, or files cannot be read.
+    part here, because the search draws its own validation images from the 250. The arguments are those of
+    :func:`load_imagenet`.
     """
     options = FileOptions(image_size, augment, interpolation, crop_fraction, max_unreadable, check, cache)
     root = Path(root)

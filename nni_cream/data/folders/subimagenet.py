@@ -1,4 +1,4 @@
-"""SubImageNet: a folder of links to some images of some classes of ImageNet, with the list of them beside it."""
+"""SubImageNet: a folder of links to some images of some classes of ImageNet, and its list of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from nni_cream.argument_checks import check_whole
 from nni_cream.data.folders.ilsvrc import PARTS, WNID, check_layout
 from nni_cream.data.splits import check_seed
 from nni_cream.errors import ConfigError, DataError, FileError
@@ -36,36 +37,16 @@ _HEAD = (
 
 @dataclass(frozen=True)
 class SubImageNet:
-    """What was made.
-
-    Parameters
-    ----------
-    out
-        The folder.
-    classes
-        Number of classes.
-    train
-        Training images in all.
-    val
-        Validation images in all.
-    seed
-        What decided the choice; ``None`` where a list named every image.
-    list_file
-        Where that list was; ``None`` if there was none.
-    imagenet
-        Where the images are.
-    copied
-        Whether they were copied, instead of linked to.
-    """
+    """Summary of a folder that was made."""
 
     out: str
     classes: int
-    train: int
-    val: int
-    seed: int | None
+    train: int  #: Training images of all classes.
+    val: int  #: Validation images of all classes.
+    seed: int | None  #: ``None`` where a list named every image.
     list_file: str | None
-    imagenet: str
-    copied: bool
+    imagenet: str  #: Folder of the images.
+    copied: bool  #: Whether they were copied, instead of linked to.
 
 
 def make_subimagenet(
@@ -82,28 +63,28 @@ def make_subimagenet(
 ) -> SubImageNet:
     """Choose classes and images, and put links to them into a new folder.
 
-    Source: the paper, section 4.3: 100 classes, 250 training and 50 validation images of each. Which ones is not known:
-    the list in the authors' repository (microsoft/Cream, ``Cream/data/subimages_list.txt``) has 350 training images of
-    each and no others. It can be given as ``list_file``.
+    Source: the paper, section 4.3: 100 classes, 250 training and 50 validation images of each. The paper does not say
+    which ones. The list in the authors' repository (microsoft/Cream, ``Cream/data/subimages_list.txt``) has 350
+    training images of each and no others. It can be given as ``list_file``.
 
     Parameters
     ----------
     imagenet
         ImageNet, as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG.
     out
-        The folder to make.
+        The folder to make. Whatever interrupts this, it is either complete or as it was.
     classes
-        Number of classes to draw; a list decides itself.
+        Number of classes to draw, unless a list names them.
     train
         Training images of each class.
     val
         Validation images of each class.
     seed
-        Decides which classes and images these are.
+        Seed of the draw of classes and images.
     list_file
-        Text with one entry a line: paths such as ``train/n01440764/n01440764_10026.JPEG`` name all images, and nothing
-        is drawn, but for the validation images where none is named; WordNet ids such as ``n01440764`` name the classes,
-        and their images are drawn.
+        Text with one entry a line. Paths such as ``train/n01440764/n01440764_10026.JPEG`` name all images; only
+        validation images are drawn, if none is named. WordNet ids such as ``n01440764`` name the classes, whose images
+        are drawn.
     copy
         Whether to copy the images, instead of linking to them.
     force
@@ -112,16 +93,7 @@ def make_subimagenet(
     Returns
     -------
     SubImageNet
-        What is in the folder now. Whatever interrupts this, the folder is either complete or as it was.
-
-    Raises
-    ------
-    ConfigError
-        If a number is out of range, or the list is not of that form.
-    DataError
-        If the images are not there.
-    FileError
-        If the folder is in the way, or cannot be written.
+        Summary of the folder.
     """
     source, target = Path(imagenet).absolute(), Path(out).absolute()
     _check_numbers(classes=classes, train=train, val=val)
@@ -158,7 +130,7 @@ def make_subimagenet(
 
 
 def _check_kept(source: Path, target: Path, names: list[str]) -> None:
-    """Refuse to replace the folder that the chosen images themselves lie in, if only by way of links."""
+    """Refuse to replace the folder that holds the chosen images themselves, if only through links."""
     folder = target.resolve()
     inside = [name for name in names if (source / name).resolve().is_relative_to(folder)]
     if inside:
@@ -168,24 +140,10 @@ def _check_kept(source: Path, target: Path, names: list[str]) -> None:
 
 
 def read_list(path: Path) -> list[str]:
-    """Read a list of images or of classes.
+    """Read a list of images or of classes, and sort it; raises ``ConfigError`` for anything else.
 
-    Parameters
-    ----------
-    path
-        Text with one entry a line; empty lines and what follows a ``#`` do not count. Published lists may have a label
-        after the path, which is not needed. That of the paper has a line ``['n01440764_10026.JPEG', ...]`` for each
-        class, of training images.
-
-    Returns
-    -------
-    list of str
-        Its entries, sorted: all paths such as ``train/n01440764/x.JPEG``, or all WordNet ids such as ``n01440764``.
-
-    Raises
-    ------
-    ConfigError
-        If it is missing or empty, or an entry is neither, or stands there twice.
+    Empty lines and text after a ``#`` do not count. A label may follow a path, as in published lists. The list of the
+    paper has a line ``['n01440764_10026.JPEG', ...]`` of training images for each class.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -208,7 +166,7 @@ def read_list(path: Path) -> list[str]:
             )
         twice = [name for name, count in Counter(names).items() if count > 1 or name in entries]
         if twice:
-            raise ConfigError(f"{path}: line {number}: {twice[0]} stands there twice; remove one.")
+            raise ConfigError(f"{path}: line {number}: {twice[0]} is listed twice. Remove one.")
         entries.update(names)
         kinds.add(is_path)
     if len(kinds) != 1:
@@ -218,7 +176,7 @@ def read_list(path: Path) -> list[str]:
 
 
 def _names_of_class(line: str) -> list[str]:
-    """Read a line such as ``['n01440764_10026.JPEG', ...]`` as paths; nothing if it is not of that form."""
+    """Read a line such as ``['n01440764_10026.JPEG', ...]`` as paths; other lines give none."""
     text = line.strip()
     names = [word.strip(" '") for word in text[1:-1].split(",")]
     if not (text.startswith("[") and text.endswith("]") and all(_TRAINING_IMAGE.match(name) for name in names)):
@@ -233,9 +191,7 @@ def _is_path(word: str) -> bool:
 
 def _check_numbers(**numbers: Any) -> None:
     for name, value in numbers.items():
-        low = 2 if name == "classes" else 1
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise ConfigError(f"{name}: expected a whole number of at least {low}, got {value!r}.")
+        check_whole(name, value, 2 if name == "classes" else 1)
 
 
 def _check_target(target: Path, source: Path, force: bool) -> None:
@@ -285,7 +241,7 @@ def _draw(source: Path, wanted: list[str] | None, classes: int, sizes: dict[str,
     if wanted is None:
         known = sorted(_folders(source / "train") & _folders(source / "val"))
         if len(known) < classes:
-            raise ConfigError(f"classes: asks for {classes}; {source} has {len(known)}.")
+            raise ConfigError(f"classes is {classes}; expected at most {len(known)}, those of {source}.")
         wanted = sorted(generator.choice(known, classes, replace=False).tolist())
     names: list[str] = []
     for label in wanted:
@@ -293,7 +249,7 @@ def _draw(source: Path, wanted: list[str] | None, classes: int, sizes: dict[str,
             files = _images(source / part / label)
             if len(files) < size:
                 raise ConfigError(
-                    f"{part}: asks for {size} images of each class; {source / part / label} has {len(files)}."
+                    f"{part} is {size}; expected at most {len(files)}, the images in {source / part / label}."
                 )
             chosen = generator.choice(len(files), size, replace=False)
             names += [f"{part}/{label}/{files[index]}" for index in chosen]
@@ -311,7 +267,7 @@ def _images(folder: Path) -> list[str]:
 
 
 def _write(source: Path, target: Path, names: Iterable[str], copy: bool, made: dict[str, Any]) -> None:
-    """Fill a folder beside the target and rename it at the end."""
+    """Fill a temporary folder next to the target and rename it at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:

@@ -1,4 +1,4 @@
-"""From a decoded image to the tensor that a network sees: the paper's augmentation, and the evaluation without any."""
+"""Transforms from a decoded image to the tensor that a network sees, in training and in evaluation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from PIL.Image import Image
 from torch import Tensor
 from torchvision.transforms import InterpolationMode, v2
 
+from nni_cream.argument_checks import check_one_of, check_whole, is_number
 from nni_cream.errors import ConfigError
 
 __all__ = ["AUGMENTATIONS", "IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing", "Transform"]
@@ -33,50 +34,27 @@ _HEADROOM = 2
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How the images of one data set become tensors (3, image_size, image_size).
+    """Settings of the transforms of one data set, to tensors (3, image_size, image_size).
 
-    Parameters
-    ----------
-    image_size
-        Height and width of the tensor, in pixels.
-    augment
-        What is done to training images. ``"none"``: as in evaluation. ``"crop"``: a random part of 8 to 100 % of the
-        image's area, resized, and mirrored with probability 1/2. ``"paper"``: the same with bilinear or bicubic
-        interpolation by chance, and random brightness, contrast and saturation (0.4 each).
-    interpolation
-        ``"bilinear"`` or ``"bicubic"``: how images are resized, save in training with ``"paper"``.
-    crop_fraction
-        In evaluation: share of the resized image's shorter side that the centre crop keeps, above 0 and at most 1.
-    mean
-        Subtracted from each channel, whose values are in [0, 1].
-    std
-        What each channel is divided by.
-
-    Raises
-    ------
-    ConfigError
-        If an argument is out of its range.
+    Augmentations of training images: ``"none"`` is as in evaluation. ``"crop"`` resizes a random part of 8 to 100 % of
+    the image's area, and mirrors it with probability 1/2. ``"paper"`` also draws bilinear or bicubic interpolation, and
+    random brightness, contrast and saturation (0.4 each). An argument out of its range raises ``ConfigError``.
     """
 
-    image_size: int
+    image_size: int  #: Height and width of the tensor, in pixels.
     augment: str = "paper"
-    interpolation: str = "bilinear"
+    interpolation: str = "bilinear"  #: ``"bilinear"`` or ``"bicubic"``, except for training images with ``"paper"``.
+    #: In evaluation: share of the resized shorter side that the centre crop keeps, at most 1.
     crop_fraction: float = 0.875
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN  #: Mean to subtract from each channel, on a scale of 0 to 1.
+    std: tuple[float, ...] = IMAGENET_STD  #: Divisor of each channel.
 
     def __post_init__(self) -> None:
-        size, fraction = self.image_size, self.crop_fraction
-        if not isinstance(size, int) or isinstance(size, bool) or not _SMALLEST <= size <= _LARGEST:
-            raise ConfigError(f"image_size: expected a whole number from {_SMALLEST} to {_LARGEST}, got {size!r}.")
-        if self.augment not in AUGMENTATIONS:
-            raise ConfigError(f"augment: expected one of {', '.join(AUGMENTATIONS)}, got {self.augment!r}.")
-        if self.interpolation not in _INTERPOLATIONS:
-            raise ConfigError(
-                f"interpolation: expected one of {', '.join(_INTERPOLATIONS)}, got {self.interpolation!r}."
-            )
-        if not isinstance(fraction, int | float) or isinstance(fraction, bool) or not 0 < fraction <= 1:
-            raise ConfigError(f"crop_fraction: expected a number above 0 and at most 1, got {fraction!r}.")
+        check_whole("image_size", self.image_size, _SMALLEST, _LARGEST)
+        check_one_of("augment", self.augment, AUGMENTATIONS)
+        check_one_of("interpolation", self.interpolation, _INTERPOLATIONS)
+        if not is_number(self.crop_fraction) or not 0 < self.crop_fraction <= 1:
+            raise ConfigError(f"crop_fraction is {self.crop_fraction!r}; expected a number above 0 and at most 1.")
 
     @property
     def resized(self) -> int:
@@ -85,11 +63,11 @@ class Preprocessing:
 
     @property
     def shortest_side(self) -> int:
-        """Pixels of the shorter side that a decoder must keep where it can shrink an image while it reads it."""
+        """Pixels of the shorter side that a decoder must keep when it shrinks an image while reading."""
         return _HEADROOM * self.resized
 
     def training(self) -> Transform:
-        """Return what makes a tensor of a training image, drawing from torch's global generator."""
+        """Return the transform of training images; it draws from torch's global generator."""
         if self.augment == "none":
             return self.evaluation()
         steps: list[Any] = [self._random_crop(), v2.RandomHorizontalFlip()]
@@ -98,7 +76,7 @@ class Preprocessing:
         return self._to_tensor(steps)
 
     def evaluation(self) -> Transform:
-        """Return what makes a tensor of an image that is looked at as it is: resized, its centre cut out."""
+        """Return the transform of an evaluation: resize, then crop the centre."""
         resize = v2.Resize(self.resized, interpolation=_INTERPOLATIONS[self.interpolation])
         return self._to_tensor([resize, v2.CenterCrop(self.image_size)])
 

@@ -1,4 +1,4 @@
-"""Image files that cannot be read: found before anything starts, named, counted, and left out if they are few."""
+"""Unreadable image files: found before anything starts, named, counted, and left out if they are few."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from nni_cream.argument_checks import check_flag, check_whole
 from nni_cream.data.folders.class_folders import FolderContent, counted
 from nni_cream.data.folders.image_parts import UnreadableImageError, check_range, read_image
 from nni_cream.errors import ConfigError, DataError
@@ -35,22 +36,14 @@ _TAIL = 64  # bytes at a file's end in which a JPEG's end is looked for; some ca
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that is no image, or not all of one."""
+    """File that is no image, or not all of one."""
 
     file: str
     why: str
 
 
 class UnreadableFilesError(DataError):
-    """More files cannot be read than the user allows.
-
-    Parameters
-    ----------
-    message
-        For the user.
-    files
-        All of them.
-    """
+    """More files cannot be read than the user allows; ``files`` has all of them."""
 
     def __init__(self, message: str, files: tuple[Unreadable, ...] = ()) -> None:
         super().__init__(message)
@@ -58,19 +51,9 @@ class UnreadableFilesError(DataError):
 
 
 def is_damaged(path: str) -> str | None:
-    """Look at the beginning and the end of an image file, without decoding more than needed.
+    """Look at the beginning and the end of an image file, and return its fault, if any.
 
-    That is enough for a JPEG that ends as it should, and for a PNG, which has checksums; others are decoded to be sure.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    str or None
-        What is wrong with it.
+    That is enough for a JPEG that ends properly, and for a PNG, which has checksums; other files are decoded.
     """
     try:
         with Image.open(path) as image:
@@ -92,18 +75,7 @@ def _ends_as_jpeg(path: str) -> bool:
 
 
 def cannot_be_decoded(path: str) -> str | None:
-    """Decode a whole image file.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    str or None
-        What is wrong with it.
-    """
+    """Decode a whole image file, and return its fault, if any."""
     try:
         read_image(path, shortest_side=1)  # as small as can be: libjpeg still has to read every byte
     except UnreadableImageError as error:
@@ -117,23 +89,9 @@ def find_unreadable(
     look: Callable[[str], str | None] = is_damaged,
     watch: Callable[[Iterable[Any], int], Iterable[Any]] | None = None,
 ) -> dict[int, Unreadable]:
-    """Look at files, several at once.
+    """Return position -> file, for those in which ``look`` finds a fault; ``names`` are relative to ``root``.
 
-    Parameters
-    ----------
-    root
-        What the names are relative to.
-    names
-        The files.
-    look
-        Says what is wrong with a file: ``is_damaged`` or ``cannot_be_decoded``.
-    watch
-        Given the results as they come, and how many there are: passes them on, and may show how far it is.
-
-    Returns
-    -------
-    dict
-        Position -> file, of those that something is wrong with.
+    ``watch`` gets the results as they come and their number; it passes them on and may show progress.
     """
     reasons: Iterable[Any] = _look_at_all([os.path.join(root, name) for name in names], look)
     reasons = reasons if watch is None else watch(reasons, len(names))
@@ -151,60 +109,25 @@ def _look_at_all(paths: Sequence[str], look: Callable[[str], str | None]) -> Ite
 
 
 def check_limit(name: str, limit: Any) -> None:
-    """Check how many files may be dropped.
-
-    Parameters
-    ----------
-    name
-        The data set's name, for the message.
-    limit
-        What the user gave.
-
-    Raises
-    ------
-    ConfigError
-        If it is no whole number of at least 0.
-    """
-    if not isinstance(limit, int) or isinstance(limit, bool) or limit < 0:
-        raise ConfigError(f"data set {name!r}: max_unreadable: expected a whole number of at least 0, got {limit!r}.")
+    """Refuse a limit on unreadable files that is no whole number of at least 0."""
+    check_whole(f"data set {name!r}: max_unreadable", limit, 0)
 
 
 def leave_out_unreadable(
     name: str, files: FolderContent, limit: int, check: bool
 ) -> tuple[FolderContent, tuple[Unreadable, ...]]:
-    """Drop files that cannot be read, as long as they are few; the same ones in every run.
+    """Drop the files that cannot be read, as long as there are at most ``limit``; the same ones in every run.
 
-    Parameters
-    ----------
-    name
-        The data set's name, for messages.
-    files
-        All files.
-    limit
-        How many may be dropped.
-    check
-        Whether to look into files at all; without it they are taken for good.
-
-    Returns
-    -------
-    tuple
-        The files that are left, and those that were dropped.
-
-    Raises
-    ------
-    ConfigError
-        If there is a limit but nothing is looked at, or an argument is not what it should be.
-    UnreadableFilesError
-        If there are more than that.
+    Returns the files left and the files dropped. Without ``check`` nothing is looked at. Raises
+    ``UnreadableFilesError`` if there are more than ``limit``.
     """
     check_limit(name, limit)
-    if not isinstance(check, bool):
-        raise ConfigError(f"data set {name!r}: check: expected true or false, got {check!r}.")
+    check_flag(f"data set {name!r}: check", check)
     if not check:
         if limit:
             raise ConfigError(
-                f"data set {name!r}: max_unreadable is {limit}, but check is false, so that no unreadable file is "
-                "found; set check to true."
+                f"data set {name!r}: max_unreadable is {limit}, but check is false; expected 0, since unreadable files "
+                "are not looked for. Set check to true."
             )
         return files, ()
     bad = find_unreadable(files.root, files.names)

@@ -81,8 +81,8 @@ def with_everything(root: Path) -> None:
         (lambda root: fill(root / "train", cats=5, dogs=5), {}, DataError, ["holds the folders train."]),
         (lambda root: fill(root / "train", cats=5) and fill(root / "val", cats=2), {}, DataError, ["1 class folders"]),
         (lambda root: fill(root, train=5, cats=5), {}, DataError, ["holds the folders cats, train"]),
-        (with_everything, {"validation": 0.1}, ConfigError, ["validation is 0.1", "those in val/"]),
-        (with_everything, {"test": 0.1}, ConfigError, ["test is 0.1", "those in test/"]),
+        (with_everything, {"validation": 0.1}, ConfigError, ["validation is 0.1", "val/ holds the images"]),
+        (with_everything, {"test": 0.1}, ConfigError, ["test is 0.1", "test/ holds the images"]),
         (lambda root: fill(root, cats=9, dogs=9), {"test": 2}, ConfigError, ["test", "above 0 and below 1", "2"]),
         (
             lambda root: fill(root, cats=9, dogs=9),

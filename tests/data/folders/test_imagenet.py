@@ -132,10 +132,10 @@ def test_folder_that_is_laid_out_otherwise_is_told(
     ("arguments", "words"),
     [
         ({"validation": 18}, r"ask for 7 images or more of each class; class number \d has 6"),
-        ({"validation": 2}, "validation: expected a whole number of at least 3"),
+        ({"validation": 2}, "validation is 2; expected a whole number of at least 3"),
         ({"train": 15}, r"train \(15\) and validation \(6\) ask for 7 images"),
-        ({"seed": -1}, "seed: expected a whole number"),
-        ({"augment": "more"}, "augment: expected one of none, crop, paper, got 'more'"),
+        ({"seed": -1}, "seed is -1; expected a whole number"),
+        ({"augment": "more"}, "augment is .more.; expected one of none, crop, paper"),
     ],
 )
 def test_argument_that_does_not_fit_is_told(write_imagenet: Write, arguments: dict[str, Any], words: str) -> None:

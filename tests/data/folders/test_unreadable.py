@@ -141,9 +141,9 @@ def test_files_are_not_looked_into_without_check(write_imagenet: Write) -> None:
     ("arguments", "words"),
     [
         ({"max_unreadable": 2, "check": False}, "max_unreadable is 2, but check is false"),
-        ({"max_unreadable": -1}, "max_unreadable: expected a whole number of at least 0, got -1"),
-        ({"check": "yes"}, "check: expected true or false, got 'yes'"),
-        ({"cache": 1}, "cache: expected true or false, got 1"),
+        ({"max_unreadable": -1}, "max_unreadable is -1; expected a whole number of at least 0"),
+        ({"check": "yes"}, "check is .yes.; expected true or false"),
+        ({"cache": 1}, "cache is 1; expected true or false"),
     ],
 )
 def test_wrong_argument_is_told(write_imagenet: Write, arguments: dict[str, Any], words: str) -> None:
