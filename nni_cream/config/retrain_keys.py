@@ -32,7 +32,7 @@ def _recipe_keys() -> tuple[Key, ...]:
         Key("recipe.start", "scratch", one_of("scratch", "supernet"),
             "From new weights, or from those of the supernet (`weights.pt` beside `best.json`, or `--weights`)."),
         Key("recipe.epochs", 30, whole(1), "Passes over the training images."),
-        Key("recipe.global_batch_size", 64, whole(2),
+        Key("recipe.batch_size", 64, whole(2),
             "Images of one optimizer step: devices x images at once x accumulated batches, whatever the hardware."),
         Key("recipe.optimizer", "sgd", _TEXT, "Name in timm: `rmsproptf`, `sgd` (with Nesterov), `adamw`, ..."),
         Key("recipe.learning_rate", 0.1, number(0, above=True), "Highest learning rate; nothing scales it."),

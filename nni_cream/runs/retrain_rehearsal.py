@@ -64,7 +64,7 @@ def rehearse_retraining(
     recipe, source, settings = full_recipe_of(config), find_source(result), config["trainer"]
     shape = shape_of_data(config["data"])
     wanted, available = devices_here(settings["accelerator"], settings["devices"])
-    configured, accumulation = split_batch_size(recipe.global_batch_size, wanted, settings["device_batch_size"])
+    configured, accumulation = split_batch_size(recipe.batch_size, wanted, settings["device_batch_size"])
     at_once = configured if images_at_once is None else images_at_once
     notes = list(shape.assumptions)
     if at_once != configured:
@@ -76,7 +76,7 @@ def rehearse_retraining(
     # One step a batch, on one device: the estimate knows what share of the real step that is.
     small = {
         **config,
-        "recipe": {**config["recipe"], "global_batch_size": at_once},
+        "recipe": {**config["recipe"], "batch_size": at_once},
         "trainer": {**settings, "devices": 1, "strategy": "auto", "device_batch_size": None},
     }
     with seeded(config["recipe"]["seed"]), cpu_threads(settings["threads"]), quiet_lightning():
@@ -89,7 +89,7 @@ def rehearse_retraining(
     more = {} if module.average is None else {"moving average": module.average}
     return estimate(
         seen,
-        Plan(recipe.epochs, shape.train_images, recipe.global_batch_size, wanted),
+        Plan(recipe.epochs, shape.train_images, recipe.batch_size, wanted),
         images_at_once=at_once,
         memory=training_memory(module.model, trainer.optimizers, more),
         available=available,

@@ -190,9 +190,9 @@ def full_recipe_of(config: Mapping[str, Any]) -> FullRecipe:
     """Return what the section ``recipe`` of a configuration says."""
     settings = config["recipe"]
     recipe = FullRecipe(**{field.name: settings[field.name] for field in fields(FullRecipe)})
-    if recipe.mixes and recipe.global_batch_size % 2:
+    if recipe.mixes and recipe.batch_size % 2:
         raise ConfigError(
-            f"recipe.global_batch_size: {recipe.global_batch_size}; Mixup and CutMix mix pairs, expected an even number"
+            f"recipe.batch_size: {recipe.batch_size}; Mixup and CutMix mix pairs, expected an even number"
         )
     return recipe
 
@@ -320,7 +320,7 @@ def share_batches(config: Mapping[str, Any], trainer: pl.Trainer, images: int) -
     """
     recipe = full_recipe_of(config)
     at_once, accumulation = split_batch_size(
-        recipe.global_batch_size, trainer.world_size, config["trainer"]["device_batch_size"]
+        recipe.batch_size, trainer.world_size, config["trainer"]["device_batch_size"]
     )
     if recipe.mixes and at_once % 2:
         raise ConfigError(
@@ -330,8 +330,7 @@ def share_batches(config: Mapping[str, Any], trainer: pl.Trainer, images: int) -
     steps = -(-images // trainer.world_size) // at_once // accumulation
     if not steps:
         raise ConfigError(
-            f"recipe.global_batch_size: {recipe.global_batch_size} images, the training part has {images}; expected at "
-            "most as many"
+            f"recipe.batch_size: {recipe.batch_size} images, the training part has {images}; expected at most as many"
         )
     trainer.accumulate_grad_batches = accumulation
     trainer.limit_train_batches = steps * accumulation  # an unfinished global batch at the end would be a weaker step

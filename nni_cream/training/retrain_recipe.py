@@ -19,7 +19,7 @@ class FullRecipe:
     """
 
     epochs: int = 30
-    global_batch_size: int = 64
+    batch_size: int = 64
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     momentum: float = 0.9
@@ -68,7 +68,7 @@ def split_batch_size(global_batch_size: int, devices: int, device_batch_size: in
     share, rest = divmod(global_batch_size, devices)
     if rest:
         raise ConfigError(
-            f"recipe.global_batch_size is {global_batch_size}; expected a multiple of {devices}, the number of devices."
+            f"recipe.batch_size is {global_batch_size}; expected a multiple of {devices}, the number of devices."
         )
     at_once = share if device_batch_size is None else device_batch_size
     accumulation, rest = divmod(share, at_once)
@@ -76,7 +76,7 @@ def split_batch_size(global_batch_size: int, devices: int, device_batch_size: in
         divisors = [number for number in range(2, share + 1) if share % number == 0]
         nearest = min(divisors, key=lambda number: abs(number - at_once), default=share)
         raise ConfigError(
-            f"trainer.device_batch_size is {at_once}; expected a divisor of {share} (recipe.global_batch_size "
+            f"trainer.device_batch_size is {at_once}; expected a divisor of {share} (recipe.batch_size "
             f"{global_batch_size} on {devices} devices), such as {nearest}."
         )
     return at_once, accumulation

@@ -16,7 +16,7 @@ from nni_cream.results.best import Best
 
 CONFIG = {
     "data": {"name": "digits", "train": 200, "validation": 100},
-    "recipe": {"epochs": 1, "global_batch_size": 50},
+    "recipe": {"epochs": 1, "batch_size": 50},
     "trainer": {"accelerator": "cpu", "threads": 1},
 }
 
@@ -89,7 +89,7 @@ def test_evaluation_without_weights_says_how_to_name_them(
 def test_two_processes_retrain_as_one_and_count_each_image_once(files: tuple[str, str], tmp_path: Path) -> None:
     config = {
         "data": {"name": "digits", "train": 200, "validation": 101},
-        "recipe": {"epochs": 2, "global_batch_size": 40, "learning_rate": 0.02, "ema_decay": 0.5},
+        "recipe": {"epochs": 2, "batch_size": 40, "learning_rate": 0.02, "ema_decay": 0.5},
         "trainer": {"accelerator": "cpu", "threads": 1, "devices": 2, "strategy": "ddp", "device_batch_size": 10},
     }
     Path(files[1]).write_text(yaml.safe_dump(config))

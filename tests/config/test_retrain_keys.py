@@ -62,7 +62,7 @@ def test_file_that_ships_is_valid_and_says_how_it_is_run(file: Path) -> None:
     assert f"experiments/{file.name} --out" in file.read_text()
     trainer = resolved["trainer"]
     at_once, accumulation = split_batch_size(
-        resolved["recipe"]["global_batch_size"], trainer["devices"], trainer["device_batch_size"]
+        resolved["recipe"]["batch_size"], trainer["devices"], trainer["device_batch_size"]
     )
     if file.stem.startswith("retrain_cream"):
         assert (at_once, accumulation, trainer["devices"]) == (128, 1, 8)
@@ -74,7 +74,7 @@ def test_file_of_a_published_network_has_the_settings_of_the_paper(file: Path) -
         "epochs": 500, "optimizer": "rmsproptf", "learning_rate": 0.064, "momentum": 0.9, "weight_decay": 1e-5,
         "optimizer_arguments": {"eps": 1e-3}, "warmup_epochs": 3, "warmup_learning_rate": 1e-6, "dropout": 0.2,
         "ema_decay": 0.9999, "ema_warmup": False, "auto_augment": "rand-m9-mstd0.5", "erasing": 0.2,
-        "erasing_mode": "pixel", "label_smoothing": 0.1, "global_batch_size": 1024, "mixup": 0.0, "cutmix": 0.0,
+        "erasing_mode": "pixel", "label_smoothing": 0.1, "batch_size": 1024, "mixup": 0.0, "cutmix": 0.0,
         "min_learning_rate": 0.0, "start": "scratch", "teacher": None,
     }  # fmt: skip
     recipe = RETRAIN.load(file)["recipe"]

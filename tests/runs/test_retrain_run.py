@@ -30,7 +30,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 CHOICES = {"layer_1": "conv_3x3", "layer_2": "mbconv_k3e2"}
 RECIPE = {
     "epochs": 3,
-    "global_batch_size": 40,
+    "batch_size": 40,
     "optimizer": "rmsproptf",
     "learning_rate": 0.02,
     "warmup_epochs": 1,
@@ -154,7 +154,7 @@ def test_retraining_killed_within_an_epoch_runs_that_epoch_again(
 
 
 def test_unfinished_global_batch_at_the_end_of_an_epoch_is_no_step(searched: Path, tmp_path: Path) -> None:
-    settings = configuration(global_batch_size=80, epochs=2)  # 200 images: two global batches, and half of one
+    settings = configuration(batch_size=80, epochs=2)  # 200 images: two global batches, and half of one
     out = run_retraining(searched, settings, tmp_path / "out").out
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == [2, 4]
@@ -276,7 +276,7 @@ def test_unfinished_retraining_is_kept_if_the_forced_one_cannot_start(searched: 
     with pytest.raises(RuntimeError, match="stopped by the test"):
         run_retraining(searched, configuration(), out, on_epoch=stop_after(1))
     before = (out / "last.ckpt").read_bytes()
-    for wrong in (configuration(auto_augment="rand-m9-mstd0.5"), configuration(global_batch_size=400)):
+    for wrong in (configuration(auto_augment="rand-m9-mstd0.5"), configuration(batch_size=400)):
         with pytest.raises(ConfigError, match="recipe"):
             run_retraining(searched, wrong, out, force=True)
     assert (out / "last.ckpt").read_bytes() == before
@@ -386,7 +386,7 @@ def test_pictures_are_changed_alike_by_any_number_of_workers_and_after_an_interr
     space = {"name": "digits", "arguments": {**SPACE["arguments"], "num_classes": 3, "input_channels": 3}}
     result = write_result(tmp_path / "searched", space=space)
     images = {"name": "folder", "root": str(picture_folder(tmp_path / "pictures")), "image_size": 16}
-    arguments = {"global_batch_size": 8, "auto_augment": "rand-m9-mstd0.5", "epochs": 2, "augment": "none"}
+    arguments = {"batch_size": 8, "auto_augment": "rand-m9-mstd0.5", "epochs": 2, "augment": "none"}
     alone = configuration({"device_batch_size": None}, images, **arguments)
     helped = {**alone, "loader": {**alone["loader"], "workers": 2}}
     undisturbed = run_retraining(result, alone, tmp_path / "alone").out
@@ -409,9 +409,9 @@ def test_picture_changes_are_refused_for_images_in_memory(searched: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"global_batch_size": 400, "trainer": {"device_batch_size": 100}}, "the training part has 200"),
+        ({"batch_size": 400, "trainer": {"device_batch_size": 100}}, "the training part has 200"),
         ({"trainer": {"device_batch_size": 15}}, "a divisor, such as"),
-        ({"global_batch_size": 45, "trainer": {"device_batch_size": 15}}, "mix pairs, expected an even number"),
+        ({"batch_size": 45, "trainer": {"device_batch_size": 15}}, "mix pairs, expected an even number"),
         ({"optimizer": "sgdd"}, "did you mean 'sgd"),
         ({"dropout": 0.2}, "the network has no layer Dropout"),
     ],

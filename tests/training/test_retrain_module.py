@@ -37,7 +37,7 @@ from nni_cream.training.timm_parts import (
     set_dropout,
 )
 
-PLAIN = FullRecipe(epochs=2, global_batch_size=8, weight_decay=0.0, learning_rate=0.05)
+PLAIN = FullRecipe(epochs=2, batch_size=8, weight_decay=0.0, learning_rate=0.05)
 CLASSES = 6
 
 
@@ -335,7 +335,7 @@ def test_global_batch_is_the_same_on_any_number_of_devices(
 
 
 def test_global_batch_that_cannot_be_shared_is_told() -> None:
-    with pytest.raises(ConfigError, match=r"global_batch_size is 1024; expected a multiple of 3"):
+    with pytest.raises(ConfigError, match=r"batch_size is 1024; expected a multiple of 3"):
         split_batch_size(1024, 3, None)
     with pytest.raises(ConfigError, match=r"device_batch_size is 100; expected a divisor of 1024 .*such as 128"):
         split_batch_size(1024, 1, 100)
