@@ -213,10 +213,11 @@ def _read_range(macs_range: Sequence[float | None]) -> tuple[float | None, float
 
 
 def _check_fractions(width_multiplier: float, se_ratio: float, dropout: float) -> None:
-    for name, value, expected, inside in (
+    rules: tuple[tuple[str, float, str, Callable[[float], bool]], ...] = (
         ("width_multiplier", width_multiplier, "above 0 and at most 100", lambda number: 0 < number <= 100),
         ("se_ratio", se_ratio, "from 0 to 1", lambda number: 0 <= number <= 1),
         ("dropout", dropout, "of at least 0 and below 1", lambda number: 0 <= number < 1),
-    ):
+    )
+    for name, value, expected, inside in rules:
         if not (is_number(value) and inside(value)):
             raise SpaceError(f"{name} is {value!r}; expected a number {expected}.")

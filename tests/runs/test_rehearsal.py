@@ -60,7 +60,7 @@ def test_activations_are_what_autograd_keeps_at_once() -> None:
 def test_estimate_grows_with_images_and_shrinks_with_devices() -> None:
     seen = Rehearsing()
     seen.seconds = [0.4, 0.2, 0.3]
-    plan = Plan(epochs=10, images_per_epoch=1000, global_global_batch_size=64, devices=8)
+    plan = Plan(epochs=10, images_per_epoch=1000, global_batch_size=64, devices=8)
     alone = estimate(seen, plan, images_at_once=2, memory={"parameters": 8})
     assert alone.seconds_per_image == pytest.approx(0.15)
     assert alone.seconds_per_step == pytest.approx(0.15 * 64)
