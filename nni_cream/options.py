@@ -31,6 +31,7 @@ __all__ = [
     "Options",
     "Rule",
     "as_number",
+    "checked",
     "named",
     "number",
     "one_of",
@@ -229,11 +230,26 @@ class Options:
                 continue
             rule, _, plain, _ = item.metadata["option"]
             if plain:
-                value = getattr(self, item.name)
-                try:
-                    object.__setattr__(self, item.name, rule.check.validate(value))
-                except SchemaError:
-                    raise ConfigError(f"{self.prefix}{item.name} is {show(value)}; expected {rule.expected}") from None
+                object.__setattr__(self, item.name, checked(self.prefix + item.name, getattr(self, item.name), rule))
+
+
+def checked(name: str, value: Any, rule: Rule) -> Any:
+    """Return a value of Python as its rule makes it.
+
+    Raises
+    ------
+    ConfigError
+        If it breaks the rule.
+    """
+    try:
+        found = rule.check.validate(value)
+        # YAML reads 1e-4 as a text, so rules turn texts into numbers; in Python a text is a mistake.
+        right = isinstance(found, str) or not isinstance(value, str)
+    except SchemaError:
+        right = False
+    if not right:
+        raise ConfigError(f"{name} is {show(value)}; expected {rule.expected}")
+    return found
 
 
 def options_of(owner: type[Options]) -> Iterator[Option]:

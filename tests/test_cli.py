@@ -17,6 +17,7 @@ import yaml
 
 from nni_cream import __version__
 from nni_cream.cli import main
+from tests.patience import PATIENCE
 
 TINY_SPACE = {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]}
 TINY = {
@@ -53,7 +54,7 @@ def write(path: Path, content: Any) -> str:
 
 def run_program(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "nni_cream", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE, **options)
 
 
 def files_below(path: Path) -> dict[str, bytes]:
@@ -538,7 +539,7 @@ def test_ctrl_c_ends_a_search_with_130_and_without_a_traceback(
         assert long_search.poll() is None, long_search.communicate()[1]
         time.sleep(0.05)
     long_search.send_signal(signal.SIGINT)
-    _, error = long_search.communicate(timeout=60)
+    _, error = long_search.communicate(timeout=PATIENCE)
     assert long_search.returncode == 130
     assert "nni-cream: interrupted" in error
     assert "Traceback" not in error

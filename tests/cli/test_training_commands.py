@@ -13,6 +13,7 @@ import yaml
 
 from nni_cream.cli import main
 from nni_cream.results.best import Best
+from tests.patience import PATIENCE
 
 CONFIG = {
     "data": {"name": "digits", "train": 200, "validation": 100},
@@ -95,7 +96,7 @@ def test_two_processes_retrain_as_one_and_count_each_image_once(files: tuple[str
     Path(files[1]).write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "nni_cream", "retrain", *files, "--out", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [5, 10]

@@ -20,6 +20,8 @@ from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.remote.webelement import WebElement
 
+from tests.patience import PATIENCE
+
 Found = TypeVar("Found")
 
 # The page is just drawing that part (again), or something still moves across it.
@@ -74,7 +76,7 @@ def emulate(browser: Chrome, width: int, height: int, scheme: str = "light", sca
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
 
 
-def wait_for(look: Callable[[], Found], seconds: float = 60) -> Found:
+def wait_for(look: Callable[[], Found], seconds: float = PATIENCE) -> Found:
     """Look until there is something to see, at least once; fail when the time is over."""
     deadline = time.monotonic() + seconds
     while True:

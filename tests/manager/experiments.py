@@ -16,6 +16,8 @@ import psutil
 import requests
 import yaml
 
+from tests.patience import PATIENCE
+
 REPOSITORY = Path(__file__).parents[2]
 SHIPPED = REPOSITORY / "experiments" / "cream_experiment.yml"
 
@@ -56,7 +58,7 @@ def processes_of(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -66,14 +68,16 @@ def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
 def command(*words: object) -> subprocess.CompletedProcess[str]:
     """Run a command of nni-cream to its end."""
     line = [sys.executable, "-m", "nni_cream", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=250)
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=PATIENCE)
 
 
 def nnictl(*arguments: object) -> None:
     """Run NNI's own command, of this environment though it is not activated."""
     program = shutil.which("nnictl", path=str(Path(sys.executable).parent))
     assert program is not None
-    done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

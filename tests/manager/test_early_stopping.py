@@ -12,6 +12,7 @@ import yaml
 
 from nni_cream.results.best import load_best
 from tests.manager.experiments import processes_of, reduced, start
+from tests.patience import PATIENCE
 
 # The trial as it is, but for the second retraining: its accuracy is made hopeless, and it is slow enough to be stopped.
 HOPELESS = """
@@ -45,7 +46,7 @@ def test_hopeless_retraining_is_stopped_the_search_is_not_and_nothing_counts_as_
     content["tuner"]["classArgs"]["retrain"] = {"top": 2, "epochs": 12}
     path.write_text(yaml.safe_dump(content))
     process = start(path, folder / "out", "--json")
-    printed, messages = process.communicate(timeout=280)
+    printed, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, messages
     assert "trial 0 (search): succeeded" in messages
     assert "trial 1 (retrain): succeeded" in messages

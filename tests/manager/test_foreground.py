@@ -20,6 +20,7 @@ from nni_cream.manager.plan import unpack_final
 from nni_cream.manager.trial_reports import _without_traceback
 from nni_cream.results.best import build_network, load_best, load_board
 from tests.manager.experiments import SHIPPED, command, processes_of, reduced, start, wait_until
+from tests.patience import PATIENCE
 
 
 def test_shipped_experiment_is_accepted_by_nni_and_by_us() -> None:
@@ -64,7 +65,7 @@ def test_port_or_its_neighbour_with_a_listener_is_taken() -> None:
 def test_experiment_searches_retrains_chooses_and_leaves_no_process(folder: Path) -> None:
     out, port = folder / "out", free_port()
     process = start(reduced(folder), out, "--json", "--port", str(port))
-    printed, messages = process.communicate(timeout=280)
+    printed, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, messages
     result = json.loads(printed.splitlines()[-1])
     best = load_best(out)
@@ -95,7 +96,7 @@ def test_failed_trial_is_shown_and_the_manager_is_stopped(folder: Path) -> None:
     out = folder / "out"
     path = reduced(folder, trialCommand="echo 'the disk is full' >&2; exit 3")
     process = start(path, out)
-    printed, messages = process.communicate(timeout=120)
+    printed, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "trial 1 (search) ended as FAILED:\n  the disk is full" in messages  # the second attempt
     assert "Traceback" not in messages
@@ -110,7 +111,7 @@ def test_interrupted_experiment_leaves_no_process(folder: Path) -> None:
     process = start(reduced(folder, trialCommand="exec sleep 600"), out, "--port", str(port))
     wait_until(lambda: [found for found in processes_of(out) if found.name() == "sleep"])
     process.send_signal(signal.SIGINT)
-    _, messages = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "nni-cream: interrupted" in messages
     assert "Traceback" not in messages
@@ -136,7 +137,7 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
     )
     stopped = command("stop", out, "--json")
     assert json.loads(stopped.stdout) == {"id": state["id"], "status": "STOPPED"}
-    _, messages = process.communicate(timeout=60)
+    _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert f"go on with: nni-cream resume {out}" in messages
     assert "Traceback" not in messages
@@ -203,7 +204,9 @@ def test_nnictl_runs_the_experiment_to_its_end_with_nothing_activated(folder: Pa
     environment = dict(os.environ, PATH=os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != here))
     nnictl = shutil.which("nnictl", path=here)
     assert nnictl is not None
-    subprocess.run([nnictl, "create", "--config", path, "--port", str(port)], env=environment, check=True, timeout=60)
+    subprocess.run(
+        [nnictl, "create", "--config", path, "--port", str(port)], env=environment, check=True, timeout=PATIENCE
+    )
     api = f"http://127.0.0.1:{port}/api/v1/nni"
     try:
         wait_until(lambda: requests.get(f"{api}/check-status", timeout=20).json()["status"] in ("DONE", "ERROR"))
@@ -221,5 +224,5 @@ def test_nnictl_runs_the_experiment_to_its_end_with_nothing_activated(folder: Pa
         assert str(best) in (best.parent / "nnictl_stdout.log").read_text()
         assert requests.get(f"http://127.0.0.1:{port}/logs/best.json", timeout=20).json() == final["best"]
     finally:
-        subprocess.run([nnictl, "stop", "--port", str(port)], env=environment, check=False, timeout=60)
+        subprocess.run([nnictl, "stop", "--port", str(port)], env=environment, check=False, timeout=PATIENCE)
     wait_until(lambda: processes_of(out) == [])

@@ -21,6 +21,7 @@ from nni_cream.manager.page import install_page, page_address, page_address_of_t
 from tests.manager.browser import click, console_errors, emulate, open_browser, require_browser, wait_for
 from tests.manager.experiments import reduced, start
 from tests.manager.fakes import CHOICES, PAGE, FakeManager, job, made_up_search, record
+from tests.patience import PATIENCE
 
 HOSTILE = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>\"'&"
 
@@ -503,13 +504,13 @@ def test_board_page_and_web_ui_of_a_real_experiment_show_what_the_files_say(fold
     path.write_text(yaml.safe_dump(content))
     process = start(path, out, "--port", str(port), "--keep")
     with process, open_browser(1400, 1000) as browser:
-        wait_for(lambda: process.poll() is not None or answers(port), seconds=120)
+        wait_for(lambda: process.poll() is not None or answers(port))
         assert process.poll() is None, process.communicate()
         browser.get(page_address(port))
-        seen = wait_for(lambda: len(board(browser)) == 10 and board(browser), seconds=120)
+        seen = wait_for(lambda: len(board(browser)) == 10 and board(browser))
         assert text(browser, "#status") == "Running"
         wait_for(lambda: board(browser) != seen)  # it changes while the search runs
-        _, messages = process.communicate(timeout=200)
+        _, messages = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, messages
         wait_for(lambda: "Done" in text(browser, "#status"))
         check_board_page(browser, out)

@@ -16,6 +16,7 @@ from nni_cream.files import locked
 from nni_cream.manager.foreground import check_port, free_port
 from nni_cream.results.best import load_best
 from tests.manager.experiments import Manager, nnictl, processes_of, reduced, start, wait_until
+from tests.patience import PATIENCE
 
 EPOCHS = 40
 
@@ -70,7 +71,7 @@ def kill(*processes: psutil.Process) -> None:
     for process in processes:
         process.kill()
     # nnictl takes a process for alive that has ended and that init has not got round to.
-    wait_until(lambda: not any(psutil.pid_exists(process.pid) for process in processes), 60)
+    wait_until(lambda: not any(psutil.pid_exists(process.pid) for process in processes))
 
 
 def stop(experiment: Manager) -> None:
@@ -106,9 +107,9 @@ def test_disturbed_experiment_ends_as_an_undisturbed_one(
     experiment: Manager, disturbances: list[Step], undisturbed: dict[str, Any]
 ) -> None:
     for moment, disturb in disturbances:
-        wait_until(partial(moment, experiment), 60)
+        wait_until(partial(moment, experiment))
         disturb(experiment)
-    wait_until(lambda: experiment.get("check-status")["status"] in ("DONE", "ERROR"), 60)
+    wait_until(lambda: experiment.get("check-status")["status"] in ("DONE", "ERROR"))
     assert experiment.get("check-status") == {"status": "DONE", "errors": []}
     roles = experiment.roles()
     succeeded = [roles[job["trialJobId"]] for job in experiment.get("trial-jobs") if job["status"] == "SUCCEEDED"]
@@ -125,7 +126,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     with locked(folder / "lock", patience=250):
         if not (folder / "out" / "best.json").exists():
             process = start(disturbed_later(folder), folder / "out", "--force")
-            _, messages = process.communicate(timeout=200)
+            _, messages = process.communicate(timeout=PATIENCE)
             assert process.returncode == 0, messages
     return without_times(load_best(folder / "out").to_json())
 

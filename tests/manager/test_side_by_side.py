@@ -14,6 +14,7 @@ from nni_cream.manager.foreground import check_port, free_port
 from nni_cream.manager.plan import unpack_final
 from nni_cream.results.best import load_best
 from tests.manager.experiments import Manager, command, nnictl, processes_of, reduced, start, wait_until
+from tests.patience import PATIENCE
 
 
 def choice(*values: Any) -> dict[str, Any]:
@@ -33,7 +34,7 @@ def test_two_experiments_at_once_with_two_trials_at_once_report_just_what_is_in_
     managers = [Manager(free_port(), folder / name / "nni") for name in ("out", "out2")]
     runs = [start(path, m.folder.parent, "--keep", "--json", "--port", str(m.port)) for m in managers]
     for run, manager in zip(runs, managers, strict=True):
-        _, messages = run.communicate(timeout=280)
+        _, messages = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, messages
         assert manager.get("check-status") == {"status": "DONE", "errors": []}
         assert_the_web_ui_says_what_the_files_say(manager)
@@ -96,7 +97,7 @@ def test_nnictl_leaves_no_manager_behind_that_cannot_do_anything(folder: Path) -
     path = reduced(folder, experimentWorkingDirectory=str(out))
     path.write_text(path.read_text().replace("epochs: 3", "epocs: 3"))
     nnictl("create", "--config", path, "--port", port)  # which does not look at the arguments of a tuner
-    wait_until(lambda: processes_of(out) == [], 60)
+    wait_until(lambda: processes_of(out) == [])
     check_port(port)
     (log,) = out.glob("[!_]*/log/nnictl_stderr.log")
     assert "nni-cream: error: " in log.read_text()
@@ -112,7 +113,7 @@ def test_search_that_the_user_cancels_is_not_started_again(folder: Path) -> None
     wait_until(lambda: list(manager.folder.glob("[!_]*/environments/local-env/trials/*/search/last.ckpt")))
     (job,) = manager.roles()
     assert requests.delete(manager.address(f"trial-jobs/{job}"), timeout=60).ok
-    _, messages = process.communicate(timeout=200)
+    _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, messages
     assert load_best(folder / "out").seed == 1
     assert "trial 1 (search): succeeded" in messages

@@ -24,6 +24,7 @@ from nni_cream.errors import ConfigError
 from nni_cream.manager.experiment_file import expected_trials, load_experiment, platform, try_out
 from nni_cream.manager.plan import ExperimentPlan
 from tests.manager.test_trial import run
+from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 EXPERIMENTS = REPOSITORY / "experiments"
@@ -181,7 +182,7 @@ class Pod:
         trial = Trial(Namespace(**settings, nnimanager_ip="", nnimanager_port=""), data)
         trial.run()
         output = trial.log_pipe_stdout
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         try:
             while trial.is_running():
                 assert time.monotonic() < deadline, self.lines

@@ -24,6 +24,7 @@ from nni_cream.results.tensorboard import EventFiles, show_in_web_ui
 from nni_cream.runs.search_run import run_search
 from tests.manager.experiments import processes_of, reduced, wait_until
 from tests.manager.test_trial import CONFIG, run
+from tests.patience import PATIENCE
 from tests.runs.test_search_run import configuration, stop_after
 
 Scalars = dict[str, list[tuple[int, float]]]
@@ -200,7 +201,7 @@ def test_web_ui_starts_tensorboard_on_search_and_retrain_trials(folder: Path) ->
     path.write_text(yaml.safe_dump(content))
     environment = os.environ | {"PATH": os.pathsep.join([here, os.environ["PATH"]])}  # as where it is activated
     nnictl = [f"{here}/nnictl", "create", "--config", path, "--port", str(port)]
-    subprocess.run(nnictl, env=environment, check=True, timeout=60)
+    subprocess.run(nnictl, env=environment, check=True, timeout=PATIENCE)
     api = f"http://127.0.0.1:{port}/api/v1/nni"
     try:
         wait_until(lambda: requests.get(f"{api}/check-status", timeout=20).json()["status"] == "DONE")
@@ -219,7 +220,7 @@ def test_web_ui_starts_tensorboard_on_search_and_retrain_trials(folder: Path) ->
         reported = [json.loads(json.loads(record["data"])) for record in records if record["type"] == "PERIODICAL"]
         assert [(step, value) for _, step, value in curve] == expected(figures(reported))["val_acc"]
     finally:
-        subprocess.run([f"{here}/nnictl", "stop", "--port", str(port)], env=environment, check=False, timeout=60)
+        subprocess.run([f"{here}/nnictl", "stop", "--port", str(port)], env=environment, check=False, timeout=PATIENCE)
     wait_until(lambda: processes_of(folder / "out") == [])
 
 

@@ -16,6 +16,7 @@ from nni_cream.errors import FileError, SearchError, StudyError
 from nni_cream.files import locked
 from nni_cream.studies.jobs import Job, Records, run_jobs, with_retired
 from nni_cream.versions import versions
+from tests.patience import PATIENCE
 
 SHARED = {"study": "test", "offset": 10}
 
@@ -219,7 +220,7 @@ if __name__ == "__main__":
 
 def wait_for_the_end_of(group):
     """Wait until no process of a group is left; they may take a moment to notice."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     with contextlib.suppress(ProcessLookupError):
         while True:
             os.killpg(group, 0)
@@ -237,12 +238,12 @@ def test_interrupted_study_keeps_its_results(tmp_path, sign, workers):
     words = [sys.executable, script, path, str(workers)]
     process = subprocess.Popen(words, env=environment, start_new_session=True)
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENCE
         while not (path.exists() and len(path.read_text().splitlines()) >= 3):
             assert time.monotonic() < deadline
             time.sleep(0.2)
         process.send_signal(sign)
-        assert process.wait(timeout=60) != 0
+        assert process.wait(timeout=PATIENCE) != 0
         if sign != signal.SIGKILL:
             wait_for_the_end_of(process.pid)
     finally:

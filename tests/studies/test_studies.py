@@ -26,6 +26,7 @@ from nni_cream.studies.truth import draw_architectures
 from nni_cream.training import Recipe, evaluate, make_loader, seeded
 from nni_cream.training.single_network import quiet_lightning
 from nni_cream.versions import versions
+from tests.patience import PATIENCE
 
 SPACE = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1", "identity"]}
 NAMED_SPACE = {"name": "digits", "arguments": {key: SPACE[key] for key in ("channels", "operations")}}
@@ -508,7 +509,7 @@ def test_workers_say_nothing_of_the_libraries_below(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=True,
     )
     lines = [line for line in done.stderr.splitlines() if line]  # rich < 14.3 ends a disabled bar with an empty line

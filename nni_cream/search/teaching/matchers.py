@@ -11,11 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from schema import SchemaError
 from torch import Tensor, nn
 
 from nni_cream.errors import ConfigError
-from nni_cream.options import Rule, number, show, whole
+from nni_cream.options import checked, number, whole
 from nni_cream.search.board import BoardEntry
 from nni_cream.search.paths.encoded_path import Path
 
@@ -121,7 +120,7 @@ class BestMatcher(Matcher):
     """
 
     def __init__(self, weight: float = 0.5) -> None:
-        _check("weight", weight, _WEIGHT)
+        checked("matching.weight", weight, _WEIGHT)
         self.weight = weight
 
     def pick(self, student: Path, entries: Sequence[BoardEntry]) -> Match | None:
@@ -139,7 +138,7 @@ class RandomMatcher(Matcher):
     """
 
     def __init__(self, weight: float = 0.5) -> None:
-        _check("weight", weight, _WEIGHT)
+        checked("matching.weight", weight, _WEIGHT)
         self.weight = weight
 
     def begin(self, outputs: Callable[[Path], Tensor], seed: int) -> None:
@@ -190,10 +189,10 @@ class MetaMatcher(Matcher):
     def __init__(
         self, interval: int = 200, learning_rate: float = 1e-4, probe_images: int = 4, weight: float = 0.5
     ) -> None:
-        _check("interval", interval, whole(1))
-        _check("learning_rate", learning_rate, number(0, above=True))
-        _check("probe_images", probe_images, whole(2))
-        _check("weight", weight, _WEIGHT)
+        checked("matching.interval", interval, whole(1))
+        checked("matching.learning_rate", learning_rate, number(0, above=True))
+        checked("matching.probe_images", probe_images, whole(2))
+        checked("matching.weight", weight, _WEIGHT)
         self.interval = interval
         self.learning_rate = float(learning_rate)
         self.probe_images = probe_images
@@ -332,10 +331,3 @@ def resolve_matcher(matching: str | Matcher) -> Matcher:
     if isinstance(matching, str) and matching in MATCHERS:
         return MATCHERS[matching]()
     raise ConfigError(f"matching is {matching!r}; expected one of {', '.join(MATCHERS)}, or a Matcher")
-
-
-def _check(name: str, value: Any, rule: Rule) -> None:
-    try:
-        rule.check.validate(value)
-    except SchemaError:
-        raise ConfigError(f"matching.{name} is {show(value)}; expected {rule.expected}") from None

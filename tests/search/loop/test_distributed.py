@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 SCRIPT = """
 import json, os, sys
 import pytorch_lightning as pl
@@ -49,7 +51,7 @@ with open(os.path.join(sys.argv[2], f"rank_{strategy.oneshot_module.trainer.glob
 """
 
 
-def in_two_processes(matching: str, folder: Path, seconds: int = 200) -> list:
+def in_two_processes(matching: str, folder: Path, seconds: float = PATIENCE) -> list:
     script = folder / "search.py"
     script.write_text(SCRIPT)
     root = Path(__file__).parents[3]

@@ -67,14 +67,6 @@ def test_the_features_of_classification_are_probabilities():
     assert torch.equal(DISTILLATIONS["mean_squared_error"].features(STUDENT), STUDENT)
 
 
-def test_the_features_of_classification_are_logits_where_those_are_asked_for():
-    for distillation in ("soft_cross_entropy", DISTILLATIONS["soft_cross_entropy"]):
-        resolved = resolve_distillation(distillation, "logits")
-        assert torch.equal(resolved.features(STUDENT), STUDENT)
-        assert resolved.loss is soft_cross_entropy
-    assert resolve_distillation("soft_cross_entropy", "probabilities") is DISTILLATIONS["soft_cross_entropy"]
-
-
 def test_main_output_is_found_in_tuples_and_dicts():
     assert main_output((STUDENT, TEACHER)) is STUDENT
     assert main_output({"logits": STUDENT}) is STUDENT

@@ -175,9 +175,9 @@ def test_a_table_of_other_widths_is_refused(table):
 
 def test_a_table_of_another_device_needs_its_name(table):
     phone = LatencyTable.from_json(table.to_json() | {"device": "phone"})
-    with pytest.raises(ConfigError, match=r"made on the device 'phone', but latency device is 'cpu'"):
+    with pytest.raises(ConfigError, match=r"made on the device 'phone', but latency.device is 'cpu'"):
         LatencySettings(device="cpu", table=phone)
-    with pytest.raises(ConfigError, match=r"made on the device 'phone', but latency device is 'tablet'"):
+    with pytest.raises(ConfigError, match=r"made on the device 'phone', but latency.device is 'tablet'"):
         LatencySettings(device="tablet", table=phone)
     assert model(LatencySettings(device="phone", table=phone))(paths()[0]) == pytest.approx(expected(paths()[0]))
 
@@ -201,7 +201,7 @@ def test_settings_that_contradict_the_table_are_refused(table, name):
      {"image_sizes": [0]}, {"device": ""}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused_by_their_name(wrong):
-    with pytest.raises(ConfigError, match=f"latency {next(iter(wrong))} is"):
+    with pytest.raises(ConfigError, match=f"latency.{next(iter(wrong))} is"):
         LatencySettings(**({"device": "cpu"} | wrong))
 
 
