@@ -261,7 +261,7 @@ def test_search_space_lists_the_values_of_each_varied_key() -> None:
     [
         ([], "expected at least one key of search"),
         ({}, "expected at least one key of search"),
-        ({"seed": {"_type": "choice", "_value": [0, 1, 0]}}, "0 stands there twice"),
+        ({"seed": {"_type": "choice", "_value": [0, 1, 0]}}, "0 is listed twice"),
         ({"sed": {"_type": "choice", "_value": [0]}}, "did you mean 'seed'?"),
         ({"seed": {"_type": "uniform", "_value": [0, 1]}}, "expected {_type: choice"),
         ({"seed": {"_type": "choice", "_value": []}}, "at least one value"),

@@ -89,7 +89,7 @@ class Manager:
         self.folder = folder
 
     def get(self, api: str) -> Any:
-        return requests.get(self.address(api), timeout=20).json()
+        return requests.get(self.address(api), timeout=PATIENCE).json()
 
     def address(self, api: str) -> str:
         return f"http://127.0.0.1:{self.port}/api/v1/nni/{api}"

@@ -209,11 +209,11 @@ def test_nnictl_runs_the_experiment_to_its_end_with_nothing_activated(folder: Pa
     )
     api = f"http://127.0.0.1:{port}/api/v1/nni"
     try:
-        wait_until(lambda: requests.get(f"{api}/check-status", timeout=20).json()["status"] in ("DONE", "ERROR"))
-        assert requests.get(f"{api}/check-status", timeout=20).json() == {"status": "DONE", "errors": []}
-        jobs = requests.get(f"{api}/trial-jobs", timeout=20).json()
+        wait_until(lambda: requests.get(f"{api}/check-status", timeout=PATIENCE).json()["status"] in ("DONE", "ERROR"))
+        assert requests.get(f"{api}/check-status", timeout=PATIENCE).json() == {"status": "DONE", "errors": []}
+        jobs = requests.get(f"{api}/trial-jobs", timeout=PATIENCE).json()
         assert [job["status"] for job in jobs] == ["SUCCEEDED"]
-        records = requests.get(f"{api}/metric-data", timeout=20).json()
+        records = requests.get(f"{api}/metric-data", timeout=PATIENCE).json()
         metrics = [json.loads(json.loads(record["data"])) for record in records if record["type"] == "PERIODICAL"]
         drawn = {"default", "board_best", "board_worst", "board_mean", "board_cost_mean", "admitted", "train_loss"}
         assert len(metrics) == 3
@@ -222,7 +222,7 @@ def test_nnictl_runs_the_experiment_to_its_end_with_nothing_activated(folder: Pa
         (best,) = (file for file in out.glob("*/log/best.json") if not file.parents[1].is_symlink())
         assert load_best(best).to_json() == final["best"]
         assert str(best) in (best.parent / "nnictl_stdout.log").read_text()
-        assert requests.get(f"http://127.0.0.1:{port}/logs/best.json", timeout=20).json() == final["best"]
+        assert requests.get(f"http://127.0.0.1:{port}/logs/best.json", timeout=PATIENCE).json() == final["best"]
     finally:
         subprocess.run([nnictl, "stop", "--port", str(port)], env=environment, check=False, timeout=PATIENCE)
     wait_until(lambda: processes_of(out) == [])

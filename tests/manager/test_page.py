@@ -521,7 +521,7 @@ def test_board_page_and_web_ui_of_a_real_experiment_show_what_the_files_say(fold
 def answers(port: int) -> bool:
     """Whether the page is there yet; before that, NNI answers with its own web UI."""
     try:
-        return "<title>Board" in requests.get(page_address(port), timeout=20).text
+        return "<title>Board" in requests.get(page_address(port), timeout=PATIENCE).text
     except requests.RequestException:
         return False
 

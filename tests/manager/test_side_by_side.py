@@ -112,7 +112,7 @@ def test_search_that_the_user_cancels_is_not_started_again(folder: Path) -> None
     process = start(path, folder / "out", "--port", str(manager.port))
     wait_until(lambda: list(manager.folder.glob("[!_]*/environments/local-env/trials/*/search/last.ckpt")))
     (job,) = manager.roles()
-    assert requests.delete(manager.address(f"trial-jobs/{job}"), timeout=60).ok
+    assert requests.delete(manager.address(f"trial-jobs/{job}"), timeout=PATIENCE).ok
     _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, messages
     assert load_best(folder / "out").seed == 1

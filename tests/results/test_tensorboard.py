@@ -204,19 +204,19 @@ def test_web_ui_starts_tensorboard_on_search_and_retrain_trials(folder: Path) ->
     subprocess.run(nnictl, env=environment, check=True, timeout=PATIENCE)
     api = f"http://127.0.0.1:{port}/api/v1/nni"
     try:
-        wait_until(lambda: requests.get(f"{api}/check-status", timeout=20).json()["status"] == "DONE")
-        jobs = requests.get(f"{api}/trial-jobs", timeout=20).json()
+        wait_until(lambda: requests.get(f"{api}/check-status", timeout=PATIENCE).json()["status"] == "DONE")
+        jobs = requests.get(f"{api}/trial-jobs", timeout=PATIENCE).json()
         trials = ",".join(job["trialJobId"] for job in jobs)
-        task = requests.post(f"{api}/tensorboard", json={"trials": trials}, timeout=20).json()
+        task = requests.post(f"{api}/tensorboard", json={"trials": trials}, timeout=PATIENCE).json()
         board = f"http://127.0.0.1:{task['port']}/data/plugin/scalars"
         wait_until(lambda: _answers(f"{board}/tags", 2), 60)
-        tags = requests.get(f"{board}/tags", timeout=20).json()
+        tags = requests.get(f"{board}/tags", timeout=PATIENCE).json()
         shown = {run.partition("-")[0]: set(found) for run, found in tags.items()}
         assert {"board_best", "match_weight"} <= shown["0"]
         assert shown["1"] == {"train_loss", "val_acc"}
         retrained = next(run for run in tags if run.startswith("1-"))
-        curve = requests.get(f"{board}/scalars", params={"run": retrained, "tag": "val_acc"}, timeout=20).json()
-        records = requests.get(f"{api}/metric-data/{retrained[2:]}", timeout=20).json()
+        curve = requests.get(f"{board}/scalars", params={"run": retrained, "tag": "val_acc"}, timeout=PATIENCE).json()
+        records = requests.get(f"{api}/metric-data/{retrained[2:]}", timeout=PATIENCE).json()
         reported = [json.loads(json.loads(record["data"])) for record in records if record["type"] == "PERIODICAL"]
         assert [(step, value) for _, step, value in curve] == expected(figures(reported))["val_acc"]
     finally:
@@ -226,6 +226,6 @@ def test_web_ui_starts_tensorboard_on_search_and_retrain_trials(folder: Path) ->
 
 def _answers(url: str, runs: int) -> bool:
     try:
-        return len(requests.get(url, timeout=20).json()) == runs
+        return len(requests.get(url, timeout=PATIENCE).json()) == runs
     except requests.RequestException:
         return False
