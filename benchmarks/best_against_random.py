@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from nni_cream import data, spaces
-from nni_cream.results.best import build_path, load_best
+from nni_cream.results.architecture_file import load_best
 from nni_cream.results.output_folder import read_json
+from nni_cream.results.rebuilt_network import build_path
 from nni_cream.runs.quiet_libraries import quiet_libraries
 from nni_cream.search import CostModel, RandomPaths, Supernet, encode_path, path_key
 from nni_cream.strategy import CreamStrategy

@@ -13,7 +13,7 @@ from typing import Any
 
 from nni_cream.errors import FileError
 
-__all__ = ["append_line", "differences", "locked", "read_json", "replacing", "write_json", "write_text"]
+__all__ = ["append_line", "locked", "read_json", "replacing", "write_json", "write_text"]
 
 _POLL_SECONDS = 0.5
 
@@ -161,12 +161,3 @@ def locked(path: Path, patience: float = 30.0) -> Iterator[None]:
                     raise FileError(f"{path}: another process is still at work here; end it first") from None
                 time.sleep(_POLL_SECONDS)
         yield
-
-
-def differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
-    """Yield the dotted keys at which two values, mappings of mappings, are different."""
-    if isinstance(before, Mapping) and isinstance(after, Mapping):
-        for name in before.keys() | after.keys():
-            yield from differences(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
-    elif before != after:
-        yield key

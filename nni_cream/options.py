@@ -234,13 +234,7 @@ class Options:
 
 
 def checked(name: str, value: Any, rule: Rule) -> Any:
-    """Return a value of Python as its rule makes it.
-
-    Raises
-    ------
-    ConfigError
-        If it breaks the rule.
-    """
+    """Return a value of Python as its rule makes it; a ConfigError names one that breaks the rule."""
     try:
         found = rule.check.validate(value)
         # YAML reads 1e-4 as a text, so rules turn texts into numbers; in Python a text is a mistake.

@@ -236,7 +236,7 @@ def test_unforeseen_error_is_one_line_too(
     def fail(_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
-    monkeypatch.setattr("nni_cream.results.best.load_board", fail)
+    monkeypatch.setattr("nni_cream.results.board_file.load_board", fail)
     assert main(["board", str(tmp_path)]) == 1
     assert capsys.readouterr().err == (
         "nni-cream: error: unexpected ZeroDivisionError: division by zero (--debug shows where)\n"
@@ -376,7 +376,8 @@ def test_exported_network_has_the_accuracy_that_the_board_promised(tmp_path: Pat
     import torch
 
     from nni_cream import data
-    from nni_cream.results.best import build_network, load_best
+    from nni_cream.results.architecture_file import load_best
+    from nni_cream.results.rebuilt_network import build_network
     from nni_cream.training import evaluate
 
     path = write(tmp_path / "longer.yml", changed(TINY, search__epochs=20, search__batch_size=20))

@@ -16,7 +16,7 @@ from nni_cream.cli import main
 from nni_cream.config import RETRAIN
 from nni_cream.manager.plan import ExperimentPlan
 from nni_cream.manager.tuner_arguments import resolve_experiment
-from nni_cream.results.best import Best
+from nni_cream.results.architecture_file import Best
 from nni_cream.runs.dry_run import rehearse_search
 from nni_cream.runs.retrain_rehearsal import rehearse_retraining
 from nni_cream.search import Teaching

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nni_cream.results.best import Best
+    from nni_cream.results.architecture_file import Best
 
 __all__ = ["be_quiet", "print_json", "summary"]
 

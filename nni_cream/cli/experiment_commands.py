@@ -98,7 +98,7 @@ def _resume(options: argparse.Namespace) -> None:
 
 
 def _show_result(result: ExperimentResult, options: argparse.Namespace) -> None:
-    from nni_cream.results.best import load_board
+    from nni_cream.results.board_file import load_board
     from nni_cream.results.console_tables import board_table, make_console, retrained_table, show_best
 
     console = make_console(stderr=options.json)

@@ -97,7 +97,7 @@ def _check_file_options(options: argparse.Namespace) -> None:
 
 
 def _write_file(options: argparse.Namespace) -> None:
-    from nni_cream.results.best import load_best
+    from nni_cream.results.architecture_file import load_best
 
     best = load_best(options.result)
     if options.out is None:
@@ -110,7 +110,7 @@ def _write_file(options: argparse.Namespace) -> None:
             raise FileError(f"{path}: is there already; name another file with --out, or use --force to replace it")
     if weights is not None:
         be_quiet(options)
-        from nni_cream.results.best import export_weights
+        from nni_cream.results.rebuilt_network import export_weights
 
         export_weights(best, Path(options.result), weights)
         print(f"weights: {weights}", file=sys.stderr)

@@ -68,7 +68,7 @@ def _rehearse(options: argparse.Namespace) -> None:
 
 def _run_search(options: argparse.Namespace) -> None:
     from nni_cream.config import load
-    from nni_cream.results.best import load_board
+    from nni_cream.results.board_file import load_board
     from nni_cream.results.console_tables import board_table, make_console, show_best
     from nni_cream.results.output_folder import OutputFolder, is_leader
 
@@ -91,7 +91,7 @@ def _run_search(options: argparse.Namespace) -> None:
 def _board(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from nni_cream.results.best import load_board
+    from nni_cream.results.board_file import load_board
     from nni_cream.results.console_tables import board_table, make_console
 
     board = load_board(options.folder)

@@ -32,15 +32,7 @@ _RECIPE = {"global_batch_size": "write recipe.batch_size"}
 
 
 def instead_of(key: str, prefix: str) -> str | None:
-    """Return what to do in place of a key that went; ``None`` for any other.
-
-    Parameters
-    ----------
-    key
-        As it was written.
-    prefix
-        What stands before it: sections, each with a dot.
-    """
+    """Return the advice for a key that went, below a prefix of sections with dots; ``None`` for any other key."""
     if prefix.endswith(("search.", "searchSpace.")) or "variants." in prefix:
         return _SEARCH.get(key)
     return _RECIPE.get(key) if prefix.endswith("recipe.") else None

@@ -29,7 +29,7 @@ from nni_cream.manager.known_experiments import KnownExperiment, find_experiment
 from nni_cream.manager.page import PAGE, page_address
 from nni_cream.manager.rest_client import Manager, job_parameters, metric
 from nni_cream.manager.trial_reports import collect, save
-from nni_cream.results.best import Best, load_best
+from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.output_folder import BEST, OutputFolder, State
 from nni_cream.signals import termination_as_interrupt
 from nni_cream.versions import package_version

@@ -6,27 +6,23 @@ import copy
 import itertools
 import json
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 from nni_cream.errors import FileError
-from nni_cream.results.best import Best
+from nni_cream.manager.final_metric import INTERRUPTED, check_final, unpack_final
+from nni_cream.results.architecture_file import Best
 
 __all__ = [
     "ATTEMPTS",
     "ENDED",
-    "INTERRUPTED",
     "ExperimentPlan",
     "Job",
     "State",
     "Trial",
-    "check_final",
     "combinations",
     "identity",
-    "pack_final",
-    "unpack_final",
 ]
 
 ATTEMPTS = 2
@@ -34,9 +30,6 @@ ATTEMPTS = 2
 
 ENDED = ("SUCCEEDED", "FAILED", "USER_CANCELED", "SYS_CANCELED", "EARLY_STOPPED")
 """NNI's statuses of jobs that have ended; the others are many, ``ADD_RESUMED`` among them."""
-
-INTERRUPTED = "interrupted"
-"""Key of the final metric by which a trial says that it was told to stop (by the user or an assessor)."""
 
 
 class State(Enum):
@@ -47,47 +40,6 @@ class State(Enum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     STOPPED = "stopped"
-
-
-def pack_final(metric: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a final metric fit for NNI's web UI, whose Compare dialog breaks on objects: they travel as JSON text.
-
-    Parameters
-    ----------
-    metric
-        Key -> JSON value.
-
-    Returns
-    -------
-    dict
-        The same keys, with text in place of objects.
-    """
-    return {key: json.dumps(value) if isinstance(value, dict) else value for key, value in metric.items()}
-
-
-def unpack_final(metric: Any) -> Any:
-    """Undo :func:`pack_final`; whatever else a trial sent is returned as it is.
-
-    Parameters
-    ----------
-    metric
-        What the manager has.
-
-    Returns
-    -------
-    Any
-        The metric with its objects.
-    """
-    if not isinstance(metric, dict):
-        return metric
-    return {key: _unpack_value(value) for key, value in metric.items()}
-
-
-def _unpack_value(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith("{"):
-        with suppress(ValueError):
-            return json.loads(value)
-    return value
 
 
 @dataclass
@@ -144,32 +96,6 @@ class Trial:
         """Note an attempt that ended without a result; there is another one, unless there were :data:`ATTEMPTS`."""
         self.failures += 1
         self.state = State.WAITING if self.failures < ATTEMPTS else State.FAILED
-
-
-def check_final(role: str, metric: Any) -> None:
-    """Refuse a final metric that is not what a trial of this role and version reports.
-
-    Parameters
-    ----------
-    role
-        ``search`` or ``retrain``.
-    metric
-        What the trial reported.
-
-    Raises
-    ------
-    FileError
-        With the key.
-    """
-    where = f"final metric of the {role} trial"
-    if not isinstance(metric, dict):
-        raise FileError(f"{where}: {metric!r}; expected a mapping")
-    if role == "search":
-        Best.from_json(metric.get("best"), where)
-        if not isinstance(metric.get("board"), dict) or not isinstance(metric["board"].get("entries"), list):
-            raise FileError(f"{where}: key 'board' holds no entries")
-    elif not isinstance(metric.get("validation_accuracy"), float):
-        raise FileError(f"{where}: key 'validation_accuracy' is {metric.get('validation_accuracy')!r}")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import requests
 from nni.experiment import rest
 
 from nni_cream.errors import ManagerError
-from nni_cream.manager.plan import unpack_final
+from nni_cream.manager.final_metric import unpack_final
 
 __all__ = ["Manager", "job_parameters", "metric"]
 

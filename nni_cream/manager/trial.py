@@ -22,8 +22,8 @@ from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
 from nni_cream.errors import ConfigError, CreamError
 from nni_cream.files import locked, write_text
+from nni_cream.manager.final_metric import INTERRUPTED, pack_final
 from nni_cream.manager.page import page_address_of_trial
-from nni_cream.manager.plan import INTERRUPTED, pack_final
 from nni_cream.manager.processes import end_with_parent
 from nni_cream.results.output_folder import LOCK, TENSORBOARD, OutputFolder
 from nni_cream.results.tensorboard import EventFiles, check_tensorboard, show_in_web_ui
@@ -135,7 +135,7 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Pat
     """
     from nni_cream import data
     from nni_cream.from_config import cpu_threads, recipe_of, trainer_arguments
-    from nni_cream.results.best import build_path
+    from nni_cream.results.rebuilt_network import build_path
     from nni_cream.training import retrain, seeded
 
     config = parameters["config"]

@@ -9,9 +9,10 @@ from typing import Any
 
 from nni_cream.errors import FileError, ManagerError
 from nni_cream.files import write_json
-from nni_cream.manager.plan import INTERRUPTED, check_final, identity
+from nni_cream.manager.final_metric import INTERRUPTED, check_final
+from nni_cream.manager.plan import identity
 from nni_cream.manager.rest_client import Manager, job_parameters
-from nni_cream.results.best import Best, load_best
+from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.output_folder import BEST, OutputFolder
 
 __all__ = ["Outcome", "collect", "save"]

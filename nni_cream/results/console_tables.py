@@ -10,7 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nni_cream.results.best import Best, SavedBoard
+from nni_cream.results.architecture_file import Best
+from nni_cream.results.board_file import SavedBoard
 
 __all__ = [
     "board_table",

@@ -13,7 +13,7 @@ from nni_cream.results.console_tables import describe_cost
 
 if TYPE_CHECKING:
     from nni_cream.data import DataSplits
-    from nni_cream.results.best import Best
+    from nni_cream.results.architecture_file import Best
 
 __all__ = ["CARD", "Card", "pareto_card", "result_card"]
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from nni_cream.config import SEARCH, Layout
+from nni_cream.differences import differences
 from nni_cream.errors import ConfigError, CreamError, FileError
-from nni_cream.files import differences, write_text
+from nni_cream.files import write_text
 
 __all__ = [
     "LOCK",

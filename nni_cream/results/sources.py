@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nni_cream.errors import ConfigError, FileError
-from nni_cream.results.best import Best, build_path, load_best
+from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.output_folder import BEST, PARETO, WEIGHTS
+from nni_cream.results.rebuilt_network import build_path
 
 if TYPE_CHECKING:
     from torch import nn

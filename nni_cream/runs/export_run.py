@@ -20,9 +20,10 @@ from nni_cream.export.export_folder import check_folder, filling, write_manifest
 from nni_cream.export.formats import DEFAULT_OPSET
 from nni_cream.export.output_check import evaluating
 from nni_cream.files import write_json
-from nni_cream.results.best import Best, build_network, load_best
+from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.model_card import CARD, Card, pareto_card, result_card
 from nni_cream.results.output_folder import BEST, CONFIG, PARETO, WEIGHTS
+from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.sources import Source, find_source
 from nni_cream.training.measurement import check_classes
 from nni_cream.versions import package_version, versions

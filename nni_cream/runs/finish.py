@@ -14,7 +14,8 @@ from nni_cream.data import DataSplits
 from nni_cream.errors import FileError
 from nni_cream.files import replacing, write_json
 from nni_cream.from_config import scored_at_once
-from nni_cream.results.best import Best, board_file
+from nni_cream.results.architecture_file import Best
+from nni_cream.results.board_file import board_file
 from nni_cream.results.output_folder import OutputFolder
 from nni_cream.search import Finalist, encode_path
 from nni_cream.strategy import CreamStrategy

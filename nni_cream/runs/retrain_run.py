@@ -23,7 +23,7 @@ from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.files import read_json, replacing, write_json
 from nni_cream.from_config import cpu_threads
-from nni_cream.results.best import Best, load_best
+from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
 from nni_cream.results.output_folder import OutputFolder, State, is_leader
 from nni_cream.results.sources import Images, Source, best_teacher, find_source

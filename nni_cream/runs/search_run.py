@@ -31,7 +31,8 @@ from nni_cream.from_config import (
     recipe_of,
     validation_batch,
 )
-from nni_cream.results.best import Best, board_file, load_best
+from nni_cream.results.architecture_file import Best, load_best
+from nni_cream.results.board_file import board_file
 from nni_cream.results.epoch_files import abandoned_on_failure, check_readable, drop_later_epochs
 from nni_cream.results.history import BOARD_FIGURES, UpdateRecorder
 from nni_cream.results.output_folder import LOCK, OutputFolder, State, is_leader

@@ -16,8 +16,9 @@ from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from schema import Schema, SchemaError
 
+from nni_cream.differences import differences
 from nni_cream.errors import CreamError, StudyError
-from nni_cream.files import append_line, differences, locked, write_text
+from nni_cream.files import append_line, locked, write_text
 from nni_cream.signals import termination_as_interrupt
 from nni_cream.versions import versions
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from nni_cream.cli import main
-from nni_cream.results.best import Best
+from nni_cream.results.architecture_file import Best
 from tests.patience import PATIENCE
 
 CONFIG = {

@@ -15,10 +15,12 @@ import yaml
 
 from nni_cream.errors import ManagerError
 from nni_cream.manager.experiment_file import expected_trials, load_experiment
+from nni_cream.manager.final_metric import unpack_final
 from nni_cream.manager.foreground import _undisturbed, check_port, free_port
-from nni_cream.manager.plan import unpack_final
 from nni_cream.manager.trial_reports import _without_traceback
-from nni_cream.results.best import build_network, load_best, load_board
+from nni_cream.results.architecture_file import load_best
+from nni_cream.results.board_file import load_board
+from nni_cream.results.rebuilt_network import build_network
 from tests.manager.experiments import SHIPPED, command, processes_of, reduced, start, wait_until
 from tests.patience import PATIENCE
 

@@ -7,8 +7,9 @@ import pytest
 
 from nni_cream import config
 from nni_cream.errors import FileError
-from nni_cream.manager.plan import INTERRUPTED, ExperimentPlan, Job, State, Trial, pack_final, unpack_final
-from nni_cream.results.best import Best
+from nni_cream.manager.final_metric import INTERRUPTED, pack_final, unpack_final
+from nni_cream.manager.plan import ExperimentPlan, Job, State, Trial
+from nni_cream.results.architecture_file import Best
 
 CONFIG = config.resolve({"space": "digits", "data": "digits", "retrain": {"top": 2}})
 

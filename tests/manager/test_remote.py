@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nni_cream.results.best import load_best
+from nni_cream.results.architecture_file import load_best
 from tests.manager.experiments import processes_of, start, wait_until
 from tests.patience import PATIENCE
 

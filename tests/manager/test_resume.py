@@ -14,7 +14,7 @@ import yaml
 
 from nni_cream.files import locked
 from nni_cream.manager.foreground import check_port, free_port
-from nni_cream.results.best import load_best
+from nni_cream.results.architecture_file import load_best
 from tests.manager.experiments import Manager, nnictl, processes_of, reduced, start, wait_until
 from tests.patience import PATIENCE
 

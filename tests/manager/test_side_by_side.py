@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import requests
 
+from nni_cream.manager.final_metric import unpack_final
 from nni_cream.manager.foreground import check_port, free_port
-from nni_cream.manager.plan import unpack_final
-from nni_cream.results.best import load_best
+from nni_cream.results.architecture_file import load_best
 from tests.manager.experiments import Manager, command, nnictl, processes_of, reduced, start, wait_until
 from tests.patience import PATIENCE
 

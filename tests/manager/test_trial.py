@@ -19,7 +19,8 @@ from nni_cream import config
 from nni_cream.errors import FileError
 from nni_cream.files import locked
 from nni_cream.manager import trial
-from nni_cream.manager.plan import INTERRUPTED, ExperimentPlan, unpack_final
+from nni_cream.manager.final_metric import INTERRUPTED, unpack_final
+from nni_cream.manager.plan import ExperimentPlan
 from nni_cream.results.output_folder import LOCK
 
 SPACE = {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]}

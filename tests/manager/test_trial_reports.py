@@ -10,10 +10,12 @@ import pytest
 
 from nni_cream import config
 from nni_cream.errors import ManagerError
-from nni_cream.manager.plan import INTERRUPTED, ExperimentPlan
+from nni_cream.manager.final_metric import INTERRUPTED
+from nni_cream.manager.plan import ExperimentPlan
 from nni_cream.manager.rest_client import Manager
 from nni_cream.manager.trial_reports import collect, save
-from nni_cream.results.best import load_best, load_board
+from nni_cream.results.architecture_file import load_best
+from nni_cream.results.board_file import load_board
 from nni_cream.results.output_folder import OutputFolder
 from tests.manager.test_plan import entry, retrain_metric, search_metric
 

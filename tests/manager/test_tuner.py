@@ -11,7 +11,7 @@ from nni_cream.errors import ConfigError
 from nni_cream.manager import rest_client as module
 from nni_cream.manager.tuner import CreamTuner
 from nni_cream.manager.tuner_arguments import CreamTunerArgsValidator
-from nni_cream.results.best import load_best
+from nni_cream.results.architecture_file import load_best
 
 ARGUMENTS = {"space": "digits", "data": "digits", "retrain": {"top": 2}}
 SEEDS = {"seed": {"_type": "choice", "_value": [0, 1]}}

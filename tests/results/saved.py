@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 
-from nni_cream.results.best import Best, build_network
+from nni_cream.results.architecture_file import Best
+from nni_cream.results.rebuilt_network import build_network
 from nni_cream.versions import versions
 from tests.export.networks import settled
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from nni_cream.results.best import Best, SavedBoard
+from nni_cream.results.architecture_file import Best
+from nni_cream.results.board_file import SavedBoard
 from nni_cream.results.console_tables import board_table, describe_path, make_console, retrained_table, show_best
 
 ENTRY = {"path": {"a": "conv[bold]", "b": [1, 2], "c": True}, "accuracy": 0.91234, "cost": 1234567.0, "step": 40}

@@ -19,7 +19,7 @@ from nni_cream import config
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.manager.foreground import free_port
 from nni_cream.manager.trial import check_parts
-from nni_cream.results.best import load_best
+from nni_cream.results.architecture_file import load_best
 from nni_cream.results.tensorboard import EventFiles, show_in_web_ui
 from nni_cream.runs.search_run import run_search
 from tests.manager.experiments import processes_of, reduced, wait_until

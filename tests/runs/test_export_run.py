@@ -17,7 +17,8 @@ from sklearn.datasets import load_digits
 from nni_cream import data, spaces
 from nni_cream.data.folders import file_arguments
 from nni_cream.errors import ConfigError, DataError, ExportError, FileError, SpaceError
-from nni_cream.results.best import build_network, load_best
+from nni_cream.results.architecture_file import load_best
+from nni_cream.results.rebuilt_network import build_network
 from nni_cream.runs import export_run
 from nni_cream.runs.export_run import Wish, export_pareto, export_result
 from tests.export.networks import settled

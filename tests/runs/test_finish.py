@@ -10,7 +10,9 @@ from sklearn.metrics import accuracy_score
 
 from nni_cream import config, data
 from nni_cream.errors import FileError
-from nni_cream.results.best import build_network, load_best, load_board
+from nni_cream.results.architecture_file import load_best
+from nni_cream.results.board_file import load_board
+from nni_cream.results.rebuilt_network import build_network
 from nni_cream.runs import finish
 from nni_cream.runs.search_run import run_search
 

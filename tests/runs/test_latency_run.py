@@ -13,7 +13,8 @@ from nni_cream.cli import main
 from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.files import write_json
 from nni_cream.from_config import load_latencies
-from nni_cream.results.best import load_best, load_board
+from nni_cream.results.architecture_file import load_best
+from nni_cream.results.board_file import load_board
 from nni_cream.results.console_tables import board_table
 from nni_cream.runs.search_run import run_search
 from nni_cream.search import Supernet

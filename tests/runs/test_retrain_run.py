@@ -13,7 +13,8 @@ from PIL import Image
 
 from nni_cream import config, data, spaces
 from nni_cream.errors import ConfigError, FileError, SpaceError
-from nni_cream.results.best import Best, build_network, load_best
+from nni_cream.results.architecture_file import Best, load_best
+from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.sources import find_source
 from nni_cream.runs.evaluation import evaluate_result
 from nni_cream.runs.rehearsal import DataShape, bytes_of

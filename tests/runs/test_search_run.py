@@ -10,7 +10,7 @@ import torch
 from nni_cream import config
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.from_config import make_strategy
-from nni_cream.results.best import build_network
+from nni_cream.results.rebuilt_network import build_network
 from nni_cream.runs.search_run import run_search
 from nni_cream.search import BestMatcher
 

@@ -10,15 +10,9 @@ import torch
 
 from nni_cream import spaces
 from nni_cream.errors import FileError, SpaceError
-from nni_cream.results.best import (
-    BOARD_FORMAT,
-    Best,
-    board_file,
-    build_network,
-    export_weights,
-    load_best,
-    load_board,
-)
+from nni_cream.results.architecture_file import Best, load_best
+from nni_cream.results.board_file import BOARD_FORMAT, board_file, load_board
+from nni_cream.results.rebuilt_network import build_network, export_weights
 from nni_cream.search import BoardEntry, PrioritizedBoard
 from nni_cream.versions import versions
 
