@@ -118,7 +118,7 @@ class _OrderedImages(Dataset[tuple[Tensor, ...]]):
     """Images, and the generator that their order is drawn from.
 
     With several devices Lightning puts a sampler of its own in the place of ours. The data set stays, so that is where
-    a checkpoint finds the generator (:func:`nni_cream.search.loop.checkpoint.loader_states`).
+    a checkpoint finds the generator (:func:`nni_cream.search.loop.image_order.loader_states`).
     """
 
     def __init__(self, source: Images, generator: torch.Generator | None) -> None:

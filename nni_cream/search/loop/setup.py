@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-from nni.mutable.annotation import Constraint
 from torch import Tensor
 
 from nni_cream.errors import SearchError
-from nni_cream.rng import preserved_rng, restore_rng, rng_state
+from nni_cream.rng import preserved_rng
 from nni_cream.search.board import PrioritizedBoard
 from nni_cream.search.cost.cost_model import CostModel
 from nni_cream.search.cost.costs import Costs
-from nni_cream.search.loop.checkpoint import (
-    ImageOrder,
-    epoch_is_over,
-    gradients_pending,
-    in_step,
-    loader_states,
-    restore_loaders,
-    resume_epoch,
-    settle_step,
-)
-from nni_cream.search.loop.finite_checks import check_weights
+from nni_cream.search.loop.checkpoint import read_state, restore_generators, restore_parts, save_state
 from nni_cream.search.loop.host import HostLightningModule
+from nni_cream.search.loop.image_order import ImageOrder, resume_epoch
 from nni_cream.search.loop.statistics import Tally
 from nni_cream.search.loop.warmup import Warmup
 from nni_cream.search.paths.encoded_path import Path
@@ -45,11 +34,9 @@ from nni_cream.search.teaching.weight_average import WeightAverage
 
 __all__ = ["PreparedLightningModule"]
 
-_STATE = "nni_cream"
 _MOST_SCORED = 256
 # A rejected candidate would not have reached the board with this probability, at each look [ours].
 _CONFIDENCE = 0.9999
-_logger = logging.getLogger(__name__)
 
 
 class PreparedLightningModule(HostLightningModule):
@@ -163,7 +150,7 @@ class PreparedLightningModule(HostLightningModule):
         self._parts_ready = False
         self.board.validate({})  # of a training that goes on, the weights will move
         if self._resumed is not None:
-            self._restore(self._resumed)
+            restore_parts(self, self._resumed)
         super().on_fit_start()
         self._order.fit_starts()
 
@@ -205,8 +192,7 @@ class PreparedLightningModule(HostLightningModule):
     def _go_on(self) -> None:
         """Put the random number generators where the checkpoint left them."""
         assert self._resumed is not None
-        restore_rng(self._resumed["rng"])
-        restore_loaders(self._resumed["loaders"], self.trainer)
+        restore_generators(self, self._resumed)
         self._resumed = None
 
     def _prepare(self, inputs: Tensor, batch_size: int) -> None:
@@ -258,94 +244,12 @@ class PreparedLightningModule(HostLightningModule):
             features: Tensor = self.settings.distillation.features(output)
             return features
 
-    # Checkpoint -------------------------------------------------------------------------------------------------------
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the board, the meta network, the sampler and every random number generator.
-
-        Parameters
-        ----------
-        checkpoint
-            What Lightning is about to write.
-
-        Raises
-        ------
-        SearchError
-            If a weight is not finite, so that a good checkpoint is not replaced by a useless one.
-        """
-        check_weights(self.training_module.parameters(), self._step)
-        half = in_step(self.trainer)
-        if not half:
-            self._finish_step()
-            settle_step(checkpoint, self.trainer)
-            if epoch_is_over(self.trainer):
-                self._finish_epoch()
-        checkpoint[_STATE] = {
-            "space": self._space_outline(),
-            "settings": self.settings.outline(),
-            "board": self.board.state_dict(),
-            "matcher": self.matcher.state_dict(),
-            "paths": self.paths.state_dict(),
-            "sampler": self.sampler.state_dict(),
-            "cost": self.costs.state_dict() if self._parts_ready else {},
-            "average": None if self.average is None else self.average.state_dict(),
-            "rng": rng_state(),
-            "loaders": loader_states(self.trainer),
-            "order": self._order.state_dict(),
-            "counts": [self._step, self._scored, self._admitted],
-            "tally": self.tally.state_dict(),
-            "window": self.window.state_dict(),
-            "example": None if self._example is None else self._example.cpu(),
-            "batch_size": self._batch_size,
-            "open_epoch": self._open_epoch,
-            "half_a_step": half or gradients_pending(self.trainer),
-        }
+        """Add the state of the search, then call the user's hook."""
+        save_state(self, checkpoint)
         self.training_module.on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state until the parts exist, then call the user's hook.
-
-        Parameters
-        ----------
-        checkpoint
-            What Lightning loaded.
-
-        Raises
-        ------
-        SearchError
-            If the checkpoint is not one of a Cream search.
-        """
-        if _STATE not in checkpoint:
-            raise SearchError(
-                f"the checkpoint holds no state {_STATE!r}, so it was not written by a Cream search; resume from one "
-                "that was, or start anew"
-            )
-        self._resumed = checkpoint[_STATE]
+        """Keep the state until the parts exist, then call the user's hook."""
+        self._resumed = read_state(checkpoint)
         self.training_module.on_load_checkpoint(checkpoint)
-
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        if state["space"] != self._space_outline():
-            raise SearchError("the checkpoint belongs to another search space; resume with the space it was made with")
-        self.settings.check_same(state["settings"])
-        self.board.load_state_dict(state["board"], self.supernet.decode)
-        self.matcher.load_state_dict(state["matcher"])
-        self.paths.load_state_dict(state["paths"])
-        self.sampler.load_state_dict(state["sampler"])
-        self._step, self._scored, self._admitted = state["counts"]
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.tally.load_state_dict(state["tally"])
-        self.window.load_state_dict(state["window"], self.supernet.decode, self.device)
-        if state["half_a_step"]:
-            _logger.warning(
-                "The checkpoint was written in the middle of an optimizer step, after %d batches, at an exception "
-                "or with accumulated gradients that it lacks; the search will not equal an uninterrupted one.",
-                self._step,
-            )
-
-    def _space_outline(self) -> dict[str, Any]:
-        return {
-            str(label): len(mutable.values)
-            for label, mutable in self.supernet.mutables.items()
-            if not isinstance(mutable, Constraint)
-        }

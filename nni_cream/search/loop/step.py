@@ -12,9 +12,9 @@ from torch import Tensor
 
 from nni_cream.errors import SearchError
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
-from nni_cream.search.loop.checkpoint import end_resumed_epoch
 from nni_cream.search.loop.finite_checks import check_loss, check_score, check_weights
 from nni_cream.search.loop.host import call_step
+from nni_cream.search.loop.image_order import end_resumed_epoch
 from nni_cream.search.loop.setup import PreparedLightningModule
 from nni_cream.search.paths.encoded_path import Path, encode_path
 from nni_cream.search.scoring.candidates import rescored_entries
