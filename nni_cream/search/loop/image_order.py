@@ -1,4 +1,4 @@
-"""What Lightning's checkpoints lack for a search that goes on bit for bit: the order of the images, a finished step."""
+"""The order of an epoch's images across a checkpoint, and the progress counts that Lightning gets wrong there."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _logger = logging.getLogger(__name__)
 
 
 class ImageOrder:
-    """Remembers how the order of an epoch's images came about, so that a resumed epoch has the same.
+    """Remembers how an epoch's image order came about, so that a resumed epoch repeats it.
 
-    A loader draws its order when it is asked for an iterator, or for the first batch. So the state of all generators at
-    these two moments, and the number of batches already seen, make the order again.
+    A loader draws its order when asked for an iterator, or for the first batch. The generators' states at these two
+    moments and the number of batches seen reproduce it.
     """
 
     def __init__(self) -> None:
@@ -46,16 +46,9 @@ class ImageOrder:
         self._iterator = _moment(None)
 
     def epoch_starts(self, trainer: pl.Trainer, iterator_exists: bool) -> None:
-        """Note the state before the first batch; Lightning makes the iterator of a later epoch right after this.
-
-        Parameters
-        ----------
-        trainer
-            The trainer.
-        iterator_exists
-            Whether the epoch's iterator has been made already.
-        """
+        """Note the state before the first batch; Lightning makes the iterator of a later epoch right after this."""
         now = _moment(trainer)
+        # An iterator that exists was drawn earlier: then only the first batch draws from this state.
         self._first_batch = now if iterator_exists else None
         if not iterator_exists or self._iterator is None:
             self._iterator = now
@@ -69,19 +62,12 @@ class ImageOrder:
         self._iterator, self._first_batch = state["iterator"], state["first_batch"]
 
     def replay(self, trainer: pl.Trainer, batches: int) -> None:
-        """Make the epoch's order again, and pass over the batches that were seen before the checkpoint.
-
-        Parameters
-        ----------
-        trainer
-            At the start of a resumed training.
-        batches
-            How many there were.
-        """
+        """Repeat the epoch's order and skip the batches seen before the checkpoint."""
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
         if self._iterator is not None:
             _return_to(self._iterator, trainer)
+        # Between the two moments other code drew random numbers: each draw needs its own state.
         iter(fetcher)
         if self._first_batch is not None:
             _return_to(self._first_batch, trainer)
@@ -122,18 +108,19 @@ def _generators(trainer: pl.Trainer) -> list[torch.Generator]:
                 *(getattr(it, "generator", None) for it in (loader.sampler, loader.dataset)),
             ):
                 if isinstance(generator, torch.Generator):
+                    # Loader and sampler often share one generator; its state is saved once.
                     found[id(generator)] = generator
     return list(found.values())
 
 
 def in_step(trainer: pl.Trainer) -> bool:
-    """Whether a batch is being trained on, so that a checkpoint would hold half a step."""
+    """Whether a batch is in training, so that a checkpoint would hold half a step."""
     progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
     return bool(progress.ready > progress.processed)
 
 
 def gradients_pending(trainer: pl.Trainer) -> bool:
-    """Whether gradients have been accumulated that no optimizer step has used yet; a checkpoint does not hold them."""
+    """Whether accumulated gradients await an optimizer step; a checkpoint does not hold them."""
     loop = trainer.fit_loop.epoch_loop
     return loop.batch_progress.current.ready > 0 and loop._should_accumulate()
 
@@ -145,15 +132,7 @@ def epoch_is_over(trainer: pl.Trainer) -> bool:
 
 
 def resume_epoch(trainer: pl.Trainer, order: ImageOrder) -> None:
-    """Bring the loader to where the checkpoint was written within an epoch.
-
-    Parameters
-    ----------
-    trainer
-        At the start of a resumed training.
-    order
-        That of the epoch.
-    """
+    """Advance the loader to where the checkpoint was written within an epoch."""
     loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
     assert fetcher is not None
     if not loop.batch_progress.is_last_batch:
@@ -164,17 +143,10 @@ def resume_epoch(trainer: pl.Trainer, order: ImageOrder) -> None:
 
 
 def end_resumed_epoch(trainer: pl.Trainer) -> None:
-    """Let an epoch that was resumed in its middle end like any other.
-
-    Lightning goes on taking the epoch for one that starts again if no batch was left of it, and leaves out the
-    schedulers that look at a metric, since it might lack the metric.
-
-    Parameters
-    ----------
-    trainer
-        At the end of the epoch.
-    """
+    """Let an epoch that was resumed in its middle end like any other."""
     loop = trainer.fit_loop
+    # Lightning keeps treating an epoch with no batch left as one that restarts. It then skips schedulers that
+    # follow a metric, since it might lack that metric.
     loop.epoch_loop.restarting = False
     watched = [config.monitor for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
     missing = [monitor for monitor in watched if monitor not in trainer.callback_metrics]
@@ -189,17 +161,10 @@ def end_resumed_epoch(trainer: pl.Trainer) -> None:
 
 
 def settle_step(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
-    """Let a checkpoint that is written between a step and its end be one that is written after the step.
+    """Change Lightning's counts in a checkpoint written between a step and its end to those after the step.
 
-    ``ModelCheckpoint(every_n_train_steps=...)`` writes before Lightning has counted the batch as completed. Resumed
-    from there, Lightning leaves out a validation that is due after the step, and the end of the epoch after the last.
-
-    Parameters
-    ----------
-    checkpoint
-        What Lightning is about to write; its counts are changed.
-    trainer
-        The trainer.
+    ``ModelCheckpoint(every_n_train_steps=...)`` writes before Lightning counts the batch as completed. Resumed from
+    there, Lightning skips a validation that is due after the step, and the end of the epoch after its last step.
     """
     loop = trainer.fit_loop.epoch_loop
     progress: Any = loop.batch_progress.current
@@ -217,5 +182,6 @@ def settle_step(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
             if isinstance(scope, dict):
                 done = scope["completed"] if scope is counts["epoch_loop.val_loop.batch_progress"]["total"] else 0
                 scope.update(ready=done + 1, started=done + 1, processed=done, completed=done)
+    # The optimizer stepped, but Lightning counts that only after the callbacks that save.
     elif not loop._should_accumulate():
         counts["epoch_loop.state_dict"]["_batches_that_stepped"] += 1

@@ -1,4 +1,4 @@
-"""What stands around the training step of Cream: its parts are built, kept in checkpoints, and taken up again."""
+"""The parts of a search, built around the training step when the space and the first batch are known."""
 
 from __future__ import annotations
 
@@ -40,21 +40,10 @@ _CONFIDENCE = 0.9999
 
 
 class PreparedLightningModule(HostLightningModule):
-    """Owns the parts of a search; the training step that joins them is its child's.
+    """Owns the parts of a search; its child's training step joins them.
 
-    The parts are built as soon as the space and the first batch are known, and each checkpoint holds the state of all
-    of them, so that a search that is resumed equals one that was never interrupted.
-
-    Parameters
-    ----------
-    training_module
-        The user's module; its ``training_step`` computes the task loss.
-    board
-        The prioritized path board.
-    settings
-        Everything else.
-    validation_batches
-        Returns an iterable of pairs (x, y) never used for the weights; the board and the meta network see them.
+    ``validation_batches`` returns an iterable of pairs (x, y) that never train the weights; the board and the meta
+    network see them. A search resumed from a checkpoint equals one that was never interrupted.
     """
 
     def __init__(
@@ -67,8 +56,9 @@ class PreparedLightningModule(HostLightningModule):
         super().__init__(training_module, settings)
         self.board = board
         self.warmup = Warmup(settings.warmup)
-        self.untaught = self.warmup  # how long there are no teachers
+        self.untaught = self.warmup  # until then there are no teachers
         start = settings.teaching.start
+        # Without a matcher there is nothing to delay, and its check would reject a valid short search.
         if start is not None and not isinstance(settings.matching, NoMatcher):
             self.untaught = Warmup(start, "teaching.start", "there would be no teachers")
         self.average: WeightAverage | None = None
@@ -109,11 +99,11 @@ class PreparedLightningModule(HostLightningModule):
 
     @abstractmethod
     def _finish_step(self) -> None:
-        """Do what follows on the optimizer step, unless that was done."""
+        """Do what follows on the optimizer step, unless it is done."""
 
     @abstractmethod
     def _finish_epoch(self) -> None:
-        """Do what ends an epoch, unless that was done."""
+        """Do what ends an epoch, unless it is done."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
         """Build the parts on the first batch, whose shape the costs are counted on."""
@@ -124,7 +114,7 @@ class PreparedLightningModule(HostLightningModule):
         return super().on_train_batch_start(batch, batch_idx)
 
     def on_fit_start(self) -> None:
-        """Check the settings against the trainer and the space, and take up the state of a checkpoint."""
+        """Check the settings against the trainer and the space, and restore a checkpoint's state."""
         if not self.training_module.automatic_optimization:
             raise SearchError(
                 f"{type(self.training_module).__name__} sets automatic_optimization = False; the joint loss can only "
@@ -148,20 +138,21 @@ class PreparedLightningModule(HostLightningModule):
             self._mean_over_ranks,
         )
         self._parts_ready = False
-        self.board.validate({})  # of a training that goes on, the weights will move
+        self.board.validate({})  # further training moves the weights, so validated accuracies no longer hold
         if self._resumed is not None:
             restore_parts(self, self._resumed)
         super().on_fit_start()
         self._order.fit_starts()
 
     def on_train_start(self) -> None:
-        """Check the warm-up against the length of the training; go on within an epoch if a checkpoint says so."""
+        """Check the warm-up against the length of the training; resume within an epoch if a checkpoint says so."""
         self.warmup.begin(self.trainer)
         self.untaught.begin(self.trainer)
         super().on_train_start()
         if self._resumed is None:
             return
         if self._resumed["example"] is not None:
+            # The parts exist before the first resumed batch: generators return to their saved state only after that.
             example = self._resumed["example"].to(self.device)
             self._prepare(example, self._resumed["batch_size"])
         loop = self.trainer.fit_loop
@@ -172,7 +163,7 @@ class PreparedLightningModule(HostLightningModule):
             self._go_on()
 
     def on_train_epoch_start(self) -> None:
-        """Call the user's hook, and see to it that a resumed epoch draws its images as the uninterrupted one."""
+        """Call the user's hook, and let a resumed epoch draw the images of the uninterrupted one."""
         self.tally = Tally()
         # Lightning makes the iterator of the first epoch before this hook, those of later epochs after it.
         resumed, first = self._resumed is not None, self.trainer.current_epoch == 0
@@ -186,7 +177,7 @@ class PreparedLightningModule(HostLightningModule):
         self._open_epoch = True
         self._order.epoch_starts(self.trainer, iterator_exists=first)
         if resumed and not first:
-            # It has made one for the resumed epoch as well, before the generators were restored.
+            # Lightning made the resumed epoch's iterator, too, but before the generators were restored.
             iter(self.trainer.fit_loop._data_fetcher)
 
     def _go_on(self) -> None:
@@ -197,6 +188,7 @@ class PreparedLightningModule(HostLightningModule):
 
     def _prepare(self, inputs: Tensor, batch_size: int) -> None:
         self._batch_size = batch_size
+        # Two images: BatchNorm has no statistics of one. A clone: a view would keep the whole batch in memory.
         self._example = inputs = inputs[:2].detach().clone()
         self.supernet.activate(self.paths.first())
         with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
@@ -205,6 +197,7 @@ class PreparedLightningModule(HostLightningModule):
             raise SearchError(
                 "forward of the evaluator's module does not run the model; expected it to return its logits"
             )
+        # Building the parts draws random numbers; the training must draw the same ones with or without it.
         with preserved_rng(self.settings.seed):
             self.costs = Costs.make(
                 self.settings.cost,
@@ -215,6 +208,7 @@ class PreparedLightningModule(HostLightningModule):
                 calls[0].kwargs,
                 seed=self.settings.seed,
                 state=None if self._resumed is None else self._resumed["cost"],
+                # Measured latencies differ between ranks: one rank measures, so that all allow the same paths.
                 share=self.trainer.strategy.broadcast,
                 leader=self.trainer.is_global_zero,
             )
@@ -234,7 +228,8 @@ class PreparedLightningModule(HostLightningModule):
         return PathScorer(subset, self._predict, net.activate, net.detached, settings.score, _CONFIDENCE)
 
     def _scored_at_once(self) -> int:
-        """Without gradients, two training batches fit where one is trained on: scoring asks for no more memory."""
+        """Return how many images one scoring pass takes."""
+        # Without gradients, two training batches fit where one trains: scoring needs no more memory than training.
         return min(_MOST_SCORED, max(2, 2 * self._batch_size))
 
     def _features(self, path: Path) -> Tensor:
