@@ -97,7 +97,7 @@ class _OrderedImages(Dataset[tuple[Tensor, ...]]):
     """Images, and the generator of their order.
 
     With several devices Lightning replaces our sampler by its own. The data set stays, so that is where a checkpoint
-    finds the generator (:func:`nni_cream.search.loop.checkpoint.loader_states`).
+    finds the generator (:func:`nni_cream.search.loop.image_order.loader_states`).
     """
 
     def __init__(self, source: Images, generator: torch.Generator | None) -> None:

@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.rng import restore_rng, rng_state
-from nni_cream.search.loop.checkpoint import loader_states, restore_loaders
+from nni_cream.search.loop.image_order import loader_states, restore_loaders
 from nni_cream.search.teaching.losses import soft_cross_entropy
 from nni_cream.training.classification import ClassificationModule
 from nni_cream.training.retrain_recipe import FullRecipe

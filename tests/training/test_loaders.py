@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from nni_cream.errors import ConfigError, DataError
-from nni_cream.search.loop.checkpoint import loader_states, restore_loaders
+from nni_cream.search.loop.image_order import loader_states, restore_loaders
 from nni_cream.training import Loading, make_loader, seeded
 
 IN_MEMORY = TensorDataset(torch.arange(24.0).reshape(24, 1, 1, 1), torch.arange(24))

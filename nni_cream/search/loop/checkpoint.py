@@ -1,221 +1,114 @@
-"""What Lightning's checkpoints lack for a search that goes on bit for bit: the order of the images, a finished step."""
+"""The content of a checkpoint: everything that a resumed search needs to equal one that was never interrupted."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
-import torch
-from pytorch_lightning.utilities.combined_loader import CombinedLoader
-from torch.utils.data import DataLoader
+from nni.mutable.annotation import Constraint
 
+from nni_cream.errors import SearchError
 from nni_cream.rng import restore_rng, rng_state
+from nni_cream.search.loop.finite_checks import check_weights
+from nni_cream.search.loop.image_order import (
+    epoch_is_over,
+    gradients_pending,
+    in_step,
+    loader_states,
+    restore_loaders,
+    settle_step,
+)
+from nni_cream.search.supernet.supernet import Supernet
 
-__all__ = [
-    "ImageOrder",
-    "end_resumed_epoch",
-    "epoch_is_over",
-    "gradients_pending",
-    "in_step",
-    "loader_states",
-    "restore_loaders",
-    "resume_epoch",
-    "settle_step",
-]
+if TYPE_CHECKING:
+    from nni_cream.search.loop.setup import PreparedLightningModule
 
+__all__ = ["read_state", "restore_generators", "restore_parts", "save_state"]
 
+_STATE = "nni_cream"
 _logger = logging.getLogger(__name__)
 
 
-class ImageOrder:
-    """Remembers how the order of an epoch's images came about, so that a resumed epoch has the same.
-
-    A loader draws its order when it is asked for an iterator, or for the first batch. So the state of all generators at
-    these two moments, and the number of batches already seen, make the order again.
-    """
-
-    def __init__(self) -> None:
-        self._iterator: dict[str, Any] | None = None
-        self._first_batch: dict[str, Any] | None = None
-
-    def fit_starts(self) -> None:
-        """Note the state before Lightning makes the iterator of the first epoch."""
-        self._iterator = self._first_batch = None
-        self._iterator = _moment(None)
-
-    def epoch_starts(self, trainer: pl.Trainer, iterator_exists: bool) -> None:
-        """Note the state before the first batch; Lightning makes the iterator of a later epoch right after this.
-
-        Parameters
-        ----------
-        trainer
-            The trainer.
-        iterator_exists
-            Whether the epoch's iterator has been made already.
-        """
-        now = _moment(trainer)
-        self._first_batch = now if iterator_exists else None
-        if not iterator_exists or self._iterator is None:
-            self._iterator = now
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return both states."""
-        return {"iterator": self._iterator, "first_batch": self._first_batch}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take both states."""
-        self._iterator, self._first_batch = state["iterator"], state["first_batch"]
-
-    def replay(self, trainer: pl.Trainer, batches: int) -> None:
-        """Make the epoch's order again, and pass over the batches that were seen before the checkpoint.
-
-        Parameters
-        ----------
-        trainer
-            At the start of a resumed training.
-        batches
-            How many there were.
-        """
-        fetcher = trainer.fit_loop._data_fetcher
-        assert fetcher is not None
-        if self._iterator is not None:
-            _return_to(self._iterator, trainer)
-        iter(fetcher)
-        if self._first_batch is not None:
-            _return_to(self._first_batch, trainer)
-        for _ in range(batches):
-            next(fetcher)
-        fetcher.fetched = 0  # Lightning adds the number of batches that were seen itself
+def save_state(module: PreparedLightningModule, checkpoint: dict[str, Any]) -> None:
+    """Add the board, the meta network, the sampler and every random number generator to Lightning's checkpoint."""
+    # A useless checkpoint must not replace a good one.
+    check_weights(module.training_module.parameters(), module.steps)
+    half = in_step(module.trainer)
+    if not half:
+        # Callbacks may save between the optimizer step and its end; the saved state is that after the whole step.
+        module._finish_step()
+        settle_step(checkpoint, module.trainer)
+        if epoch_is_over(module.trainer):
+            module._finish_epoch()
+    checkpoint[_STATE] = {
+        "space": _space_outline(module.supernet),
+        "settings": module.settings.outline(),
+        "board": module.board.state_dict(),
+        "matcher": module.matcher.state_dict(),
+        "paths": module.paths.state_dict(),
+        "sampler": module.sampler.state_dict(),
+        "cost": module.costs.state_dict() if module._parts_ready else {},
+        "average": None if module.average is None else module.average.state_dict(),
+        "rng": rng_state(),
+        "loaders": loader_states(module.trainer),
+        "order": module._order.state_dict(),
+        "counts": [module._step, module._scored, module._admitted],
+        "tally": module.tally.state_dict(),
+        "window": module.window.state_dict(),
+        # Costs and parts are built from the first batch, which a resumed search would see in its middle.
+        "example": None if module._example is None else module._example.cpu(),
+        "batch_size": module._batch_size,
+        "open_epoch": module._open_epoch,
+        "half_a_step": half or gradients_pending(module.trainer),
+    }
 
 
-def _moment(trainer: pl.Trainer | None) -> dict[str, Any]:
-    return {"rng": rng_state(), "loaders": [] if trainer is None else loader_states(trainer)}
-
-
-def _return_to(moment: Mapping[str, Any], trainer: pl.Trainer) -> None:
-    restore_rng(moment["rng"])
-    restore_loaders(moment["loaders"], trainer)
-
-
-def loader_states(trainer: pl.Trainer) -> list[torch.Tensor]:
-    """Return the states of the generators that belong to the training loaders themselves."""
-    return [generator.get_state() for generator in _generators(trainer)]
-
-
-def restore_loaders(states: list[torch.Tensor], trainer: pl.Trainer) -> None:
-    """Put the generators of the training loaders back."""
-    for generator, state in zip(_generators(trainer), states, strict=False):
-        generator.set_state(state.cpu())
-
-
-def _generators(trainer: pl.Trainer) -> list[torch.Generator]:
-    combined = trainer.fit_loop._combined_loader
-    loaders = combined.flattened if isinstance(combined, CombinedLoader) else []
-    found: dict[int, torch.Generator] = {}
-    for loader in loaders:
-        if isinstance(loader, DataLoader):
-            # That of the data set where Lightning has put a sampler of its own in the place of the loader's.
-            for generator in (
-                loader.generator,
-                *(getattr(it, "generator", None) for it in (loader.sampler, loader.dataset)),
-            ):
-                if isinstance(generator, torch.Generator):
-                    found[id(generator)] = generator
-    return list(found.values())
-
-
-def in_step(trainer: pl.Trainer) -> bool:
-    """Whether a batch is being trained on, so that a checkpoint would hold half a step."""
-    progress: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    return bool(progress.ready > progress.processed)
-
-
-def gradients_pending(trainer: pl.Trainer) -> bool:
-    """Whether gradients have been accumulated that no optimizer step has used yet; a checkpoint does not hold them."""
-    loop = trainer.fit_loop.epoch_loop
-    return loop.batch_progress.current.ready > 0 and loop._should_accumulate()
-
-
-def epoch_is_over(trainer: pl.Trainer) -> bool:
-    """Whether all batches of the epoch are done and its end is about to be handled."""
-    progress: Any = trainer.fit_loop.epoch_progress.current
-    return bool(progress.completed < progress.processed)
-
-
-def resume_epoch(trainer: pl.Trainer, order: ImageOrder) -> None:
-    """Bring the loader to where the checkpoint was written within an epoch.
-
-    Parameters
-    ----------
-    trainer
-        At the start of a resumed training.
-    order
-        That of the epoch.
-    """
-    loop, fetcher = trainer.fit_loop.epoch_loop, trainer.fit_loop._data_fetcher
-    assert fetcher is not None
-    if not loop.batch_progress.is_last_batch:
-        order.replay(trainer, loop.batch_progress.current.ready)
-    elif not loop._should_check_val_fx(fetcher):
-        # Lightning waits for a validation before it ends a resumed epoch, and would train on until there is one.
-        loop.val_loop._has_run = True
-
-
-def end_resumed_epoch(trainer: pl.Trainer) -> None:
-    """Let an epoch that was resumed in its middle end like any other.
-
-    Lightning goes on taking the epoch for one that starts again if no batch was left of it, and leaves out the
-    schedulers that look at a metric, since it might lack the metric.
-
-    Parameters
-    ----------
-    trainer
-        At the end of the epoch.
-    """
-    loop = trainer.fit_loop
-    loop.epoch_loop.restarting = False
-    watched = [config.monitor for config in trainer.lr_scheduler_configs if config.reduce_on_plateau]
-    missing = [monitor for monitor in watched if monitor not in trainer.callback_metrics]
-    if missing:
-        _logger.warning(
-            "The learning rate follows %s, of which the resumed epoch has no value: it was measured before the "
-            "checkpoint. The schedule leaves out this epoch, so the search will not equal an uninterrupted one.",
-            ", ".join(map(str, missing)),
+def read_state(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the search's state in a checkpoint; raise SearchError if no Cream search wrote it."""
+    if _STATE not in checkpoint:
+        raise SearchError(
+            f"the checkpoint holds no state {_STATE!r}, so it was not written by a Cream search; resume from one "
+            "that was, or start anew"
         )
-    else:
-        loop._restarting = False
+    state: Mapping[str, Any] = checkpoint[_STATE]
+    return state
 
 
-def settle_step(checkpoint: dict[str, Any], trainer: pl.Trainer) -> None:
-    """Let a checkpoint that is written between a step and its end be one that is written after the step.
+def restore_parts(module: PreparedLightningModule, state: Mapping[str, Any]) -> None:
+    """Restore all parts but the costs and the generators; raise SearchError if space or settings differ."""
+    # The order matters: without the right space, nothing below could be decoded.
+    if state["space"] != _space_outline(module.supernet):
+        raise SearchError("the checkpoint belongs to another search space; resume with the space it was made with")
+    module.settings.check_same(state["settings"])
+    module.board.load_state_dict(state["board"], module.supernet.decode)
+    module.matcher.load_state_dict(state["matcher"])
+    module.paths.load_state_dict(state["paths"])
+    module.sampler.load_state_dict(state["sampler"])
+    module._step, module._scored, module._admitted = state["counts"]
+    if module.average is not None:
+        module.average.load_state_dict(state["average"])
+    module.tally.load_state_dict(state["tally"])
+    module.window.load_state_dict(state["window"], module.supernet.decode, module.device)
+    if state["half_a_step"]:
+        _logger.warning(
+            "The checkpoint was written in the middle of an optimizer step, after %d batches, at an exception "
+            "or with accumulated gradients that it lacks; the search will not equal an uninterrupted one.",
+            module._step,
+        )
 
-    ``ModelCheckpoint(every_n_train_steps=...)`` writes before Lightning has counted the batch as completed. Resumed
-    from there, Lightning leaves out a validation that is due after the step, and the end of the epoch after the last.
 
-    Parameters
-    ----------
-    checkpoint
-        What Lightning is about to write; its counts are changed.
-    trainer
-        The trainer.
-    """
-    loop = trainer.fit_loop.epoch_loop
-    progress: Any = loop.batch_progress.current
-    counts = checkpoint.get("loops", {}).get("fit_loop", {})
-    if not (progress.completed < progress.processed == progress.ready) or not counts:
-        return
-    for scope in counts["epoch_loop.batch_progress"].values():
-        if isinstance(scope, dict):
-            scope["completed"] = scope["processed"]
-    fetcher = trainer.fit_loop._data_fetcher
-    assert fetcher is not None
-    if loop._should_check_val_fx(fetcher):
-        # As if it was broken off after the first batch was handed out; it starts again from there.
-        for scope in counts["epoch_loop.val_loop.batch_progress"].values():
-            if isinstance(scope, dict):
-                done = scope["completed"] if scope is counts["epoch_loop.val_loop.batch_progress"]["total"] else 0
-                scope.update(ready=done + 1, started=done + 1, processed=done, completed=done)
-    elif not loop._should_accumulate():
-        counts["epoch_loop.state_dict"]["_batches_that_stepped"] += 1
+def restore_generators(module: PreparedLightningModule, state: Mapping[str, Any]) -> None:
+    """Put every random number generator where the checkpoint left it."""
+    restore_rng(state["rng"])
+    # A loader with a generator of its own does not follow the global ones.
+    restore_loaders(state["loaders"], module.trainer)
+
+
+def _space_outline(supernet: Supernet) -> dict[str, Any]:
+    # Constraints choose nothing; labels and numbers of choices are what a path's meaning depends on.
+    return {
+        str(label): len(mutable.values)
+        for label, mutable in supernet.mutables.items()
+        if not isinstance(mutable, Constraint)
+    }

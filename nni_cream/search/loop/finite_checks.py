@@ -14,20 +14,7 @@ __all__ = ["check_loss", "check_score", "check_weights"]
 
 
 def check_loss(loss: Tensor, step: int) -> None:
-    """Refuse a loss that is not finite; it costs a look at the device.
-
-    Parameters
-    ----------
-    loss
-        Of a training step.
-    step
-        Its number.
-
-    Raises
-    ------
-    SearchError
-        If it is not finite.
-    """
+    """Refuse a loss that is not finite; it costs a look at the device."""
     if not bool(torch.isfinite(loss).all()):
         raise SearchError(
             f"the loss became {float(loss.detach())} at step {step}; the search stops and keeps its last "
@@ -36,20 +23,8 @@ def check_loss(loss: Tensor, step: int) -> None:
 
 
 def check_weights(weights: Iterable[Tensor], step: int) -> None:
-    """Refuse weights that are not finite.
-
-    Parameters
-    ----------
-    weights
-        Of the supernet.
-    step
-        Training steps so far.
-
-    Raises
-    ------
-    SearchError
-        If one is not finite.
-    """
+    """Refuse weights that are not finite."""
+    # A finite loss does not prove finite weights: the path may not use the broken ones.
     if not all(bool(torch.isfinite(weight).all()) for weight in weights):
         raise SearchError(
             f"a weight of the supernet is not finite at step {step}; the search stops and keeps its last "
@@ -58,19 +33,7 @@ def check_weights(weights: Iterable[Tensor], step: int) -> None:
 
 
 def check_score(score: float | None, step: int) -> None:
-    """Refuse a score that is not finite; ``None``, of a path that was rejected early, is right.
-
-    Parameters
-    ----------
-    score
-        Of a path.
-    step
-        Training steps so far.
-
-    Raises
-    ------
-    SearchError
-        If it is not finite.
-    """
+    """Refuse a score that is not finite; ``None``, of a path that was rejected early, is right."""
+    # NaN compares false with everything, so the board would keep it at any place.
     if score is not None and not math.isfinite(score):
         raise SearchError(f"the score of a path became {score} at step {step}; the search stops")

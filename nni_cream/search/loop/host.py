@@ -57,16 +57,8 @@ def _forward(name: str) -> Callable[..., Any]:
 class HostLightningModule(RandomSamplingLightningModule):
     """NNI's one-shot wrapper around the user's module, with every hook of the fit loop forwarded.
 
-    Loss, optimizers, schedulers, ``log`` calls, gradient clipping, batch transfer and validation hooks of the user's
-    module behave as if Lightning ran that module itself. ``setup``, ``configure_optimizers`` and the hooks of the
-    training loop are forwarded by NNI's base class, which forwards about half of them.
-
-    Parameters
-    ----------
-    training_module
-        The user's module; its ``training_step`` computes the task loss.
-    settings
-        Of the search.
+    Loss, optimizers, schedulers, ``log`` calls, clipping, batch transfer and validation hooks behave as if Lightning
+    ran the user's module itself. NNI's base class forwards about half of the hooks; this class adds the others.
     """
 
     def __init__(self, training_module: pl.LightningModule, settings: SearchSettings) -> None:
@@ -77,6 +69,7 @@ class HostLightningModule(RandomSamplingLightningModule):
 
     def _predict(self, inputs: Tensor) -> Any:
         """Run the active path: the user's ``forward`` if the module has one, else the model."""
+        # A user's forward may normalise or reshape; skipping it would score another function than the trained one.
         own = type(self.training_module).forward is not pl.LightningModule.forward
         with single_values_explained(
             f"scoring.images is {self.settings.scoring.images}; expected at least 2 validation images. Give more"
@@ -84,16 +77,15 @@ class HostLightningModule(RandomSamplingLightningModule):
             return self.training_module(inputs) if own else self.supernet.space(inputs)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        """Return the trainer's precision context, which Lightning enters around steps but not around hooks."""
+        """Return the trainer's precision context."""
+        # Lightning enters this context around steps but not around hooks, where scoring and the meta update run.
         plugin = getattr(self.trainer, "precision_plugin", None)
         return nullcontext() if plugin is None else plugin.forward_context()
 
     def _loss_scale(self) -> float:
-        """Return what losses may be multiplied by before they are differentiated in 16-bit floats; 1 in other formats.
-
-        Lightning's scaler goes up until a gradient overflows; some way below that, those of other images do not either.
-        """
+        """Return the factor for losses that are differentiated in 16-bit floats; 1 in other formats."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        # Lightning's scaler rises until a gradient overflows; a sixteenth leaves room for other images' gradients.
         return 1.0 if scaler is None else max(1.0, float(scaler.get_scale()) / 16)
 
     def _task_loss(self, batch: Any) -> Tensor:
@@ -118,19 +110,9 @@ class HostLightningModule(RandomSamplingLightningModule):
         return self._loss
 
     def transferred(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Bring batches where ``validation_step`` would get them, the user's transfer hooks included.
-
-        Parameters
-        ----------
-        batches
-            Of a loader.
-
-        Yields
-        ------
-        Any
-            Each batch, on the device that the trainer computes on.
-        """
+        """Move batches where ``validation_step`` would get them, the user's transfer hooks included."""
         state = self.trainer.state.stage
+        # Scoring must see the tensors that validation would: same device, same precision.
         for batch in batches:
             self.trainer.validating = True  # the hooks may ask
             try:
@@ -158,24 +140,7 @@ for _name in _HOOKS:
 
 
 def call_step(step: Callable[..., Any], batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
-    """Call a user's ``training_step`` or ``validation_step`` with those arguments that it takes.
-
-    Parameters
-    ----------
-    step
-        Bound method with the parameters ``batch``, and optionally ``batch_idx`` and ``dataloader_idx``.
-    batch
-        The batch.
-    batch_idx
-        Its index in the epoch.
-    dataloader_idx
-        Index of the loader where there are several.
-
-    Returns
-    -------
-    Any
-        What the step returns.
-    """
+    """Call a user's ``training_step`` or ``validation_step`` with the arguments that it takes."""
     parameters = inspect.signature(step).parameters.values()
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
         return step(batch, batch_idx)

@@ -1,33 +1,22 @@
-"""What stands around the training step of Cream: its parts are built, kept in checkpoints, and taken up again."""
+"""The parts of a search, built around the training step when the space and the first batch are known."""
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-from nni.mutable.annotation import Constraint
 from torch import Tensor
 
 from nni_cream.errors import SearchError
-from nni_cream.rng import preserved_rng, restore_rng, rng_state
+from nni_cream.rng import preserved_rng
 from nni_cream.search.board import PrioritizedBoard
 from nni_cream.search.cost.cost_model import CostModel
 from nni_cream.search.cost.costs import Costs
-from nni_cream.search.loop.checkpoint import (
-    ImageOrder,
-    epoch_is_over,
-    gradients_pending,
-    in_step,
-    loader_states,
-    restore_loaders,
-    resume_epoch,
-    settle_step,
-)
-from nni_cream.search.loop.finite_checks import check_weights
+from nni_cream.search.loop.checkpoint import read_state, restore_generators, restore_parts, save_state
 from nni_cream.search.loop.host import HostLightningModule
+from nni_cream.search.loop.image_order import ImageOrder, resume_epoch
 from nni_cream.search.loop.statistics import Tally
 from nni_cream.search.loop.warmup import Warmup
 from nni_cream.search.paths.encoded_path import Path
@@ -45,29 +34,16 @@ from nni_cream.search.teaching.weight_average import WeightAverage
 
 __all__ = ["PreparedLightningModule"]
 
-_STATE = "nni_cream"
 _MOST_SCORED = 256
 # A rejected candidate would not have reached the board with this probability, at each look [ours].
 _CONFIDENCE = 0.9999
-_logger = logging.getLogger(__name__)
 
 
 class PreparedLightningModule(HostLightningModule):
-    """Owns the parts of a search; the training step that joins them is its child's.
+    """Owns the parts of a search; its child's training step joins them.
 
-    The parts are built as soon as the space and the first batch are known, and each checkpoint holds the state of all
-    of them, so that a search that is resumed equals one that was never interrupted.
-
-    Parameters
-    ----------
-    training_module
-        The user's module; its ``training_step`` computes the task loss.
-    board
-        The prioritized path board.
-    settings
-        Everything else.
-    validation_batches
-        Returns an iterable of pairs (x, y) never used for the weights; the board and the meta network see them.
+    ``validation_batches`` returns an iterable of pairs (x, y) that never train the weights; the board and the meta
+    network see them. A search resumed from a checkpoint equals one that was never interrupted.
     """
 
     def __init__(
@@ -80,8 +56,9 @@ class PreparedLightningModule(HostLightningModule):
         super().__init__(training_module, settings)
         self.board = board
         self.warmup = Warmup(settings.warmup)
-        self.untaught = self.warmup  # how long there are no teachers
+        self.untaught = self.warmup  # until then there are no teachers
         start = settings.teaching.start
+        # Without a matcher there is nothing to delay, and its check would reject a valid short search.
         if start is not None and not isinstance(settings.matching, NoMatcher):
             self.untaught = Warmup(start, "teaching.start", "there would be no teachers")
         self.average: WeightAverage | None = None
@@ -122,11 +99,11 @@ class PreparedLightningModule(HostLightningModule):
 
     @abstractmethod
     def _finish_step(self) -> None:
-        """Do what follows on the optimizer step, unless that was done."""
+        """Do what follows on the optimizer step, unless it is done."""
 
     @abstractmethod
     def _finish_epoch(self) -> None:
-        """Do what ends an epoch, unless that was done."""
+        """Do what ends an epoch, unless it is done."""
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
         """Build the parts on the first batch, whose shape the costs are counted on."""
@@ -137,7 +114,7 @@ class PreparedLightningModule(HostLightningModule):
         return super().on_train_batch_start(batch, batch_idx)
 
     def on_fit_start(self) -> None:
-        """Check the settings against the trainer and the space, and take up the state of a checkpoint."""
+        """Check the settings against the trainer and the space, and restore a checkpoint's state."""
         if not self.training_module.automatic_optimization:
             raise SearchError(
                 f"{type(self.training_module).__name__} sets automatic_optimization = False; the joint loss can only "
@@ -161,20 +138,21 @@ class PreparedLightningModule(HostLightningModule):
             self._mean_over_ranks,
         )
         self._parts_ready = False
-        self.board.validate({})  # of a training that goes on, the weights will move
+        self.board.validate({})  # further training moves the weights, so validated accuracies no longer hold
         if self._resumed is not None:
-            self._restore(self._resumed)
+            restore_parts(self, self._resumed)
         super().on_fit_start()
         self._order.fit_starts()
 
     def on_train_start(self) -> None:
-        """Check the warm-up against the length of the training; go on within an epoch if a checkpoint says so."""
+        """Check the warm-up against the length of the training; resume within an epoch if a checkpoint says so."""
         self.warmup.begin(self.trainer)
         self.untaught.begin(self.trainer)
         super().on_train_start()
         if self._resumed is None:
             return
         if self._resumed["example"] is not None:
+            # The parts exist before the first resumed batch: generators return to their saved state only after that.
             example = self._resumed["example"].to(self.device)
             self._prepare(example, self._resumed["batch_size"])
         loop = self.trainer.fit_loop
@@ -185,7 +163,7 @@ class PreparedLightningModule(HostLightningModule):
             self._go_on()
 
     def on_train_epoch_start(self) -> None:
-        """Call the user's hook, and see to it that a resumed epoch draws its images as the uninterrupted one."""
+        """Call the user's hook, and let a resumed epoch draw the images of the uninterrupted one."""
         self.tally = Tally()
         # Lightning makes the iterator of the first epoch before this hook, those of later epochs after it.
         resumed, first = self._resumed is not None, self.trainer.current_epoch == 0
@@ -199,18 +177,18 @@ class PreparedLightningModule(HostLightningModule):
         self._open_epoch = True
         self._order.epoch_starts(self.trainer, iterator_exists=first)
         if resumed and not first:
-            # It has made one for the resumed epoch as well, before the generators were restored.
+            # Lightning made the resumed epoch's iterator, too, but before the generators were restored.
             iter(self.trainer.fit_loop._data_fetcher)
 
     def _go_on(self) -> None:
         """Put the random number generators where the checkpoint left them."""
         assert self._resumed is not None
-        restore_rng(self._resumed["rng"])
-        restore_loaders(self._resumed["loaders"], self.trainer)
+        restore_generators(self, self._resumed)
         self._resumed = None
 
     def _prepare(self, inputs: Tensor, batch_size: int) -> None:
         self._batch_size = batch_size
+        # Two images: BatchNorm has no statistics of one. A clone: a view would keep the whole batch in memory.
         self._example = inputs = inputs[:2].detach().clone()
         self.supernet.activate(self.paths.first())
         with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
@@ -219,6 +197,7 @@ class PreparedLightningModule(HostLightningModule):
             raise SearchError(
                 "forward of the evaluator's module does not run the model; expected it to return its logits"
             )
+        # Building the parts draws random numbers; the training must draw the same ones with or without it.
         with preserved_rng(self.settings.seed):
             self.costs = Costs.make(
                 self.settings.cost,
@@ -229,6 +208,7 @@ class PreparedLightningModule(HostLightningModule):
                 calls[0].kwargs,
                 seed=self.settings.seed,
                 state=None if self._resumed is None else self._resumed["cost"],
+                # Measured latencies differ between ranks: one rank measures, so that all allow the same paths.
                 share=self.trainer.strategy.broadcast,
                 leader=self.trainer.is_global_zero,
             )
@@ -248,7 +228,8 @@ class PreparedLightningModule(HostLightningModule):
         return PathScorer(subset, self._predict, net.activate, net.detached, settings.score, _CONFIDENCE)
 
     def _scored_at_once(self) -> int:
-        """Without gradients, two training batches fit where one is trained on: scoring asks for no more memory."""
+        """Return how many images one scoring pass takes."""
+        # Without gradients, two training batches fit where one trains: scoring needs no more memory than training.
         return min(_MOST_SCORED, max(2, 2 * self._batch_size))
 
     def _features(self, path: Path) -> Tensor:
@@ -258,94 +239,12 @@ class PreparedLightningModule(HostLightningModule):
             features: Tensor = self.settings.distillation.features(output)
             return features
 
-    # Checkpoint -------------------------------------------------------------------------------------------------------
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the board, the meta network, the sampler and every random number generator.
-
-        Parameters
-        ----------
-        checkpoint
-            What Lightning is about to write.
-
-        Raises
-        ------
-        SearchError
-            If a weight is not finite, so that a good checkpoint is not replaced by a useless one.
-        """
-        check_weights(self.training_module.parameters(), self._step)
-        half = in_step(self.trainer)
-        if not half:
-            self._finish_step()
-            settle_step(checkpoint, self.trainer)
-            if epoch_is_over(self.trainer):
-                self._finish_epoch()
-        checkpoint[_STATE] = {
-            "space": self._space_outline(),
-            "settings": self.settings.outline(),
-            "board": self.board.state_dict(),
-            "matcher": self.matcher.state_dict(),
-            "paths": self.paths.state_dict(),
-            "sampler": self.sampler.state_dict(),
-            "cost": self.costs.state_dict() if self._parts_ready else {},
-            "average": None if self.average is None else self.average.state_dict(),
-            "rng": rng_state(),
-            "loaders": loader_states(self.trainer),
-            "order": self._order.state_dict(),
-            "counts": [self._step, self._scored, self._admitted],
-            "tally": self.tally.state_dict(),
-            "window": self.window.state_dict(),
-            "example": None if self._example is None else self._example.cpu(),
-            "batch_size": self._batch_size,
-            "open_epoch": self._open_epoch,
-            "half_a_step": half or gradients_pending(self.trainer),
-        }
+        """Add the state of the search, then call the user's hook."""
+        save_state(self, checkpoint)
         self.training_module.on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state until the parts exist, then call the user's hook.
-
-        Parameters
-        ----------
-        checkpoint
-            What Lightning loaded.
-
-        Raises
-        ------
-        SearchError
-            If the checkpoint is not one of a Cream search.
-        """
-        if _STATE not in checkpoint:
-            raise SearchError(
-                f"the checkpoint holds no state {_STATE!r}, so it was not written by a Cream search; resume from one "
-                "that was, or start anew"
-            )
-        self._resumed = checkpoint[_STATE]
+        """Keep the state until the parts exist, then call the user's hook."""
+        self._resumed = read_state(checkpoint)
         self.training_module.on_load_checkpoint(checkpoint)
-
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        if state["space"] != self._space_outline():
-            raise SearchError("the checkpoint belongs to another search space; resume with the space it was made with")
-        self.settings.check_same(state["settings"])
-        self.board.load_state_dict(state["board"], self.supernet.decode)
-        self.matcher.load_state_dict(state["matcher"])
-        self.paths.load_state_dict(state["paths"])
-        self.sampler.load_state_dict(state["sampler"])
-        self._step, self._scored, self._admitted = state["counts"]
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.tally.load_state_dict(state["tally"])
-        self.window.load_state_dict(state["window"], self.supernet.decode, self.device)
-        if state["half_a_step"]:
-            _logger.warning(
-                "The checkpoint was written in the middle of an optimizer step, after %d batches, at an exception "
-                "or with accumulated gradients that it lacks; the search will not equal an uninterrupted one.",
-                self._step,
-            )
-
-    def _space_outline(self) -> dict[str, Any]:
-        return {
-            str(label): len(mutable.values)
-            for label, mutable in self.supernet.mutables.items()
-            if not isinstance(mutable, Constraint)
-        }

@@ -14,52 +14,27 @@ __all__ = ["Tally", "Teacher"]
 
 @dataclass
 class Teacher:
-    """A board entry that taught.
+    """A board entry that taught; it may have left the board since."""
 
-    Parameters
-    ----------
-    path
-        Encoded path (:func:`~nni_cream.search.paths.encoded_path.encode_path`) of the entry, which may
-        have left the board since.
-    count
-        Training steps that it was the teacher in.
-    """
-
-    path: dict[str, Any]
+    path: dict[str, Any]  # encoded, since an epoch's record outlives the entry
     count: int = 0
 
 
 @dataclass
 class Tally:
-    """Counts since the last epoch ended; a few additions a step.
-
-    Parameters
-    ----------
-    drawn
-        Paths that were drawn and trained.
-    rejected
-        Draws thrown away, because of the cost range or a constraint of the space.
-    meta_updates
-        Steps of the meta network.
-    matched
-        Training steps for which a teacher was picked.
-    weight_sum
-        Sum of their match weights rho.
-    distilled
-        Training steps that a teacher taught in: a gate or a threshold may have left one out.
-    """
+    """Counts since the last epoch ended."""
 
     drawn: int = 0
-    rejected: int = 0
+    rejected: int = 0  # draws outside the cost range or against a constraint of the space
     meta_updates: int = 0
-    matched: int = 0
+    matched: int = 0  # steps with a teacher, the base of the mean of rho
     weight_sum: float = 0.0
-    distilled: int = 0
+    distilled: int = 0  # fewer than matched where the gate closes
     _teachers: dict[str, Teacher] = field(default_factory=dict)
 
     @property
     def mean_weight(self) -> float | None:
-        """Mean of rho over the steps for which a teacher was picked, ``None`` if there was none."""
+        """Mean of rho over the steps with a teacher; ``None`` without any."""
         return self.weight_sum / self.matched if self.matched else None
 
     @property
@@ -69,16 +44,16 @@ class Tally:
 
     @property
     def teachers(self) -> list[Teacher]:
-        """All entries that taught, the most frequent first; those that taught equally often in order of their paths."""
+        """All entries that taught, the most frequent first; ties in order of their paths."""
         return [teacher for _, teacher in sorted(self._teachers.items(), key=lambda item: (-item[1].count, item[0]))]
 
     def add_draw(self, rejected: int) -> None:
-        """Count a path that was drawn, after so many that were thrown away."""
+        """Count a drawn path and the draws rejected before it."""
         self.drawn += 1
         self.rejected += rejected
 
     def add_match(self, match: Match) -> None:
-        """Count a training step for which this teacher was picked; it may still be left out."""
+        """Count a training step with this teacher; its gate may still close."""
         self.matched += 1
         self.weight_sum += match.weight
 
@@ -104,7 +79,7 @@ class Tally:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on counting where the saved tally stood."""
+        """Restore the counts of a checkpoint."""
         self.drawn, self.rejected, self.meta_updates, self.matched = state["counts"]
         self.weight_sum = state["weight_sum"]
         self.distilled = state.get("distilled", self.matched)  # before there were gates, every teacher taught

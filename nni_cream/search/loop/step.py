@@ -12,9 +12,9 @@ from torch import Tensor
 
 from nni_cream.errors import SearchError
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
-from nni_cream.search.loop.checkpoint import end_resumed_epoch
 from nni_cream.search.loop.finite_checks import check_loss, check_score, check_weights
 from nni_cream.search.loop.host import call_step
+from nni_cream.search.loop.image_order import end_resumed_epoch
 from nni_cream.search.loop.setup import PreparedLightningModule
 from nni_cream.search.paths.encoded_path import Path, encode_path
 from nni_cream.search.scoring.candidates import rescored_entries
@@ -40,9 +40,9 @@ class CreamLightningModule(PreparedLightningModule):
     board
         The prioritized path board.
     settings
-        Everything else.
+        All options of the search.
     validation_batches
-        Returns an iterable of pairs (x, y) never used for the weights; the board and the meta network see them.
+        Returns an iterable of pairs (x, y) that never train the weights.
     listeners
         Called with every :class:`BoardEvent`.
     """
@@ -74,6 +74,7 @@ class CreamLightningModule(PreparedLightningModule):
         self.supernet.activate(path)
         with observed(self.supernet.space) as calls:
             output = call_step(self.training_module.training_step, batch, batch_idx)
+        # A checkpoint may be written before on_train_batch_end; an open step lets either place finish it.
         self._path, self._match, self._open_step = path, match, (path, batch)
         self._task = None
         output = self._with_loss(output, lambda task_loss: self._joint_loss(task_loss, match, calls, batch))
@@ -83,15 +84,16 @@ class CreamLightningModule(PreparedLightningModule):
     def _look_at_loss(self) -> None:
         """Stop on a loss that is not finite before it reaches the weights."""
         step = self._step + 1
-        # On an accelerator looking at each loss would stall the queue; a checkpoint is never written without a look.
+        # On an accelerator, reading each loss would stall the queue; saving a checkpoint always checks the weights.
         due = self.device.type == "cpu" or step % self.score_interval == 0
         if due and self._loss is not None:
             check_loss(self._loss, step)
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
-        """Call the user's hook; the weights that are about to move go into the average as they are."""
+        """Call the user's hook and bring the average of the weights up to date."""
         super().on_before_optimizer_step(optimizer)
         if self.average is not None:
+            # The average lags behind weights that did not move; it must use their old values before they change.
             self.average.before_step()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -106,12 +108,13 @@ class CreamLightningModule(PreparedLightningModule):
             self.tally.add_match(match)
 
     def _finish_step(self) -> None:
-        """Do what follows on the optimizer step, once: at its end, or earlier for a checkpoint that is written then."""
+        """Do what follows on the optimizer step, once: at its end, or earlier for a checkpoint."""
         if self._open_step is None:
             return
         (path, batch), self._open_step = self._open_step, None
         self._step += 1
         self._changed = False
+        # With accumulated gradients, or a step skipped by the scaler, no weight moved.
         if self.average is not None and self.trainer.global_step > self._steps_before:
             self.average.update()
         if self.warmup.lasts(self.trainer):
@@ -134,7 +137,8 @@ class CreamLightningModule(PreparedLightningModule):
         return self.distiller.joint_loss.value(match.weight, distillation_loss, task_loss)
 
     def _compete(self) -> bool:
-        """Score the most promising of the paths that were just trained and offer it to the board."""
+        """Score the most promising path trained since the last scoring and offer it to the board."""
+        # While there is room every step may add an entry: teachers are needed as early as possible.
         if self.board.full and self._step % self.score_interval:
             return False
         path = self.window.take(self.board.__contains__, self._mean_tensor_over_ranks)
@@ -159,6 +163,7 @@ class CreamLightningModule(PreparedLightningModule):
         if match is None:
             return
         self.supernet.activate(path)
+        # The virtual step must leave no trace: no log calls, no BatchNorm statistics.
         with muted(self.training_module), self._autocast(), self.supernet.detached(grad=True):
             with observed(self.supernet.space) as calls:
                 task_loss = self._task_loss(batch)
@@ -166,6 +171,7 @@ class CreamLightningModule(PreparedLightningModule):
             if distillation_loss is None:  # the loss of this step does not depend on rho
                 return
             self.supernet.activate(path)
+            # The distiller left the teacher active; the validation loss is the student's.
             gradient = match_weight_gradient(
                 [parameter for parameter in self.training_module.parameters() if parameter.requires_grad],
                 distillation_loss,
@@ -176,9 +182,10 @@ class CreamLightningModule(PreparedLightningModule):
                 loss_scale=self._loss_scale(),
                 joint_loss=self.distiller.joint_loss,
             )
+        # Each rank sees other images; one mean keeps the meta networks, and so the teachers, the same.
         gradient = self._mean_over_ranks(gradient)
         if not math.isfinite(gradient):
-            if self._loss_scale() > 1:  # as Lightning leaves out a step of the weights
+            if self._loss_scale() > 1:  # an overflow in 16 bits: Lightning skips a step of the weights likewise
                 _logger.warning("A gradient overflowed at step %d; the meta network is not updated.", self._step)
                 return
             raise SearchError(f"the gradient of the meta network became {gradient} at step {self._step}")
@@ -186,10 +193,8 @@ class CreamLightningModule(PreparedLightningModule):
         self.tally.add_meta_update()
 
     def _meta_losses(self, at_once: int) -> Iterator[Tensor]:
-        """Yield the parts of the loss on a chunk of validation images; the chunks take turns.
-
-        The graph of a part is no larger than that of a training step, however many images are scored at once.
-        """
+        """Yield the parts of the loss on a chunk of validation images."""
+        # The chunks take turns. No part has a larger graph than a training step, however many images are scored.
         chunks = self.scorer.subset.chunks
         images, labels = chunks[(self._step // (self.matcher.interval or 1)) % len(chunks)]
         # Nearly equal parts, none of a single image.
@@ -217,6 +222,7 @@ class CreamLightningModule(PreparedLightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Rescore the board, so that early scores do not outlive their weights; then call the user's hook."""
+        # Reading all weights is slow: only the end of an epoch and a checkpoint pay for it.
         check_weights(self.training_module.parameters(), self._step)
         if self.trainer.fit_loop.restarting:
             end_resumed_epoch(self.trainer)
@@ -225,10 +231,10 @@ class CreamLightningModule(PreparedLightningModule):
         super().on_train_epoch_end()
 
     def _finish_epoch(self) -> None:
-        """Rescore once at the end of an epoch, or before, for a checkpoint that is written earlier."""
+        """Rescore once an epoch: at its end, or earlier for a checkpoint."""
         interval = self.settings.scoring.rescore_interval
         if self._open_epoch and interval is None:
-            self.matcher.forget()  # the entries' outputs move, even if nobody looks at their accuracies again
+            self.matcher.forget()  # the entries' outputs move, even when their accuracies are never rescored
         elif self._open_epoch and interval is not None and len(self.board):
             turn, left = divmod(self.trainer.current_epoch + 1, interval)
             if left == 0:
@@ -245,20 +251,16 @@ class CreamLightningModule(PreparedLightningModule):
         with self._autocast():
             self.board.rescore(score, self._rescored_entries(), turn)
         self.matcher.forget()
+        # Listeners hear of it last, when board and matcher agree with the new weights.
         self._tell("rescored")
 
     def _rescored_entries(self) -> int:
+        # A short epoch must not pay for rescoring the whole board: the entries take turns.
         batches = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * (self.settings.scoring.rescore_interval or 1)
         return rescored_entries(len(self.scorer.subset), batches * self._batch_size)
 
     def on_fit_end(self) -> None:
-        """Refuse to end without a result.
-
-        Raises
-        ------
-        SearchError
-            If nothing has got onto the board, because something stopped the training within its warm-up.
-        """
+        """Raise SearchError if the training ended without a result."""
         super().on_fit_end()
         if not len(self.board) and not self.trainer.interrupted:
             raise SearchError(
@@ -267,18 +269,7 @@ class CreamLightningModule(PreparedLightningModule):
             )
 
     def export(self) -> Path:
-        """Return the board's best path: the result of the search, with no further search after it.
-
-        Returns
-        -------
-        Path
-            NNI sample.
-
-        Raises
-        ------
-        SearchError
-            If the board is empty.
-        """
+        """Return the board's best path, the result of the search; raise SearchError on an empty board."""
         best = self.board.best
         if best is None:
             raise SearchError(
@@ -294,7 +285,7 @@ class CreamLightningModule(PreparedLightningModule):
             listener(event)
 
     def _report(self, force: bool, on_epoch: bool = False) -> None:
-        """Log the board's figures when they changed, and now and then."""
+        """Log the board's figures when they changed, and at Lightning's logging interval."""
         if not (force or self._step % self.trainer.log_every_n_steps == 0):
             return
         self.statistics = self._figures()

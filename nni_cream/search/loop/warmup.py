@@ -1,4 +1,4 @@
-"""How long the supernet is trained by sampled paths alone, before the board starts, and before distillation does."""
+"""The time before the board starts, and before distillation does."""
 
 from __future__ import annotations
 
@@ -16,14 +16,8 @@ __all__ = ["Warmup"]
 class Warmup:
     """The first part of a search (paper: 20 of 120 epochs).
 
-    Parameters
-    ----------
-    length
-        Epochs if an integer, a part of the whole training if a float in [0, 1).
-    name
-        The setting that the length is of.
-    consequence
-        What would follow if the training ended within it.
+    ``length`` is epochs if an integer, a share of the training in [0, 1) if a float. ``name`` and ``consequence`` word
+    the errors: the setting, and what follows if the training ends too early.
     """
 
     def __init__(
@@ -35,18 +29,7 @@ class Warmup:
         self._steps = 0.0
 
     def check(self, trainer: pl.Trainer) -> None:
-        """Refuse a warm-up of epochs that leaves none for the board.
-
-        Parameters
-        ----------
-        trainer
-            Before it starts.
-
-        Raises
-        ------
-        ConfigError
-            If the trainer runs no more epochs than that.
-        """
+        """Refuse a warm-up of epochs that leaves none for the board."""
         epochs = trainer.max_epochs
         if isinstance(self.length, int) and epochs is not None and 0 <= epochs <= self.length:
             raise ConfigError(
@@ -55,18 +38,8 @@ class Warmup:
             )
 
     def begin(self, trainer: pl.Trainer) -> None:
-        """Work out the steps of a warm-up that is a part of the training, now that its length is known.
-
-        Parameters
-        ----------
-        trainer
-            At the start of the training.
-
-        Raises
-        ------
-        ConfigError
-            If the training has no end that a part can be taken of, or ends within the warm-up.
-        """
+        """Convert a share of the training to steps, now that its length is known."""
+        # Optimizer steps, not batches: with accumulated gradients only these move the weights.
         steps = float(trainer.estimated_stepping_batches)
         steps = math.inf if steps < 0 else steps  # Lightning's way to say that it does not know
         if isinstance(self.length, int):
@@ -86,6 +59,7 @@ class Warmup:
         return bool(trainer.global_step < self._steps)
 
     def _check_fits(self, trainer: pl.Trainer, steps: float) -> None:
+        # max_steps may end a training before max_epochs does, which check() cannot see.
         epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         if math.isfinite(epoch) and steps <= self.length * math.ceil(epoch):
             raise ConfigError(
