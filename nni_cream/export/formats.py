@@ -59,9 +59,7 @@ def check_formats(formats: Sequence[str], opset: int | None = None) -> None:
             ) from None
     newest = _newest_opset()
     if opset is not None and not DEFAULT_OPSET <= opset <= newest:
-        raise ConfigError(
-            f"opset {opset} is not available; expected {DEFAULT_OPSET} to {newest} here."
-        )
+        raise ConfigError(f"opset {opset} is not available; expected {DEFAULT_OPSET} to {newest} here.")
 
 
 def _newest_opset() -> int:
