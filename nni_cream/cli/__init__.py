@@ -1,4 +1,4 @@
-"""The command line: parse, check, call one function, show the result. Heavy imports wait until a command needs them."""
+"""Command line: parse, check, call one function, show the result. Heavy imports wait until a command needs them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["main"]
 _EXAMPLES = """\
 examples:
   nni-cream search experiments/search_digits.yml --out out/digits
-        search in this process; with --resume go on where it was interrupted
+        search in this process; --resume continues an interrupted search
   nni-cream board out/digits
         the board as a table, also while the search is running
   nni-cream export out/digits --weights --out digits.json
-        the chosen architecture as a file, its one-shot weights beside it
+        the chosen architecture and its one-shot weights as files
   nni-cream retrain out/digits experiments/retrain_digits.yml --out out/digits-retrained
         train the chosen architecture by the full recipe; --dry-run estimates what that costs
   nni-cream evaluate out/digits-retrained experiments/retrain_digits.yml
@@ -37,15 +37,15 @@ examples:
   nni-cream export out/digits --format code,onnx,torch --out out/phone
         the network for other programs: Python code without NNI, ONNX, torch.export; with a model card
   nni-cream latency experiments/search_digits.yml --out latencies.json
-        what each choice takes on this machine, for `cost: latency`
+        latency of each choice on this machine, for `cost: latency`
   nni-cream run experiments/cream_experiment.yml --out out/experiment
         search, then retrain the best, as trials of an NNI experiment with a web UI
   nni-cream resume out/experiment
-        go on with an experiment that was stopped, or whose machine went down
+        continue an experiment after a stop or a crash of the machine
   nni-cream status out/experiment
-        how an experiment stands, from another terminal
+        the state of an experiment, from another terminal
   nni-cream stop out/experiment
-        stop it, with all that it started
+        stop it and all its processes
   nni-cream study truth experiments/truth_fashion.yml --out out/truth
         architectures of a space, each trained alone with several seeds
   nni-cream rank experiments/rank_fashion.yml --truth out/truth/truth_fashion.json --out out/rank
@@ -53,7 +53,7 @@ examples:
   nni-cream study final experiments/final_fashion.yml --out out/final
         the board's best against evolution and random search at the same cost, trained alone
   nni-cream data check experiments/search_digits.yml
-        what is in a data set, and which of its files cannot be read
+        content of a data set, and its unreadable files
   nni-cream data subimagenet --imagenet /data/imagenet --out /data/subimagenet
         100 classes of ImageNet with 250 + 50 images each, as links
 """
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("nni-cream: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read our output has gone; Python would complain once more while it shuts down.
+        # The reader of our output has gone; Python would complain again while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:  # noqa: BLE001 - a user gets one line, and all of it with --debug

@@ -1,4 +1,4 @@
-"""What several commands do alike."""
+"""Parts that several commands share."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nni_cream.results.architecture_file import Best
 
-__all__ = ["be_quiet", "print_json", "summary"]
+__all__ = ["add_run_options", "be_quiet", "check_run_options", "print_json", "print_result", "summary"]
 
 
 def be_quiet(options: argparse.Namespace, *, training: bool = False) -> None:
@@ -18,6 +18,44 @@ def be_quiet(options: argparse.Namespace, *, training: bool = False) -> None:
 
     if not options.debug:
         quiet_libraries(training=training)
+
+
+def add_run_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of a long run that can be resumed, replaced and estimated."""
+    command.add_argument("--out", metavar="DIR", help="folder for all output")
+    command.add_argument("--resume", action="store_true", help="continue an interrupted run in DIR")
+    command.add_argument("--force", action="store_true", help="start over, and replace the content of DIR when done")
+    command.add_argument(
+        "--dry-run", action="store_true", help="write nothing; run a few steps on random images and estimate the cost"
+    )
+    command.add_argument(
+        "--images", metavar="N", type=_at_least_two, help="images at once in a dry run; default: as configured"
+    )
+    command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+
+
+def _at_least_two(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number of at least 2")
+    return int(text)
+
+
+def check_run_options(options: argparse.Namespace) -> None:
+    """Refuse wrong options and an occupied folder at once, before torch is imported."""
+    from nni_cream.results.output_folder import OutputFolder, is_leader
+
+    if options.out is None:
+        options.parser.error("expected --out DIR, or --dry-run")
+    if options.images is not None:
+        options.parser.error("--images is for --dry-run; the configuration sets the batch size of a run")
+    if is_leader():
+        OutputFolder(options.out).check(resume=options.resume, force=options.force)
+
+
+def print_result(best: Best, result: Any, options: argparse.Namespace, **more: Any) -> None:
+    """Print what ``--json`` gives of a finished run, if it is wanted."""
+    if options.json:
+        print_json({**summary(best), **more, "seconds": round(result.seconds, 3), "out": str(result.out)})
 
 
 def summary(best: Best) -> dict[str, Any]:

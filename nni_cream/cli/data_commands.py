@@ -78,7 +78,9 @@ def _named(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if not options.data.endswith((".yml", ".yaml")):
         return options.data, {} if options.root is None else {"root": options.root}
     if options.root is not None:
-        raise ConfigError(f"--root {options.root}: {options.data} says where the images are; leave --root out")
+        raise ConfigError(
+            f"--root is {options.root}; expected none, since {options.data} names the folder. Leave it out."
+        )
     from nni_cream.config import Layout, read_yaml
 
     content = read_yaml(options.data)
@@ -86,7 +88,7 @@ def _named(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if isinstance(tuner, dict) and isinstance(tuner.get("classArgs"), dict):
         content = tuner["classArgs"]
     if "data" not in content:
-        raise ConfigError(f"{options.data}: has no key data; expected a configuration of nni_cream")
+        raise ConfigError(f"{options.data}: has no key data; expected a configuration of nni_cream.")
     layout = Layout(named={"data": "Images."}, sections={}, keys=())
     data = layout.resolve({"data": content["data"]}, prefix=f"{options.data}: ")["data"]
     return data["name"], data["arguments"]

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nni_cream.cli.common import be_quiet, print_json, summary
+from nni_cream.cli.common import be_quiet, print_json, print_result
 
 if TYPE_CHECKING:
     from nni_cream.manager.foreground import ExperimentResult
@@ -29,7 +29,7 @@ def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
     command = commands.add_parser("run", parents=[shared], help="run an NNI experiment: search, then retrain the best")
     command.add_argument("experiment", metavar="EXPERIMENT.yml", help="in NNI's format, with CreamTuner as its tuner")
     command.add_argument("--out", metavar="DIR", help="folder for all files; default: out/<experiment>-<time>")
-    command.add_argument("--force", action="store_true", help="start again, and replace what DIR holds when done")
+    command.add_argument("--force", action="store_true", help="start over, and replace the content of DIR when done")
     _add_watching(command)
     command.set_defaults(command=_run)
 
@@ -41,16 +41,16 @@ def _add_watching(command: argparse.ArgumentParser) -> None:
 
 
 def _add_resume(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser("resume", parents=[shared], help="go on with an experiment that was interrupted")
+    command = commands.add_parser("resume", parents=[shared], help="continue an interrupted experiment")
     command.add_argument("experiment", metavar="EXPERIMENT", help=_EXPERIMENT)
-    command.add_argument("--out", metavar="DIR", help="for one that nnictl started: folder for its results")
+    command.add_argument("--out", metavar="DIR", help="folder for the results of an experiment that nnictl started")
     _add_watching(command)
     command.set_defaults(command=_resume)
 
 
 def _add_status(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser("status", parents=[shared], help="show how experiments stand")
-    command.add_argument("experiment", metavar="EXPERIMENT", nargs="?", help=f"{_EXPERIMENT}; all of NNI's without it")
+    command = commands.add_parser("status", parents=[shared], help="show the state of experiments")
+    command.add_argument("experiment", metavar="EXPERIMENT", nargs="?", help=f"{_EXPERIMENT}; default: all of NNI's")
     command.add_argument("--json", action="store_true", help="print it as JSON")
     command.set_defaults(command=_status)
 
@@ -106,8 +106,7 @@ def _show_result(result: ExperimentResult, options: argparse.Namespace) -> None:
     console.print(retrained_table(result.retrained, result.best.cost_name, result.best.choices))
     show_best(result.best, console)
     console.print(f"the chosen architecture is in {result.out / 'best.json'}", soft_wrap=True)
-    if options.json:
-        print_json({**summary(result.best), "seconds": round(result.seconds, 3), "out": str(result.out)})
+    print_result(result.best, result, options)
 
 
 def _status(options: argparse.Namespace) -> None:
@@ -143,4 +142,4 @@ def _stop(options: argparse.Namespace) -> None:
     if options.json:
         print_json({"id": known.id, "status": "STOPPED"})
     else:
-        print(f"experiment {known.id} is stopped; go on with it: nni-cream resume {options.experiment}")
+        print(f"experiment {known.id} is stopped. Continue it with: nni-cream resume {options.experiment}")

@@ -53,7 +53,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         type=_shape,
         help="check with made-up images of this shape, where the data set of the search is not here",
     )
-    command.add_argument("--force", action="store_true", help="replace files, or an earlier export, that are there")
+    command.add_argument("--force", action="store_true", help="replace existing files, or an earlier export")
     command.add_argument(
         "--json", action="store_true", help="with --format: print what was written as one line of JSON"
     )
@@ -107,7 +107,7 @@ def _write_file(options: argparse.Namespace) -> None:
     weights = None if options.weights is None else out.with_suffix(".pt")
     for path in (out, weights):
         if path is not None and os.path.lexists(path) and not options.force:
-            raise FileError(f"{path}: is there already; name another file with --out, or use --force to replace it")
+            raise FileError(f"{path}: is there already. Name another file with --out, or replace it with --force.")
     if weights is not None:
         be_quiet(options)
         from nni_cream.results.rebuilt_network import export_weights

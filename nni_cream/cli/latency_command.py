@@ -16,9 +16,11 @@ __all__ = ["add_commands"]
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the command to the command line; ``shared`` holds the options that all have."""
     command = commands.add_parser("latency", parents=[shared], help="measure a table of latencies on this machine")
-    command.add_argument("config", metavar="CONFIG.yml", help="of a search; how to measure stands under `latency`")
+    command.add_argument(
+        "config", metavar="CONFIG.yml", help="configuration of a search; its section `latency` holds the settings"
+    )
     command.add_argument("--out", metavar="FILE", required=True, help="JSON file to write")
-    command.add_argument("--force", action="store_true", help="replace a file that is there")
+    command.add_argument("--force", action="store_true", help="replace an existing file")
     command.add_argument("--json", action="store_true", help="print the check as one line of JSON")
     command.set_defaults(command=_latency)
 
@@ -28,9 +30,9 @@ def _latency(options: argparse.Namespace) -> None:
 
     config, out = load(options.config), Path(options.out)
     if os.path.lexists(out) and not options.force:
-        raise FileError(f"{out}: is there already; name another file with --out, or use --force to replace it")
+        raise FileError(f"{out}: is there already. Name another file with --out, or replace it with --force.")
     if not out.absolute().parent.is_dir():
-        raise FileError(f"{out}: there is no such folder; name a file in a folder that is there")
+        raise FileError(f"{out}: its folder does not exist. Name a file in an existing folder.")
     be_quiet(options)
     from nni_cream.files import write_json
     from nni_cream.from_config import cpu_threads

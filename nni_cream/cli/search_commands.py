@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nni_cream.cli.common import be_quiet, print_json, summary
+from nni_cream.cli.common import add_run_options, be_quiet, check_run_options, print_json, print_result
 
 __all__ = ["add_commands"]
 
@@ -18,17 +18,10 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _add_search(commands: Any, shared: argparse.ArgumentParser) -> None:
     command = commands.add_parser("search", parents=[shared], help="search for an architecture, in this process")
-    command.add_argument("config", metavar="CONFIG.yml", help="what to search; the keys are in the documentation")
-    command.add_argument("--out", metavar="DIR", help="folder for all that the search writes")
-    command.add_argument("--resume", action="store_true", help="go on with a half-finished search in DIR")
-    command.add_argument("--force", action="store_true", help="start again, and replace what DIR holds when done")
     command.add_argument(
-        "--dry-run", action="store_true", help="write nothing: a few steps on made-up images, and what all would cost"
+        "config", metavar="CONFIG.yml", help="space, data and search settings; docs/configuration.md lists the keys"
     )
-    command.add_argument(
-        "--images", type=int, metavar="N", help="images at once in a dry run; default: batch_size, fewer on a CPU"
-    )
-    command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    add_run_options(command)
     command.set_defaults(command=_search, parser=command)
 
 
@@ -42,10 +35,6 @@ def _add_board(commands: Any, shared: argparse.ArgumentParser) -> None:
 def _search(options: argparse.Namespace) -> None:
     if options.dry_run:
         _rehearse(options)
-    elif options.out is None:
-        options.parser.error("the following arguments are required: --out")
-    elif options.images is not None:
-        options.parser.error("--images is for --dry-run; a search takes search.batch_size from its configuration")
     else:
         _run_search(options)
 
@@ -70,11 +59,9 @@ def _run_search(options: argparse.Namespace) -> None:
     from nni_cream.config import load
     from nni_cream.results.board_file import load_board
     from nni_cream.results.console_tables import board_table, make_console, show_best
-    from nni_cream.results.output_folder import OutputFolder, is_leader
 
+    check_run_options(options)
     config = load(options.config)
-    if is_leader():  # what is wrong with the folder is said at once, before torch is imported
-        OutputFolder(options.out).check(resume=options.resume, force=options.force)
     be_quiet(options, training=True)
     from nni_cream.runs.search_run import run_search
 
@@ -84,8 +71,7 @@ def _run_search(options: argparse.Namespace) -> None:
     console.print(board_table(load_board(result.out)))
     show_best(result.best, console)
     console.print(f"all files are in {result.out}", soft_wrap=True)
-    if options.json:
-        print_json({**summary(result.best), "seconds": round(result.seconds, 3), "out": str(result.out)})
+    print_result(result.best, result, options)
 
 
 def _board(options: argparse.Namespace) -> None:

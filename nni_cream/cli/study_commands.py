@@ -42,20 +42,20 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("config", metavar="STUDY.yml", help="what to compare; the keys are in the documentation")
-    command.add_argument("--out", metavar="DIR", required=True, help="folder of the results; a study there goes on")
+    command.add_argument("config", metavar="STUDY.yml", help="settings of the study; docs/studies.md lists the keys")
+    command.add_argument("--out", metavar="DIR", required=True, help="folder of the results; continues a study there")
     command.add_argument(
         "--workers", type=int, metavar="N", help="processes at once, one thread each; default: one a core"
     )
     command.add_argument(
-        "--report", action="store_true", help="run nothing: write the tables again from the records that are there"
+        "--report", action="store_true", help="run nothing; rewrite the tables from the records in DIR"
     )
     command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
 
 
 def _running(options: argparse.Namespace) -> Running:
     if options.workers is not None and options.workers < 1:
-        raise ConfigError(f"--workers: {options.workers}; expected a whole number of at least 1")
+        raise ConfigError(f"--workers is {options.workers}; expected a whole number of at least 1.")
     from nni_cream.results.console_tables import make_console
     from nni_cream.studies.study_run import Running
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nni_cream.cli.common import be_quiet, print_json, summary
+from nni_cream.cli.common import add_run_options, be_quiet, check_run_options, print_json, print_result
 
 __all__ = ["add_commands"]
 
@@ -24,15 +24,8 @@ def _add_retrain(commands: Any, shared: argparse.ArgumentParser) -> None:
     command = commands.add_parser("retrain", parents=[shared], help="train an architecture by the full recipe")
     command.add_argument("result", metavar="RESULT", help=_RESULT)
     command.add_argument("config", metavar="CONFIG.yml", help=_CONFIG)
-    command.add_argument("--out", metavar="DIR", help="folder for all that the training writes")
-    command.add_argument("--weights", metavar="FILE", help="start from these, with recipe.start: supernet")
-    command.add_argument("--resume", action="store_true", help="go on with a half-finished retraining in DIR")
-    command.add_argument("--force", action="store_true", help="start again, and replace what DIR holds when done")
-    command.add_argument("--dry-run", action="store_true", help="run a few steps on made-up images, estimate the cost")
-    command.add_argument(
-        "--images", metavar="N", type=_at_least_two, help="images at once in a dry run; default: as configured"
-    )
-    command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    command.add_argument("--weights", metavar="FILE", help="initial weights, with recipe.start: supernet")
+    add_run_options(command)
     command.set_defaults(command=_retrain, parser=command)
 
 
@@ -46,26 +39,14 @@ def _add_evaluate(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.set_defaults(command=_evaluate)
 
 
-def _at_least_two(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number of at least 2")
-    return int(text)
-
-
 def _retrain(options: argparse.Namespace) -> None:
     from nni_cream.config import RETRAIN
-    from nni_cream.results.output_folder import OutputFolder, is_leader
 
     config = RETRAIN.load(options.config)
     if options.dry_run:
         _rehearse(options, config)
         return
-    if options.out is None:
-        options.parser.error("expected --out DIR, or --dry-run")
-    if options.images is not None:
-        options.parser.error("--images is for --dry-run; the file says how many images are trained on at once")
-    if is_leader():  # what is wrong with the folder is said at once, before torch is imported
-        OutputFolder(options.out).check(resume=options.resume, force=options.force)
+    check_run_options(options)
     be_quiet(options, training=True)
     from nni_cream.results.console_tables import make_console, retraining_table
     from nni_cream.runs.retrain_run import run_retraining
@@ -83,10 +64,7 @@ def _retrain(options: argparse.Namespace) -> None:
     console = messages if options.json else make_console()
     console.print(retraining_table(result.best))
     console.print(f"all files are in {result.out}", soft_wrap=True)
-    if options.json:
-        retrained = result.best.retrained or {}
-        content = {**summary(result.best), **retrained, "seconds": round(result.seconds, 3), "out": str(result.out)}
-        print_json(content)
+    print_result(result.best, result, options, **(result.best.retrained or {}))
 
 
 def _rehearse(options: argparse.Namespace, config: dict[str, Any]) -> None:

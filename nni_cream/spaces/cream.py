@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import product
+from typing import Any
 
 import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, Repeat
@@ -213,11 +215,15 @@ def _read_range(macs_range: Sequence[float | None]) -> tuple[float | None, float
 
 
 def _check_fractions(width_multiplier: float, se_ratio: float, dropout: float) -> None:
-    rules: tuple[tuple[str, float, str, Callable[[float], bool]], ...] = (
-        ("width_multiplier", width_multiplier, "above 0 and at most 100", lambda number: 0 < number <= 100),
-        ("se_ratio", se_ratio, "from 0 to 1", lambda number: 0 <= number <= 1),
-        ("dropout", dropout, "of at least 0 and below 1", lambda number: 0 <= number < 1),
-    )
-    for name, value, expected, inside in rules:
-        if not (is_number(value) and inside(value)):
+    for name, value, expected, inside in (
+        ("width_multiplier", width_multiplier, "above 0 and at most 100", 0 < _number(width_multiplier) <= 100),
+        ("se_ratio", se_ratio, "from 0 to 1", 0 <= _number(se_ratio) <= 1),
+        ("dropout", dropout, "of at least 0 and below 1", 0 <= _number(dropout) < 1),
+    ):
+        if not inside:
             raise SpaceError(f"{name} is {value!r}; expected a number {expected}.")
+
+
+def _number(value: Any) -> float:
+    """Return the value, or one that is in no range at all."""
+    return value if is_number(value) else math.nan
