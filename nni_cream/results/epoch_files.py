@@ -17,7 +17,15 @@ from nni_cream.results.output_folder import OutputFolder, is_leader
 from nni_cream.results.tensorboard import EventFiles
 from nni_cream.training.weights import check_fit, check_whole
 
-__all__ = ["EpochFiles", "abandoned_on_failure", "check_checkpoint", "check_readable", "drop_later_epochs"]
+__all__ = [
+    "EpochFiles",
+    "abandoned_on_failure",
+    "check_checkpoint",
+    "check_readable",
+    "drop_later_epochs",
+    "epoch_counts",
+    "logged_figures",
+]
 
 
 class EpochFiles(Checkpoint):
@@ -47,21 +55,32 @@ class EpochFiles(Checkpoint):
         """Drop the figures of epochs that the checkpoint does not know of: they are about to be run again."""
         if not trainer.is_global_zero:
             return
-        drop_later_epochs(self._folder.metrics, trainer.current_epoch)
+        for path in (self._folder.metrics, self._folder.history):
+            drop_later_epochs(path, trainer.current_epoch)
         if self._wants_events:
             self._events = EventFiles(self._folder.tensorboard, first_epoch=trainer.current_epoch + 1)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save figures and, last, the checkpoint: what stands before it is written again after a resume."""
-        figures = _figures(trainer)  # in all processes: what is counted in each is added up when it is read
+        figures = self._figures(trainer)  # in all processes: what is counted in each is added up when it is read
         if not trainer.is_global_zero:
             trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
             return
+        self._write(trainer, figures)
+        with replacing(self._folder.checkpoint) as temporary:
+            trainer.save_checkpoint(temporary)
+        self._tell(figures)
+
+    def _figures(self, trainer: pl.Trainer) -> dict[str, float]:
+        rate = float(trainer.optimizers[0].param_groups[0]["lr"])  # of the step that comes next
+        return {**epoch_counts(trainer), **dict(sorted(logged_figures(trainer).items())), "learning_rate": rate}
+
+    def _write(self, trainer: pl.Trainer, figures: dict[str, float]) -> None:
         append_line(self._folder.metrics, figures)
         if self._events is not None:
             self._events.add(figures)
-        with replacing(self._folder.checkpoint) as temporary:
-            trainer.save_checkpoint(temporary)
+
+    def _tell(self, figures: dict[str, float]) -> None:
         if self._on_epoch is not None:
             self._on_epoch(figures)
 
@@ -75,11 +94,14 @@ class EpochFiles(Checkpoint):
         self.on_train_end(trainer, pl_module)
 
 
-def _figures(trainer: pl.Trainer) -> dict[str, float]:
-    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    counts: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-    rate = float(trainer.optimizers[0].param_groups[0]["lr"])  # of the step that comes next
-    return {**counts, **dict(sorted(logged.items())), "learning_rate": rate}
+def logged_figures(trainer: pl.Trainer) -> dict[str, float]:
+    """Return what Lightning has logged of this epoch."""
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def epoch_counts(trainer: pl.Trainer) -> dict[str, float]:
+    """Return the number of the epoch, from 1, and of the step."""
+    return {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
 
 
 def drop_later_epochs(path: Path, epochs: int) -> None:

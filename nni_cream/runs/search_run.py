@@ -15,14 +15,13 @@ import torch
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
-from pytorch_lightning.callbacks import Checkpoint
 from rich.console import Console
 
 from nni_cream import data, spaces
 from nni_cream.config import dump
 from nni_cream.data import DataSplits
 from nni_cream.errors import CreamError
-from nni_cream.files import append_line, locked, read_json, replacing, write_json
+from nni_cream.files import append_line, locked, read_json, write_json
 from nni_cream.from_config import (
     cost_names,
     cpu_threads,
@@ -33,10 +32,10 @@ from nni_cream.from_config import (
 )
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.board_file import board_file
-from nni_cream.results.epoch_files import abandoned_on_failure, check_readable, drop_later_epochs
+from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_readable, epoch_counts, logged_figures
 from nni_cream.results.history import BOARD_FIGURES, UpdateRecorder
 from nni_cream.results.output_folder import LOCK, OutputFolder, State, is_leader
-from nni_cream.results.tensorboard import EventFiles, check_tensorboard
+from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.finish import finish_search
 from nni_cream.runs.progress import SearchProgress
 from nni_cream.search import CreamLightningModule, Supernet
@@ -235,7 +234,7 @@ def _put_together(
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
     spaces.check_images(space, splits.input_shape)
     search = _Search(config, splits, recipe, strategy, recorder, folder)
-    callbacks: list[pl.Callback] = [_EpochFiles(search, on_epoch)]
+    callbacks: list[pl.Callback] = [_SearchFiles(search, on_epoch)]
     if console is not None:
         callbacks.append(SearchProgress(strategy.board, console))
     loading = Loading(**config["loader"])
@@ -255,45 +254,37 @@ def _run(search: _Search) -> None:
         search.strategy.run()
 
 
-class _EpochFiles(Checkpoint):
-    """Write the files of an epoch. A child of Checkpoint, because Lightning runs those after the module's own hook."""
+class _SearchFiles(EpochFiles):
+    """Add board, latencies and history to the files of an epoch."""
 
     def __init__(self, search: _Search, on_epoch: EpochListener | None) -> None:
+        super().__init__(search.folder, search.config["trainer"]["tensorboard"])
         self._search = search
-        self._folder = search.folder
-        self._on_epoch = on_epoch
+        self._listener = on_epoch
         self._choices_told = False
-        self._events: EventFiles | None = None
+        self._update: dict[str, Any] = {}
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drop the figures of epochs that the checkpoint does not know of: they are about to be run again."""
-        if not trainer.is_global_zero:
-            return
-        if self._search.config["trainer"]["tensorboard"]:
-            self._events = EventFiles(self._folder.tensorboard, first_epoch=trainer.current_epoch + 1)
-        for path in (self._folder.metrics, self._folder.history):
-            drop_later_epochs(path, trainer.current_epoch)
+    @property
+    def _module(self) -> CreamLightningModule:
+        return cast(CreamLightningModule, self._search.strategy.oneshot_module)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save board, figures and, last, the checkpoint: what stands before it is written again after a resume."""
-        figures = self._figures(trainer)
-        module = cast(CreamLightningModule, self._search.strategy.oneshot_module)
-        update = self._search.recorder.take(module, trainer.current_epoch + 1)
-        if not trainer.is_global_zero:
-            trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
-            return
-        if module.costs.latencies is not None:  # also over those of a start that was killed before its first checkpoint
-            write_json(self._folder.latencies, module.costs.latencies.to_json())
+    def _figures(self, trainer: pl.Trainer) -> dict[str, float]:
+        figures = BOARD_FIGURES | logged_figures(trainer) | self._search.strategy.statistics
+        self._update = self._search.recorder.take(self._module, trainer.current_epoch + 1)
+        return epoch_counts(trainer) | dict(sorted(figures.items()))
+
+    def _write(self, trainer: pl.Trainer, figures: dict[str, float]) -> None:
+        latencies = self._module.costs.latencies
+        if latencies is not None:  # also over those of a start that was killed before its first checkpoint
+            write_json(self._folder.latencies, latencies.to_json())
         board = board_file(self._search.strategy.board, self._search.cost_name, trainer.current_epoch + 1)
         write_json(self._folder.board, board)
-        append_line(self._folder.metrics, figures)
-        if self._events is not None:
-            self._events.add(figures)
-        update = self._add_to_history(update)
-        with replacing(self._folder.checkpoint) as temporary:
-            trainer.save_checkpoint(temporary)
-        if self._on_epoch is not None:
-            self._on_epoch(figures, update)
+        super()._write(trainer, figures)
+        self._update = self._add_to_history(self._update)
+
+    def _tell(self, figures: dict[str, float]) -> None:
+        if self._listener is not None:
+            self._listener(figures, self._update)
 
     def _add_to_history(self, whole: dict[str, Any]) -> dict[str, Any]:
         """Write an update down and return it for the listener; the choices are told once in each place."""
@@ -302,17 +293,3 @@ class _EpochFiles(Checkpoint):
         append_line(path, short if path.exists() and path.stat().st_size else whole)
         told, self._choices_told = self._choices_told, True
         return short if told else whole
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Close the event files."""
-        if self._events is not None:
-            self._events.close()
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the event files."""
-        self.on_train_end(trainer, pl_module)
-
-    def _figures(self, trainer: pl.Trainer) -> dict[str, float]:
-        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        counts: dict[str, float] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
-        return counts | dict(sorted((BOARD_FIGURES | logged | self._search.strategy.statistics).items()))
