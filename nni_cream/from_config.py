@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +17,9 @@ from nni.nas.evaluator.pytorch import Trainer
 
 from nni_cream.errors import ConfigError
 from nni_cream.files import read_json
-from nni_cream.options import options_of
+from nni_cream.options import options_of, show
 from nni_cream.search import BoardEvent, LatencySettings, LatencyTable
-from nni_cream.search.sampling.samplers import SAMPLERS
+from nni_cream.search.sampling.samplers import SAMPLERS, PathSampler
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.teaching.matchers import MATCHERS, Matcher
 from nni_cream.strategy import CreamStrategy
@@ -81,7 +82,7 @@ def make_strategy(
     for name in ("distillation", "score"):
         arguments[name] = _imported(name, arguments[name])
     arguments["matching"] = matcher_of(arguments["matching"])
-    arguments["sampling"] = _made("sampling", arguments["sampling"], SAMPLERS)
+    arguments["sampling"] = _made("sampling", arguments["sampling"], SAMPLERS, PathSampler)
     costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
     arguments["cost"] = [_cost(cost) for cost in costs]
     if latency is not None and "latency" in costs:
@@ -91,7 +92,7 @@ def make_strategy(
 
 def matcher_of(matching: str | Mapping[str, Any]) -> Matcher:
     """Make the matcher of ``search.matching``."""
-    matcher: Matcher = _made("matching", matching, MATCHERS)
+    matcher: Matcher = _made("matching", matching, MATCHERS, Matcher)
     return matcher
 
 
@@ -102,9 +103,12 @@ def _imported(key: str, value: str) -> Any:
     try:
         found = pkgutil.resolve_name(value)
     except Exception as error:  # whatever the user's module raises
-        raise ConfigError(f"search.{key}: {value!r} cannot be imported: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"search.{key} is {value!r}, which cannot be imported ({type(error).__name__}: {error}); expected "
+            "package.module:name of something of yours"
+        ) from error
     if not callable(found):
-        raise ConfigError(f"search.{key}: {value!r} is {found!r}; expected a function or a class")
+        raise ConfigError(f"search.{key} is {value!r}, which is {show(found)}; expected a function or a class")
     return found
 
 
@@ -114,14 +118,20 @@ def _cost(value: str) -> Any:
     return found() if isinstance(found, type) else found
 
 
-def _made(key: str, value: str | Mapping[str, Any], known: Mapping[str, Callable[..., Any]]) -> Any:
+def _made(key: str, value: str | Mapping[str, Any], known: Mapping[str, Callable[..., Any]], kind: type) -> Any:
     """Make the object of a name, or of a user's class, with its arguments."""
     name, arguments = (value, {}) if isinstance(value, str) else (value["name"], value.get("arguments", {}))
     make = known[name] if name in known else _imported(key, name)
+    if not (isinstance(make, type) and issubclass(make, kind)):
+        raise ConfigError(f"search.{key} is {name!r}; expected a subclass of {kind.__name__}")
     try:
-        return make(**arguments)
+        inspect.signature(make).bind(**arguments)
     except TypeError as error:
-        raise ConfigError(f"search.{key} is {name} with the arguments {dict(arguments)}; {error}") from error
+        names = ", ".join(inspect.signature(make).parameters) or "none"
+        raise ConfigError(
+            f"search.{key} is {name!r} with {dict(arguments)}: {error}; expected arguments among: {names}"
+        ) from error
+    return make(**arguments)
 
 
 def make_trainer(
