@@ -1,19 +1,18 @@
-"""A matcher of your own: the teacher is the entry whose outputs are most like the student's."""
+"""A matcher of one's own: the teacher is the board entry whose answers are nearest to the student's."""
 
-from collections.abc import Sequence
-
-from nni_cream.search import BoardEntry, Match, Matcher, Path
+from nni_cream.search import Match, Matcher
 
 
-class MostAlike(Matcher):
-    """Picks the entry with the smallest distance between outputs on the probe images."""
+class NearestMatcher(Matcher):
+    """Compares paths by their outputs on a few images, which ``self.outputs`` computes."""
 
-    def __init__(self, weight: float = 0.5) -> None:
+    def __init__(self, weight=0.5, probe_images=8):
         self.weight = weight
+        self.probe_images = probe_images
 
-    def pick(self, student: Path, entries: Sequence[BoardEntry]) -> Match | None:
+    def pick(self, student, entries):
         if not entries:
-            return None  # before the board has an entry, nothing is distilled
+            return None
         own = self.outputs(student)
-        nearest = min(entries, key=lambda entry: float((self.outputs(entry.path) - own).norm()))
+        nearest = min(entries, key=lambda entry: float((self.outputs(entry.path) - own).abs().sum()))
         return Match(nearest, self.weight)

@@ -1,21 +1,20 @@
-"""A sampler of your own: half of its paths differ from a board entry in one or two choices."""
+"""A sampler of one's own: half of the paths are mutations of entries of the board."""
 
-from nni_cream.search import Path, PathSampler
+from nni_cream.search import PathSampler
 
 
-class NearTheBoard(PathSampler):
-    """Draws a mutation of a board entry with a probability of `share`, else a uniform path."""
+class MutatingSampler(PathSampler):
+    """Draws randomness from ``self.paths.generator`` alone, so that a resumed search draws the same paths."""
 
-    def __init__(self, share: float = 0.5) -> None:
+    def __init__(self, share=0.5):
         self.share = share
 
-    def draw(self) -> Path:
-        random, entries = self.paths.generator, self.board.entries
-        if entries and random.random() < self.share:
-            for _ in range(100):  # a mutation may lie outside the cost ranges
-                entry = entries[int(random.integers(len(entries)))]
-                labels = random.choice(self.paths.used(entry.path), size=2)
-                path = self.paths.redrawn(entry.path, [str(label) for label in labels])
-                if self.paths.allows(path):
-                    return path
+    def draw(self):
+        generator, entries = self.paths.generator, self.board.entries
+        if entries and generator.random() < self.share:
+            parent = entries[int(generator.integers(len(entries)))].path
+            labels = self.paths.used(parent)
+            mutant = self.paths.redrawn(parent, [labels[int(generator.integers(len(labels)))]])
+            if self.paths.allows(mutant):  # the ranges of the costs, and the constraints of the space
+                return mutant
         return self.paths.draw()

@@ -12,11 +12,12 @@ from nni.nas.strategy import RandomOneShot
 from scipy.stats import chisquare
 from torch import nn
 
+from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError
-from nni_cream.search import RandomPaths
+from nni_cream.search import RandomPaths, Scoring
 from nni_cream.search.paths.active_choices import Usage, count_architectures
 from nni_cream.search.paths.encoded_path import path_key
-from tests.search.small import SPACES, CellSpace, LayerSpace, conv, cream, run, supernet
+from tests.search.small import SPACES, CellSpace, LayerSpace, conv, run, supernet
 
 
 class DeepSpace(ModelSpace):
@@ -161,14 +162,14 @@ def test_choices_inside_the_operations_of_a_cell_count_as_used():
 
 
 def test_no_architecture_is_on_the_board_twice():
-    strategy = run(DeepSpace(), cream(board_size=12, warmup=0, score_interval=1, seed=1))
+    strategy = run(DeepSpace(), CreamStrategy(board_size=12, warmup=0, scoring=Scoring(interval=1), seed=1))
     networks = {frozen(DeepSpace, entry.path) for entry in strategy.board.entries}
     assert len(networks) == len(strategy.board) == 12
 
 
 def test_a_board_larger_than_the_number_of_architectures_is_refused():
     with pytest.raises(ConfigError, match="only 14 paths"):
-        cream(board_size=15).mutate_model(DeepSpace())
+        CreamStrategy(board_size=15).mutate_model(DeepSpace())
 
 
 def test_a_path_from_a_file_becomes_canonical():
