@@ -63,6 +63,7 @@ def resolve_sampler(sampling: str | PathSampler) -> PathSampler:
     """Return the sampler of a name, or the user's own; raise ConfigError for anything else."""
     if isinstance(sampling, PathSampler):
         return sampling
+    # Only names here: configuration files turn `package.module:Class` into an object before.
     if isinstance(sampling, str) and sampling in SAMPLERS:
         # A new object each time: two searches in one process must not share state.
         return SAMPLERS[sampling]()

@@ -144,6 +144,7 @@ def _validate(module: CreamLightningModule, together: _Together, batches: Iterab
         totals = [total + score for total, score in zip(totals, scores, strict=True)]
     if not seen:
         raise SearchError("the validation loader yields no images; the final validation needs some")
+    # NaN has no place in an order: the best entry would be an arbitrary one.
     if not all(map(math.isfinite, totals)):
         raise SearchError(f"the final validation gave {totals}; expected finite scores")
     return [total / seen for total in totals]

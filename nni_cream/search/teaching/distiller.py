@@ -82,6 +82,7 @@ class Distiller:
         if self._teaching.gate and not self._beats(teachers, students, batch):
             return None
         with failures_of("distillation", self._distillation.loss):
+            # training_step may run the model several times (two views of an image): each pass teaches alike.
             losses = [self._loss(student, teacher) for student, teacher in zip(students, teachers, strict=True)]
             return torch.stack(losses).mean()
 

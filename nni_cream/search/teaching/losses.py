@@ -44,6 +44,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
     """
     # A softmax over many classes loses small probabilities in 16 bits.
     student = student.float() if student.dtype.itemsize < 4 else student
+    # The teacher may have run under autocast: both sides need one precision.
     teacher = teacher.to(student.dtype)
     if temperature != 1:
         student, teacher = student / temperature, teacher / temperature
@@ -106,6 +107,7 @@ def resolve_distillation(distillation: str | LossFunction | Distillation) -> Dis
     if isinstance(distillation, str) and distillation in DISTILLATIONS:
         return DISTILLATIONS[distillation]
     if callable(distillation):
+        # Nothing is known of the user's outputs, so paths are compared by the outputs as they are.
         return Distillation(distillation)
     raise ConfigError(
         f"distillation is {distillation!r}; expected one of {sorted(DISTILLATIONS)} or a function of the student's "
