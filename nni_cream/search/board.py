@@ -18,7 +18,7 @@ _FORMAT = "nni_cream.board/1"
 
 @dataclass(frozen=True)
 class BoardEntry:
-    """One path with what is known of it.
+    """One path and its measurements.
 
     Parameters
     ----------
@@ -29,12 +29,11 @@ class BoardEntry:
     cost
         Complexity: multiply-adds of one input, parameters, or the unit of the user's own cost function.
     step
-        Training step at which the path was scored for the board; its age counts from there.
+        Training step at which the path was scored; its age counts from there.
     other_costs
-        Further costs by their names, where a search has several; ``cost`` is the first, the primary one.
+        Further costs by their names; ``cost`` is the primary one.
     validated
-        Accuracy on all validation images with BatchNorm statistics of its own, measured when the search was over;
-        ``None`` before that.
+        Accuracy on all validation images at the end of the search; ``None`` before that.
     """
 
     path: Path
@@ -46,6 +45,7 @@ class BoardEntry:
     key: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        # Computed once: membership is tested at every step.
         object.__setattr__(self, "key", path_key(self.path))
 
     def __hash__(self) -> int:
@@ -64,10 +64,11 @@ class BoardEntry:
     @property
     def rank_key(self) -> tuple[float, float, int, str]:
         """Total order with the best first, by accuracy, then lower cost, then age, then the path itself."""
+        # A tie must not compare paths, whose choices may have no order: the reference crashed there.
         return (-self.standing, self.cost, self.step, self.key)
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values, the path included; further costs and ``validated`` only where there are such."""
+        """Return plain JSON values; further costs and ``validated`` only where they exist."""
         content = {"path": encode_path(self.path), "accuracy": self.accuracy, "cost": self.cost, "step": self.step}
         if self.other_costs:
             content["other_costs"] = dict(self.other_costs)
@@ -76,18 +77,10 @@ class BoardEntry:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of an offer; true if the candidate is on the board now.
-
-    Parameters
-    ----------
-    admitted
-        Whether the candidate entered.
-    evicted
-        The entry that had to leave for it, if the board was full.
-    """
+    """The outcome of an offer; true if the candidate is on the board now."""
 
     admitted: bool
-    evicted: BoardEntry | None = None
+    evicted: BoardEntry | None = None  # only a full board has to lose one
 
     def __bool__(self) -> bool:
         return self.admitted
@@ -95,14 +88,14 @@ class Verdict:
 
 @dataclass(frozen=True)
 class BoardEvent:
-    """What listeners are told.
+    """An event that listeners receive.
 
     Parameters
     ----------
     kind
         ``"scored"``: a candidate was scored; ``"rescored"``: every entry got a fresh accuracy.
     step
-        Number of training batches so far.
+        Training batches so far.
     epoch
         Epoch, from 0.
     candidate
@@ -175,47 +168,25 @@ class PrioritizedBoard:
         return self._entries[0] if self._entries else None
 
     def bar(self, costs: float | Sequence[float]) -> float:
-        """Accuracy that a candidate of this cost must exceed to enter; minus infinity while there is room.
-
-        Parameters
-        ----------
-        costs
-            One cost, or all of them, the primary one first.
-
-        Returns
-        -------
-        float
-            The bar.
-        """
+        """Return the accuracy that a candidate of these costs must exceed; minus infinity while there is room."""
         if not self.full:
             return -math.inf
         weakest = self._entries[-1]
         costs = tuple(costs) if isinstance(costs, Sequence) else (costs,)
+        # A clear gap outweighs cost; otherwise a cheap board would keep out better paths for ever.
         return weakest.accuracy if _cheaper(costs, weakest.costs) else weakest.accuracy + self.margin
 
     def offer(self, candidate: BoardEntry) -> Verdict:
-        """Let a candidate compete for a place.
+        """Let a scored candidate compete; a rejected offer changes nothing.
 
-        Parameters
-        ----------
-        candidate
-            A scored path. A path that is on the board already is turned away (rescoring is what refreshes it).
-
-        Returns
-        -------
-        Verdict
-            A rejected offer has changed nothing.
-
-        Raises
-        ------
-        ValueError
-            If accuracy or cost is not a finite number, or its costs are other_costs than those of the entries.
+        Raises ValueError if accuracy or cost is not finite, or its costs have other names than the entries'.
         """
         if not all(map(math.isfinite, (candidate.accuracy, *candidate.costs))):
             raise ValueError(f"accuracy {candidate.accuracy} and cost {candidate.costs} of an offer must be finite")
         found = [[*entry.other_costs] for entry in (*self._entries[:1], candidate)]
         if found[0] != found[-1]:
             raise ValueError(f"an offer has the other costs {found[-1]}; expected {found[0]}")
+        # One path, one place: a second copy would teach itself. Rescoring refreshes accuracies.
         if any(entry.key == candidate.key for entry in self._entries):
             return Verdict(False)
         evicted = None
@@ -228,22 +199,13 @@ class PrioritizedBoard:
         return Verdict(True, evicted)
 
     def _beats(self, candidate: BoardEntry, weakest: BoardEntry) -> bool:
+        # Equals: the total order decides, so that every process and a resumed search agree.
         if (candidate.accuracy, candidate.costs) == (weakest.accuracy, weakest.costs):
             return candidate.rank_key < weakest.rank_key
         return candidate.accuracy > self.bar(candidate.costs)
 
     def rescore(self, score: Callable[[BoardEntry], float], most: int | None = None, turn: int = 0) -> None:
-        """Give entries a fresh accuracy (the weights have moved since) and put them in order again.
-
-        Parameters
-        ----------
-        score
-            The fresh accuracy of an entry.
-        most
-            Of how many entries at most; ``None`` for all.
-        turn
-            With ``most``: how many times entries were rescored before, so that they take turns.
-        """
+        """Give ``most`` entries (``None``: all) a fresh accuracy, taking turns, and sort the board."""
         chosen = self._taking_turns(most, turn)
         self._entries = [
             replace(entry, accuracy=float(score(entry)) if entry.key in chosen else entry.accuracy, validated=None)
@@ -252,23 +214,19 @@ class PrioritizedBoard:
         self._sort()
 
     def _taking_turns(self, most: int | None, turn: int) -> set[str]:
+        # By key, not by rank: ranks change with each rescoring, and an entry could miss its turn.
         keys = sorted(entry.key for entry in self._entries)
         number = len(keys) if most is None else min(most, len(keys))
         return {keys[(turn * number + place) % len(keys)] for place in range(number)}
 
     def validate(self, accuracies: Mapping[str, float]) -> None:
-        """Put the entries in the order of their final validation, which counts more than the score.
-
-        Parameters
-        ----------
-        accuracies
-            Key of an entry -> its accuracy; one that is not there has no validated accuracy any more.
-        """
+        """Set the validated accuracies by key, remove all others, and sort the board."""
+        # An old validated accuracy must not outrank a new one.
         self._entries = [replace(entry, validated=accuracies.get(entry.key)) for entry in self._entries]
         self._sort()
 
     def pareto(self) -> tuple[BoardEntry, ...]:
-        """Entries that no other entry beats in accuracy and all costs, cheapest first; of equals the highest-ranked."""
+        """Return entries that no other beats in accuracy and all costs, cheapest first."""
         front: list[BoardEntry] = []
         for entry in self._entries:  # best first: of two with the same costs the former is at least as good
             rivals = [other for other in self._entries if other.standing >= entry.standing]
@@ -291,24 +249,9 @@ class PrioritizedBoard:
 
     @classmethod
     def from_json(cls, content: Any) -> PrioritizedBoard:
-        """Read what :meth:`to_json` wrote.
+        """Read the output of :meth:`to_json`; raise FileError if the content breaks the board's rules.
 
-        The paths keep their JSON values; :func:`~nni_cream.search.paths.choices.decode_path` makes samples of them.
-
-        Parameters
-        ----------
-        content
-            Parsed JSON.
-
-        Returns
-        -------
-        PrioritizedBoard
-            Equal to the one that was written.
-
-        Raises
-        ------
-        FileError
-            If the content is not a board, or one that breaks the board's rules (too many entries, a path twice).
+        Paths keep their JSON values; :func:`~nni_cream.search.paths.choices.decode_path` makes samples of them.
         """
         if not isinstance(content, Mapping) or content.get("format") != _FORMAT:
             found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
@@ -330,20 +273,7 @@ class PrioritizedBoard:
         return self.to_json()
 
     def load_state_dict(self, state: Mapping[str, Any], decode: Callable[[Mapping[str, Any]], Path] = dict) -> None:
-        """Take the entries of a checkpoint.
-
-        Parameters
-        ----------
-        state
-            What :meth:`state_dict` returned on a board of the same capacity.
-        decode
-            Makes a sample of the space of an encoded path.
-
-        Raises
-        ------
-        ConfigError
-            If the checkpoint was written with another capacity or margin.
-        """
+        """Restore a checkpoint; raise ConfigError if its capacity or margin differ."""
         saved = PrioritizedBoard.from_json(state)
         if (saved.capacity, saved.margin) != (self.capacity, self.margin):
             raise ConfigError(
@@ -354,7 +284,7 @@ class PrioritizedBoard:
 
 
 def _cheaper(costs: Sequence[float], than: Sequence[float]) -> bool:
-    """Whether some costs are dearer than other_costs in nothing and cheaper in something."""
+    """Whether costs are higher in nothing and lower in something."""
     pairs = list(zip(costs, than, strict=True))
     return all(one <= other for one, other in pairs) and any(one < other for one, other in pairs)
 
@@ -362,6 +292,7 @@ def _cheaper(costs: Sequence[float], than: Sequence[float]) -> bool:
 def _number(content: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
     value = content.get(key)
     accepted = int if kind is int else (int, float)
+    # JSON from elsewhere may hold NaN or 1e400, which compare in no order.
     if isinstance(value, bool) or not isinstance(value, accepted) or not abs(value) <= sys.float_info.max:
         raise FileError(f"{where} key {key!r} is {value!r}; expected a finite {kind.__name__}")
     return kind(value)

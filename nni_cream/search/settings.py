@@ -65,6 +65,7 @@ class Teaching(Options):
         "Training before there are teachers: epochs, or a share of all; null starts with the board. "
         "Teaching never starts before the end of `warmup`.",
     )
+    # A teacher that is worse on the batch would pull the student down.
     gate: bool = option(
         True, FLAG, "Distil only on batches where the teacher has a higher mean score than the student."
     )
@@ -82,15 +83,10 @@ class Teaching(Options):
 
     @classmethod
     def of(cls, value: Any) -> Teaching:
-        """Return the teaching of a preset's name, a mapping or an object.
-
-        Raises
-        ------
-        ConfigError
-            If it is none of these.
-        """
+        """Return the teaching of a preset's name, a mapping or an object; raise ConfigError for anything else."""
         if isinstance(value, cls):
             return value
+        # A preset is only a set of options: checkpoints and files see no difference from writing them out.
         if isinstance(value, str) and value in cls.presets:
             return cls(**cls.presets[value])
         if isinstance(value, Mapping) and value.keys() <= {item.name for item in fields(cls)}:
@@ -104,6 +100,7 @@ class Scoring(Options):
 
     prefix: ClassVar[str] = "scoring."
 
+    # Memory holds these for the whole search.
     images: int = option(2048, whole(2), "Validation images that score a candidate, the same for all candidates.")
     interval: int | None = option(
         None,
@@ -120,13 +117,7 @@ class Scoring(Options):
 
     @classmethod
     def of(cls, value: Any) -> Scoring:
-        """Return the scoring of a mapping or an object.
-
-        Raises
-        ------
-        ConfigError
-            If it is neither.
-        """
+        """Return the scoring of a mapping or an object; raise ConfigError for anything else."""
         if isinstance(value, cls):
             return value
         if isinstance(value, Mapping) and value.keys() <= {item.name for item in fields(cls)}:
@@ -210,6 +201,7 @@ class SearchSettings(Options):
         plain=False,
     )
     sampling: Any = option("uniform", named("uniform"), "How paths are drawn.", plain=False)
+    # The paper's 0.9998 suits its 150,000 steps; a short search would average its random start.
     ema_decay: float | None = option(
         0.99,
         number(0, 1, above=True, below=True) | NOTHING,
@@ -223,6 +215,7 @@ class SearchSettings(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        # No rule of a single option can see this: it joins two.
         if self.teaching.weights == "average" and self.ema_decay is None:
             raise ConfigError(
                 "teaching.weights is 'average', but ema_decay is None; expected an average. Set ema_decay, such as "
@@ -237,24 +230,14 @@ class SearchSettings(Options):
     def outline(self) -> dict[str, Any]:
         """Return the settings as plain values, functions and objects by their names."""
         plain = {item.name: _outlined(getattr(self, item.name)) for item in fields(self)}
-        # Checkpoints of searches that measure no latency say nothing of it.
+        # A search that measures no latency may resume whatever its latency options say.
         plain["latency"] = self.latency.outline() if "latency" in self.cost else None
         return plain
 
     def check_same(self, saved: Mapping[str, Any]) -> None:
-        """Refuse to resume a search with other settings than those it was started with.
-
-        Parameters
-        ----------
-        saved
-            The outline of the settings in the checkpoint.
-
-        Raises
-        ------
-        SearchError
-            With the names and values that differ.
-        """
+        """Raise SearchError, with names and values, if a checkpoint has other settings."""
         own = self.outline()
+        # Other settings would give a result that neither search alone gives, with no trace of it.
         different = [name for name in own if name not in saved or saved[name] != own[name]]
         if different:
             listed = "; ".join(f"{name} was {saved.get(name)!r} and is {own[name]!r}" for name in different)
@@ -273,5 +256,6 @@ def _outlined(value: Any) -> Any:
     if isinstance(value, Options):
         return asdict(value)  # type: ignore[call-overload]
     name = str(getattr(value, "name", None) or getattr(value, "__qualname__", type(value).__qualname__))
+    # Two objects of one class may differ only in their options; private state moves and must not count.
     own = {key: item for key, item in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
     return {"name": name} | {key: item for key, item in own.items() if isinstance(item, str | int | float | None)}

@@ -18,22 +18,10 @@ def function_name(function: Callable[..., Any]) -> str:
 
 @contextmanager
 def failures_of(role: str, function: Callable[..., Any]) -> Iterator[None]:
-    """Whatever a function that the user may replace raises inside says which function it was.
-
-    Parameters
-    ----------
-    role
-        What the function is for, such as ``"score"``.
-    function
-        The function.
-
-    Raises
-    ------
-    SearchError
-        With the error as its cause.
-    """
+    """Wrap any error inside in a SearchError that names the user's function."""
     try:
         yield
+    # Our own errors say already what to do.
     except CreamError:
         raise
     except Exception as error:

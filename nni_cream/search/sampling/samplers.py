@@ -32,15 +32,8 @@ class PathSampler(ABC):
     board: PrioritizedBoard
 
     def begin(self, paths: RandomPaths, board: PrioritizedBoard) -> None:
-        """Start a search: forget every earlier one.
-
-        Parameters
-        ----------
-        paths
-            See :attr:`paths`.
-        board
-            See :attr:`board`.
-        """
+        """Start a search and forget every earlier one; see :attr:`paths` and :attr:`board`."""
+        # The board itself, not a copy: a sampler sees each entry at once.
         self.paths, self.board = paths, board
 
     @abstractmethod
@@ -67,25 +60,11 @@ SAMPLERS: dict[str, type[PathSampler]] = {"uniform": UniformSampler}
 
 
 def resolve_sampler(sampling: str | PathSampler) -> PathSampler:
-    """Return the sampler of a name, or the user's own.
-
-    Parameters
-    ----------
-    sampling
-        One of ``SAMPLERS``, or a sampler.
-
-    Returns
-    -------
-    PathSampler
-        Not yet begun.
-
-    Raises
-    ------
-    ConfigError
-        If it is neither.
-    """
+    """Return the sampler of a name, or the user's own; raise ConfigError for anything else."""
     if isinstance(sampling, PathSampler):
         return sampling
+    # Only names here: configuration files turn `package.module:Class` into an object before.
     if isinstance(sampling, str) and sampling in SAMPLERS:
+        # A new object each time: two searches in one process must not share state.
         return SAMPLERS[sampling]()
     raise ConfigError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLERS)}, or a PathSampler")

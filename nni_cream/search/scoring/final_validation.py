@@ -1,8 +1,6 @@
-"""The end of a search: the board's entries with BatchNorm statistics of their own, on all validation images.
+"""The end of a search: validates the board's entries with BatchNorm statistics of their own, on all validation images.
 
-Under shared weights, BatchNorm's running statistics mix those of all paths, and a score counts a part of the images
-only. So before the choice is made, each entry is frozen on a copy, its statistics are estimated anew on training
-images, and the copy is validated in evaluation mode on the whole validation part.
+Under shared weights, BatchNorm's running statistics mix all paths, and a score uses only a part of the images.
 """
 
 from __future__ import annotations
@@ -42,8 +40,7 @@ class Finalist:
     entry
         With its ``validated`` accuracy.
     network
-        The architecture with the supernet's weights (their average, if there is one) and BatchNorm statistics of its
-        own, on the CPU and in evaluation mode.
+        The architecture with the supernet's (averaged) weights and BatchNorm statistics of its own, on the CPU.
     """
 
     entry: BoardEntry
@@ -56,31 +53,10 @@ def finalise(
     validation_batches: Iterable[Any],
     images: int,
 ) -> tuple[Finalist, ...]:
-    """Validate the board's entries on copies, and put the board in the order of the outcome.
+    """Validate the board's entries on copies, reorder the board by the outcome, and return all, best first.
 
-    All entries go through together, so that the images are read once. The supernet is left as it is. The same weights,
-    batches and settings give the same outcome, in every process.
-
-    Parameters
-    ----------
-    module
-        Of a training that is over.
-    training_batches
-        Batches that BatchNorm's statistics are estimated on.
-    validation_batches
-        Batches of the whole validation part.
-    images
-        How many training images are used at least, in whole batches; fewer if there are no more.
-
-    Returns
-    -------
-    tuple of Finalist
-        All entries, best first.
-
-    Raises
-    ------
-    SearchError
-        If the board is empty, there are no validation images, or an accuracy is not finite.
+    ``images`` training images at least, in whole batches, estimate BatchNorm's statistics. The supernet is unchanged.
+    Raises SearchError if the board is empty, there are no validation images, or an accuracy is not finite.
     """
     entries = module.board.entries
     if not entries:
@@ -92,6 +68,7 @@ def finalise(
     with preserved_rng(module.settings.seed), torch.no_grad():
         networks, accuracies = _validated(module, paths, training_batches, validation_batches, images)
     module.board.validate({entry.key: accuracy for entry, accuracy in zip(entries, accuracies, strict=True)})
+    # The board has a new order now: networks are found by key, not by place.
     found = {entry.key: network.cpu() for entry, network in zip(entries, networks, strict=True)}
     return tuple(Finalist(entry, found[entry.key]) for entry in module.board.entries)
 
@@ -103,31 +80,7 @@ def validate_path(
     validation_batches: Iterable[Any],
     images: int,
 ) -> float:
-    """Score any path of a trained supernet as the board's entries are at the end of a search.
-
-    Parameters
-    ----------
-    module
-        Of a training that is over.
-    path
-        NNI sample.
-    training_batches
-        Batches that BatchNorm's statistics are estimated on.
-    validation_batches
-        Batches of validation images.
-    images
-        How many training images are used at least, in whole batches.
-
-    Returns
-    -------
-    float
-        Mean score over all validation images.
-
-    Raises
-    ------
-    SearchError
-        If there are no validation images, or a score is not finite.
-    """
+    """Return the mean score of any path of a trained supernet, measured as :func:`finalise` does."""
     with preserved_rng(module.settings.seed), torch.no_grad():
         return _validated(module, [path], training_batches, validation_batches, images)[1][0]
 
@@ -139,8 +92,9 @@ def _validated(
     validation_batches: Iterable[Any],
     images: int,
 ) -> tuple[list[nn.Module], list[float]]:
-    """Networks of the paths with statistics of their own, and their scores."""
+    """Return networks of the paths with statistics of their own, and their scores."""
     handed_out = [_hand_out(module, path) for path in paths]
+    # All entries in one pass: images are read and augmented once, and all see the same ones.
     together = _Together(runnable for _, runnable in handed_out).to(module.trainer.strategy.root_device)
     with single_values_explained("a training batch holds a single image; choose a larger batch size"):
         update_bn((split_batch(batch)[0] for batch in _enough(module, training_batches, images)), together)
@@ -159,11 +113,12 @@ class _Together(nn.Module):
 
 
 def _hand_out(module: CreamLightningModule, path: Path) -> tuple[nn.Module, nn.Module]:
-    """Return a path's network, and what gives the logits: a copy of the user's module around it if that is needed."""
+    """Return a path's network, and a module that gives its logits."""
     host = module.training_module
     with nullcontext() if module.average is None else module.average.applied():
         network = module.supernet.freeze(path)
         if type(host).forward is pl.LightningModule.forward:
+            # Only a forward of the user's own needs its module around the network.
             return network, network
         # What the copy is to share with the original: the search and the trainer, which know the supernet, too.
         shared = {id(item): item for item in (module, module.trainer)}
@@ -189,6 +144,7 @@ def _validate(module: CreamLightningModule, together: _Together, batches: Iterab
         totals = [total + score for total, score in zip(totals, scores, strict=True)]
     if not seen:
         raise SearchError("the validation loader yields no images; the final validation needs some")
+    # NaN has no place in an order: the best entry would be an arbitrary one.
     if not all(map(math.isfinite, totals)):
         raise SearchError(f"the final validation gave {totals}; expected finite scores")
     return [total / seen for total in totals]

@@ -1,4 +1,4 @@
-"""Scores a path on a fixed validation subset, and stops as soon as the path cannot reach the board any more."""
+"""Scores a path on a fixed validation subset, and stops when the path can no longer reach the board."""
 
 from __future__ import annotations
 
@@ -25,23 +25,7 @@ __all__ = ["PathScorer", "ValidationSubset", "split_batch", "sum_of_scores"]
 
 
 def split_batch(batch: Any) -> tuple[Tensor, Tensor]:
-    """Take the inputs and targets out of a batch.
-
-    Parameters
-    ----------
-    batch
-        What a loader yields.
-
-    Returns
-    -------
-    tuple of Tensor
-        Inputs (N, ...) and targets (N, ...).
-
-    Raises
-    ------
-    SearchError
-        If the batch is not a pair of tensors of the same length.
-    """
+    """Return a batch's inputs and targets, each (N, ...); raise SearchError unless it is such a pair."""
     pair = batch if isinstance(batch, list | tuple) and len(batch) == 2 else ()
     if not pair or not all(isinstance(item, Tensor) and item.ndim > 0 for item in pair):
         found = [type(item).__name__ for item in batch] if isinstance(batch, list | tuple) else type(batch).__name__
@@ -61,8 +45,7 @@ class ValidationSubset:
     Parameters
     ----------
     chunks
-        Pairs of inputs (n, ...) and targets (n, ...), nearly equal in size, so that BatchNorm sees the same company
-        each time.
+        Pairs of inputs (n, ...) and targets (n, ...), nearly equal in size.
     """
 
     chunks: tuple[tuple[Tensor, Tensor], ...]
@@ -71,39 +54,20 @@ class ValidationSubset:
         return sum(len(targets) for _, targets in self.chunks)
 
     def probe(self, size: int) -> Tensor:
-        """Return the inputs that the matcher compares paths on: the first ``size`` of the subset."""
+        """Return the first ``size`` inputs, on which the matcher compares paths."""
         return self.chunks[0][0][:size]
 
     @classmethod
     def collect(
         cls, batches: Iterable[Any], size: int, chunk_size: int, classes: int | None, device: torch.device | str
     ) -> ValidationSubset:
-        """Gather the subset from a validation loader.
+        """Gather ``size`` images from a validation loader, or as many as it has, in chunks of nearly equal size.
 
-        Parameters
-        ----------
-        batches
-            Yields pairs (x, y).
-        size
-            Number of images wanted; fewer are kept if the loader has fewer.
-        chunk_size
-            Largest number of images in one forward pass; of an odd number of images in pairs, three go together, since
-            BatchNorm has no statistics of a single one.
-        classes
-            Number of classes, to take equally many of each where targets are class labels; ``None`` takes the first.
-        device
-            Where the images are kept.
-
-        Returns
-        -------
-        ValidationSubset
-            In chunks of nearly equal size.
-
-        Raises
-        ------
-        SearchError
-            If a batch is not a pair (x, y), or there is none.
+        With ``classes``, labelled images are taken in equal numbers of each class; ``None`` takes the first. Raises
+        SearchError if a batch is not a pair (x, y), or there is none.
         """
+        # Scoring uses the statistics of each batch, since running ones mix all paths. So chunks are fixed and nearly
+        # equal, and none holds a single image, which has no statistics.
         images = _gather(batches, size, classes)
         pairs = len(images) // 2 if chunk_size > 1 else len(images)
         count = max(1, min(math.ceil(len(images) / chunk_size), pairs))
@@ -117,8 +81,8 @@ def _chunk(images: list[tuple[Tensor, Tensor]], device: torch.device | str) -> t
 
 
 def _gather(batches: Iterable[Any], size: int, classes: int | None) -> list[tuple[Tensor, Tensor]]:
-    """Keep the first of each class, then the second of each, and so on, until there are enough; in that order."""
-    kept: list[tuple[int, int, Tensor, Tensor]] = []  # a heap with the one to give up first on top
+    """Keep the first of each class, then the second of each, until there are enough; in that order."""
+    kept: list[tuple[int, int, Tensor, Tensor]] = []  # a heap: the first to give up is on top
     counts: Counter[int] = Counter()
     order = itertools.count()
     for batch in batches:
@@ -126,6 +90,7 @@ def _gather(batches: Iterable[Any], size: int, classes: int | None) -> list[tupl
         # Equally many of each class, where the targets are classes.
         labelled = classes is not None and targets.ndim == 1 and not targets.is_floating_point()
         labels = targets.tolist() if labelled else [0] * len(targets)
+        # Real loaders may be sorted by class: the first images alone would rank paths by few classes.
         for x, y, label in zip(inputs, targets, labels, strict=True):
             place = (-counts[label], -next(order))
             counts[label] += 1
@@ -158,8 +123,7 @@ class PathScorer:
     score
         Score of each sample and its upper bound.
     confidence
-        Probability with which, at each look, a path that is rejected could not have reached the bar; ``None`` for
-        certainty.
+        Probability, at each look, that a rejected path would have missed the bar; ``None`` for certainty.
     """
 
     def __init__(
@@ -180,21 +144,8 @@ class PathScorer:
         self.images_seen = 0
 
     def score(self, path: Path, above: float = -math.inf) -> float | None:
-        """Score a path.
-
-        Parameters
-        ----------
-        path
-            The candidate.
-        above
-            The score that it must exceed to matter. Scoring stops once every image that is left, even with the highest
-            score, could not lift the path above it; with a ``confidence``, once that is as good as certain.
-
-        Returns
-        -------
-        float or None
-            Mean score over the whole subset; ``None`` if the path was rejected early.
-        """
+        """Return the mean score over the whole subset, or ``None`` once the path cannot exceed ``above``."""
+        # Same images in the same chunks for every path: their scores differ by the path alone.
         self._activate(path)
         total, squares, seen, size = 0.0, 0.0, 0, len(self.subset)
         with self._undisturbed():
@@ -208,52 +159,33 @@ class PathScorer:
         return total / size
 
     def _hopeless(self, total: float, left: int, above: float) -> bool:
-        """Whether the images that are left could not lift the mean above the bar."""
+        """Whether the remaining images cannot lift the mean above the bar."""
         if self._score.upper_bound is None or left == 0:
             return False
         ceiling = (total + left * self._score.upper_bound) / len(self.subset)
-        # The slack is for scores that are not whole numbers, whose sum is rounded.
+        # Sums of fractional scores are rounded: without slack a path at the very bar could be rejected.
         return ceiling < above - 1e-9 * max(1.0, abs(above))
 
     def _unlikely(self, total: float, squares: float, left: int, above: float) -> bool:
-        """Whether they are very unlikely to: the normal bound of a mean over a sample of a finite population."""
+        """Whether they very probably will not."""
         if self._quantile is None or left == 0:
             return False
         size = len(self.subset)
         seen = size - left
         mean = total / seen
-        # Few images may by chance all have the same score: an image's worth of variance is added.
+        # The first images may all score the same by chance: one image's worth of variance avoids false certainty.
         variance = max(0.0, squares / seen - mean * mean) + 1 / seen
+        # The normal bound of a mean over a sample of a finite population.
         return mean + self._quantile * math.sqrt(variance / seen * left / size) < above
 
 
 def sum_of_scores(score: Score, output: Tensor, targets: Tensor) -> float:
-    """Add up the scores of a batch, after a look at whether they are one a sample and within their bound.
-
-    Parameters
-    ----------
-    score
-        Score of each sample and its upper bound.
-    output
-        What the network gave, shape (N, ...).
-    targets
-        Shape (N, ...).
-
-    Returns
-    -------
-    float
-        The sum.
-
-    Raises
-    ------
-    SearchError
-        If the function fails, does not return one score a sample, or returns one above its bound.
-    """
+    """Return the sum of the scores of a batch; raise SearchError unless they are one a sample and within bounds."""
     return _checked_sums(score, output, targets)[0]
 
 
 def _checked_sums(score: Score, output: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Add up the scores of a batch and their squares, after that look."""
+    """Return the checked sums of the scores of a batch and of their squares."""
     function, bound = score.function, score.upper_bound
     with failures_of("score", function):
         scores = function(output, targets)
@@ -264,8 +196,9 @@ def _checked_sums(score: Score, output: Tensor, targets: Tensor) -> tuple[float,
             f"and targets {tuple(targets.shape)}; expected a tensor of shape {(len(targets),)}, one score a "
             "sample; give a score function that fits the targets"
         )
+    # A float32 sum depends on the order and the device; ranks of near-equal paths should not.
     precise = scores.double()
-    # Read all at once: each look at a number is what an accelerator waits for.
+    # Read all at once: an accelerator waits at each read of a number.
     total, squares, highest = torch.stack([precise.sum(), precise.square().sum(), precise.max()]).tolist()
     if bound is not None and highest > bound + 1e-6 * max(1.0, abs(bound)):
         raise SearchError(

@@ -18,25 +18,13 @@ ScoreFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 def top1(output: Tensor, target: Tensor) -> Tensor:
-    """1 where the largest logit is the label's, 0 elsewhere.
-
-    Parameters
-    ----------
-    output
-        Logits, shape (N, classes).
-    target
-        Labels, shape (N,).
-
-    Returns
-    -------
-    Tensor
-        Shape (N,).
-    """
+    """Return 1 where the largest logit (N, classes) is at the label (N,), 0 elsewhere; shape (N,)."""
     return (output.argmax(dim=1) == target).to(torch.float32)
 
 
 def negative_squared_error(output: Tensor, target: Tensor) -> Tensor:
-    """Minus the squared error of each sample, mean over its values; shape (N,). The best is 0."""
+    """Return minus the squared error of each sample, mean over its values; shape (N,). The best is 0."""
+    # (N,) against (N, 1) would broadcast to (N, N) and score nonsense.
     target = target.to(output.dtype).reshape(output.shape)
     return -(output - target).square().flatten(1).mean(dim=1)
 
@@ -63,34 +51,20 @@ class Score:
 
 
 SCORES: dict[str, Score] = {
+    # Tight bounds let a hopeless candidate be rejected after few images.
     "top1": Score(top1, 1.0),
     "negative_squared_error": Score(negative_squared_error, 0.0),
 }
 
 
 def resolve_score(score: str | ScoreFunction | Score) -> Score:
-    """Look up a score by name, or wrap the user's own function.
-
-    Parameters
-    ----------
-    score
-        A name, a function, or one that is complete.
-
-    Returns
-    -------
-    Score
-        With everything the search needs.
-
-    Raises
-    ------
-    ConfigError
-        If the name is unknown or the value is not callable.
-    """
+    """Return a score by its name, or wrap the user's function; raise ConfigError for anything else."""
     if isinstance(score, Score):
         return score
     if isinstance(score, str) and score in SCORES:
         return SCORES[score]
     if callable(score):
+        # An unknown bound still allows statistical rejection, only not the certain one.
         return Score(score)
     raise ConfigError(
         f"score is {score!r}; expected one of {sorted(SCORES)} or a function of output and target that returns one "

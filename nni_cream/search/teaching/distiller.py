@@ -1,4 +1,4 @@
-"""What a teacher does to a training step: its forward pass, the gate, and the joint loss (paper, section 3.3)."""
+"""A teacher's part in a training step: its forward pass, the gate, and the joint loss (paper, section 3.3)."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ __all__ = ["Distiller"]
 
 
 class Distiller:
-    """Lets a board entry teach the path that is being trained.
+    """Lets a board entry teach the path in training.
 
     Parameters
     ----------
     supernet
-        That student and teacher are paths of.
+        Holds student and teacher as paths.
     teaching
         How the teacher teaches.
     distillation
         Loss between student and teacher.
     score
-        Of a sample; decides about the gate.
+        Decides about the gate, sample by sample.
     average
-        Of the supernet's weights, for teachers that take it in place of the weights themselves.
+        Average of the supernet's weights, for ``teaching.weights: average``.
     agree
-        Gives all processes the mean of a number, so that a gate is open in all of them or in none.
+        Averages a number over all processes.
     """
 
     def __init__(
@@ -65,27 +65,12 @@ class Distiller:
         self.joint_loss = JOINT_LOSSES[teaching.joint_loss]
 
     def loss(self, match: Match, calls: Sequence[Call], batch: Any) -> Tensor | None:
-        """KD of the student's forward passes against the teacher's on the very same inputs.
+        """Compute KD of the student's forward passes against the teacher's on the same inputs.
 
-        Parameters
-        ----------
-        match
-            The teacher, which is the active path afterwards.
-        calls
-            The student's forward passes.
-        batch
-            What they belong to; its targets decide about the gate.
-
-        Returns
-        -------
-        Tensor or None
-            Shape (); ``None`` where the gate is closed: the teacher does not beat the student on this batch.
-
-        Raises
-        ------
-        SearchError
-            If the student did not run with gradients, or the user's functions fail.
+        The teacher is the active path afterwards. Returns shape (), or ``None`` where the gate is closed. Raises
+        SearchError if the student ran without gradients, or the user's functions fail.
         """
+        # Validation or logging code in training_step may run the model, too; only passes with gradients train.
         passes = [call for call in calls if main_output(call.output).requires_grad]
         if not passes:
             raise SearchError(
@@ -97,6 +82,7 @@ class Distiller:
         if self._teaching.gate and not self._beats(teachers, students, batch):
             return None
         with failures_of("distillation", self._distillation.loss):
+            # training_step may run the model several times (two views of an image): each pass teaches alike.
             losses = [self._loss(student, teacher) for student, teacher in zip(students, teachers, strict=True)]
             return torch.stack(losses).mean()
 
@@ -107,11 +93,12 @@ class Distiller:
 
     @contextmanager
     def _weights(self, path: Path) -> Iterator[None]:
-        """Inside, the teacher has the weights that it is to teach with; the path's own alone are exchanged."""
+        """Inside, the teacher has the weights that it teaches with; only its own path's are exchanged."""
         if self._average is None:
             yield
             return
-        torch.clear_autocast_cache()  # it would hand out the casts of the student's weights; those made here go, too
+        # The cache would hand out 16-bit casts of the student's weights; clearing also drops the casts made here.
+        torch.clear_autocast_cache()
         with self._average.applied(used_parameters(self._supernet.space, path)):
             yield
 
@@ -123,4 +110,5 @@ class Distiller:
             sum_of_scores(score, teacher, targets) - sum_of_scores(score, student.detach(), targets)
             for teacher, student in zip(teachers, students, strict=True)
         ]
+        # Each rank sees another batch. One mean opens the gate in all of them or in none, so gradients still match.
         return self._agree(sum(leads)) > 0

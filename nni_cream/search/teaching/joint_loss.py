@@ -1,4 +1,4 @@
-"""How the student's two losses make one (paper, section 3.3), and how that one moves with the match weight."""
+"""The joint loss: the sum of the student's two losses (paper, section 3.3) and its slope in the match weight."""
 
 from __future__ import annotations
 
@@ -17,9 +17,6 @@ Joined: TypeAlias = Callable[[float, Tensor, Tensor], Tensor]
 class JointLoss:
     """A sum of KD and CE whose weights depend on rho.
 
-    Both functions are linear in KD and CE. So they take the losses as well as the losses' gradients: grad L is
-    ``value`` of the gradients, and its derivative with respect to rho is ``slope`` of them.
-
     Parameters
     ----------
     value
@@ -28,6 +25,7 @@ class JointLoss:
         ``slope(KD, CE)`` -> dL / d rho, which must not depend on rho.
     """
 
+    # Both are linear in KD and CE, so the meta gradient can pass gradients in place of losses.
     value: Joined
     slope: Callable[[Tensor, Tensor], Tensor]
 

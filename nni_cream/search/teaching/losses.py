@@ -35,21 +35,23 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
     teacher
         Logits of the same shape.
     temperature
-        T, which both logits are divided by. The loss is multiplied by T squared, so that its gradient keeps its size
-        (Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2).
+        T, the divisor of both logits (Hinton, Vinyals and Dean, 2015, section 2).
 
     Returns
     -------
     Tensor
         Mean over the batch, shape ().
     """
+    # A softmax over many classes loses small probabilities in 16 bits.
     student = student.float() if student.dtype.itemsize < 4 else student
+    # The teacher may have run under autocast: both sides need one precision.
     teacher = teacher.to(student.dtype)
     if temperature != 1:
         student, teacher = student / temperature, teacher / temperature
     log_probabilities = functional.log_softmax(student, dim=1)
     targets = functional.softmax(teacher, dim=1)
     loss = -(targets * log_probabilities).sum(dim=1).mean()
+    # Gradients shrink with 1 / T squared; the factor keeps their size beside CE (Hinton et al., section 2).
     return loss if temperature == 1 else temperature**2 * loss
 
 
@@ -68,15 +70,15 @@ def _as_is(output: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Distillation:
-    """A distillation loss and what of an output the meta network compares.
+    """A distillation loss and the part of an output that the meta network compares.
 
     Parameters
     ----------
     loss
         ``loss(student output, teacher output)`` -> tensor of shape ().
     features
-        Maps an output of shape (N, ...) to what two paths are compared by: the softmax for classification (paper,
-        section 3.2), the output itself otherwise.
+        Maps an output of shape (N, ...) to the features of a path: the softmax for classification (paper, section
+        3.2), the output itself otherwise.
     """
 
     loss: LossFunction
@@ -99,28 +101,13 @@ DISTILLATIONS: dict[str, Distillation] = {
 
 
 def resolve_distillation(distillation: str | LossFunction | Distillation) -> Distillation:
-    """Look up a distillation by name, or wrap the user's own function.
-
-    Parameters
-    ----------
-    distillation
-        A name, a function, or one that is complete.
-
-    Returns
-    -------
-    Distillation
-        With everything the search needs.
-
-    Raises
-    ------
-    ConfigError
-        If the name is unknown or the value is not callable.
-    """
+    """Return a distillation by its name, or wrap the user's function; raise ConfigError for anything else."""
     if isinstance(distillation, Distillation):
         return distillation
     if isinstance(distillation, str) and distillation in DISTILLATIONS:
         return DISTILLATIONS[distillation]
     if callable(distillation):
+        # Nothing is known of the user's outputs, so paths are compared by the outputs as they are.
         return Distillation(distillation)
     raise ConfigError(
         f"distillation is {distillation!r}; expected one of {sorted(DISTILLATIONS)} or a function of the student's "

@@ -72,15 +72,7 @@ class Matcher(ABC):
     seed: int
 
     def begin(self, outputs: Callable[[Path], Tensor], seed: int) -> None:
-        """Start a search: forget every earlier one.
-
-        Parameters
-        ----------
-        outputs
-            See :attr:`outputs`.
-        seed
-            See :attr:`seed`.
-        """
+        """Start a search and forget every earlier one; see :attr:`outputs` and :attr:`seed`."""
         # Under these names nothing is plain, so that checkpoints compare a matcher by its own options alone.
         self.outputs, self.seed = outputs, seed
 
@@ -165,20 +157,18 @@ class MetaMatcher(Matcher):
     """The meta network M: scores every entry as a teacher of the path and picks the highest.
 
     Its input is the difference of the two paths' outputs on the same few images; rho is the sigmoid of the chosen
-    entry's own score. One linear layer, as in the reference code. Entries' outputs are computed once and kept until
-    :meth:`forget`, so that a pick costs one forward pass of the student on the few images, whatever K is.
+    entry's own score. Like the reference code, it is one linear layer.
 
     Parameters
     ----------
     interval
         Training steps between two updates (paper: 200).
     learning_rate
-        Of Adam (paper: 1e-4) [ours: the reference's SGD hardly moves in a short search; Adam's steps do not depend on
-        the scale of the gradient, which shrinks with the learning rate of the weights].
+        Of Adam (paper: 1e-4).
     probe_images
         Images that two paths are compared on (paper: 4).
     weight
-        rho of two paths whose outputs are equal, before anything was learned, up to the random initial bias.
+        rho of two paths with equal outputs before any update, up to the random initial bias.
 
     Raises
     ------
@@ -213,12 +203,14 @@ class MetaMatcher(Matcher):
         """Pick the entry with the highest score for this student; the better entry on a tie."""
         if not entries:
             return None
+        # One forward pass of the student on few images is all that a pick costs: entries' outputs are kept.
         own = self.outputs(student).flatten()
         network = self._meta_network(own)
         evidence = own - torch.stack([self._entry_features(entry) for entry in entries])
         with torch.no_grad():
             scores = network(evidence).squeeze(1)
         chosen = int(scores.argmax())
+        # rho belongs to the chosen teacher; the reference returns sigmoid(-score) of the last entry compared.
         return Match(entries[chosen], float(torch.sigmoid(scores[chosen])), evidence[chosen])
 
     def weight(self, match: Match) -> Tensor:
@@ -228,15 +220,8 @@ class MetaMatcher(Matcher):
         return torch.sigmoid(self._meta_network(match.evidence)(match.evidence)).squeeze()
 
     def update(self, match: Match, weight_gradient: float) -> None:
-        """Take one step of the meta network down the validation loss.
-
-        Parameters
-        ----------
-        match
-            What :meth:`pick` returned.
-        weight_gradient
-            d validation loss / d rho (:mod:`~nni_cream.search.teaching.meta_gradient`); the rest of the chain is here.
-        """
+        """Take one step of the meta network down the validation loss, given d validation loss / d rho."""
+        # The rest of the chain rule, d rho / d theta, is here: the gradient to rho is exact and needs no second graph.
         rho = self.weight(match)
         optimizer = self._optimizer
         assert optimizer is not None
@@ -270,14 +255,18 @@ class MetaMatcher(Matcher):
         self._known = {key: value.to(device) for key, value in self._known.items()}
 
     def _build(self, width: int, like: Tensor) -> None:
+        # A generator of its own, on the CPU: the same network on all ranks and devices, no draw from the global one.
         network = nn.utils.skip_init(nn.Linear, width, 1, device="cpu", dtype=like.dtype)
         generator = torch.Generator().manual_seed(self.seed)
         bound = width**-0.5
         with torch.no_grad():
             for parameter in network.parameters():
                 parameter.uniform_(-bound, bound, generator=generator)
+            # With equal outputs the input is 0, so the bias alone sets the first rho.
             network.bias += math.log(self.initial_weight / (1 - self.initial_weight))
         self._network = network.to(like.device)
+        # [ours] The reference's SGD hardly moves in a short search. Adam's steps do not depend on the scale of the
+        # gradient, which shrinks with the learning rate of the weights.
         self._optimizer = torch.optim.Adam(self._network.parameters(), lr=self.learning_rate)
 
     def state_dict(self) -> dict[str, Any]:
@@ -288,7 +277,7 @@ class MetaMatcher(Matcher):
         return copy.deepcopy(state)  # later updates must not reach into it
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved state; tensors stay on the device they were loaded to until the first pick."""
+        """Resume from a saved state; tensors move to the device at the first pick."""
         if not state:
             return
         weight = state["network"]["weight"]
@@ -309,23 +298,7 @@ MATCHERS: dict[str, type[Matcher]] = {
 
 
 def resolve_matcher(matching: str | Matcher) -> Matcher:
-    """Return the matcher of a name, or the user's own.
-
-    Parameters
-    ----------
-    matching
-        One of ``MATCHERS``, or a matcher.
-
-    Returns
-    -------
-    Matcher
-        Not yet begun.
-
-    Raises
-    ------
-    ConfigError
-        If it is neither.
-    """
+    """Return the matcher of a name, or the user's own; raise ConfigError for anything else."""
     if isinstance(matching, Matcher):
         return matching
     if isinstance(matching, str) and matching in MATCHERS:

@@ -29,13 +29,12 @@ def match_weight_gradient(
 
         d L_val(W') / d rho = -xi < grad L_val(W'), (grad KD - grad CE) / 2 >
 
-    exactly, with no second graph (METHOD.md, "The exact meta gradient"). With another joint loss, grad dL/d rho stands
-    in the place of (grad KD - grad CE) / 2.
+    exactly, with no second graph. Another joint loss replaces (grad KD - grad CE) / 2 by its own grad dL/d rho.
 
     Parameters
     ----------
     parameters
-        The supernet's weights; those that the path does not use get no gradient and are left out.
+        The supernet's weights; afterwards they hold the same bits as before.
     distillation_loss
         KD of the student on the training batch, with its graph, shape ().
     task_loss
@@ -45,30 +44,32 @@ def match_weight_gradient(
     step_size
         xi, learning rate of the virtual SGD step.
     validation_losses
-        Runs the student on validation images with whatever the parameters hold; yields, part by part, what adds up to
-        its loss. Each part's graph is let go before the next one is made.
+        Runs the student on validation images and yields the parts of its loss.
     loss_scale
-        What losses are multiplied by while they are differentiated, so that small gradients of 16-bit floats are not
-        rounded to 0; the outcome is that of a scale of 1.
+        Factor on losses while they are differentiated; the result is that of a scale of 1.
     joint_loss
-        What L is of KD, CE and rho.
+        L as a function of KD, CE and rho.
 
     Returns
     -------
     float
-        d L_val / d rho. Every parameter holds the same bits as before.
+        d L_val / d rho.
     """
+    # Without the scale, small gradients of 16-bit floats would round to 0.
     distillation = torch.autograd.grad(distillation_loss * loss_scale, parameters, retain_graph=True, allow_unused=True)
     task = torch.autograd.grad(task_loss * loss_scale, parameters, allow_unused=True)
     used = [
         (parameter, _or_zero(kd, parameter) / loss_scale, _or_zero(ce, parameter) / loss_scale)
         for parameter, kd, ce in zip(parameters, distillation, task, strict=True)
+        # Weights that the path does not use have no gradient; the virtual step leaves them.
         if kd is not None or ce is not None
     ]
     students = [parameter for parameter, _, _ in used]
     steps = [joint_loss.value(weight, kd, ce) * -step_size for _, kd, ce in used]
+    # Millions of products of both signs nearly cancel; float32 could lose the sum's sign.
     total = torch.zeros((), dtype=torch.float64, device=students[0].device)
     with _shifted(students, steps):
+        # Part by part: the graph of one part is freed before the next one is made.
         for loss in validation_losses():
             gradients = torch.autograd.grad(loss * loss_scale, students, allow_unused=True)
             total += _inner_product(gradients, (joint_loss.slope(kd.double(), ce.double()) for _, kd, ce in used))
@@ -76,7 +77,8 @@ def match_weight_gradient(
 
 
 def _inner_product(gradients: Sequence[Tensor | None], slopes: Iterable[Tensor]) -> Tensor:
-    """< grad L_val, grad dL/d rho > in float64; the slopes come one by one, so that no two are in memory at once."""
+    """Compute < grad L_val, grad dL/d rho > in float64."""
+    # The slopes come one by one, so that no two float64 copies are in memory at once.
     products = [
         (gradient.double() * slope).sum()
         for gradient, slope in zip(gradients, slopes, strict=True)
@@ -92,6 +94,7 @@ def _or_zero(gradient: Tensor | None, parameter: Tensor) -> Tensor:
 @contextmanager
 def _shifted(parameters: Sequence[Tensor], steps: Sequence[Tensor]) -> Iterator[None]:
     """Inside, the parameters are moved by the steps; afterwards they are bit for bit what they were."""
+    # Adding and subtracting a step would round; only a copy brings every bit back.
     before = [parameter.detach().clone() for parameter in parameters]
     try:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Exponential moving average of the supernet's weights, for the networks that a search hands out at its end."""
+"""Exponential moving average of the supernet's weights, for teachers and for the networks handed out at the end."""
 
 from __future__ import annotations
 
@@ -18,24 +18,14 @@ __all__ = ["WeightAverage"]
 class WeightAverage:
     """The average of every weight over the optimizer steps so far, newer steps counting more.
 
-    After each step, average = d average + (1 - d) weight. That is done for *all* weights, also for those that the step
-    did not move, because the sampled path does not use them: so every weight is averaged over the same stretch of the
-    training. Neither the steps nor the board see it; teachers do if ``teaching.weights`` says so.
-
-    The first steps count more than the rest of the formula would have it, d = min(decay, (1 + n) / (10 + n)) at step n
-    [ours: with a fixed decay of 0.9998, the initial weights would still make up two thirds of the average after 2,000
-    steps]. With the paper's 150,000 steps this makes no difference.
-
-    A weight that stays as it is for n steps moves its average by 1 - d^n at once, when it is about to change or when
-    somebody asks: so a step costs what the weights of its path cost, not what all of the supernet's do. A hook that
-    changes weights without a gradient goes unnoticed until then.
-
-    Buffers are not averaged: the statistics of BatchNorm are estimated anew for each network that is handed out.
+    After each step, average = d average + (1 - d) weight, for *all* weights, also those outside the sampled path: so
+    every weight is averaged over the same stretch of the training. d = min(decay, (1 + n) / (10 + n)) at step n.
+    Buffers are not averaged: each network handed out gets new BatchNorm statistics.
 
     Parameters
     ----------
     module
-        Whose parameters are averaged: the user's module with the supernet in it.
+        The user's module with the supernet in it; its parameters are averaged.
     decay
         d, above 0 and below 1 (paper: 0.9998).
     """
@@ -55,11 +45,13 @@ class WeightAverage:
         return sum(average.nbytes for average in self._averages.values())
 
     def before_step(self) -> None:
-        """Bring the averages of those weights up to date that an optimizer step will change: of all with a gradient."""
+        """Update the averages of the weights that an optimizer step will change: all with a gradient."""
         self._settle(name for name, parameter in self._parameters.items() if parameter.grad is not None)
 
     def update(self) -> None:
         """Count an optimizer step, after which the weights are what they are now."""
+        # [ours] With a fixed decay of 0.9998, the initial weights would still make up two thirds of the average after
+        # 2,000 steps. With the paper's 150,000 steps the ramp makes no difference.
         self._log_decay += math.log(min(self.decay, (1 + self.updates) / (10 + self.updates)))
         self.updates += 1
 
@@ -70,6 +62,8 @@ class WeightAverage:
 
     @torch.no_grad()
     def _settle(self, names: Iterable[str]) -> None:
+        # A weight unchanged for n steps moves its average by 1 - d^n at once. So a step costs what its path costs, not
+        # what the supernet does. A hook that changes weights without a gradient is noticed only here.
         due = [name for name in names if self._settled[name] != self._log_decay]
         if not due:
             return
@@ -80,23 +74,13 @@ class WeightAverage:
 
     @contextmanager
     def applied(self, only: Iterable[nn.Parameter] | None = None) -> Iterator[None]:
-        """Inside, the module has the averages for weights; afterwards its own again, bit for bit.
-
-        Parameters
-        ----------
-        only
-            Parameters to exchange, where not all are needed; those that are not averaged are left out.
-
-        Yields
-        ------
-        None
-            There is nothing to work with; freeze and copy what is needed.
-        """
+        """Inside, the module (or ``only`` some parameters) has the averages; afterwards its own bits again."""
         chosen = self._names if only is None else [parameter for parameter in only if parameter in self._names]
         own = {parameter: parameter.data for parameter in chosen}
         self._settle(self._names[parameter] for parameter in own)
         try:
             for parameter in own:
+                # Exchanging .data keeps the parameter objects, which optimizers and hooks refer to.
                 parameter.data = self._averages[self._names[parameter]].to(parameter.device, parameter.dtype)
             yield
         finally:
@@ -104,7 +88,7 @@ class WeightAverage:
                 parameter.data = data
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the averages as they stand, how many steps there were, and up to which each average goes."""
+        """Return the averages, the number of steps, and the step up to which each average goes."""
         return {
             "updates": self.updates,
             "averages": {name: item.cpu() for name, item in self._averages.items()},
@@ -113,18 +97,7 @@ class WeightAverage:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint.
-
-        Parameters
-        ----------
-        state
-            What :meth:`state_dict` returned.
-
-        Raises
-        ------
-        SearchError
-            If it holds averages of other weights.
-        """
+        """Restore a checkpoint; raise SearchError if it holds averages of other weights."""
         saved = state["averages"]
         different = [name for name in self._averages.keys() | saved.keys() if not self._fits(name, saved.get(name))]
         if different:
@@ -144,5 +117,6 @@ class WeightAverage:
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    """With the eight bits of bfloat16, a step of 1 - 0.9998 would be rounded away."""
+    """Return a 16-bit tensor in float32, any other as it is."""
+    # With the eight bits of bfloat16, a step of 1 - 0.9998 would round to nothing.
     return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
