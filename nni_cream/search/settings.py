@@ -83,7 +83,7 @@ class Teaching(Options):
 
     @classmethod
     def of(cls, value: Any) -> Teaching:
-        """Return the teaching of a preset's name, a mapping or an object; raise ConfigError for anything else."""
+        """Return the teaching of a preset's name, a mapping or an object."""
         if isinstance(value, cls):
             return value
         # A preset is only a set of options: checkpoints and files see no difference from writing them out.
@@ -117,7 +117,7 @@ class Scoring(Options):
 
     @classmethod
     def of(cls, value: Any) -> Scoring:
-        """Return the scoring of a mapping or an object; raise ConfigError for anything else."""
+        """Return the scoring of a mapping or an object."""
         if isinstance(value, cls):
             return value
         if isinstance(value, Mapping) and value.keys() <= {item.name for item in fields(cls)}:
@@ -257,5 +257,10 @@ def _outlined(value: Any) -> Any:
         return asdict(value)  # type: ignore[call-overload]
     name = str(getattr(value, "name", None) or getattr(value, "__qualname__", type(value).__qualname__))
     # Two objects of one class may differ only in their options; private state moves and must not count.
-    own = {key: item for key, item in getattr(value, "__dict__", {}).items() if not key.startswith("_")}
+    own = {
+        key: item
+        for key, item in getattr(value, "__dict__", {}).items()
+        # The seed of the search is given to a matcher when it begins; it is no option of the matcher.
+        if not key.startswith("_") and key != "seed"
+    }
     return {"name": name} | {key: item for key, item in own.items() if isinstance(item, str | int | float | None)}

@@ -96,7 +96,7 @@ def test_own_cost_gives_the_cost_of_every_entry_and_keeps_its_range() -> None:
 
 def test_own_cost_stands_beside_others() -> None:
     strategy = searched(CreamStrategy(cost=["macs", StoredBytes()], cost_range={"StoredBytes": (None, 1200)}, **FEW))
-    assert all(entry.costs["StoredBytes"] <= 1200 for entry in strategy.board.entries)
+    assert all(entry.other_costs["StoredBytes"] <= 1200 for entry in strategy.board.entries)
 
 
 def test_own_sampler_draws_mutations_of_the_board() -> None:

@@ -45,7 +45,7 @@ def test_samplers_are_made_by_their_names_or_taken_as_they_are():
     assert isinstance(resolve_sampler("uniform"), UniformSampler)
     assert own.state_dict() == {}
     for wrong in ("evolution", Own, 3):
-        with pytest.raises(ConfigError, match="sampling is .*; expected one of uniform, or a PathSampler"):
+        with pytest.raises(ConfigError, match=r"sampling is .*; expected one of uniform, or a PathSampler"):
             resolve_sampler(wrong)
 
 
@@ -87,7 +87,7 @@ def test_a_deeper_mutation_draws_the_choices_that_come_into_use():
     shallow = next(path for path in iter(paths.draw, None) if path["depth"] == 1)
     assert paths.used(shallow) != [*shallow]
     deep = [path for path in (paths.redrawn(shallow, ["depth"]) for _ in range(300)) if path["depth"] == 3]
-    assert all(paths.used(path) == [*path] for path in deep)
+    assert all("block_2" in paths.used(path) for path in deep)
     assert len({path["block_2"] for path in deep}) > 1
 
 
