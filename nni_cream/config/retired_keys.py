@@ -1,4 +1,4 @@
-"""Keys of version 0.1 that went or moved, and what to write now."""
+"""Keys of version 0.1 that are gone or renamed, and their replacements."""
 
 from __future__ import annotations
 
@@ -32,15 +32,7 @@ _RECIPE = {"global_batch_size": "write recipe.batch_size"}
 
 
 def instead_of(key: str, prefix: str) -> str | None:
-    """Return what to do in place of a key that went; ``None`` for any other.
-
-    Parameters
-    ----------
-    key
-        As it was written.
-    prefix
-        What stands before it: sections, each with a dot.
-    """
+    """Return what to write for a retired key, given its sections as a dotted prefix; ``None`` for any other key."""
     if prefix.endswith(("search.", "searchSpace.")) or "variants." in prefix:
         return _SEARCH.get(key)
     return _RECIPE.get(key) if prefix.endswith("recipe.") else None
