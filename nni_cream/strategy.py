@@ -158,25 +158,7 @@ class CreamStrategy(RandomOneShot):
         return freezable_hooks(super().default_mutation_hooks())
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
-        """Turn the model space into a supernet, in place.
-
-        Parameters
-        ----------
-        model
-            The space.
-
-        Returns
-        -------
-        ModelSpace
-            The same object.
-
-        Raises
-        ------
-        SpaceError
-            If it is no model space or has nothing to search.
-        ConfigError
-            If it has fewer paths than the board has places.
-        """
+        """Turn the model space into a supernet, in place; raise an error for one that cannot be searched."""
         if not isinstance(model, ModelSpace):
             raise SpaceError(
                 f"the search space is a {type(model).__name__}; expected a subclass of nni.nas.nn.pytorch.ModelSpace"
@@ -220,23 +202,7 @@ class CreamStrategy(RandomOneShot):
         paths.draw()
 
     def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
-        """Wrap the evaluator's module in the search.
-
-        Parameters
-        ----------
-        evaluator
-            A Lightning evaluator of NNI.
-
-        Returns
-        -------
-        Lightning
-            With the module wrapped.
-
-        Raises
-        ------
-        SearchError
-            If it is no Lightning evaluator, has no loaders, or trains with a DDP that needs every weight used.
-        """
+        """Wrap the evaluator's module in the search; raise ``SearchError`` if a search cannot run in it."""
         if not isinstance(evaluator, Lightning):
             raise SearchError(
                 f"the evaluator is a {type(evaluator).__name__}; a one-shot search needs a Lightning evaluator such as "

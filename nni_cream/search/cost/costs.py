@@ -75,15 +75,7 @@ def check_ranges(cost_range: Any, names: Sequence[str]) -> tuple[CostRange, ...]
 
 
 class Costs:
-    """The costs of a path.
-
-    Parameters
-    ----------
-    models
-        One for each cost, the primary one first.
-    ranges
-        The range of each.
-    """
+    """The costs of a path: a model and a range for each, the primary one first."""
 
     def __init__(self, models: Sequence[CostModel], ranges: Sequence[CostRange]) -> None:
         self.models = tuple(models)
@@ -103,39 +95,11 @@ class Costs:
         share: Callable[[Any], Any] | None = None,
         leader: bool = True,
     ) -> Costs:
-        """Make a model for each cost.
-
-        Parameters
-        ----------
-        costs
-            Metrics and functions, the primary one first.
-        ranges
-            The range of each.
-        latency
-            How to measure latency.
-        supernet
-            The mutated space.
-        inputs
-            Arguments of the space's ``forward``, batch dimension first.
-        keywords
-            Keyword arguments of the space's ``forward``.
-        seed
-            Decides the random paths that costs are checked on.
-        state
-            :meth:`state_dict` of a resumed search: its measurements are not repeated.
-        share
-            Returns the leader's value in every process of a distributed search.
-        leader
-            Whether this process is the leader.
-
-        Returns
-        -------
-        Costs
-            Ready for use.
-        """
+        """Make a model for each cost; ``state`` holds the measurements of a resumed search, which are not repeated."""
         models: list[CostModel] = []
         for cost in costs:
             if cost == "latency":
+                # Each process would time a path differently, so all of them take the leader's figures.
                 sharing: dict[str, Any] = {} if share is None else {"share": share, "leader": leader}
                 models.append(LatencyModel(supernet, inputs, latency, seed, keywords, **sharing))
             else:

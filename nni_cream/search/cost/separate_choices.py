@@ -55,22 +55,7 @@ def _deciding_only(supernet: Supernet, wanted: Callable[[nn.Module], bool]) -> d
 def record_inputs(
     supernet: Supernet, modules: Iterable[tuple[str, nn.Module]], run: Callable[[Path], object]
 ) -> dict[nn.Module, Inputs]:
-    """Run paths until every module has run, and keep the inputs of each.
-
-    Parameters
-    ----------
-    supernet
-        The mutated space.
-    modules
-        Modules within it, each with a label that brings it into use.
-    run
-        Runs a path.
-
-    Returns
-    -------
-    dict
-        Module -> positional and keyword arguments. A module that no path has run is missing.
-    """
+    """Run paths until all modules, each given with a label that brings it into use, have run; return their inputs."""
     wanted = list(modules)
     seen: dict[nn.Module, Inputs] = {}
     with _watched((module for _, module in wanted), seen):

@@ -82,23 +82,12 @@ class CostTable:
         )
 
     def rounded(self, steps: int) -> tuple[CostTable, float]:
-        """Round the table down to whole numbers.
-
-        Parameters
-        ----------
-        steps
-            Number of steps between the lowest and the highest cost.
-
-        Returns
-        -------
-        tuple
-            The table, with base 0, and the size of a step. In it a path of cost c costs between
-            (c - base) / step - (number of columns) and (c - base) / step.
-        """
+        """Return the table in whole steps, rounded down, with base 0, and the size of a step, given their number."""
         lowest, highest = self.bounds()
         # All paths may cost the same; a step of 0 would divide by 0.
         step = (highest - lowest) / steps or 1.0
         columns = {
+            # Down, never to the nearest: the error of a path is then at most one step a column, on one side.
             label: {value: float(math.floor(cost / step)) for value, cost in column.items()}
             for label, column in self.columns.items()
         }

@@ -14,23 +14,7 @@ Path: TypeAlias = dict[str, Any]
 
 
 def encode_path(path: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a path into plain JSON values.
-
-    Parameters
-    ----------
-    path
-        NNI's sample: label -> chosen value, or a list of values where several are chosen.
-
-    Returns
-    -------
-    dict
-        Numbers, strings and booleans as they are, sequences as lists, classes and functions as ``module.name``.
-
-    Raises
-    ------
-    SpaceError
-        If a value has no lasting name, such as an instance of a user's class.
-    """
+    """Turn NNI's sample (label -> value) into plain JSON values; ``SpaceError`` for one without a lasting name."""
     # NNI's labels are a subclass of str, which a weights-only load would refuse.
     return {str(label): encode_value(value, label) for label, value in path.items()}
 

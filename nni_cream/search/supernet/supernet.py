@@ -180,29 +180,8 @@ class FreezableCell(PathSamplingCell):
     def mutate(
         cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
     ) -> FreezableCell | None:
-        """Replace a cell whose operations come from a factory; see NNI's ``PathSamplingCell.mutate``.
-
-        Parameters
-        ----------
-        module
-            Any module of the model space.
-        name
-            Its name there.
-        memo
-            NNI's notes during the mutation.
-        mutate_kwargs
-            NNI's settings of the mutation.
-
-        Returns
-        -------
-        FreezableCell or None
-            ``None`` for any other module.
-
-        Raises
-        ------
-        SpaceError
-            If the cell joins its loose ends: which nodes these are depends on the path, so the width would change.
-        """
+        """Replace a cell whose operations come from a factory; ``SpaceError`` if it joins its loose ends."""
+        # Which ends are loose depends on the path, so the width of the output would change with it.
         if type(module) is Cell and module.merge_op != "all":
             raise SpaceError(
                 f"cell {name!r} has merge_op={module.merge_op!r}; a supernet needs an output of fixed width, "

@@ -102,25 +102,7 @@ class LatencyTable:
 
     @classmethod
     def from_json(cls, content: Any, where: object = "latency table") -> LatencyTable:
-        """Read the result of :meth:`to_json`, or a user's own file.
-
-        Parameters
-        ----------
-        content
-            The JSON value.
-        where
-            Its source, for messages.
-
-        Returns
-        -------
-        LatencyTable
-            The table.
-
-        Raises
-        ------
-        FileError
-            If it is not a table of latencies; the message names the key.
-        """
+        """Read the result of :meth:`to_json`, or a user's file; ``FileError`` names ``where`` and the invalid key."""
         found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
         if found != _FORMAT:
             raise FileError(f"{where}: not a latency table: key 'format' is {found!r}, expected {_FORMAT!r}")
