@@ -83,7 +83,6 @@ class Group:
     def distinct(self) -> list[Case]:
         """Every case once."""
         # Unused deciders hold the first value in ``chosen``, so exactly one of the equal cases has its own key.
-        # Unused deciders hold the first value in ``chosen``, so exactly one of the equal cases has its own key.
         return [case for values, case in self.cases.items() if values == tuple(case.chosen.values())]
 
 
@@ -113,7 +112,6 @@ class Usage:
         self._mutables = {label: item for label, item in mutables.items() if not isinstance(item, Constraint)}
         self._root = _read(space) if isinstance(space, nn.Module) else _Part(frozenset())
         under_conditions = {label for guarded in _conditions(self._root) for label in guarded.part.labels}
-        # A label may stand both under a condition and outside of it; then every path uses it.
         # A label may occur both under a condition and outside of all; then every path uses it.
         self._always = (self._mutables.keys() - under_conditions) | self._root.labels
         self.conditional = bool(under_conditions - self._root.labels)
@@ -162,13 +160,10 @@ class Usage:
         drawn: Path = {}
         for group, (cases, weights) in zip(self.groups, self._weighted, strict=True):
             # A case weighs as much as it has architectures: a uniform case would favour those of shallow networks.
-            # A case weighs as much as it has architectures: a uniform case would favour those of shallow networks.
             case = cases[weighted_index(generator, weights)]
-            # Unused followers keep the first value, which makes the path canonical without another walk.
             # Unused followers keep the first value, which makes the path canonical without another walk.
             drawn |= {label: self._first[label] for label in group.followers} | case.chosen
             drawn |= {label: draws[label](generator) for label in case.followers}
-        # The order of the space: callers and seeded sequences rely on it.
         # In the order of the space: all labels draw from one generator, so the order decides the seeded sequence.
         return {label: drawn[label] if label in drawn else draw(generator) for label, draw in draws.items()}
 
@@ -178,7 +173,6 @@ class Usage:
         for labels in _connected(_links(self._root)):
             deciders, followers = self._sort_out(labels)
             mutables = [self._mutables[label] for label in deciders]
-            # Only a choice of one value lists its options; a depth by a choice of several cannot be enumerated here.
             # A choice of several takes combinations of its values, which ``_list`` does not enumerate.
             if not all(isinstance(mutable, Categorical) for mutable in mutables):
                 return None
@@ -221,7 +215,6 @@ def _read(module: nn.Module) -> _Part:
     if isinstance(module, LayerChoice):
         candidates = [(name, _read(module[name])) for name in module.names]
         # NNI's conditions hold per candidate: its labels count only if it is the one chosen.
-        # NNI's conditions hold per candidate: its labels count only if it is the one chosen.
         return _part(own, [_Guarded(own, _is_chosen(module.label, name), part) for name, part in candidates])
     if isinstance(module, Repeat) and isinstance(module.depth_choice, Mutable):
         blocks = [(index, _read(block)) for index, block in enumerate(module.blocks)]
@@ -241,7 +234,6 @@ def _own_labels(module: nn.Module) -> Iterator[str]:
 
 
 def _is_chosen(label: str, name: Any) -> Callable[[Mapping[str, Any]], bool]:
-    # A function of its own: a lambda in the loop would see only the last name.
     # A function of its own: a lambda in the loop would see only the last name.
     return lambda path: bool(path[label] == name)
 
@@ -273,7 +265,6 @@ def _connected(links: Iterable[frozenset[str]]) -> list[frozenset[str]]:
     groups: list[frozenset[str]] = []
     for link in links:
         touching = [group for group in groups if group & link]
-        # A link that touches several groups makes them one: their labels now depend on each other.
         # A link that touches several groups makes them one: their labels now depend on each other.
         groups = [group for group in groups if not group & link] + [link.union(*touching)]
     return groups

@@ -41,7 +41,6 @@ class Options:
                 name = str(label)
                 self.choices[name] = [encode_value(value, label) for value in mutable.values]
                 # By their JSON text: lists are not hashable, and as keys of a dict 1, 1.0 and True would be one.
-                # By their JSON text: lists are not hashable, and as keys of a dict 1, 1.0 and True would be one.
                 self._places[name] = {json.dumps(value): index for index, value in enumerate(self.choices[name])}
                 if isinstance(mutable, CategoricalMultiple):
                     self._several.add(name)
@@ -86,7 +85,6 @@ def decode_path(encoded: Mapping[str, Any], mutables: Mapping[str, LabeledMutabl
     path = {label: _decode(encoded[label], label, mutable) for label, mutable in choices.items()}
     for label, mutable in mutables.items():
         # Only now: a constraint looks at several labels, so all of them must be decoded.
-        # Only now: a constraint looks at several labels, so all of them must be decoded.
         violation = mutable.check_contains(path)
         if violation is not None:
             raise SpaceError(f"the path breaks the space's rule {label!r}: {violation}")
@@ -114,7 +112,6 @@ def check_depths(space: nn.Module) -> None:
         if not isinstance(module, Repeat) or not isinstance(module.depth_choice, Mutable):
             continue
         # A depth may be an expression of choices, so its values come from its grid and not from one label.
-        # A depth may be an expression of choices, so its values come from its grid and not from one label.
         smallest = min(module.depth_choice.grid())
         if smallest < 1:
             labels = ", ".join(repr(str(label)) for label in module.depth_choice.simplify())
@@ -131,7 +128,6 @@ def count_values(mutable: LabeledMutable) -> int:
     if isinstance(mutable, CategoricalMultiple):
         total = len(mutable.values)
         # Without a fixed number NNI draws each value independently: every subset is possible.
-        # Without a fixed number NNI draws each value independently: every subset is possible.
         return 2**total if mutable.n_chosen is None else math.comb(total, mutable.n_chosen)
     return 1
 
@@ -147,7 +143,6 @@ def _decode(encoded: Any, label: str, mutable: LabeledMutable) -> Any:
 def _find(encoded: Any, label: str, values: list[Any]) -> Any:
     for value in values:
         candidate = encode_value(value, label)
-        # In Python True equals 1, yet they are different options.
         # In Python True equals 1, yet they are different options.
         if candidate == encoded and isinstance(candidate, bool) == isinstance(encoded, bool):
             return value
