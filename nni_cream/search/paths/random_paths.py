@@ -100,8 +100,8 @@ class Limit:
 class RandomPaths:
     """Draws uniformly from the architectures of a space, or from those within a cost range.
 
-    A label may be unused: of a block beyond the depth of a ``Repeat``, or inside a candidate that is not chosen. It then
-    has its first value, so equal architectures are equal paths. Every architecture is equally likely: a depth
+    A label may be unused: of a block beyond the depth of a ``Repeat``, or inside a candidate that is not chosen.
+    It then has its first value, so equal architectures are equal paths. Every architecture is equally likely: a depth
     with more architectures comes up more often. Labels are drawn one by one instead if one has probabilities of its
     own, or if there are too many cases to count.
 
