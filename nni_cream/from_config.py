@@ -1,4 +1,4 @@
-"""Recipe, strategy and trainer from the sections of a configuration, for searches and studies alike."""
+"""Makes recipe, strategy and trainer from a configuration, for searches and studies alike."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ __all__ = [
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
-    """Return how a section of a configuration, ``search`` or ``retrain``, wants a network to be trained."""
+    """Return the training recipe of a section, ``search`` or ``retrain``."""
     return Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
 
 
 def cost_names(settings: Mapping[str, Any]) -> list[str]:
-    """Return what the costs of the ``search`` section are called, the primary one first."""
+    """Return the names of the costs of the ``search`` section, the primary one first."""
     costs = settings["cost"] if isinstance(settings["cost"], list) else [settings["cost"]]
     return [str(cost.rpartition(":")[2]) for cost in costs]
 
@@ -56,12 +56,12 @@ def make_strategy(
     listeners: Iterable[Callable[[BoardEvent], None]] = (),
     latency: Mapping[str, Any] | None = None,
 ) -> CreamStrategy:
-    """Build the strategy from the ``search`` section of a configuration.
+    """Make the strategy of a resolved ``search`` section.
 
     Parameters
     ----------
     settings
-        The section, resolved.
+        The section.
     listeners
         Called with every event of the board.
     latency
@@ -97,7 +97,7 @@ def matcher_of(matching: str | Mapping[str, Any]) -> Matcher:
 
 
 def _imported(key: str, value: str) -> Any:
-    """Import the function or class of ``package.module:name``; return any other name as it is."""
+    """Import the function or class of ``package.module:name``; return any other name unchanged."""
     if ":" not in value:
         return value
     try:
@@ -113,7 +113,7 @@ def _imported(key: str, value: str) -> Any:
 
 
 def _cost(value: str) -> Any:
-    """Return a cost by its name, a user's function, or an object of a user's class."""
+    """Return a cost as a metric's name, a user's function, or an object of a user's class."""
     found = _imported("cost", value)
     return found() if isinstance(found, type) else found
 
@@ -137,18 +137,18 @@ def _made(key: str, value: str | Mapping[str, Any], known: Mapping[str, Callable
 def make_trainer(
     settings: Mapping[str, Any], epochs: int, root: Path, callbacks: list[pl.Callback], **more: Any
 ) -> pl.Trainer:
-    """Build Lightning's trainer of a search.
+    """Make Lightning's trainer of a search.
 
     Parameters
     ----------
     settings
-        Section ``trainer`` of the configuration.
+        The ``trainer`` section.
     epochs
         Passes over the training images.
     root
-        Folder for whatever Lightning may write.
+        Folder for the files of Lightning.
     callbacks
-        Of the search.
+        Those of the search.
     **more
         Further arguments of the trainer.
 
@@ -187,13 +187,13 @@ def _device_strategy(settings: Mapping[str, Any]) -> str:
 
 
 def trainer_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of the ``trainer`` section is for Lightning's Trainer."""
+    """Return the part of the ``trainer`` section that Lightning's Trainer takes."""
     return {key: value for key, value in settings.items() if key not in ("threads", "tensorboard")}
 
 
 @contextmanager
 def cpu_threads(number: int | None) -> Iterator[None]:
-    """Compute with that many threads inside; as torch likes it if ``None``."""
+    """Compute with this many threads inside; ``None`` leaves the number to torch."""
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(number or before)
@@ -203,55 +203,23 @@ def cpu_threads(number: int | None) -> Iterator[None]:
 
 
 def validation_batch(images: int, settings: Mapping[str, Any]) -> int:
-    """Return a size of batches that leaves no single image over, of which BatchNorm would have no statistics."""
+    """Return a batch size that leaves no single image, of which BatchNorm has no statistics."""
     smallest = scored_at_once(settings)
     return next((size for size in range(smallest, smallest + images) if images % size != 1), smallest)
 
 
 def load_latencies(path: str | Path) -> LatencyTable:
-    """Read the JSON file of a table.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    LatencyTable
-        The table.
-
-    Raises
-    ------
-    FileError
-        If it is missing or no table; the message names path and key.
-    """
+    """Read the JSON file of a latency table; raise ``FileError`` if it is missing or no table."""
     content = read_json(Path(path), "latency table", "`nni-cream latency CONFIG.yml --out FILE` makes one")
     return LatencyTable.from_json(content, path)
 
 
 def latency_settings(section: Mapping[str, Any]) -> LatencySettings:
-    """Make the settings that the strategy takes of the ``latency`` section of a configuration.
-
-    Parameters
-    ----------
-    section
-        The section, resolved.
-
-    Returns
-    -------
-    LatencySettings
-        With the table read.
-
-    Raises
-    ------
-    CreamError
-        If the table cannot be read or used, or a setting is out of its range.
-    """
+    """Make the strategy's settings of the resolved ``latency`` section, with its table read."""
     table = None if section["table"] is None else load_latencies(section["table"])
     return LatencySettings(**{**section, "table": table})
 
 
 def scored_at_once(settings: Mapping[str, Any]) -> int:
-    """Return how many images go through a network at once where no gradients are kept, from section ``search``."""
+    """Return how many images a network takes at once without gradients, given the ``search`` section."""
     return int(min(256, 2 * settings["batch_size"]))

@@ -14,7 +14,7 @@ __all__ = ["preserved_rng", "restore_rng", "rng_state"]
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state of Python's, NumPy's and torch's generators (CPU and all CUDA devices)."""
+    """Return the state of the generators of Python, NumPy and torch (CPU and all CUDA devices)."""
     version, internal, gauss = random.getstate()
     legacy: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - it is what many augmentations draw from
     name, keys, position, has_gauss, cached = legacy
@@ -39,12 +39,12 @@ def restore_rng(state: Mapping[str, Any]) -> None:
 
 @contextmanager
 def preserved_rng(seed: int | None = None) -> Iterator[None]:
-    """Whatever is drawn inside leaves every generator as it was.
+    """Leave every generator as it was, whatever is drawn inside.
 
     Parameters
     ----------
     seed
-        If given, Python's, NumPy's and torch's generators start from it inside.
+        Seeds the generators of Python, NumPy and torch inside, if given.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - augmentations draw from it

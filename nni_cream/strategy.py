@@ -1,4 +1,4 @@
-"""``CreamStrategy``: what a user's script imports. Wiring only; the method itself is in :mod:`nni_cream.search`."""
+"""``CreamStrategy``, the class for users' scripts. It only connects parts; the method is in :mod:`nni_cream.search`."""
 
 from __future__ import annotations
 
@@ -154,29 +154,11 @@ class CreamStrategy(RandomOneShot):
         return {} if self._mutated_model_space is None else dict(self.oneshot_module.statistics)
 
     def default_mutation_hooks(self) -> list[MutationHook]:
-        """Return NNI's path-sampling hooks, with cells and operations that can be frozen with their weights."""
+        """Return NNI's path-sampling hooks, with cells and operations that freeze with their weights."""
         return freezable_hooks(super().default_mutation_hooks())
 
     def mutate_model(self, model: ModelSpace) -> ModelSpace:
-        """Turn the model space into a supernet, in place.
-
-        Parameters
-        ----------
-        model
-            The space.
-
-        Returns
-        -------
-        ModelSpace
-            The same object.
-
-        Raises
-        ------
-        SpaceError
-            If it is not a model space or has nothing to search.
-        ConfigError
-            If it has fewer paths than the board has places.
-        """
+        """Turn the model space into a supernet, in place; raise an error for one that cannot be searched."""
         if not isinstance(model, ModelSpace):
             raise SpaceError(
                 f"the search space is a {type(model).__name__}; expected a subclass of nni.nas.nn.pytorch.ModelSpace"
@@ -192,9 +174,7 @@ class CreamStrategy(RandomOneShot):
         return super().mutate_model(model)
 
     def check_range(self, supernet: Supernet, inputs: Tensor) -> None:
-        """Draw a path within the ranges of the costs, to see before a search whether there is one.
-
-        A range of latencies that are still to be measured is left to the search.
+        """Check before a search that a path lies within the cost ranges; leave unmeasured latencies to the search.
 
         Parameters
         ----------
@@ -206,7 +186,7 @@ class CreamStrategy(RandomOneShot):
         Raises
         ------
         SpaceError
-            If no path lies within the ranges; the message states what can be reached.
+            If no path lies within the ranges; the message states the reachable range.
         """
         settings = self._settings
         given = settings.latency.table is not None
@@ -222,23 +202,7 @@ class CreamStrategy(RandomOneShot):
         paths.draw()
 
     def mutate_evaluator(self, evaluator: Lightning) -> Lightning:
-        """Put the search around the evaluator's module.
-
-        Parameters
-        ----------
-        evaluator
-            A Lightning evaluator of NNI.
-
-        Returns
-        -------
-        Lightning
-            With the module wrapped.
-
-        Raises
-        ------
-        SearchError
-            If the evaluator is not a Lightning one, has no loaders, or trains with a DDP that wants every weight used.
-        """
+        """Wrap the evaluator's module in the search; raise ``SearchError`` if a search cannot run in it."""
         if not isinstance(evaluator, Lightning):
             raise SearchError(
                 f"the evaluator is a {type(evaluator).__name__}; a one-shot search needs a Lightning evaluator such as "
@@ -253,36 +217,12 @@ class CreamStrategy(RandomOneShot):
         return super().mutate_evaluator(evaluator)
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
-        """Remember where validation images come from; Lightning gets them too.
-
-        Parameters
-        ----------
-        train_dataloader_fn
-            Returns the training loaders.
-        val_dataloader_fn
-            Returns the validation loaders.
-
-        Returns
-        -------
-        Any
-            The validation loaders, unchanged.
-        """
+        """Return the validation loaders, and remember their source for the board."""
         self._validation_loader = val_dataloader_fn
         return val_dataloader_fn()
 
     def configure_oneshot_module(self, training_module: LightningModule) -> CreamLightningModule:
-        """Wrap the user's module.
-
-        Parameters
-        ----------
-        training_module
-            The module of the evaluator.
-
-        Returns
-        -------
-        CreamLightningModule
-            What the trainer runs.
-        """
+        """Wrap the user's module into the one that the trainer runs."""
         return CreamLightningModule(
             training_module, self._board, self._settings, self._validation_batches, self._listeners
         )
@@ -305,19 +245,19 @@ class CreamStrategy(RandomOneShot):
     def finalise(
         self, training_loader: Iterable[Any], validation_loader: Iterable[Any], images: int | None = None
     ) -> tuple[Finalist, ...]:
-        """Validate the board's entries on copies once the search is over, and order the board by the outcome.
+        """Validate the board's entries on copies after the search, and order the board by the result.
 
-        Each entry is frozen, with BatchNorm statistics that are estimated anew on training images, and validated in
-        evaluation mode on all validation images. The supernet is left as it is.
+        Each entry is frozen, gets new BatchNorm statistics from training images, and is validated in evaluation mode on
+        all validation images. The supernet stays unchanged.
 
         Parameters
         ----------
         training_loader
-            Images for BatchNorm's statistics; seed it if it shuffles, for an outcome that can be repeated.
+            Images for BatchNorm's statistics; seed its shuffling for a reproducible result.
         validation_loader
             All validation images.
         images
-            How many training images are used at least; ``scoring.recalibration_images`` by default.
+            Minimum number of training images. Default: ``scoring.recalibration_images``.
 
         Returns
         -------
@@ -327,7 +267,7 @@ class CreamStrategy(RandomOneShot):
         Raises
         ------
         SearchError
-            If the board is empty or has not been trained in this process.
+            If the board is empty or was not trained in this process.
         """
         module = None if self._mutated_model_space is None else self.oneshot_module
         if module is None or not hasattr(module, "supernet"):
@@ -341,7 +281,7 @@ class CreamStrategy(RandomOneShot):
         Parameters
         ----------
         sort
-            Always done; there for NNI's interface.
+            Ignored: entries are always sorted. NNI's interface has it.
         limit
             How many; ``None`` for all.
 

@@ -1,6 +1,6 @@
-"""What a user may write in a file: tables of keys that check, document and give the defaults.
+"""The keys of the files a user writes: tables that check, document and give the defaults.
 
-Neither torch nor NNI is imported here, so that a mistake is reported within a moment.
+Neither torch nor NNI is imported here, so a mistake is reported at once.
 """
 
 from nni_cream.config.layout import Key, Layout, describe_problems, dump, read_yaml

@@ -1,4 +1,4 @@
-"""A file that a user writes, as one table of keys that checks it, documents it and gives the defaults."""
+"""A file that a user writes, as one table of keys: checks, reference and defaults."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ class Key:
     name
         Dotted, such as ``search.epochs``.
     default
-        Value where the user gives none.
+        Value if the user gives none.
     rule
-        What a value has to be.
+        What a value must be.
     description
         One sentence for the configuration reference.
     nested
-        The class whose options a mapping may hold; ``None`` for a plain value.
+        Class of the options that a mapping may hold; ``None`` for a plain value.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Key:
 
 
 def keys_of(owner: type[Options], section: str) -> tuple[Key, ...]:
-    """Derive the keys of a section from the options that a class declares."""
+    """Derive the keys of a section from the options of a class."""
     return tuple(
         Key(f"{section}.{item.name}", _plain(item), item.rule, item.description, item.nested)
         for item in options_of(owner)
@@ -83,18 +83,18 @@ def _nothing_more(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Layout:
-    """What one kind of file may hold.
+    """The keys of one kind of file.
 
     Parameters
     ----------
     named
-        Keys that name a thing with arguments, such as ``space``, and what each is.
+        Keys that name a thing with arguments, such as ``space``, and their descriptions.
     sections
-        Mappings of the file, and what each is.
+        Mappings of the file, and their descriptions.
     keys
         All keys of all sections.
     contradictions
-        Given a file whose keys are right one by one, and the prefix of messages: what is wrong with them together.
+        Yields what is wrong between keys that are each valid, given a resolved file and the prefix of messages.
     """
 
     named: Mapping[str, str]
@@ -103,23 +103,7 @@ class Layout:
     contradictions: Callable[[Mapping[str, Any], str], Iterator[str]] = _nothing_more
 
     def load(self, path: str | Path) -> dict[str, Any]:
-        """Read and check a YAML file.
-
-        Parameters
-        ----------
-        path
-            File that the user wrote.
-
-        Returns
-        -------
-        dict
-            The configuration with every key present; see :meth:`resolve`.
-
-        Raises
-        ------
-        ConfigError
-            If the file is missing, is not YAML, or breaks a rule; all broken rules are listed.
-        """
+        """Read and resolve a YAML file; raise ``ConfigError`` with every broken rule."""
         content = read_yaml(path)
         try:
             return self.resolve(content)
@@ -132,20 +116,20 @@ class Layout:
         Parameters
         ----------
         content
-            What the user wrote.
+            The user's mapping.
         prefix
-            Put before each key in messages, such as ``tuner.classArgs.``.
+            Precedes each key in messages, such as ``tuner.classArgs.``.
 
         Returns
         -------
         dict
-            Named things as ``{name, arguments}``, and the sections with all their keys; plain JSON values, so that it
+            Named things as ``{name, arguments}``, and the sections with all their keys. Plain JSON values, so that it
             can travel as the parameters of a trial.
 
         Raises
         ------
         ConfigError
-            With every problem: its key, the value, what was expected, and the nearest key for an unknown one.
+            With every problem: the key, its value, the expectation, and the nearest key for an unknown one.
         """
         problems: list[str] = []
         known = [*self.named, *self.sections]
@@ -160,15 +144,15 @@ class Layout:
         return resolved
 
     def section(self, name: str) -> dict[str, Key]:
-        """Return the keys of a section by their names there."""
+        """Return the keys of a section by their short names."""
         return {key.name.removeprefix(f"{name}."): key for key in self.keys if key.name.startswith(f"{name}.")}
 
     def unknown(self, key: Any, known: list[str], prefix: str) -> str:
-        """Return the message about a key that is not known."""
+        """Return the message about an unknown key."""
         return unknown_key(key, known, prefix, [item.name for item in self.keys])
 
     def reference(self) -> str:
-        """Return the configuration reference: one Markdown table for each section."""
+        """Return the configuration reference: a Markdown table for each section."""
         return "\n".join(self._reference_lines())
 
     def section_reference(self, name: str) -> str:
@@ -213,23 +197,7 @@ class Layout:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file that has to hold a mapping.
-
-    Parameters
-    ----------
-    path
-        The file.
-
-    Returns
-    -------
-    dict
-        Its content.
-
-    Raises
-    ------
-    ConfigError
-        If the file is missing, cannot be read, is not YAML or holds something else.
-    """
+    """Read a YAML file that holds a mapping; raise ``ConfigError`` for anything else."""
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -276,7 +244,7 @@ def _arguments(name: str, value: Mapping[str, Any], prefix: str, problems: list[
 
 
 def validate(key: Key, value: Any, prefix: str, problems: list[str]) -> Any:
-    """Return a value as its key's rule makes it, or add to the problems."""
+    """Return a value as its key's rule converts it, or add to the problems."""
     if key.nested is not None and isinstance(value, Mapping):
         inner = {item.name.removeprefix(f"{key.name}."): item for item in keys_of(key.nested, key.name)}
         problems += [unknown_key(name, [*inner], f"{prefix}{key.name}.", []) for name in value if name not in inner]
@@ -291,7 +259,7 @@ def validate(key: Key, value: Any, prefix: str, problems: list[str]) -> Any:
 
 
 def unknown_key(key: Any, known: list[str], prefix: str, elsewhere: list[str]) -> str:
-    """Return the message about a key that is not known, with the nearest one, there or in another section."""
+    """Return the message about an unknown key, with the nearest one of this or another section."""
     if instead := instead_of(str(key), prefix):
         return f"{prefix}{key}: is no longer a key; {instead}"
     near = difflib.get_close_matches(str(key), known, n=1)
@@ -303,7 +271,7 @@ def unknown_key(key: Any, known: list[str], prefix: str, elsewhere: list[str]) -
 
 
 def dump(config: Mapping[str, Any]) -> str:
-    """Return a resolved configuration as YAML that :func:`load` reads again."""
+    """Return a resolved configuration as YAML that :func:`load` can read."""
     return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
 
 

@@ -1,4 +1,4 @@
-"""Keys of version 0.1 that went or moved, and what to write now."""
+"""Keys of version 0.1 that are gone or renamed, and their replacements."""
 
 from __future__ import annotations
 

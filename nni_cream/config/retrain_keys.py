@@ -25,7 +25,7 @@ _MAPPING = Rule(Schema(And(dict, lambda value: all(isinstance(key, str) for key 
 
 
 def _recipe_keys() -> tuple[Key, ...]:
-    """Return the keys of ``FullRecipe``, with its defaults, and those of how a retraining starts."""
+    """Return the keys of ``FullRecipe``, with its defaults, and those of the start of a retraining."""
     share = number(0, 1)
     return (
         Key("recipe.seed", 0, whole(0), "Decides weights, order of the images and all random changes."),

@@ -1,4 +1,4 @@
-"""The file of a search: the same keys stand in the YAML of ``nni-cream search`` and in ``tuner.classArgs`` of NNI."""
+"""The file of a search: the same keys in the YAML of ``nni-cream search`` and in NNI's ``tuner.classArgs``."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _NAMED = {
 
 
 def training_keys(section: str) -> tuple[Key, ...]:
-    """Return the settings of one training, of the supernet or an architecture; the defaults are those of ``Recipe``."""
+    """Return the keys of one training, of the supernet or an architecture, with the defaults of ``Recipe``."""
     keys = (
         ("epochs", 30, whole(1), "Passes over the training images."),
         ("batch_size", 64, whole(2), "Images a training step."),
@@ -52,7 +52,7 @@ def training_keys(section: str) -> tuple[Key, ...]:
 
 
 def trainer_keys() -> tuple[Key, ...]:
-    """Return the section that is handed to Lightning's Trainer, the same in every file."""
+    """Return the section for Lightning's Trainer, the same in every file."""
     return (
         Key("trainer.accelerator", "auto", one_of("auto", "cpu", "gpu", "mps", "tpu"), "Hardware to train on."),
         Key("trainer.devices", 1, whole(1) | DEVICES | one_of("auto"), "How many devices, or which."),
@@ -70,7 +70,7 @@ def trainer_keys() -> tuple[Key, ...]:
 
 
 def loader_keys() -> tuple[Key, ...]:
-    """Return the section about how images get to the device, the same in every file."""
+    """Return the section about loading images, the same in every file."""
     return (
         Key("loader.workers", 0, whole(0),
             "Processes that read and decode images; 0 for images that are in memory, one a CPU core for files."),
@@ -142,19 +142,19 @@ SEARCH = Layout(_NAMED, _SECTIONS, KEYS, _contradictions)
 
 
 def resolve_search_space(space: Any, prefix: str = "searchSpace") -> dict[str, list[Any]]:
-    """Check the ``searchSpace`` of an NNI experiment: which keys of ``search`` to vary, over which values.
+    """Check the ``searchSpace`` of an NNI experiment: the keys of ``search`` to vary, with their values.
 
     Parameters
     ----------
     space
         NNI's format, each key with ``_type: choice``.
     prefix
-        How messages call it.
+        Its name in messages.
 
     Returns
     -------
     dict
-        Key of ``search`` -> its values, checked as those of the configuration are.
+        Key of ``search`` -> its values, checked like those of the configuration.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Complexity of a path: multiply-adds, parameters or the user's own measure; from a table where the space allows it."""
+"""The cost of a path (multiply-adds, parameters, the user's own), from a table where the space allows it."""
 
 from __future__ import annotations
 
@@ -31,18 +31,7 @@ _logger = logging.getLogger(__name__)
 
 
 def check_cost(cost: Any) -> None:
-    """Refuse what is neither a known metric nor a function.
-
-    Parameters
-    ----------
-    cost
-        What the user gave.
-
-    Raises
-    ------
-    ConfigError
-        With the known metrics.
-    """
+    """Raise ``ConfigError`` unless a cost is a known metric or a function."""
     if not (callable(cost) or cost in COST_NAMES):
         raise ConfigError(
             f"cost is {cost!r}; expected 'macs' (multiply-adds), 'params', 'latency' or a function of a network and "
@@ -51,32 +40,31 @@ def check_cost(cost: Any) -> None:
 
 
 def cost_name(cost: str | CostFunction) -> str:
-    """Return what a cost is called: a metric by its name, a function by its own."""
+    """Return the name of a cost: the metric's or the function's own."""
     return cost if isinstance(cost, str) else str(getattr(cost, "__name__", type(cost).__name__))
 
 
 class CostModel:
-    """Cost of any path of a supernet.
+    """The cost of any path of a supernet.
 
-    ``macs`` counts the multiply-adds of convolutions, linear layers and other matrix products for one input, as
-    ``torch.utils.flop_counter`` does (which counts two operations for each); biases, normalisation, activations and
-    pooling are left out. Recurrent and attention layers are run as the matrix products that they are made of; an
-    operation with weights that torch has no formula for counts as 0, and a warning names it.
-    ``params`` counts the parameters of the frozen network.
+    ``macs`` counts the multiply-adds of convolutions, linear layers and other matrix products for one input, like
+    ``torch.utils.flop_counter`` (which counts two operations each). Biases, normalisation, activations and pooling
+    count as 0. Recurrent and attention layers run as their matrix products. An operation with weights for which torch
+    has no formula counts as 0, and a warning names it. ``params`` counts the parameters of the frozen network.
 
-    Where the cost is a sum over choices, it is read off a table (microseconds a path); whether it is, is checked on
-    random paths. Otherwise each new path is measured once and remembered.
+    If the cost is a sum over choices, it comes from a table (microseconds a path); random paths check this. Otherwise
+    each new path is measured once and remembered.
 
     Parameters
     ----------
     supernet
         The mutated space.
     inputs
-        What the space's ``forward`` is called with, batch dimension first; only shapes and types matter for ``macs``.
+        Arguments of the space's ``forward``, batch dimension first; only shapes and types matter for ``macs``.
     cost
         ``"macs"``, ``"params"`` or a function ``cost(frozen network, inputs of one sample) -> float``.
     seed
-        For the random paths of the check.
+        Decides the random paths of the check.
     keywords
         Keyword arguments of the space's ``forward``.
 
@@ -129,28 +117,13 @@ class CostModel:
         return self.table is not None
 
     def measure(self, path: Path) -> float:
-        """Count or measure one path, without the table.
-
-        Parameters
-        ----------
-        path
-            The path.
-
-        Returns
-        -------
-        float
-            Its cost.
-
-        Raises
-        ------
-        SearchError
-            If the user's function does not return a finite number.
-        """
+        """Count or measure one path without the table; raise ``SearchError`` if a function returns no finite number."""
         if self._cost == "macs":
             return self._count_macs(path)
         if self._cost == "params":
             return self._count_params(path)
         function, network = cast(CostFunction, self._cost), self._supernet.freeze(path).eval()
+        # The function may draw random numbers; how often it runs must not change the search.
         with failures_of("cost", function), preserved_rng():
             value = function(network, batch_of(self._inputs, 1))
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
@@ -158,18 +131,7 @@ class CostModel:
         return float(value)
 
     def bounds(self, samples: int = 64) -> tuple[float, float]:
-        """Return the lowest and highest cost: exact with a table and no constraints, else over some paths.
-
-        Parameters
-        ----------
-        samples
-            Number of random paths to look at where there is no table.
-
-        Returns
-        -------
-        tuple of float
-            Lowest, highest.
-        """
+        """Return the lowest and highest cost: exact from an unconstrained table, else over ``samples`` random paths."""
         constrained = any(isinstance(mutable, Constraint) for mutable in self._supernet.mutables.values())
         if self.table is not None and not constrained:
             return self.table.bounds()
@@ -177,14 +139,14 @@ class CostModel:
         return min(costs), max(costs)
 
     def prepare(self) -> None:
-        """Get ready, once what was measured before is known; for costs that are measured."""
+        """Get ready once earlier measurements are loaded; for costs that are measured."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the values of a user's function, which may be noisy; all else can be counted again."""
+        """Return the values of a user's function, which may be noisy; counts can be repeated."""
         return {"known": dict(self._known)} if callable(self._cost) else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take the values that were measured before."""
+        """Take over earlier measurements."""
         self._known.update(state.get("known", {}))
 
     def _build_table(self) -> None:
@@ -199,11 +161,12 @@ class CostModel:
         base = self.measure(first) - CostTable(0.0, columns, usage.groups)(first)
         table = CostTable(base, columns, usage.groups)
         paths = [self._sampler.draw() for _ in range(self.checks)]
+        # Counts are whole numbers, so a smaller difference is only rounding of floats.
         if not any(abs(table(path) - self.measure(path)) > 0.5 for path in paths):
             self.table = table
 
     def _measure_within(self, label: str) -> dict[Any, float]:
-        """Measure what each value of a label adds to the first, by whole networks."""
+        """Measure by whole networks what each value of a label adds to the first."""
         usage = self._supernet.usage
         path = usage.using(label)
         costs = {
@@ -213,7 +176,7 @@ class CostModel:
         return {value: cost - costs[path[label]] for value, cost in costs.items()}
 
     def _measure_alone(self) -> dict[str, dict[Any, float]]:
-        """Measure what each candidate of a choice adds to the first by the candidates alone, where that can be done."""
+        """Measure what each candidate adds to the first by the candidates alone, where possible."""
         choices = alone(self._supernet)
         inputs: dict[nn.Module, Inputs] = {}
         if self._cost == "macs":
@@ -233,7 +196,7 @@ class CostModel:
         return self._count(lambda: candidate(*inputs[0], **inputs[1]))
 
     def _looks_additive(self) -> bool:
-        """Exchange half of the choices of two random paths: the sum of an additive cost stays what it was."""
+        """Exchange half the choices of two random paths: an additive cost keeps its sum."""
         usage = self._supernet.usage
         deciders = [label for group in usage.groups or () for label in group.deciders]
         first, second = self._sampler.draw(), self._sampler.draw()

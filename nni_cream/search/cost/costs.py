@@ -1,4 +1,4 @@
-"""All that a path costs: one measure or several, each with a range of its own."""
+"""The costs of a path: one measure or several, each with its own range."""
 
 from __future__ import annotations
 
@@ -20,60 +20,46 @@ Cost: TypeAlias = str | CostFunction
 
 
 def check_costs(cost: Any) -> tuple[Cost, ...]:
-    """Bring one cost or several into the form of several.
-
-    Parameters
-    ----------
-    cost
-        A metric, a function, or a list of these; the first is the primary one.
-
-    Returns
-    -------
-    tuple
-        All of them.
-
-    Raises
-    ------
-    ConfigError
-        If one is not known, or two have the same name.
-    """
+    """Return one cost or several as a tuple; raise ``ConfigError`` for an unknown or repeated one."""
     costs = tuple(cost) if isinstance(cost, list | tuple) else (cost,)
     if not costs:
         raise ConfigError("cost is an empty list; expected at least one, such as 'macs'")
     for item in costs:
         check_cost(item)
     names = [cost_name(item) for item in costs]
+    # Ranges and saved measurements find their cost by its name.
     if len(set(names)) < len(names):
         raise ConfigError(f"cost is {names}; expected each only once")
     return costs
 
 
 def check_ranges(cost_range: Any, names: Sequence[str]) -> tuple[CostRange, ...]:
-    """Bring the range of each cost into the form (low, high).
+    """Return the range of each cost as (low, high).
 
     Parameters
     ----------
     cost_range
-        A pair where there is one cost; a mapping of names to pairs (a cost without one has no limits), or a list of
-        pairs in the order of the costs; ``None`` for no limits at all.
+        A pair for one cost; a mapping of names to pairs, or a list of pairs in the order of the costs; ``None`` for no
+        limits.
     names
-        Of the costs.
+        Names of the costs.
 
     Returns
     -------
     tuple
-        One pair for each cost.
+        One pair for each cost; a cost that the mapping omits has no limits.
 
     Raises
     ------
     ConfigError
-        If something else is given, or a range is empty.
+        If it is anything else, or a range is empty.
     """
     if isinstance(cost_range, Mapping):
         unknown = [name for name in cost_range if name not in names]
         if unknown:
             raise ConfigError(f"cost_range names {unknown[0]!r}, which is no cost of this search; it has {[*names]}")
         return tuple(check_cost_range(cost_range.get(name)) for name in names)
+    # A pair and a list of pairs are both lists, so only their items distinguish them.
     pairs = isinstance(cost_range, list | tuple) and all(
         item is None or isinstance(item, list | tuple) for item in cost_range
     )
@@ -84,19 +70,12 @@ def check_ranges(cost_range: Any, names: Sequence[str]) -> tuple[CostRange, ...]
             f"cost_range is {cost_range!r}; with the costs {[*names]}, expected a mapping of their names to (low, "
             "high), or a list with one pair for each"
         )
+    # Here there is a single cost, or no limit at all.
     return (check_cost_range(cost_range), *(((None, None),) * (len(names) - 1)))
 
 
 class Costs:
-    """The costs of a path.
-
-    Parameters
-    ----------
-    models
-        What counts or measures each; the first is the primary one.
-    ranges
-        The range of each.
-    """
+    """The costs of a path: a model and a range for each, the primary one first."""
 
     def __init__(self, models: Sequence[CostModel], ranges: Sequence[CostRange]) -> None:
         self.models = tuple(models)
@@ -116,44 +95,17 @@ class Costs:
         share: Callable[[Any], Any] | None = None,
         leader: bool = True,
     ) -> Costs:
-        """Make what counts or measures each cost.
-
-        Parameters
-        ----------
-        costs
-            Metrics and functions.
-        ranges
-            The range of each.
-        latency
-            How latency is measured.
-        supernet
-            The mutated space.
-        inputs
-            What the space's ``forward`` is called with, batch dimension first.
-        keywords
-            Keyword arguments of the space's ``forward``.
-        seed
-            For random paths on which costs are looked at.
-        state
-            What :meth:`state_dict` returned in a search that goes on: what was measured then is not measured again.
-        share
-            Gives all processes of a distributed search the leader's value.
-        leader
-            Whether this process is the leader.
-
-        Returns
-        -------
-        Costs
-            The first is the primary one.
-        """
+        """Make a model for each cost; ``state`` holds the measurements of a resumed search, which are not repeated."""
         models: list[CostModel] = []
         for cost in costs:
             if cost == "latency":
+                # Each process would time a path differently, so all of them take the leader's figures.
                 sharing: dict[str, Any] = {} if share is None else {"share": share, "leader": leader}
                 models.append(LatencyModel(supernet, inputs, latency, seed, keywords, **sharing))
             else:
                 models.append(CostModel(supernet, inputs, cost, seed, keywords))
         made = cls(models, ranges)
+        # Before ``prepare``, which measures only what the saved state lacks.
         made.load_state_dict(state or {})
         for model in models:
             model.prepare()
@@ -166,32 +118,33 @@ class Costs:
 
     @property
     def latencies(self) -> LatencyTable | None:
-        """The table of latencies, where there is one."""
+        """The table of latencies, if there is one."""
         return next((model.latencies for model in self.models if isinstance(model, LatencyModel)), None)
 
     def __call__(self, path: Path) -> tuple[float, dict[str, float]]:
-        """Return the primary cost of a path, and all others by their names."""
+        """Return the primary cost of a path, and all others by name."""
         return self.primary(path), {model.name: model(path) for model in self.models[1:]}
 
     @property
     def limits(self) -> list[Limit]:
-        """The range of each cost as a sampler takes it."""
+        """The range of each cost, as a sampler takes it."""
         return [
             Limit(model, cost_range, model.name, table=model.table)
             for model, cost_range in zip(self.models, self.ranges, strict=True)
         ]
 
     def constrain(self, sampler: RandomPaths) -> None:
-        """Let a sampler, made with the range of the primary cost, keep all ranges."""
+        """Make a sampler with the range of the primary cost keep all ranges."""
         sampler.constrain(self.primary, table=self.primary.table, others=self.limits[1:])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was measured: of the primary cost as its own state, of the others by their names."""
+        """Return all measurements: the primary cost's as they are, the others by name."""
+        # The primary cost lies at the top, so a search with one cost keeps a flat state.
         others = {model.name: model.state_dict() for model in self.models[1:]}
         return {**self.primary.state_dict(), **({"others": others} if others else {})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what was measured before."""
+        """Take over earlier measurements."""
         self.primary.load_state_dict(state)
         for model in self.models[1:]:
             model.load_state_dict(state.get("others", {}).get(model.name, {}))

@@ -17,7 +17,7 @@ __all__ = ["OperationCounter", "unfused"]
 
 
 class OperationCounter(TorchDispatchMode):
-    """Counts what torch's ``FlopCounterMode`` counts, by torch's own formulas, without its bookkeeping by module."""
+    """Counts by the formulas of torch's ``FlopCounterMode``, without its bookkeeping by module."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -34,6 +34,7 @@ class OperationCounter(TorchDispatchMode):
         return output
 
 
+# These read weights without multiplying matrices, so a warning about them would be noise.
 _FREE = {
     "embedding",
     "native_layer_norm",
@@ -47,7 +48,7 @@ _FREE = {
 
 
 def _multiplies_weights(operation: Any, args: Any) -> bool:
-    """Whether an operation takes a matrix of weights, and does more with it than to look at it or to move it."""
+    """Return whether an operation computes with a matrix of weights, beyond viewing or moving it."""
     if operation.is_view or torch.Tag.pointwise in operation.tags or operation._overloadpacket.__name__ in _FREE:
         return False
     return any(isinstance(item, nn.Parameter) and item.ndim > 1 for item in tree_leaves(args))
@@ -55,13 +56,15 @@ def _multiplies_weights(operation: Any, args: Any) -> bool:
 
 @contextmanager
 def unfused(networks: nn.Module) -> Iterator[None]:
-    """Inside, attention and recurrent layers run as the matrix products that torch has formulas for."""
+    """Run attention and recurrent layers inside as the matrix products that torch has formulas for."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in networks.modules())
     fast = torch.backends.mha.get_fastpath_enabled()
+    # The fast path is a single fused operation, for which torch has no formula.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with ExitStack() as stack:
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            # Both libraries run a recurrent layer as one operation; torch's own code runs matrix products.
             if recurrent:
                 stack.enter_context(torch.backends.mkldnn.flags(enabled=False))
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))

@@ -1,4 +1,4 @@
-"""Choices whose candidates can be run alone, on the inputs that they get within the network."""
+"""Choices whose candidates can run alone, on the inputs they get within the network."""
 
 from __future__ import annotations
 
@@ -21,19 +21,7 @@ Inputs: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def alone(supernet: Supernet) -> dict[str, list[PathSamplingLayer]]:
-    """Find the choices of layers that nothing but the choice itself depends on.
-
-    Parameters
-    ----------
-    supernet
-        The mutated space.
-
-    Returns
-    -------
-    dict
-        Label to all layers that are chosen by it: none of their candidates holds a choice of its own, and the label
-        decides nothing else.
-    """
+    """Find the choices that only select layers: label -> those layers; no candidate holds another choice."""
     return _deciding_only(
         supernet,
         lambda module: isinstance(module, PathSamplingLayer) and not any(map(holds_choices, module.children())),
@@ -41,7 +29,7 @@ def alone(supernet: Supernet) -> dict[str, list[PathSamplingLayer]]:
 
 
 def depths(supernet: Supernet) -> dict[str, list[PathSamplingRepeat]]:
-    """Find the labels that decide about the depth of a ``Repeat`` and nothing else, with all that they decide about."""
+    """Find the labels that decide only the depth of a ``Repeat``: label -> all that it decides about."""
     return _deciding_only(
         supernet, lambda module: isinstance(module, PathSamplingRepeat) and len(_own_labels(module)) == 1
     )
@@ -59,6 +47,7 @@ def _deciding_only(supernet: Supernet, wanted: Callable[[nn.Module], bool]) -> d
         if wanted(module):
             found.setdefault(str(next(iter(_own_labels(module)))), []).append(module)
         else:
+            # A label that another module looks at has effects that these modules alone do not show.
             others |= _own_labels(module)
     return {label: modules for label, modules in found.items() if label not in others}
 
@@ -66,25 +55,11 @@ def _deciding_only(supernet: Supernet, wanted: Callable[[nn.Module], bool]) -> d
 def record_inputs(
     supernet: Supernet, modules: Iterable[tuple[str, nn.Module]], run: Callable[[Path], object]
 ) -> dict[nn.Module, Inputs]:
-    """Run paths until every module has been run, and keep what each was called with.
-
-    Parameters
-    ----------
-    supernet
-        The mutated space.
-    modules
-        Modules within it, each with a label of a path that runs it.
-    run
-        Runs a path.
-
-    Returns
-    -------
-    dict
-        Module to its positional and keyword arguments. A module that no path has run is missing.
-    """
+    """Run paths until all modules, each given with a label that brings it into use, have run; return their inputs."""
     wanted = list(modules)
     seen: dict[nn.Module, Inputs] = {}
     with _watched((module for _, module in wanted), seen):
+        # One run reaches most modules; only the rest need runs of their own.
         run(supernet.usage.largest())
         for label, module in wanted:
             if module not in seen:
@@ -93,11 +68,12 @@ def record_inputs(
 
 
 def batch_of(inputs: Any, size: int) -> Any:
-    """Make a batch of ``size`` times the first sample of every tensor in tuples and mappings of any depth."""
+    """Repeat the first sample of every tensor ``size`` times, in tuples and mappings of any depth."""
 
     def expand(item: Any) -> Any:
         if not isinstance(item, Tensor) or item.ndim == 0:
             return item
+        # A view is enough: only shapes matter, and no memory is copied.
         return item[:1].expand(size, *item.shape[1:])
 
     return tree_map(expand, inputs)
@@ -106,6 +82,7 @@ def batch_of(inputs: Any, size: int) -> Any:
 @contextmanager
 def _watched(modules: Iterable[nn.Module], seen: dict[nn.Module, Inputs]) -> Iterator[None]:
     def keep(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        # A path may call a shared module several times; its first call stands for all.
         seen.setdefault(module, (args, kwargs))
 
     hooks = [module.register_forward_pre_hook(keep, with_kwargs=True) for module in modules]
@@ -117,7 +94,7 @@ def _watched(modules: Iterable[nn.Module], seen: dict[nn.Module, Inputs]) -> Ite
 
 
 def _own_labels(module: nn.Module) -> set[str]:
-    """Return the labels that a module itself looks at, not those of choices within its parts."""
+    """Return the labels that a module itself looks at, without those of choices inside it."""
     if isinstance(module, PathSamplingLayer):
         return {module.label}
     if isinstance(module, PathSamplingRepeat):

@@ -1,7 +1,7 @@
-"""Which labels a path uses: those of blocks beyond a depth, or inside a candidate not chosen, decide nothing.
+"""Find the labels that a path uses: those beyond a depth, or inside a candidate not chosen, decide nothing.
 
-NNI gives a value to every label of a space. Two samples that differ only in labels without a use are one architecture,
-so a path is written with the first value in all of these; then equal architectures have equal keys.
+NNI gives every label of a space a value. Two samples that differ only in unused labels are one architecture, so a
+path holds the first value in all of these. Equal architectures then have equal keys.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Case", "Group", "Usage", "count_architectures"]
 
 @dataclass(frozen=True)
 class _Part:
-    """Part of a space: its own labels, and parts that are there under a condition on labels further up."""
+    """Part of a space: its own labels, and parts that exist only under a condition on labels further up."""
 
     labels: frozenset[str]
     guarded: tuple[_Guarded, ...] = ()
@@ -49,11 +49,11 @@ class Case:
     Parameters
     ----------
     chosen
-        Decider to value, the first value where the decider is not used.
+        Decider -> value; the first value where the decider is unused.
     deciders
-        Those that are used.
+        The deciders in use.
     followers
-        The followers that are used.
+        The followers in use.
     """
 
     chosen: Path
@@ -63,16 +63,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Group:
-    """Labels whose use depends on one another, apart from all others.
+    """Labels whose use depends on one another and on no other label.
 
     Parameters
     ----------
     deciders
-        Those that conditions look at.
+        Labels that conditions look at.
     followers
-        Those that are used under a condition, and decide nothing about others.
+        Labels under a condition that decide about no other label.
     cases
-        Values of the deciders to the case that they are; two that differ only in deciders without a use are one.
+        Values of the deciders -> their case. Two that differ only in unused deciders share one.
     """
 
     deciders: tuple[str, ...]
@@ -81,27 +81,28 @@ class Group:
 
     @property
     def distinct(self) -> list[Case]:
-        """Each case once."""
+        """Every case once."""
+        # Unused deciders hold the first value in ``chosen``, so exactly one of the equal cases has its own key.
         return [case for values, case in self.cases.items() if values == tuple(case.chosen.values())]
 
 
 class Usage:
-    """The use of the labels of a space.
+    """Which labels of a space each path uses.
 
-    Conditions are those of NNI's ``Repeat`` (a block is used up to the depth) and ``LayerChoice`` (a candidate is used
-    if it is chosen). A choice anywhere else always counts as used.
+    Conditions come from NNI's ``Repeat`` (a block is used up to the depth) and ``LayerChoice`` (a candidate is used if
+    it is chosen). A choice anywhere else always counts as used.
 
     Parameters
     ----------
     space
-        Anything of NNI with ``simplify()``; before or after the one-shot mutation.
+        Anything of NNI with ``simplify()``, before or after the one-shot mutation.
 
     Attributes
     ----------
     conditional
-        Whether there are labels that not every path uses.
+        Whether some paths leave a label unused.
     groups
-        Those labels and all that they depend on; ``None`` if they have more cases than can be listed.
+        Those labels and all that they depend on; ``None`` if they have too many cases to list.
     """
 
     limit = 100_000
@@ -111,6 +112,7 @@ class Usage:
         self._mutables = {label: item for label, item in mutables.items() if not isinstance(item, Constraint)}
         self._root = _read(space) if isinstance(space, nn.Module) else _Part(frozenset())
         under_conditions = {label for guarded in _conditions(self._root) for label in guarded.part.labels}
+        # A label may occur both under a condition and outside of all; then every path uses it.
         self._always = (self._mutables.keys() - under_conditions) | self._root.labels
         self.conditional = bool(under_conditions - self._root.labels)
         self._first = {label: item.default({}) for label, item in self._mutables.items()}
@@ -129,18 +131,7 @@ class Usage:
         return {label: value if label in used else self._first[label] for label, value in path.items()}
 
     def using(self, label: str) -> Path:
-        """Return the path of first values, with the deciders set so that as little as possible is used, but the label.
-
-        Parameters
-        ----------
-        label
-            Any label of the space.
-
-        Returns
-        -------
-        Path
-            Canonical.
-        """
+        """Return a canonical path that uses a label, and as little else as possible; first values elsewhere."""
         for group in self.groups or ():
             cases = [case for case in group.distinct if label in case.deciders or label in case.followers]
             if cases:
@@ -148,14 +139,14 @@ class Usage:
         return dict(self._first)
 
     def largest(self) -> Path:
-        """Return the path that uses as many labels as possible, first values in all others."""
+        """Return the path that uses as many labels as possible, with first values elsewhere."""
         path = dict(self._first)
         for group in self.groups or ():
             path |= max(group.distinct, key=lambda case: len(case.deciders) + len(case.followers)).chosen
         return path
 
     def count(self) -> int:
-        """Count the architectures, or label combinations where there are too many cases; without constraints."""
+        """Count the architectures (label combinations if there are too many cases); constraints are ignored."""
         if self.groups is None:
             return math.prod(map(count_values, self._mutables.values()))
         grouped = {label for group in self.groups for label in (*group.deciders, *group.followers)}
@@ -163,35 +154,26 @@ class Usage:
         return free * math.prod(sum(weights) for _, weights in self._weighted)
 
     def draw(self, generator: np.random.Generator, draws: Mapping[str, Callable[[np.random.Generator], Any]]) -> Path:
-        """Draw an architecture, each with the same probability.
-
-        Parameters
-        ----------
-        generator
-            Where the randomness comes from.
-        draws
-            Draws a value of each label, uniformly.
-
-        Returns
-        -------
-        Path
-            Canonical.
-        """
+        """Draw an architecture, each equally likely, given a function that draws each label's value uniformly."""
         if self.groups is None:
             return self.canonical({label: draw(generator) for label, draw in draws.items()})
         drawn: Path = {}
         for group, (cases, weights) in zip(self.groups, self._weighted, strict=True):
+            # A case weighs as much as it has architectures: a uniform case would favour those of shallow networks.
             case = cases[weighted_index(generator, weights)]
+            # Unused followers keep the first value, which makes the path canonical without another walk.
             drawn |= {label: self._first[label] for label in group.followers} | case.chosen
             drawn |= {label: draws[label](generator) for label in case.followers}
+        # In the order of the space: all labels draw from one generator, so the order decides the seeded sequence.
         return {label: drawn[label] if label in drawn else draw(generator) for label, draw in draws.items()}
 
     def _find_groups(self) -> tuple[Group, ...] | None:
-        """Split the labels with conditions into groups; ``None`` if one has more cases than can be listed."""
+        """Split the conditional labels into groups; ``None`` if one has too many cases to list."""
         groups = []
         for labels in _connected(_links(self._root)):
             deciders, followers = self._sort_out(labels)
             mutables = [self._mutables[label] for label in deciders]
+            # A choice of several takes combinations of its values, which ``_list`` does not enumerate.
             if not all(isinstance(mutable, Categorical) for mutable in mutables):
                 return None
             if math.prod(map(count_values, mutables)) > self.limit:
@@ -223,7 +205,7 @@ class Usage:
 
 
 def count_architectures(space: Mutable) -> int:
-    """Count the different architectures of a space, its constraints (if it has any) left out of account."""
+    """Count the different architectures of a space, ignoring its constraints."""
     return Usage(space).count()
 
 
@@ -232,6 +214,7 @@ def _read(module: nn.Module) -> _Part:
     own = frozenset(_own_labels(module))
     if isinstance(module, LayerChoice):
         candidates = [(name, _read(module[name])) for name in module.names]
+        # NNI's conditions hold per candidate: its labels count only if it is the one chosen.
         return _part(own, [_Guarded(own, _is_chosen(module.label, name), part) for name, part in candidates])
     if isinstance(module, Repeat) and isinstance(module.depth_choice, Mutable):
         blocks = [(index, _read(block)) for index, block in enumerate(module.blocks)]
@@ -251,6 +234,7 @@ def _own_labels(module: nn.Module) -> Iterator[str]:
 
 
 def _is_chosen(label: str, name: Any) -> Callable[[Mapping[str, Any]], bool]:
+    # A function of its own: a lambda in the loop would see only the last name.
     return lambda path: bool(path[label] == name)
 
 
@@ -272,7 +256,7 @@ def _used(part: _Part, path: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _links(part: _Part) -> Iterator[frozenset[str]]:
-    """Yield the labels of each condition together with those that it decides about."""
+    """Yield the labels of each condition together with those it decides about."""
     for guarded in _conditions(part):
         yield guarded.labels.union(guarded.part.labels, *(inner.part.labels for inner in _conditions(guarded.part)))
 
@@ -281,5 +265,6 @@ def _connected(links: Iterable[frozenset[str]]) -> list[frozenset[str]]:
     groups: list[frozenset[str]] = []
     for link in links:
         touching = [group for group in groups if group & link]
+        # A link that touches several groups makes them one: their labels now depend on each other.
         groups = [group for group in groups if not group & link] + [link.union(*touching)]
     return groups

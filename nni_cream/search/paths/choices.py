@@ -1,4 +1,4 @@
-"""The choices of a space: whether a supernet can hold them, how many values they take, and paths read from a file."""
+"""The choices of a space: check them, count their values, and read paths from a file."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["Options", "check_depths", "check_mutables", "count_values", "decode_
 
 
 class Options:
-    """The options of every choice of a space, and paths as their indices: a short form for paths by the thousand.
+    """The options of every choice of a space, to write a path as short indices.
 
     Parameters
     ----------
     mutables
-        What the space's ``simplify()`` returns.
+        The result of the space's ``simplify()``.
 
     Attributes
     ----------
@@ -40,23 +40,13 @@ class Options:
             if isinstance(mutable, Categorical | CategoricalMultiple):
                 name = str(label)
                 self.choices[name] = [encode_value(value, label) for value in mutable.values]
+                # By their JSON text: lists are not hashable, and as keys of a dict 1, 1.0 and True would be one.
                 self._places[name] = {json.dumps(value): index for index, value in enumerate(self.choices[name])}
                 if isinstance(mutable, CategoricalMultiple):
                     self._several.add(name)
 
     def indices(self, path: Mapping[str, Any]) -> list[int | list[int]]:
-        """Return the place of each choice of a path among its options.
-
-        Parameters
-        ----------
-        path
-            Encoded path (:func:`~nni_cream.search.paths.encoded_path.encode_path`) of this space.
-
-        Returns
-        -------
-        list
-            In the order of :attr:`choices`; a list of indices where several options are chosen.
-        """
+        """Return the index of each choice of an encoded path, or a list of indices where several are chosen."""
         return [
             [places[json.dumps(option)] for option in path[label]]
             if label in self._several
@@ -66,24 +56,24 @@ class Options:
 
 
 def decode_path(encoded: Mapping[str, Any], mutables: Mapping[str, LabeledMutable]) -> Path:
-    """Turn the output of :func:`~nni_cream.search.paths.encoded_path.encode_path` back into a sample of a given space.
+    """Turn an encoded path (:func:`~nni_cream.search.paths.encoded_path.encode_path`) back into a sample of a space.
 
     Parameters
     ----------
     encoded
-        Labels to JSON values.
+        Label -> JSON value.
     mutables
-        What the space's ``simplify()`` returns. Each decoded value is the space's own (a tuple stays a tuple).
+        The result of the space's ``simplify()``.
 
     Returns
     -------
     Path
-        A sample that the space can be frozen with.
+        With the space's own values: a tuple stays a tuple.
 
     Raises
     ------
     SpaceError
-        If a label is missing or unknown, a value is not among the choices, or a constraint of the space is broken.
+        If a label is missing or unknown, a value is not among the choices, or a constraint is broken.
     """
     choices = {label: mutable for label, mutable in mutables.items() if not isinstance(mutable, Constraint)}
     missing, unknown = sorted(choices.keys() - encoded.keys()), sorted(encoded.keys() - choices.keys())
@@ -94,6 +84,7 @@ def decode_path(encoded: Mapping[str, Any], mutables: Mapping[str, LabeledMutabl
         )
     path = {label: _decode(encoded[label], label, mutable) for label, mutable in choices.items()}
     for label, mutable in mutables.items():
+        # Only now: a constraint looks at several labels, so all of them must be decoded.
         violation = mutable.check_contains(path)
         if violation is not None:
             raise SpaceError(f"the path breaks the space's rule {label!r}: {violation}")
@@ -101,18 +92,7 @@ def decode_path(encoded: Mapping[str, Any], mutables: Mapping[str, LabeledMutabl
 
 
 def check_mutables(mutables: Mapping[str, LabeledMutable]) -> None:
-    """Refuse spaces that cannot be sampled as a supernet.
-
-    Parameters
-    ----------
-    mutables
-        What the space's ``simplify()`` returns.
-
-    Raises
-    ------
-    SpaceError
-        If nothing is mutable, or a mutable is neither a choice of one nor a choice of several values.
-    """
+    """Raise ``SpaceError`` for a space without a choice, or with one that a supernet cannot hold."""
     if not any(isinstance(mutable, Categorical | CategoricalMultiple) for mutable in mutables.values()):
         raise SpaceError(
             "the search space holds no mutable, so there is nothing to search; use LayerChoice, InputChoice, Repeat, "
@@ -127,21 +107,11 @@ def check_mutables(mutables: Mapping[str, LabeledMutable]) -> None:
 
 
 def check_depths(space: nn.Module) -> None:
-    """Refuse a ``Repeat`` that may hold no block at all, which NNI's supernet cannot run.
-
-    Parameters
-    ----------
-    space
-        The space, before or after the one-shot mutation.
-
-    Raises
-    ------
-    SpaceError
-        With the labels of the depth.
-    """
+    """Raise ``SpaceError`` for a ``Repeat`` that may hold no block, which NNI's supernet cannot run."""
     for module in space.modules():
         if not isinstance(module, Repeat) or not isinstance(module.depth_choice, Mutable):
             continue
+        # A depth may be an expression of choices, so its values come from its grid and not from one label.
         smallest = min(module.depth_choice.grid())
         if smallest < 1:
             labels = ", ".join(repr(str(label)) for label in module.depth_choice.simplify())
@@ -152,11 +122,12 @@ def check_depths(space: nn.Module) -> None:
 
 
 def count_values(mutable: LabeledMutable) -> int:
-    """Count the values that a choice can take; a constraint has one."""
+    """Count the values of a choice; a constraint has one."""
     if isinstance(mutable, Categorical):
         return len(mutable.values)
     if isinstance(mutable, CategoricalMultiple):
         total = len(mutable.values)
+        # Without a fixed number NNI draws each value independently: every subset is possible.
         return 2**total if mutable.n_chosen is None else math.comb(total, mutable.n_chosen)
     return 1
 
@@ -172,6 +143,7 @@ def _decode(encoded: Any, label: str, mutable: LabeledMutable) -> Any:
 def _find(encoded: Any, label: str, values: list[Any]) -> Any:
     for value in values:
         candidate = encode_value(value, label)
+        # In Python True equals 1, yet they are different options.
         if candidate == encoded and isinstance(candidate, bool) == isinstance(encoded, bool):
             return value
     raise SpaceError(f"value {encoded!r} of {label!r} is not a choice of this search space; expected one of {values}")

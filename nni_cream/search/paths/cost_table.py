@@ -1,4 +1,4 @@
-"""A table of costs that are a sum over the choices which a path uses: microseconds a path."""
+"""A table of costs that are a sum over the choices of a path: a look-up takes microseconds."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ __all__ = ["CostTable"]
 
 @dataclass(frozen=True)
 class CostTable:
-    """Costs that are a sum over the labels that a path uses.
+    """Costs that are a sum over the labels a path uses.
 
     Parameters
     ----------
     base
         Cost of a path whose values all cost 0 in the columns.
     columns
-        Label to each of its values, and what that value adds where the label is used.
+        Label -> value -> cost that it adds where the label is used.
     groups
-        The labels that not every path uses; all other labels always count.
+        The labels that some paths leave unused; all others always count.
     """
 
     base: float
@@ -38,12 +38,13 @@ class CostTable:
     def __post_init__(self) -> None:
         # What follows from the deciders alone is worked out here, once for each of their values.
         free = [label for label in self.units if isinstance(label, str)]
+        # The dataclass is frozen, so a plain assignment would raise.
         object.__setattr__(self, "_free", [(label, self.columns[label]) for label in free])
         object.__setattr__(self, "_cases", [self._compile(group) for group in self.groups])
 
     @property
     def units(self) -> list[str | Group]:
-        """What is chosen apart from all else: the labels that every path uses, then the groups."""
+        """The independent choices: the labels that every path uses, then the groups."""
         grouped = {label for group in self.groups for label in (*group.deciders, *group.followers)}
         return [*(label for label in self.columns if label not in grouped), *self.groups]
 
@@ -60,7 +61,7 @@ class CostTable:
         return total
 
     def constant(self, case: Case) -> float:
-        """Return what the deciders of a case add, followers not counted."""
+        """Return the cost of a case's deciders, without its followers."""
         return sum(self.columns[label][case.chosen[label]] for label in case.deciders)
 
     def bounds(self) -> tuple[float, float]:
@@ -69,7 +70,7 @@ class CostTable:
         return self.base + sum(least for least, _ in extremes), self.base + sum(most for _, most in extremes)
 
     def extremes(self, unit: str | Group) -> tuple[float, float]:
-        """Return the least and the most that one of the units adds."""
+        """Return the lowest and highest cost that a unit adds."""
         return self._extreme(unit, min), self._extreme(unit, max)
 
     def _extreme(self, unit: str | Group, pick: Callable[..., float]) -> float:
@@ -81,22 +82,12 @@ class CostTable:
         )
 
     def rounded(self, steps: int) -> tuple[CostTable, float]:
-        """Return a table of whole numbers, each rounded down, and what one of them stands for.
-
-        Parameters
-        ----------
-        steps
-            How many there are between the lowest and the highest cost.
-
-        Returns
-        -------
-        tuple
-            The table, with base 0, and the size of a step. A path of cost c has in this table between
-            (c - base) / step - (number of columns) and (c - base) / step.
-        """
+        """Return the table in whole steps, rounded down, with base 0, and the size of a step, given their number."""
         lowest, highest = self.bounds()
+        # All paths may cost the same; a step of 0 would divide by 0.
         step = (highest - lowest) / steps or 1.0
         columns = {
+            # Down, never to the nearest: the error of a path is then at most one step a column, on one side.
             label: {value: float(math.floor(cost / step)) for value, cost in column.items()}
             for label, column in self.columns.items()
         }
@@ -105,6 +96,7 @@ class CostTable:
     def _compile(self, group: Group) -> tuple[Callable[[Mapping[str, Any]], Any], dict[Any, Any]]:
         compiled = {}
         for values, case in group.cases.items():
+            # itemgetter returns a bare value for one name and a tuple for several.
             key = values[0] if len(group.deciders) == 1 else values
             compiled[key] = (self.constant(case), [(label, self.columns[label]) for label in case.followers])
         return itemgetter(*group.deciders), compiled

@@ -1,4 +1,4 @@
-"""A path: one architecture of the supernet, as a sample of NNI (label -> choice), and its way into a file."""
+"""A path: one architecture as NNI's sample (label -> choice), and its plain JSON form."""
 
 from __future__ import annotations
 
@@ -14,53 +14,18 @@ Path: TypeAlias = dict[str, Any]
 
 
 def encode_path(path: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn a path into plain JSON values.
-
-    Parameters
-    ----------
-    path
-        NNI sample: label of each mutable to the chosen value (a list of values where several are chosen).
-
-    Returns
-    -------
-    dict
-        The same labels; numbers, strings and booleans as they are, sequences as lists, classes and functions as
-        ``module.name``.
-
-    Raises
-    ------
-    SpaceError
-        If a value has no lasting name, for example an instance of a user's class.
-    """
+    """Turn NNI's sample (label -> value) into plain JSON values; ``SpaceError`` for one without a lasting name."""
     # NNI's labels are a subclass of str, which a weights-only load would refuse.
     return {str(label): encode_value(value, label) for label, value in path.items()}
 
 
 def path_key(path: Mapping[str, Any]) -> str:
-    """Return the canonical text of a path: equal paths have equal keys, whatever the order of their labels."""
+    """Return a path's canonical text: equal paths have equal keys, in any order of labels."""
     return json.dumps(encode_path(path), sort_keys=True, separators=(",", ":"))
 
 
 def encode_value(value: Any, label: str) -> Any:
-    """Turn one choice into a plain JSON value.
-
-    Parameters
-    ----------
-    value
-        The choice.
-    label
-        Label of its mutable, for the error.
-
-    Returns
-    -------
-    Any
-        See :func:`encode_path`.
-
-    Raises
-    ------
-    SpaceError
-        See :func:`encode_path`.
-    """
+    """Turn one choice into a plain JSON value, as :func:`encode_path` does."""
     if value is None or type(value) in (bool, int, float, str):
         return value
     for kind in (int, float, str):  # their subclasses, of NumPy and NNI for example

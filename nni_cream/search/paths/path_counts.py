@@ -1,4 +1,4 @@
-"""Counts the paths of each cost from a table of costs, so that a narrow range can be drawn from exactly."""
+"""Counts the paths of each cost from a table, to draw from a narrow range exactly."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ _Floats: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Sums:
-    """The different sums that the choices still to be made can add up to, in order, and the ways to make each."""
+    """The distinct sums of the choices still to be made, in order, and the ways to make each."""
 
     sums: _Floats
     ways: Any
     running: Any
 
     def within(self, low: _Floats, high: _Floats) -> list[int]:
-        """Count the ways to make a sum from ``low`` to ``high``, for each pair of these."""
+        """Count the ways to make a sum between each pair of ``low`` and ``high``."""
         first = np.searchsorted(self.sums, low, "left")
+        # An empty range has its high end left of its low one, which would give a negative count.
         last = np.maximum(np.searchsorted(self.sums, high, "right"), first)
         return [int(count) for count in self.running[last] - self.running[first]]
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One choice: what each option adds and sets, which choices it brings along, and what is possible after these."""
+    """One choice: each option's cost and values, the choices it brings along, and the sums possible after them."""
 
     costs: _Floats
     sets: list[Mapping[str, Any]]
@@ -44,24 +45,25 @@ class _Step:
     rests: list[_Sums]
 
     def completions(self, low: float, high: float) -> list[int]:
-        """Count, for each option, the ways to go on that add between ``low`` and ``high``, the option included."""
+        """Count, for each option, the ways to complete it at a total cost from ``low`` to ``high``."""
         lows, highs = low - self.costs, high - self.costs
+        # Options that share their rest take one vectorised search instead of one each.
         if all(rest is self.rests[0] for rest in self.rests):
             return self.rests[0].within(lows, highs)
         return [rest.within(lows[i : i + 1], highs[i : i + 1])[0] for i, rest in enumerate(self.rests)]
 
 
 class PathCounts:
-    """The paths within a range of cost: how many there are, and one at random, each with the same probability.
+    """The paths within a range of cost: counts them, and draws one, each equally likely.
 
-    Dynamic programming from the last choice to the first: for every sum that the later ones can make, and that earlier
-    ones can complete to a cost within the range, it holds the number of ways to make it. Of labels that not every path
-    uses, the case (which of them are used) is one choice, and their values are further ones.
+    Dynamic programming from the last choice to the first. For every sum of the later choices that earlier ones can
+    complete within the range, it holds the number of ways to make it. Of conditional labels, the case is one choice,
+    and the values of its followers are further ones.
 
     Parameters
     ----------
     table
-        Costs; whole numbers.
+        Costs, all whole numbers.
     low
         Lowest cost allowed.
     high
@@ -70,8 +72,7 @@ class PathCounts:
     Raises
     ------
     OverflowError
-        If there are more different sums than ``limit`` after one choice, or than ``limit_of_all`` together, so that
-        this would take too much memory.
+        If the distinct sums after one choice outnumber ``limit``, or all of them ``limit_of_all``: too much memory.
     """
 
     limit = 200_000
@@ -87,6 +88,7 @@ class PathCounts:
         extremes = [table.extremes(unit) for unit in table.units]
         least, most = ([0.0, *accumulate(ends)] for ends in zip(*extremes, strict=True))
         rest = self._merge([(np.zeros(1), np.ones(1, self._kind))], least[-1], most[-1])
+        # Backwards: a count needs the sums after it, and the bounds before it tell which of these matter.
         for place, unit in reversed([*enumerate(table.units)]):
             if isinstance(unit, str):
                 step = self._of_label(unit, rest)
@@ -102,18 +104,7 @@ class PathCounts:
         return self._every.within(np.array([self._low]), np.array([self._high]))[0]
 
     def draw(self, generator: np.random.Generator) -> dict[str, Any]:
-        """Draw one of the paths.
-
-        Parameters
-        ----------
-        generator
-            Where the randomness comes from.
-
-        Returns
-        -------
-        dict
-            Label to value; of a label that the path does not use, the first.
-        """
+        """Draw a path as label -> value; an unused label has its first value."""
         path: dict[str, Any] = {}
         spent = 0.0
         steps = self._steps[::-1]
@@ -122,6 +113,7 @@ class PathCounts:
             option = weighted_index(generator, step.completions(self._low - spent, self._high - spent))
             path |= step.sets[option]
             spent += step.costs[option]
+            # On top of the stack: the counts assume that followers are chosen before the next unit.
             steps += step.brings[option]
         return path
 
@@ -133,7 +125,7 @@ class PathCounts:
     def _of_group(self, group: Group, rest: _Sums, least: float, most: float) -> _Step:
         """Choose a case, then the values of its followers from the last to the first.
 
-        So cases that begin with the same followers, such as the depths of a stage, share what is counted of them.
+        Cases that begin with the same followers, such as the depths of a stage, share the counts of these.
         """
         cases = group.distinct
         before = self._before_followers(group, least, most)
@@ -151,7 +143,7 @@ class PathCounts:
         )
 
     def _before_followers(self, group: Group, least: float, most: float) -> dict[tuple[str, ...], tuple[float, float]]:
-        """Return what can be spent before the first of each beginning of a case's followers is chosen."""
+        """Return the lowest and highest cost spent before each prefix of a case's followers is complete."""
         before: dict[tuple[str, ...], tuple[float, float]] = {}
         for case in group.distinct:
             constant = self._table.constant(case)
@@ -164,17 +156,18 @@ class PathCounts:
         return before
 
     def _after(self, step: _Step, least: float, most: float) -> _Sums:
-        """Put together what each option of a step leads to."""
+        """Combine the sums that each option of a step leads to."""
         return self._merge(
             [(rest.sums + cost, rest.ways) for rest, cost in zip(step.rests, step.costs, strict=True)], least, most
         )
 
     def _merge(self, parts: list[tuple[_Floats, Any]], least: float, most: float) -> _Sums:
-        """Join sums, equal ones into one; leave out those that what is spent before cannot complete."""
+        """Join sums, equal ones into one; drop those that no earlier choice can complete within the range."""
         every = np.concatenate([sums for sums, _ in parts])
         kept = (every >= self._low - most) & (every <= self._high - least)
         order = np.argsort(every[kept], kind="stable")
         every, ways = every[kept][order], np.concatenate([ways for _, ways in parts])[kept][order]
+        # Sums of whole numbers are exact in floats, so equal sums differ by exactly 0.
         starts = np.flatnonzero(np.diff(every, prepend=-np.inf))
         self._held += len(starts)
         if len(starts) > self.limit or self._held > self.limit_of_all:
@@ -184,7 +177,7 @@ class PathCounts:
 
 
 def _count_at_most(table: CostTable) -> int:
-    """Count the paths, those that differ only in a label without a use included."""
+    """Count the paths, including those that differ only in an unused label."""
     count = 1
     for column in table.columns.values():
         count *= len(column)

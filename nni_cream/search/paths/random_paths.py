@@ -1,4 +1,4 @@
-"""Draws paths: seeded, within a range of cost, the same in every process and after a resume (METHOD.md, step 1)."""
+"""Draws paths: seeded, within a cost range, the same in every process and after a resume (METHOD.md, step 1)."""
 
 from __future__ import annotations
 
@@ -27,23 +27,7 @@ CostRange: TypeAlias = tuple[float | None, float | None]
 
 
 def check_cost_range(cost_range: Sequence[float | None] | None) -> CostRange:
-    """Bring a range into the form (low, high), either of which may be ``None`` for "no limit".
-
-    Parameters
-    ----------
-    cost_range
-        A pair, or ``None`` for no limits at all.
-
-    Returns
-    -------
-    CostRange
-        The pair.
-
-    Raises
-    ------
-    ConfigError
-        If it is not a pair of numbers or is empty.
-    """
+    """Return a range as (low, high), ``None`` for no limit; raise ``ConfigError`` for anything else."""
     if cost_range is None:
         return (None, None)
     items = list(cost_range) if isinstance(cost_range, list | tuple) else []
@@ -59,16 +43,16 @@ def check_cost_range(cost_range: Sequence[float | None] | None) -> CostRange:
 
 @dataclass(frozen=True)
 class Limit:
-    """A range that one kind of cost has to keep.
+    """A range for one kind of cost.
 
     Parameters
     ----------
     cost
-        Cost of a path.
+        Returns the cost of a path.
     cost_range
         (low, high), both ends allowed; either may be ``None``.
     name
-        What the cost is called in messages.
+        Name of the cost in messages.
     reachable
         Lowest and highest cost known, for messages.
     table
@@ -98,12 +82,12 @@ class Limit:
         return low <= cost <= high
 
     def is_far(self, seen: tuple[float, float]) -> bool:
-        """Return whether the range is further away from the costs seen than these are from one another."""
+        """Return whether the range is further from the costs seen than these spread."""
         (low, high), spread = self.ends, seen[1] - seen[0]
         return low > seen[1] + spread or high < seen[0] - spread
 
     def is_beyond(self, seen: tuple[float, float]) -> bool:
-        """Return whether the range begins above all costs seen, or ends below them."""
+        """Return whether the range lies wholly above or below the costs seen."""
         low, high = self.ends
         return low > seen[1] or high < seen[0]
 
@@ -114,17 +98,17 @@ class Limit:
 
 
 class RandomPaths:
-    """Uniform over the architectures of a space, or over those within a range of cost.
+    """Draws uniformly from the architectures of a space, or from those within a cost range.
 
-    A label that a path does not use (of a block beyond the depth of a ``Repeat``, or inside a candidate of a
-    ``LayerChoice`` that is not chosen) has its first value, so that equal architectures are equal paths, and every
-    architecture is as likely as any other: a depth that has more architectures comes up more often. Where a label has
-    probabilities of its own, or where the conditions are too many to count, labels are drawn one by one instead.
+    A label may be unused: of a block beyond the depth of a ``Repeat``, or inside a candidate that is not chosen.
+    It then has its first value, so equal architectures are equal paths. Every architecture is equally likely: a depth
+    with more architectures comes up more often. Labels are drawn one by one instead if one has probabilities of its
+    own, or if there are too many cases to count.
 
-    Within a range of cost, paths are drawn from an exact count of the paths of each cost if there is a table of costs
-    and the space has no constraints. Where the different sums are too many for that, costs are rounded for the count,
-    and a path that the rounding alone lets in is thrown away. Without a table, paths are drawn until one lies within
-    the range. The distribution is the same each time; with several costs, all ranges are kept at once.
+    With a cost table and no constraints, paths come from an exact count of the paths of each cost. If there are too
+    many distinct sums, the count uses rounded costs, and paths that only the rounding lets in are rejected. Without a
+    table, paths are drawn until one lies within the range. The distribution is the same each time, and all ranges hold
+    at once.
 
     Parameters
     ----------
@@ -135,20 +119,19 @@ class RandomPaths:
     cost_range
         (low, high), both ends allowed; takes effect with :meth:`constrain`.
     probabilities
-        Label to the probability of each of its values, for labels that should not be drawn by the mutable's own
-        weights (which are uniform unless the space says otherwise).
+        Label -> probability of each of its values. Default: the mutable's own weights, usually uniform.
 
     Attributes
     ----------
     rejected
-        Samples outside the range, or against a constraint of the space, before the one that :meth:`draw` last returned.
+        Samples rejected before the one that :meth:`draw` returned last.
 
     Raises
     ------
     SpaceError
         If the space cannot be sampled.
     ConfigError
-        If the range or the probabilities make no sense.
+        If the range or the probabilities are invalid.
     """
 
     attempts = 10_000
@@ -167,6 +150,7 @@ class RandomPaths:
         self.cost_range = check_cost_range(cost_range)
         self._constraints = [item for item in self._mutables.values() if isinstance(item, Constraint)]
         self._draws = _make_draws(self._mutables, probabilities or {})
+        # Counts treat all architectures alike, so they apply only where no weight says otherwise.
         self._even = not probabilities and all(map(_is_even, self._mutables.values()))
         self._usage = Usage(space)
         self._limits: tuple[Limit, ...] = ()
@@ -184,12 +168,12 @@ class RandomPaths:
         table: CostTable | None = None,
         others: Iterable[Limit] = (),
     ) -> None:
-        """From now on draw only paths whose cost lies within ``cost_range``; the sequence of draws starts no later.
+        """Draw only paths whose cost lies within ``cost_range`` from now on; this uses up no draw.
 
         Parameters
         ----------
         cost
-            Cost of a path.
+            Returns the cost of a path.
         reachable
             Lowest and highest cost known, for the message.
         table
@@ -200,7 +184,7 @@ class RandomPaths:
         Raises
         ------
         SpaceError
-            If no path lies within the range: none at all where paths can be counted, else none of ``attempts``.
+            If no path lies within the range: of all where they can be counted, else of ``attempts``.
         """
         limits = (Limit(cost, self.cost_range, getattr(cost, "name", ""), reachable, table), *others)
         self._limits = tuple(limit for limit in limits if not limit.open)
@@ -213,7 +197,7 @@ class RandomPaths:
         self._reachable = True
 
     def _count(self) -> None:
-        """Count the paths of that range which the fewest keep."""
+        """Count the paths of the range that fewest paths keep."""
         self._counts, self._certain = None, False
         if not self._even or self._constraints:
             return
@@ -224,22 +208,12 @@ class RandomPaths:
             counts, exact = counted
             if not counts.total:
                 raise self._unreachable([limit], [limit.table.bounds()])
+            # Counting by the rarest range leaves the fewest draws for the other ranges to reject.
             if self._counts is None or counts.total < self._counts.total:
                 self._counts, self._certain = counts, exact and len(self._limits) == 1
 
     def draw(self) -> Path:
-        """Draw the next path.
-
-        Returns
-        -------
-        Path
-            A new sample. :attr:`rejected` says how many had to be thrown away for it.
-
-        Raises
-        ------
-        SpaceError
-            If no path that the constraints of the space and the range allow was found in ``attempts`` tries.
-        """
+        """Draw the next path; raise ``SpaceError`` if none of ``attempts`` keeps the constraints and ranges."""
         if self._counts is not None and self._certain:
             self.rejected = 0
             return self._candidate(self._generator)
@@ -268,6 +242,7 @@ class RandomPaths:
     def _candidate(self, generator: np.random.Generator) -> Path:
         if self._counts is not None:
             drawn = self._counts.draw(generator)
+            # In the order of the space: counts draw unit by unit.
             return {label: drawn[label] for label in self._draws}
         if self._even and self._usage.conditional:
             return self._usage.draw(generator, self._draws)
@@ -280,7 +255,7 @@ class RandomPaths:
 
     @property
     def choices(self) -> dict[str, list[Any]]:
-        """Label to the values that it chooses from."""
+        """Label -> the values that it chooses from."""
         return {label: list(self._mutables[label].values) for label in self._draws}
 
     def allows(self, path: Path) -> bool:
@@ -290,20 +265,7 @@ class RandomPaths:
         return all(limit.allows(limit.cost(path)) for limit in self._limits)
 
     def redrawn(self, path: Path, labels: Sequence[str]) -> Path:
-        """Return a path with some of its choices drawn again, and those that come into use by that.
-
-        Parameters
-        ----------
-        path
-            Any path of the space.
-        labels
-            The choices to draw again.
-
-        Returns
-        -------
-        Path
-            Canonical; it may lie outside the cost range (:meth:`allows`).
-        """
+        """Redraw some choices of a path, and those that come into use; the result may lie outside the cost range."""
         used = {*self._usage.labels(path), *labels}
         mutant = {**path, **{label: self._draws[label](self._generator) for label in labels}}
         for _ in self._draws:  # one choice may bring another into use, and that one a third
@@ -320,7 +282,7 @@ class RandomPaths:
         return [label for label in self._draws if label in labels]
 
     def first(self) -> Path:
-        """Return the path of every mutable's first value, without drawing; it may lie outside the range."""
+        """Return every mutable's first value, without a draw; this path may lie outside the range."""
         return {label: self._mutables[label].default({}) for label in self._draws}
 
     def _are_far(self, seen: Sequence[tuple[float, float] | None]) -> bool:
@@ -348,17 +310,19 @@ class RandomPaths:
         return {"generator": self._generator.bit_generator.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where the saved sampler stood."""
+        """Resume where the saved sampler stopped."""
         self._generator.bit_generator.state = state["generator"]
 
 
 def _counts_of(table: CostTable, ends: tuple[float, float], steps: int) -> tuple[PathCounts, bool] | None:
-    """Count the paths of a range: exactly, or else with rounded costs in a range that is a little wider."""
+    """Count the paths of a range: exactly, or else with rounded costs in a slightly wider range."""
     costs = [table.base, *itertools.chain(*(column.values() for column in table.columns.values()))]
+    # Whole costs, such as multiply-adds, need no rounding unless they have too many distinct sums.
     if all(float(cost).is_integer() for cost in costs):
         with suppress(OverflowError):
             return PathCounts(table, *ends), True
     coarse, step = table.rounded(steps)
+    # Rounding down takes up to one step off each column: a range that much wider loses no path.
     low, high = ((end - table.base) / step for end in ends)
     with suppress(OverflowError):
         return PathCounts(coarse, low - len(table.columns) - 1, high + 1), False
@@ -374,7 +338,7 @@ def _generator(seed: int) -> np.random.Generator:
 
 
 def _is_even(mutable: LabeledMutable) -> bool:
-    """Whether every value of a choice is as likely as any other by the mutable's own weights."""
+    """Return whether the mutable's own weights make all its values equally likely."""
     if isinstance(mutable, CategoricalMultiple) and mutable.n_chosen is None:
         return all(weight == 0.5 for weight in mutable.weights)
     if isinstance(mutable, Categorical | CategoricalMultiple):
@@ -419,6 +383,7 @@ def _draw_several(mutable: CategoricalMultiple[Any], weights: Sequence[float]) -
         if n_chosen is None:
             return [value for value, weight in zip(values, weights, strict=True) if generator.random() < weight]
         chosen = generator.choice(len(values), n_chosen, replace=False, p=weights)
+        # Sorted: one set of values is one path, in whatever order they were drawn.
         return [values[index] for index in sorted(chosen)]
 
     return draw

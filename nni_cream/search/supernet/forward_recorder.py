@@ -16,17 +16,7 @@ __all__ = ["Call", "muted", "observed"]
 
 @dataclass
 class Call:
-    """One forward pass of a network.
-
-    Parameters
-    ----------
-    args
-        Positional arguments.
-    kwargs
-        Keyword arguments.
-    output
-        What it returned.
-    """
+    """One forward pass of a network: its arguments and its output."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -35,23 +25,13 @@ class Call:
 
 @contextmanager
 def observed(network: nn.Module) -> Iterator[list[Call]]:
-    """Note down every forward pass of a network inside.
-
-    Parameters
-    ----------
-    network
-        Usually the supernet.
-
-    Yields
-    ------
-    list of Call
-        Filled as the passes happen.
-    """
+    """Record every forward pass of a network inside the block, in order."""
     calls: list[Call] = []
 
     def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         calls.append(Call(args, kwargs, output))
 
+    # A teacher repeats the call as it was, keyword arguments included.
     handle = network.register_forward_hook(note, with_kwargs=True)
     try:
         yield calls
@@ -61,16 +41,12 @@ def observed(network: nn.Module) -> Iterator[list[Call]]:
 
 @contextmanager
 def muted(module: pl.LightningModule) -> Iterator[None]:
-    """Inside, the module logs nothing and its metrics are afterwards as they were.
-
-    Parameters
-    ----------
-    module
-        The user's.
-    """
+    """Silence the logging of a module inside the block, and restore its metrics afterwards."""
     metrics = [child for child in module.modules() if isinstance(child, Metric)]
+    # torchmetrics caches the computed value beside the state; restored alone, either would contradict the other.
     saved = [(metric._copy_state_dict(), metric._update_count, metric._computed) for metric in metrics]
     log = module.log
+    # On the instance: other modules of the user's class keep their logging.
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     try:
         yield

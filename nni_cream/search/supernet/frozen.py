@@ -18,23 +18,12 @@ __all__ = ["frozen_view", "used_parameters"]
 
 
 def frozen_view(module: nn.Module, sample: Path) -> Any:
-    """Return what NNI's ``freeze`` returns, where possible made of the very same layers instead of copies.
+    """Return what NNI's ``freeze`` returns, made of the supernet's own layers where possible.
 
-    NNI copies every module that holds a choice, with all candidates, before it puts the chosen one there: on the
-    paper's space a second for each path, and the memory of several supernets.
-
-    Parameters
-    ----------
-    module
-        A part of a supernet, or all of it.
-    sample
-        The path.
-
-    Returns
-    -------
-    Any
-        The frozen part, usually a module. Copy it before it is trained, moved or set to another mode.
+    NNI copies every module that holds a choice, with all its candidates. On the paper's space this takes a second a
+    path, and the memory of several supernets. Copy the result before you train, move or switch it.
     """
+    # A subclass with a ``freeze`` of its own may build something else, so its own method decides below.
     kind: Any = type(module)
     if isinstance(module, LayerChoice) and kind.freeze is LayerChoice.freeze:
         return frozen_view(module[module.choice.freeze(sample)], sample)
@@ -48,6 +37,7 @@ def frozen_view(module: nn.Module, sample: Path) -> Any:
     frozen = {name: frozen_view(child, sample) for name, child in children.items()}
     if all(frozen[name] is child for name, child in children.items()):
         return module
+    # The shallow copy still shares the dict of children: it gets its own, so that the supernet keeps its candidates.
     view = copy.copy(module)
     view.__dict__["_modules"] = {**module._modules, **frozen}
     return view
@@ -59,20 +49,8 @@ def _has_its_own_way(module: Any) -> bool:
 
 
 def used_parameters(module: nn.Module, sample: Path) -> Iterator[nn.Parameter]:
-    """Yield the parameters of a supernet that a path may use: all but those of candidates that it does not choose.
-
-    Parameters
-    ----------
-    module
-        A part of a supernet, or all of it.
-    sample
-        The path.
-
-    Yields
-    ------
-    nn.Parameter
-        Every one that is used, and those of blocks beyond a depth; one that is shared comes more than once.
-    """
+    """Yield the parameters that a path may use: all but those of candidates it does not choose."""
+    # The exact type: a subclass may run several candidates, so all of its parameters count as used.
     if type(module) is PathSamplingLayer:
         chosen = module[module.choice.freeze(sample)]  # type: ignore[index, union-attr, operator]
         yield from used_parameters(chosen, sample)

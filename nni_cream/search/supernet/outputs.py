@@ -11,25 +11,10 @@ __all__ = ["main_output"]
 
 
 def main_output(output: Any) -> Tensor:
-    """Pick the tensor to work with from what a network returns.
-
-    Parameters
-    ----------
-    output
-        A tensor, a sequence whose first item is it (further ones are auxiliary heads), or a mapping with ``logits``.
-
-    Returns
-    -------
-    Tensor
-        The logits, or whatever the network's main output is.
-
-    Raises
-    ------
-    TypeError
-        If there is no tensor.
-    """
+    """Pick the main tensor: the output itself, the first item of a sequence, or ``logits`` of a mapping."""
     if isinstance(output, Mapping):
         output = output["logits"]
+    # The first item may itself hold several tensors.
     while isinstance(output, list | tuple):
         output = output[0]
     if not isinstance(output, Tensor):

@@ -29,14 +29,14 @@ __all__ = ["FreezableCell", "Supernet", "freezable_hooks", "single_values_explai
 
 
 class Supernet:
-    """A mutated model space together with what it takes to run one path of it.
+    """A mutated model space, with the means to run one path of it.
 
     Parameters
     ----------
     space
-        The model space after NNI's one-shot mutation: its choices have become ``BaseSuperNetModule``.
+        The model space after NNI's one-shot mutation.
     host
-        The module that it is run by, with layers of its own; by default the space alone.
+        The module that runs the space and has layers of its own. Default: the space alone.
 
     Raises
     ------
@@ -55,7 +55,7 @@ class Supernet:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look at what modules there are; done once, since it takes longer than all else around a forward pass."""
+        """List the modules once: the search takes longer than the rest of the work around a forward pass."""
         self._modules = list(self._host.modules())
         self._norms = [module for module in self._modules if isinstance(module, _BatchNorm)]
         self._instance_norms = [module for module in self._modules if isinstance(module, _InstanceNorm)]
@@ -64,31 +64,32 @@ class Supernet:
     def activate(self, path: Path) -> None:
         """Let the next forward pass run this path."""
         for module in self._choices:
+            # NNI takes a label in the memo as already drawn, so this looks values up and draws nothing.
             module.resample(memo=dict(path))
 
     def freeze(self, path: Path) -> nn.Module:
-        """Return a network of its own that holds this path and a copy of its weights."""
+        """Return a separate network that holds this path and a copy of its weights."""
         return copy.deepcopy(self.view(path))
 
     def view(self, path: Path) -> nn.Module:
-        """Return a network that holds this path, made of the supernet's own layers where that is possible."""
+        """Return a network that holds this path, made of the supernet's own layers where possible."""
         return cast(nn.Module, frozen_view(self.space, path))
 
     def decode(self, encoded: Mapping[str, Any]) -> Path:
-        """Make a canonical sample from an encoded path; see :func:`~nni_cream.search.paths.choices.decode_path`."""
+        """Decode a path and make it canonical; see :func:`~nni_cream.search.paths.choices.decode_path`."""
         return self.usage.canonical(decode_path(encoded, self.mutables))
 
     @contextmanager
     def evaluating(self, seed: int | None = None) -> Iterator[None]:
-        """Inside, all is in evaluation mode, except that normalisation takes the statistics of the batch at hand.
+        """Switch to evaluation mode inside, but normalise by the statistics of the current batch.
 
-        The running statistics of a supernet mix those of all paths, and they are not changed (METHOD.md, "Validation,
-        cheaply and fairly"). Dropout and the like are off. Whatever is drawn, the generators stay as they were.
+        A supernet's running statistics mix those of all paths (METHOD.md, "Validation, cheaply and fairly"). They stay
+        unchanged, as do the random generators. Dropout is off.
 
         Parameters
         ----------
         seed
-            If given, the generators start from it inside.
+            Seeds the generators inside, if given.
         """
         modules, norms = self._modules, self._norms
         modes = [module.__dict__["training"] for module in modules]
@@ -100,6 +101,8 @@ class Supernet:
                 module.__dict__["training"] = False
             for norm in norms:
                 norm.__dict__["training"] = True
+                # In training mode torch uses the statistics of the batch; without tracking it leaves the running ones
+                # alone.
                 norm.__dict__["track_running_stats"] = False
             for instance_norm, buffers in running:  # without running statistics it takes those of the image
                 instance_norm.__dict__["training"] = True
@@ -116,15 +119,14 @@ class Supernet:
 
     @contextmanager
     def detached(self, grad: bool = False) -> Iterator[None]:
-        """Inside, running the supernet changes no buffer, no generator and no mode, and gives the same each time.
+        """Change no buffer, generator or mode inside, and compute the same each time.
 
-        In addition to :meth:`evaluating`, modules work on copies of their buffers, and generators start from a fixed
-        seed.
+        Extends :meth:`evaluating`: modules work on copies of their buffers, and generators start from a fixed seed.
 
         Parameters
         ----------
         grad
-            Whether gradients are recorded inside.
+            Whether to record gradients inside.
         """
         try:
             with self.evaluating(seed=0), torch.set_grad_enabled(grad), self._copied_buffers():
@@ -136,7 +138,7 @@ class Supernet:
 
     @contextmanager
     def _copied_buffers(self) -> Iterator[None]:
-        """Inside, the modules own copies of their buffers; those of BatchNorm, which nobody writes to here, stay."""
+        """Give the modules copies of their buffers inside, except BatchNorm, which writes to none here."""
         kept = [(module._buffers, dict(module._buffers)) for module in self._buffered]
         every = {id(buffer): buffer for _, originals in kept for buffer in originals.values() if buffer is not None}
         copies = {key: buffer.detach().clone() for key, buffer in every.items()}  # one that two modules share stays so
@@ -153,63 +155,33 @@ class Supernet:
 
 @contextmanager
 def single_values_explained(cause: str) -> Iterator[None]:
-    """Say what to do where BatchNorm is given a batch with a single value for each channel.
-
-    Parameters
-    ----------
-    cause
-        Which setting is behind it, and what it should be.
-
-    Raises
-    ------
-    ConfigError
-        In the place of torch's error.
-    """
+    """Replace torch's error about BatchNorm with one value a channel by one that names the cause."""
     try:
         yield
     except ValueError as error:
+        # torch raises a plain ValueError, so only the text identifies it.
         if "more than 1 value per channel" not in str(error):
             raise
         raise ConfigError(f"BatchNorm has no statistics of a single value for each channel: {cause}") from error
 
 
 class FreezableCell(PathSamplingCell):
-    """NNI's supernet cell, and in addition able to freeze to a cell that has the path's weights.
+    """NNI's supernet cell, able to freeze to a cell with the weights of a path.
 
-    NNI's own raises ``NotImplementedError`` there, so that no cell could be exported with its weights.
+    NNI's own raises ``NotImplementedError``, so it could not export a cell with its weights.
     """
 
     def __init__(self, op_factory: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(op_factory, *args, **kwargs)
+        # NNI's cell does not keep the factory, without which no frozen cell can be built.
         self.op_factory = op_factory
 
     @classmethod
     def mutate(
         cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
     ) -> FreezableCell | None:
-        """Replace a cell whose operations come from a factory; see NNI's ``PathSamplingCell.mutate``.
-
-        Parameters
-        ----------
-        module
-            Any module of the model space.
-        name
-            Its name there.
-        memo
-            NNI's notes while it mutates.
-        mutate_kwargs
-            NNI's settings for the mutation.
-
-        Returns
-        -------
-        FreezableCell or None
-            ``None`` if the module is not such a cell.
-
-        Raises
-        ------
-        SpaceError
-            If the cell joins its loose ends: which nodes those are depends on the path, which a supernet cannot follow.
-        """
+        """Replace a cell whose operations come from a factory; ``SpaceError`` if it joins its loose ends."""
+        # Which ends are loose depends on the path, so the width of the output would change with it.
         if type(module) is Cell and module.merge_op != "all":
             raise SpaceError(
                 f"cell {name!r} has merge_op={module.merge_op!r}; a supernet needs an output of fixed width, "
@@ -218,18 +190,7 @@ class FreezableCell(PathSamplingCell):
         return cast("FreezableCell | None", super().mutate(module, name, memo, mutate_kwargs))
 
     def freeze(self, sample: Path) -> Cell:
-        """Build the cell of a path and copy the weights of the chosen operations into it.
-
-        Parameters
-        ----------
-        sample
-            The path; its labels of this cell are used.
-
-        Returns
-        -------
-        Cell
-            NNI's cell with the choices made.
-        """
+        """Build the cell of a path and copy the weights of the chosen operations into it."""
         # Copied outside of the context, in which NNI would take a copy of a choice for a new one.
         preprocessor = _freeze_part(self.preprocessor, sample)
         postprocessor = _freeze_part(self.postprocessor, sample)
@@ -247,6 +208,7 @@ class FreezableCell(PathSamplingCell):
             )
         for node, operations in enumerate(self.ops, start=self.num_predecessors):
             for position in range(self.num_ops_per_node):
+                # NNI samples an input as a list, here of one predecessor.
                 source = operations[sample[f"{self.label}/input_{node}_{position}"][0]]
                 chosen = source[sample[f"{self.label}/op_{node}_{position}"]]
                 frozen = _freeze_part(chosen, sample)
@@ -255,12 +217,13 @@ class FreezableCell(PathSamplingCell):
 
 
 class _FreezableOperation:
-    """What NNI's mixed operations (those with ValueChoice arguments) lack under current torch, and at speed."""
+    """Makes NNI's mixed operations (those with ValueChoice arguments) freeze under current torch, and faster."""
 
     _simplified: dict[str, LabeledMutable] | None = None
 
     def simplify(self, is_leaf: Any = None) -> dict[str, LabeledMutable]:
-        """Work the choices out once: NNI does it anew for every operation whenever a path is set."""
+        """Cache the choices: NNI computes them again for every operation whenever a path is set."""
+        # Another notion of a leaf gives another result, so only the default one is cached.
         if is_leaf is not None:
             return cast("dict[str, LabeledMutable]", super().simplify(is_leaf))  # type: ignore[misc]
         if self._simplified is None:
@@ -268,7 +231,7 @@ class _FreezableOperation:
         return cast("dict[str, LabeledMutable]", self._simplified)
 
     def freeze_weight(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Leave out what is not there: torch refuses ``None`` for an absent bias."""
+        """Drop absent weights: torch refuses ``None`` for a missing bias."""
         weights = super().freeze_weight(*args, **kwargs)  # type: ignore[misc]
         return {name: value for name, value in weights.items() if value is not None}
 
@@ -280,18 +243,8 @@ FREEZABLE_OPERATIONS: tuple[Any, ...] = tuple(
 
 
 def freezable_hooks(hooks: list[Any]) -> list[Any]:
-    """Replace those of NNI's mutation hooks whose supernet modules cannot be frozen with their weights.
-
-    Parameters
-    ----------
-    hooks
-        What NNI's path-sampling strategy uses.
-
-    Returns
-    -------
-    list
-        The same order; cells and operations with ValueChoice arguments become freezable ones.
-    """
+    """Replace NNI's mutation hooks whose modules cannot be frozen with their weights, in the same order."""
+    # The first hook that fits a module wins, so a replacement has to keep the place of the original.
     theirs = [PathSamplingCell.mutate, *(operation.mutate for operation in NATIVE_MIXED_OPERATIONS)]
     ours = [FreezableCell.mutate, *(operation.mutate for operation in FREEZABLE_OPERATIONS)]
     return [ours[theirs.index(hook)] if hook in theirs else hook for hook in hooks]

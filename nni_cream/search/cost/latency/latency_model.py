@@ -1,4 +1,4 @@
-"""Latency of a path on the user's device: from a table of its blocks, or from whole networks where that cannot be."""
+"""The latency of a path on the user's device: from a table of its blocks, or from whole networks."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ def _as_it_is(value: Any) -> Any:
 class LatencyModel(CostModel):
     """Seconds that a path takes on a device.
 
-    Where every choice is one of layers or of a depth, seconds are read off a table: each block is timed alone, on the
-    inputs that it gets within the network, and whole networks of random paths fit the sum of the blocks to the device.
-    Elsewhere each new path is measured as a whole and remembered.
+    If every choice selects layers or a depth, seconds come from a table. Each block is timed alone, on its inputs
+    within the network, and whole networks of random paths fit the sum of the blocks to the device. Otherwise each new
+    path is measured as a whole and remembered.
 
     Parameters
     ----------
     supernet
         The mutated space.
     inputs
-        What the space's ``forward`` is called with, batch dimension first.
+        Arguments of the space's ``forward``, batch dimension first.
     settings
         How to measure, or the table to use.
     seed
-        For the random paths.
+        Decides the random paths.
     keywords
         Keyword arguments of the space's ``forward``.
     share
-        Gives all processes of a distributed search the value of the leader, so that none goes by its own clock.
+        Returns the leader's value in every process of a distributed search.
     leader
-        Whether this process is the one that measures.
+        Whether this process measures.
     clock
         Returns seconds.
 
     Attributes
     ----------
     latencies : LatencyTable or None
-        Where the costs come from, if they come from a table.
+        The source of the costs, if it is a table.
 
     Raises
     ------
@@ -70,6 +70,7 @@ class LatencyModel(CostModel):
         leader: bool = True,
         clock: Clock = time.perf_counter,
     ) -> None:
+        # As a function: the base class then builds no table of counts, and remembers and saves each measurement.
         super().__init__(supernet, inputs, self._time_network, seed, keywords)
         self.name = "latency"
         self._settings, self._seed = settings, seed
@@ -80,38 +81,29 @@ class LatencyModel(CostModel):
             self._use(self.latencies)
 
     def prepare(self) -> None:
-        """Measure the table, unless there is one already or the space allows none."""
+        """Measure the table, unless there is one or the space allows none."""
         if self.latencies is None and has_table(self._supernet):
             content = None
             if self._leader:
                 how = (self._settings, self._seed, self._keywords, self._clock)
                 table = measure_table(self._supernet, self._inputs, *how)
                 content = table.to_json()
+            # The leader reads the shared text as well, so that all processes hold the same figures.
             self._use(LatencyTable.from_json(self._share(content)))
 
     def measure(self, path: Path) -> float:
-        """Time the whole network of one path, without the table.
-
-        Parameters
-        ----------
-        path
-            The path.
-
-        Returns
-        -------
-        float
-            Seconds.
-        """
+        """Time the whole network of one path, in seconds, without the table."""
         return float(self._share(super().measure(path) if self._leader else None))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was measured, so that a search that goes on does so by the same figures."""
+        """Return all measurements, so that a resumed search uses the same figures."""
         table = None if self.latencies is None else self.latencies.to_json()
         return {**super().state_dict(), "latencies": table}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take what was measured before."""
+        """Take over earlier measurements."""
         super().load_state_dict(state)
+        # A table that the user gives outranks the one of the checkpoint.
         if state.get("latencies") is not None and self._settings.table is None:
             self._use(LatencyTable.from_json(state["latencies"], "checkpoint"))
 
@@ -121,6 +113,7 @@ class LatencyModel(CostModel):
 
     def _time_network(self, network: nn.Module, inputs: tuple[Any, ...]) -> float:
         watch = stopwatch(self._settings, self._clock)
+        # Outside the timed function: copying the batch to the device is no part of the latency.
         args, kwargs = repeated((inputs, self._keywords), self._settings.batch_size or 1, watch.device)
         network = network.to(watch.device)
         return watch.time({0: lambda: network(*args, **kwargs)})[0]

@@ -1,4 +1,4 @@
-"""A table of latencies: measured, or made on another device; as plain JSON values."""
+"""A table of latencies, measured here or on another device, as plain JSON values."""
 
 from __future__ import annotations
 
@@ -25,19 +25,18 @@ _FORMAT = "nni_cream.latency/1"
 
 @dataclass(frozen=True)
 class Measured:
-    """Latencies for images of one size.
+    """Latencies for one size of images.
 
     Parameters
     ----------
     shape
         Of one input, such as (C, H, W).
     base
-        Seconds of what every path has: the layers around the choices.
+        Seconds of the layers around the choices, which every path has.
     columns
-        Label to the name of each of its values to seconds.
+        Label -> name of each of its values -> seconds.
     scale
-        What the seconds of the columns are multiplied with: a part may take more or less time within a network than
-        alone.
+        Factor on the columns: a part may be faster or slower within a network than alone.
     """
 
     shape: tuple[int, ...]
@@ -47,7 +46,7 @@ class Measured:
 
     @property
     def pixels(self) -> int:
-        """Height times width, and whatever further dimensions there are."""
+        """Height times width, times any further dimensions."""
         return math.prod(self.shape[1:])
 
     def to_json(self) -> dict[str, Any]:
@@ -58,7 +57,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class LatencyTable:
-    """What each choice of a space takes on one device.
+    """The seconds of each choice of a space on one device.
 
     Parameters
     ----------
@@ -69,11 +68,11 @@ class LatencyTable:
     settings
         How it was measured, for example ``batch_size`` and ``threads``.
     space
-        Digest of the layers of the space, if it is known: a table with the same labels may be one of other widths.
+        Digest of the space's layers, if known: spaces with the same labels may differ in widths.
     versions
-        Of the packages that had a part in it.
+        Versions of the packages that measured it.
     check
-        How well it agrees with whole networks: ``paths``, ``median_error`` and ``worst_error``, relative.
+        Agreement with whole networks: ``paths``, ``median_error`` and ``worst_error``, relative.
     """
 
     device: str
@@ -86,6 +85,7 @@ class LatencyTable:
     @property
     def digest(self) -> str:
         """A short name of the content, by which a checkpoint knows it."""
+        # Sorted, so that the order of the keys in a file does not matter.
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
@@ -102,25 +102,7 @@ class LatencyTable:
 
     @classmethod
     def from_json(cls, content: Any, where: object = "latency table") -> LatencyTable:
-        """Read what :meth:`to_json` returned, or what a user wrote.
-
-        Parameters
-        ----------
-        content
-            The JSON value.
-        where
-            Its place, for messages.
-
-        Returns
-        -------
-        LatencyTable
-            The table.
-
-        Raises
-        ------
-        FileError
-            If it is not a table of latencies; the message names the key.
-        """
+        """Read the result of :meth:`to_json`, or a user's file; ``FileError`` names ``where`` and the invalid key."""
         found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
         if found != _FORMAT:
             raise FileError(f"{where}: not a latency table: key 'format' is {found!r}, expected {_FORMAT!r}")
@@ -131,11 +113,13 @@ class LatencyTable:
         ]
         if not sizes:
             raise FileError(f"{where}: key 'sizes' is empty; expected an entry for each image size")
+        # Interpolation between sizes pairs the columns by their labels.
         if any(item.columns.keys() != sizes[0].columns.keys() for item in sizes):
             raise FileError(f"{where}: key 'sizes': expected the same labels for every size")
         optional = {key: read.optional(content, key, dict, "a mapping") for key in ("settings", "versions", "check")}
         return cls(
             device=read.value(content, "device", str, "the name of the device"),
+            # ``_at`` finds the neighbouring sizes by their order, which a user's file need not keep.
             sizes=tuple(sorted(sizes, key=lambda item: item.pixels)),
             settings=optional["settings"] or {},
             space=read.optional(content, "space", str, "the digest of a space"),
@@ -144,30 +128,30 @@ class LatencyTable:
         )
 
     def costs(self, supernet: Supernet, shape: Sequence[int]) -> CostTable:
-        """Return the table for one space and one size of images.
+        """Return the seconds of one space for one size of images.
 
         Parameters
         ----------
         supernet
             The mutated space.
         shape
-            Of one input, such as (C, H, W). Between two sizes of the table, latencies are taken to be linear in the
-            number of pixels.
+            Of one input, such as (C, H, W). Between two sizes of the table, latency is linear in the number of pixels.
 
         Returns
         -------
         CostTable
-            Seconds.
+            In seconds.
 
         Raises
         ------
         SpaceError
-            If the table is of another space (the first labels that differ are named), or of other image sizes.
+            If the table is of another space (the message names the first labels that differ) or other image sizes.
         """
         self.check_space(supernet)
         base, columns = self._at(tuple(shape))
         values = {label: mutable.values for label, mutable in _choices(supernet).items()}
         named = {
+            # Keys of JSON are texts, so a number such as a depth needs its name there.
             label: {value: columns[label][value_name(value, label)] for value in options}
             for label, options in values.items()
         }
@@ -177,18 +161,7 @@ class LatencyTable:
         return CostTable(base, named, groups)
 
     def check_space(self, supernet: Supernet) -> None:
-        """Refuse another space.
-
-        Parameters
-        ----------
-        supernet
-            The mutated space.
-
-        Raises
-        ------
-        SpaceError
-            With the first labels or values that differ.
-        """
+        """Raise ``SpaceError`` for another space, with the first labels or values that differ."""
         expected = {
             str(label): {value_name(value, label) for value in mutable.values}
             for label, mutable in _choices(supernet).items()
@@ -208,6 +181,7 @@ class LatencyTable:
                         f"the latency table is of another space: label {label!r} has the values {sorted(column)} there "
                         f"and {sorted(expected[label])} here; make a table of this space with `nni-cream latency`"
                     )
+        # A table written by hand has no digest.
         if self.space is not None and self.space != space_digest(supernet):
             raise SpaceError(
                 "the latency table is of another space: its choices have the same names, but layers of other shapes "
@@ -215,10 +189,11 @@ class LatencyTable:
             )
 
     def _at(self, shape: tuple[int, ...]) -> tuple[float, dict[str, dict[str, float]]]:
-        """Interpolate base and columns, scaled, for inputs of this shape."""
+        """Interpolate the base and the scaled columns for inputs of this shape."""
         pixels = math.prod(shape[1:])
         below = [item for item in self.sizes if item.pixels <= pixels]
         above = [item for item in self.sizes if item.pixels >= pixels]
+        # Only the sides may differ: other channels make another network.
         same = all(item.shape[0] == shape[0] and len(item.shape) == len(shape) for item in self.sizes)
         if not (below and above and same):
             sizes = ", ".join("x".join(map(str, item.shape)) for item in self.sizes)
@@ -227,6 +202,7 @@ class LatencyTable:
                 "sizes between them; measure that size too (image_sizes)"
             )
         low, high = below[-1], above[0]
+        # The size itself is in the table: there is nothing to interpolate.
         share = 0.0 if high.pixels == low.pixels else (pixels - low.pixels) / (high.pixels - low.pixels)
 
         def between(first: float, second: float) -> float:
@@ -234,6 +210,7 @@ class LatencyTable:
 
         columns = {
             label: {
+                # Each size has its own fitted scale, so it applies before the interpolation.
                 name: between(low.scale * seconds, high.scale * high.columns[label][name])
                 for name, seconds in column.items()
             }
@@ -243,13 +220,13 @@ class LatencyTable:
 
 
 def value_name(value: Any, label: str) -> str:
-    """Return how a value of a choice is called in a table: a text as it is, anything else as JSON."""
+    """Return the name of a choice's value in a table: a text as it is, anything else as JSON."""
     encoded = encode_value(value, label)
     return encoded if isinstance(encoded, str) else json.dumps(encoded)
 
 
 def space_digest(supernet: Supernet) -> str:
-    """Return a short name of the layers of a space: their names, kinds and shapes."""
+    """Return a short digest of a space's layers: their names, kinds and shapes."""
     shapes = [(name, list(value.shape)) for name, value in supernet.space.state_dict().items()]
     kinds = [(name, type(module).__name__) for name, module in supernet.space.named_modules()]
     return hashlib.sha256(json.dumps([shapes, kinds]).encode()).hexdigest()[:16]
@@ -293,6 +270,7 @@ class _Reader:
         return {str(value): self._seconds(seconds, f"{name}.{value}") for value, seconds in column.items()}
 
     def _seconds(self, value: Any, name: str) -> float:
+        # The chained comparison also refuses NaN, and infinity, as which JSON reads 1e999.
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
             raise FileError(f"{self.where}: key {name!r} is {value!r}; expected a finite number of at least 0")
         return float(value)

@@ -29,7 +29,7 @@ Clock: TypeAlias = Callable[[], float]
 
 @dataclass(frozen=True)
 class LatencySettings(LatencyOptions):
-    """How ``cost="latency"`` is measured, or where it was measured.
+    """How to measure ``cost="latency"``, or where it was measured.
 
     Raises
     ------
@@ -57,6 +57,7 @@ class LatencySettings(LatencyOptions):
                 f"{table.device!r} if it is the one that the network is for"
             )
         for name in ("batch_size", "threads"):
+            # Left out, an option takes the table's value, so only one that the user sets can contradict it.
             wanted, made = getattr(self, name), table.settings.get(name)
             if wanted is not None and wanted != made:
                 raise ConfigError(
@@ -76,7 +77,7 @@ class LatencySettings(LatencyOptions):
         return torch.device(self.device)
 
     def outline(self) -> dict[str, Any]:
-        """Return what decides the latencies as plain values, for a checkpoint."""
+        """Return the options that decide the latencies as plain values, for a checkpoint."""
         names = ("device", "batch_size", "threads", "warmup", "repeats", "paths")
         plain: dict[str, Any] = {name: getattr(self, name) for name in names}
         plain["image_sizes"] = None if self.image_sizes is None else list(self.image_sizes)
@@ -85,7 +86,7 @@ class LatencySettings(LatencyOptions):
 
 
 def _kind(device: str) -> str | None:
-    """Return the kind of a device of torch that is there, ``None`` for anything else."""
+    """Return the kind of an available torch device, ``None`` for anything else."""
     if device == "auto":
         return "auto"
     try:
@@ -98,18 +99,7 @@ def _kind(device: str) -> str | None:
 
 
 def device_name(device: torch.device) -> str:
-    """Return what a device calls itself, by which a table of another one is known.
-
-    Parameters
-    ----------
-    device
-        CPU or GPU of this machine.
-
-    Returns
-    -------
-    str
-        Such as ``"cpu: Intel(R) Xeon(R) CPU @ 2.20GHz"``.
-    """
+    """Return the name of a CPU or GPU of this machine, such as ``"cpu: Intel(R) Xeon(R) CPU @ 2.20GHz"``."""
     if device.type == "cuda":
         return f"cuda: {torch.cuda.get_device_name(device)}"
     about = File("/proc/cpuinfo")
@@ -119,14 +109,14 @@ def device_name(device: torch.device) -> str:
 
 @dataclass
 class Stopwatch:
-    """Times functions that run something on a device, in turn, so that a slow moment of the machine hits all alike.
+    """Times functions on a device, in rounds over all of them.
 
     Parameters
     ----------
     device
-        What they run on.
+        Device that they run on.
     threads
-        Threads of the CPU; ``None`` for those that torch uses.
+        Threads of the CPU. Default: those of torch.
     warmup
         Rounds before the clock counts.
     repeats
@@ -147,20 +137,10 @@ class Stopwatch:
         self.burst = 10 if self.device.type == "cuda" else 1
 
     def time(self, runs: Mapping[Any, Callable[[], object]]) -> dict[Any, float]:
-        """Time each function.
-
-        Parameters
-        ----------
-        runs
-            Functions by any key.
-
-        Returns
-        -------
-        dict
-            Key to the median of its seconds.
-        """
+        """Time functions given by any key; return the median seconds of each by its key."""
         seconds: dict[Any, list[float]] = {key: [] for key in runs}
         with torch.inference_mode(), self._threads():
+            # In rounds: a slow moment of the machine then hits all functions alike, and the median drops it.
             for turn in range(self.warmup + self.repeats):
                 for key, run in runs.items():
                     taken = self._once(run)
@@ -178,6 +158,7 @@ class Stopwatch:
 
     def _wait(self) -> None:
         if self.device.type == "cuda":
+            # A GPU runs asynchronously: the clock alone would time only the launch.
             torch.cuda.synchronize(self.device)
 
     @contextmanager
@@ -192,26 +173,28 @@ class Stopwatch:
 
 
 def repeated(inputs: Any, size: int, device: torch.device) -> Any:
-    """Make a batch of ``size`` times the first sample of every tensor on a device, laid out in memory as it was."""
+    """Repeat the first sample of every tensor ``size`` times on a device, in its memory layout."""
 
     def repeat(item: Any) -> Any:
         if not isinstance(item, Tensor):
             return item
+        # A real copy: an expanded view would read one sample over and over from the cache.
         return torch.cat([item.detach()[:1].to(device)] * size) if item.ndim else item.to(device)
 
     return tree_map(repeat, inputs)
 
 
 def structure(module: nn.Module) -> Any:
-    """Return what a module does, as far as time goes: the kinds, settings and shapes of all that is in it."""
+    """Return all that decides a module's time: the kinds, settings and shapes of its parts."""
     return tuple((name, *_outline(part)) for name, part in module.named_modules())
 
 
+# Torch's own attributes are hooks, mode and containers; parts and tensors are compared separately.
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 
 
 def _setting(value: Any) -> Any:
-    """Return what a setting is, so that two of which it is not known whether they are the same are different."""
+    """Return a comparable form of a setting; two settings not known to be equal differ."""
     if isinstance(value, bool | int | float | str | torch.dtype | None):
         return repr(value)
     if isinstance(value, list | tuple | set | frozenset):

@@ -1,4 +1,4 @@
-"""Measures a table of latencies: blocks alone, on the inputs that they get within the network, and whole networks."""
+"""Measures a table of latencies: blocks alone, on their inputs within the network, and whole networks."""
 
 from __future__ import annotations
 
@@ -41,22 +41,20 @@ _logger = logging.getLogger(__name__)
 
 
 def has_table(supernet: Supernet) -> bool:
-    """Return whether every choice is one of layers or of a depth, so that blocks can be timed alone.
-
-    The layers of a choice have to be used by the same paths: a choice that each block of a ``Repeat`` makes anew adds
-    more to a deep path than to a shallow one, which no column says.
-    """
+    """Return whether every choice selects layers or a depth, so that blocks can be timed alone."""
     repeats = [module for module in supernet.space.modules() if isinstance(module, PathSamplingRepeat)]
     nested = any(inner in repeats for repeat in repeats for inner in [*repeat.modules()][1:])
     known = {*alone(supernet), *depths(supernet)}
     labels = {str(label) for label, item in supernet.mutables.items() if not isinstance(item, Constraint)}
     places = _places(repeats)
+    # A choice that each block of a ``Repeat`` repeats costs more in a deep path than in a shallow one. No column can
+    # express that, so all layers of a choice must stand in the same block.
     together = all(len({places.get(layer) for layer in layers}) == 1 for layers in alone(supernet).values())
     return labels <= known and supernet.usage.groups is not None and not nested and together
 
 
 def _places(repeats: Sequence[PathSamplingRepeat]) -> dict[nn.Module, nn.Module]:
-    """Return the block of a ``Repeat`` that each module within one stands in."""
+    """Return the block of a ``Repeat`` that holds each module."""
     return {module: block for repeat in repeats for block in repeat.blocks for module in block.modules()}
 
 
@@ -86,11 +84,11 @@ def measure_table(
     supernet
         The mutated space.
     inputs
-        What the space's ``forward`` is called with, batch dimension first.
+        Arguments of the space's ``forward``, batch dimension first.
     settings
         How to measure.
     seed
-        For the random paths.
+        Decides the random paths.
     keywords
         Keyword arguments of the space's ``forward``.
     clock
@@ -99,12 +97,12 @@ def measure_table(
     Returns
     -------
     LatencyTable
-        With a check against whole networks. A warning says so if they do not agree.
+        Checked against whole networks; a warning says if they disagree.
 
     Raises
     ------
     SpaceError
-        If a choice is neither one of layers nor of a depth.
+        If a choice selects neither layers nor a depth.
     """
     if not has_table(supernet):
         raise SpaceError(
@@ -112,11 +110,14 @@ def measure_table(
             "the depth of a Repeat; a search measures whole networks instead"
         )
     watch = stopwatch(settings, clock)
+    # Moving the user's supernet to another device would break the search.
     own = Supernet(copy.deepcopy(supernet.space).to(watch.device).eval())
     sampler = RandomPaths(own.space, seed)
+    # Half of them fit the table, the other half check it.
     paths = [sampler.draw() for _ in range(2 * settings.paths)]
     sizes, errors = [], []
     for resized in _resized((inputs, dict(keywords or {})), settings.image_sizes):
+        # Two samples: BatchNorm takes the statistics of the batch here and refuses a single value.
         bench = _Bench(own, repeated(resized, 2, watch.device), settings.batch_size or 1, watch)
         measured, missed = bench.measure(paths)
         sizes.append(measured)
@@ -151,7 +152,7 @@ def _check(errors: list[float], paths: int) -> dict[str, Any]:
 class _Bench:
     """Blocks and whole networks of one space, for inputs of one shape.
 
-    What has the same layers and gets inputs of the same shape is timed once.
+    Blocks with the same layers and inputs of the same shape are timed once.
     """
 
     def __init__(self, supernet: Supernet, inputs: Inputs, batch_size: int, watch: Stopwatch) -> None:
@@ -167,24 +168,14 @@ class _Bench:
         self._seen = record_inputs(supernet, [*layers, *blocks], self._run)
 
     def measure(self, paths: Sequence[Path]) -> tuple[Measured, list[float]]:
-        """Time everything; fit the sums of blocks to every other path, and return the relative errors on the rest.
-
-        Parameters
-        ----------
-        paths
-            Random paths, an even number.
-
-        Returns
-        -------
-        tuple
-            What was measured, and the errors.
-        """
+        """Time everything, fit the sums of blocks to every other path, and return the relative errors on the rest."""
         parts: dict[str, dict[Any, _Parts]] = {label: self._of_choice(label) for label in self._choices}
         parts |= {label: self._of_depth(label) for label in self._depths}
         for index, path in enumerate(paths):
             self._add(("network", index), self._supernet.view(path), self._inputs)
         seconds = self._watch.time(self._runs)
         columns = {
+            # A difference of noisy times can fall below 0.
             label: {value: max(0.0, sum(sign * seconds[key] for sign, key in of)) for value, of in column.items()}
             for label, column in parts.items()
         }
@@ -210,7 +201,7 @@ class _Bench:
         return {value: [(1, self._block(layer[value], layer)) for layer in layers] for value in values}
 
     def _of_depth(self, label: str) -> dict[Any, _Parts]:
-        """Return what a depth adds by itself: the layers of its blocks that are no choice."""
+        """Return what a depth adds by itself: the layers of its blocks outside any choice."""
         column = {}
         for value in self._supernet.mutables[label].values:
             kept = [
@@ -225,10 +216,11 @@ class _Bench:
         yield 1, self._block(frozen_view(block, self._first), block)
         for layer in block.modules() if holds_choices(block) else ():
             if isinstance(layer, PathSamplingLayer) and layer in self._seen:
+                # The choice inside has its own column, so the block's time must not include it.
                 yield -1, self._block(layer[self._first[layer.label]], layer)
 
     def _block(self, block: nn.Module, place: nn.Module) -> Any:
-        """Add a block on the inputs of the place where it stands; return its key."""
+        """Add a block with the inputs of the place it stands in; return its key."""
         inputs = self._seen[place]
         shapes = tuple(tuple(leaf.shape) if isinstance(leaf, Tensor) else repr(leaf) for leaf in tree_leaves(inputs))
         return self._add((structure(block), shapes), block, inputs)
@@ -241,11 +233,9 @@ class _Bench:
 
 
 def _fit(sums: Any, whole: Any) -> tuple[float, float]:
-    """Return what all networks have on top, and the factor on the sum of the blocks: least squares of relative errors.
-
-    The factor is held near 1 by a prior, since the sums of the paths may differ too little to tell it. Neither is
-    negative, so that no path is.
-    """
+    """Fit the time all networks share, and the factor on the sum of blocks: least squares of relative errors."""
+    # Dividing by the whole makes the errors relative. The prior holds the factor near 1, since the sums of the paths
+    # may differ too little to determine it. Neither is negative, so no path is.
     rows = np.stack([1 / whole, sums / whole], axis=1)
     solution, _ = nnls(np.vstack([rows, [0.0, PRIOR]]), np.append(np.ones(len(whole)), PRIOR))
     return float(solution[0]), float(solution[1])
