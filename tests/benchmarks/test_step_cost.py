@@ -13,9 +13,9 @@ from nni.nas.space import RawFormatModelSpace
 
 from nni_cream import CreamStrategy, data, spaces
 from nni_cream.errors import DataError
-from nni_cream.search import MetaMatcher, Scoring
+from nni_cream.search import MetaMatcher
 from nni_cream.training import ClassificationModule, make_loader, seeded
-from tests.search.small import AS_PUBLISHED
+from tests.search.small import AS_PUBLISHED, cream
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/step_cost.py"
 
@@ -80,7 +80,7 @@ def test_transcribed_meta_update_has_the_gradient_of_ours(step_cost, monkeypatch
     splits = data.create("digits", train=120, validation=60)
     with seeded(0):
         space = spaces.create("digits", channels=[8, 8])
-        strategy = CreamStrategy(**AS_PUBLISHED, board_size=4, warmup=0, scoring=Scoring(images=24))
+        strategy = cream(**AS_PUBLISHED, board_size=4, warmup=0, score_images=24)
         trainer = Trainer(
             max_steps=12, accelerator="cpu", precision="64-true", logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, callbacks=[Compare()],

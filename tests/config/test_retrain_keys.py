@@ -40,7 +40,7 @@ def test_defaults_are_those_of_recipe_and_loading() -> None:
         ({"ema_warmup": True}, "recipe.ema_decay is null"),
         ({"erasing": 2}, "recipe.erasing: 2; expected a number of at least 0 and at most 1"),
         ({"optimizer_arguments": [1]}, "recipe.optimizer_arguments: [1]; expected a mapping of names"),
-        ({"batch_size": 4}, "recipe.batch_size: unknown key"),
+        ({"global_batch_size": 4}, "recipe.global_batch_size: is no longer a key; write recipe.batch_size"),
     ],
 )
 def test_mistake_is_told_with_key_value_and_what_was_expected(recipe: dict[str, Any], message: str) -> None:

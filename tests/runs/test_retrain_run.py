@@ -411,9 +411,9 @@ def test_picture_changes_are_refused_for_images_in_memory(searched: Path, tmp_pa
     ("changes", "message"),
     [
         ({"batch_size": 400, "trainer": {"device_batch_size": 100}}, "the training part has 200"),
-        ({"trainer": {"device_batch_size": 15}}, "a divisor, such as"),
+        ({"trainer": {"device_batch_size": 15}}, "expected a divisor of 40"),
         ({"batch_size": 45, "trainer": {"device_batch_size": 15}}, "mix pairs, expected an even number"),
-        ({"optimizer": "sgdd"}, "did you mean 'sgd"),
+        ({"optimizer": "sgdd"}, "Did you mean 'sgd"),
         ({"dropout": 0.2}, "the network has no layer Dropout"),
     ],
 )
