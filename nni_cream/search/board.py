@@ -134,6 +134,18 @@ class PrioritizedBoard:
     ------
     ConfigError
         If the capacity is below 1 or the margin is negative.
+
+    Examples
+    --------
+    >>> board = PrioritizedBoard(capacity=1, margin=0.05)
+    >>> bool(board.offer(BoardEntry({"layer": "conv"}, accuracy=0.70, cost=100, step=1)))
+    True
+    >>> bool(board.offer(BoardEntry({"layer": "pool"}, accuracy=0.72, cost=150, step=2)))  # a small lead, and costlier
+    False
+    >>> bool(board.offer(BoardEntry({"layer": "pool"}, accuracy=0.72, cost=90, step=3)))
+    True
+    >>> board.best.path
+    {'layer': 'pool'}
     """
 
     def __init__(self, capacity: int = 10, margin: float = 0.05) -> None:

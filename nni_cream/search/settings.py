@@ -46,6 +46,14 @@ class Teaching(Options):
     """How a teacher teaches (paper, section 3.3). The defaults are the preset ``"careful"``.
 
     The preset ``"paper"`` is the paper's way; docs/evidence.md compares the two.
+
+    Examples
+    --------
+    >>> Teaching.of("paper")
+    Teaching(joint_loss='mix', start=None, gate=False, weights='current', temperature=1.0)
+    >>> Teaching(temperature=0)
+    Traceback (most recent call last):
+    nni_cream.errors.ConfigError: teaching.temperature is 0; expected a number above 0
     """
 
     prefix: ClassVar[str] = "teaching."

@@ -25,6 +25,14 @@ class CostTable:
         Label -> value -> cost that it adds where the label is used.
     groups
         The labels that some paths leave unused; all others always count.
+
+    Examples
+    --------
+    >>> table = CostTable(base=10, columns={"layer": {"conv": 5, "pool": 0}, "head": {"wide": 3, "slim": 1}})
+    >>> table({"layer": "conv", "head": "slim"})
+    16
+    >>> table.bounds()
+    (11, 18)
     """
 
     base: float

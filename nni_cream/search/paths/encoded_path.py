@@ -14,7 +14,11 @@ Path: TypeAlias = dict[str, Any]
 
 
 def encode_path(path: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn NNI's sample (label -> value) into plain JSON values; ``SpaceError`` for one without a lasting name."""
+    """Turn NNI's sample (label -> value) into plain JSON values; ``SpaceError`` for one without a lasting name.
+
+    >>> encode_path({"kernel": 3, "widths": (16, 32)})
+    {'kernel': 3, 'widths': [16, 32]}
+    """
     # NNI's labels are a subclass of str, which a weights-only load would refuse.
     return {str(label): encode_value(value, label) for label, value in path.items()}
 

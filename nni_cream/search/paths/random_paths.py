@@ -27,7 +27,11 @@ CostRange: TypeAlias = tuple[float | None, float | None]
 
 
 def check_cost_range(cost_range: Sequence[float | None] | None) -> CostRange:
-    """Return a range as (low, high), ``None`` for no limit; raise ``ConfigError`` for anything else."""
+    """Return a range as (low, high), ``None`` for no limit; raise ``ConfigError`` for anything else.
+
+    >>> check_cost_range([None, 5e6])
+    (None, 5000000.0)
+    """
     if cost_range is None:
         return (None, None)
     items = list(cost_range) if isinstance(cost_range, list | tuple) else []
