@@ -80,7 +80,7 @@ def stop(experiment: Manager) -> None:
 
 
 def resume(experiment: Manager) -> None:
-    wait_until(lambda: processes_of(experiment.folder) == [], 30)  # tuner and trials do not outlive the manager
+    wait_until(lambda: processes_of(experiment.folder) == [])  # tuner and trials do not outlive the manager
     check_port(experiment.port)
     nnictl("resume", experiment.id, "--port", experiment.port)
 
@@ -101,7 +101,6 @@ DISTURBANCES: dict[str, list[Step]] = {
 
 
 @pytest.mark.integration
-@pytest.mark.timeout(280)
 @pytest.mark.parametrize("disturbances", DISTURBANCES.values(), ids=DISTURBANCES)
 def test_disturbed_experiment_ends_as_an_undisturbed_one(
     experiment: Manager, disturbances: list[Step], undisturbed: dict[str, Any]
@@ -123,7 +122,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
     folder.mkdir(exist_ok=True)
-    with locked(folder / "lock", patience=250):
+    with locked(folder / "lock", patience=PATIENCE):
         if not (folder / "out" / "best.json").exists():
             process = start(disturbed_later(folder), folder / "out", "--force")
             _, messages = process.communicate(timeout=PATIENCE)

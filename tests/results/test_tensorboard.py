@@ -209,7 +209,7 @@ def test_web_ui_starts_tensorboard_on_search_and_retrain_trials(folder: Path) ->
         trials = ",".join(job["trialJobId"] for job in jobs)
         task = requests.post(f"{api}/tensorboard", json={"trials": trials}, timeout=PATIENCE).json()
         board = f"http://127.0.0.1:{task['port']}/data/plugin/scalars"
-        wait_until(lambda: _answers(f"{board}/tags", 2), 60)
+        wait_until(lambda: _answers(f"{board}/tags", 2))
         tags = requests.get(f"{board}/tags", timeout=PATIENCE).json()
         shown = {run.partition("-")[0]: set(found) for run, found in tags.items()}
         assert {"board_best", "match_weight"} <= shown["0"]
