@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.manager.experiments import processes_of
+from tests.manager.experiments import Finished, finished_once, processes_of
 
 
 @pytest.fixture
@@ -14,3 +14,9 @@ def folder(tmp_path: Path) -> Iterator[Path]:
     yield tmp_path
     for process in processes_of(tmp_path):
         process.kill()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """Return an experiment that nobody disturbed, for tests that only look at it."""
+    return finished_once(tmp_path_factory)

@@ -9,13 +9,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import requests
 import yaml
 
+from nni_cream.files import locked
+from nni_cream.manager.foreground import free_port
 from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -36,9 +40,49 @@ def reduced(folder: Path, **changes: Any) -> Path:
     return path
 
 
+def long_enough_to_disturb(folder: Path, **changes: Any) -> Path:
+    content = yaml.safe_load(reduced(folder).read_text())
+    content["tuner"]["classArgs"]["search"] = {"epochs": 40, "board_size": 3, "warmup": 2}
+    path = folder / "experiment.yml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
 def start(path: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "nni_cream", "run", str(path), "--out", str(out), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A whole experiment that ``nni-cream run --json`` started and waited for, and what it printed."""
+
+    out: str
+    port: int
+    code: int
+    printed: str
+    messages: str
+
+
+def finished_once(factory: pytest.TempPathFactory) -> Finished:
+    """Run an experiment to its end, once for all processes of pytest."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+    folder.mkdir(exist_ok=True)
+    record = folder / "record.json"
+    with locked(folder / "lock", patience=PATIENCE):
+        if not record.exists():
+            out, port = folder / "out", free_port()
+            process = start(long_enough_to_disturb(folder), out, "--json", "--port", str(port))
+            try:
+                printed, messages = process.communicate(timeout=PATIENCE)
+            except BaseException:
+                for left in (process, *processes_of(folder)):
+                    left.kill()
+                raise
+            done = Finished(str(out), port, process.returncode, printed, messages)
+            record.write_text(json.dumps(asdict(done)))
+    return Finished(**json.loads(record.read_text()))
 
 
 def processes_of(folder: Path) -> list[psutil.Process]:

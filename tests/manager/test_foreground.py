@@ -21,7 +21,7 @@ from nni_cream.manager.trial_reports import _without_traceback
 from nni_cream.results.architecture_file import load_best
 from nni_cream.results.board_file import load_board
 from nni_cream.results.rebuilt_network import build_network
-from tests.manager.experiments import SHIPPED, command, processes_of, reduced, start, wait_until
+from tests.manager.experiments import SHIPPED, Finished, command, processes_of, reduced, start, wait_until
 from tests.patience import PATIENCE
 
 
@@ -64,12 +64,10 @@ def test_port_or_its_neighbour_with_a_listener_is_taken() -> None:
 
 
 @pytest.mark.integration
-def test_experiment_searches_retrains_chooses_and_leaves_no_process(folder: Path) -> None:
-    out, port = folder / "out", free_port()
-    process = start(reduced(folder), out, "--json", "--port", str(port))
-    printed, messages = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, messages
-    result = json.loads(printed.splitlines()[-1])
+def test_experiment_searches_retrains_chooses_and_leaves_no_process(finished: Finished) -> None:
+    out, port, messages = Path(finished.out), finished.port, finished.messages
+    assert finished.code == 0, messages
+    result = json.loads(finished.printed.splitlines()[-1])
     best = load_best(out)
     assert best.retrained is not None
     assert result.keys() >= {"best", "cost", "one_shot_accuracy", "test_accuracy", "seconds", "out"}

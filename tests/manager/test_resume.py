@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,30 +9,17 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 
-from nni_cream.files import locked
 from nni_cream.manager.foreground import check_port, free_port
 from nni_cream.results.architecture_file import load_best
-from tests.manager.experiments import Manager, nnictl, processes_of, reduced, start, wait_until
-from tests.patience import PATIENCE
-
-EPOCHS = 40
-
-
-def disturbed_later(folder: Path, **changes: Any) -> Path:
-    content = yaml.safe_load(reduced(folder).read_text())
-    content["tuner"]["classArgs"]["search"] = {"epochs": EPOCHS, "board_size": 3, "warmup": 2}
-    path = folder / "experiment.yml"
-    path.write_text(yaml.safe_dump(content | changes))
-    return path
+from tests.manager.experiments import Finished, Manager, long_enough_to_disturb, nnictl, processes_of, wait_until
 
 
 @pytest.fixture
 def experiment(folder: Path) -> Iterator[Manager]:
     """Yield an experiment, started by nnictl."""
     out, port = folder / "out", free_port()
-    path = disturbed_later(folder, experimentWorkingDirectory=str(out))
+    path = long_enough_to_disturb(folder, experimentWorkingDirectory=str(out))
     nnictl("create", "--config", path, "--port", port)
     manager = Manager(port, out)
     yield manager
@@ -117,17 +103,10 @@ def test_disturbed_experiment_ends_as_an_undisturbed_one(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Return the choice of the same experiment where nobody disturbs it; run once for all processes of pytest."""
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "undisturbed"
-    folder.mkdir(exist_ok=True)
-    with locked(folder / "lock", patience=PATIENCE):
-        if not (folder / "out" / "best.json").exists():
-            process = start(disturbed_later(folder), folder / "out", "--force")
-            _, messages = process.communicate(timeout=PATIENCE)
-            assert process.returncode == 0, messages
-    return without_times(load_best(folder / "out").to_json())
+def undisturbed(finished: Finished) -> dict[str, Any]:
+    """Return the choice of the same experiment where nobody disturbs it."""
+    assert finished.code == 0, finished.messages
+    return without_times(load_best(Path(finished.out)).to_json())
 
 
 def without_times(best: dict[str, Any]) -> dict[str, Any]:
