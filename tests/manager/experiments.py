@@ -53,6 +53,49 @@ def start(path: Path, out: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+class Hold:
+    """Lets the trials of an experiment run no further than to an epoch, however fast they are.
+
+    So a test can look at a running experiment, or disturb it, and need not be quicker than it.
+    """
+
+    _PROGRAM = """
+import json, os, runpy, sys, time
+from pathlib import Path
+from nni.runtime.trial_command_channel.v3 import TrialCommandChannelV3
+
+real, limits = TrialCommandChannelV3.send_metric, Path(sys.argv[2])
+
+def send_metric(self, type, parameter_id, trial_job_id, sequence, value):
+    real(self, type, parameter_id, trial_job_id, sequence, value)
+    while type == "PERIODICAL" and sequence + 1 >= json.loads(limits.read_text()).get(value["role"], 10**9):
+        time.sleep(0.05)
+
+TrialCommandChannelV3.send_metric = send_metric
+sys.argv[1:] = []
+runpy.run_module("nni_cream.manager.trial", run_name="__main__", alter_sys=True)
+"""
+
+    def __init__(self, folder: Path, **limits: int) -> None:
+        self._program, self._limits = folder / "held_trial.py", folder / "limits.json"
+        self._program.write_text(self._PROGRAM)
+        self.until(**limits)
+
+    def until(self, **limits: int) -> None:
+        """Let the trials of each role run on to the end of this epoch; those of no limit to their end."""
+        written = self._limits.with_suffix(".new")
+        written.write_text(json.dumps(limits))
+        written.replace(self._limits)  # at once, for trials that are reading
+
+    def apply(self, path: Path) -> Path:
+        """Have an experiment file start trials that can be held; the name of the trial stays on their command line."""
+        content = yaml.safe_load(path.read_text())
+        words = f"'{self._program}' nni_cream.manager.trial '{self._limits}'"
+        content["trialCommand"] = content["trialCommand"].replace("-m nni_cream.manager.trial", words)
+        path.write_text(yaml.safe_dump(content))
+        return path
+
+
 @dataclass(frozen=True)
 class Finished:
     """A whole experiment that ``nni-cream run --json`` started and waited for, and what it printed."""

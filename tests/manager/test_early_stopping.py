@@ -14,7 +14,8 @@ from nni_cream.results.architecture_file import load_best
 from tests.manager.experiments import processes_of, reduced, start
 from tests.patience import PATIENCE
 
-# The trial as it is, but for the second retraining: its accuracy is made hopeless, and it is slow enough to be stopped.
+# The trial as it is, but for the second retraining: its accuracy is made hopeless, and after some epochs it waits until
+# it is stopped, as it never is if nobody notices.
 HOPELESS = """
     import os, runpy, time
     from nni.runtime.trial_command_channel.v3 import TrialCommandChannelV3
@@ -24,7 +25,8 @@ HOPELESS = """
     def send_metric(self, type, parameter_id, trial_job_id, sequence, value):
         if os.environ["NNI_TRIAL_SEQ_ID"] == "2":
             value = {**value, "default": 0.001}
-            time.sleep(1)
+            if sequence == 5:
+                time.sleep(PATIENCE)
         real(self, type, parameter_id, trial_job_id, sequence, value)
 
     TrialCommandChannelV3.send_metric = send_metric
@@ -35,7 +37,7 @@ HOPELESS = """
 @pytest.mark.integration
 def test_hopeless_retraining_is_stopped_the_search_is_not_and_nothing_counts_as_failed(folder: Path) -> None:
     program = folder / "trial.py"
-    program.write_text(textwrap.dedent(HOPELESS))
+    program.write_text(textwrap.dedent(HOPELESS).replace("PATIENCE", str(PATIENCE)))
     assessor = {
         "className": "nni_cream.manager.assessor.RetrainAssessor",
         "codeDirectory": ".",

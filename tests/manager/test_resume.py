@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
 
 from nni_cream.manager.foreground import check_port, free_port
 from nni_cream.results.architecture_file import load_best
-from tests.manager.experiments import Finished, Manager, long_enough_to_disturb, nnictl, processes_of, wait_until
+from tests.manager.experiments import Finished, Hold, Manager, long_enough_to_disturb, nnictl, processes_of, wait_until
 
 
 @pytest.fixture
-def experiment(folder: Path) -> Iterator[Manager]:
+def hold(folder: Path) -> Hold:
+    return Hold(folder, search=0)
+
+
+@pytest.fixture
+def experiment(folder: Path, hold: Hold) -> Iterator[Manager]:
     """Yield an experiment, started by nnictl."""
     out, port = folder / "out", free_port()
-    path = long_enough_to_disturb(folder, experimentWorkingDirectory=str(out))
+    path = hold.apply(long_enough_to_disturb(folder, experimentWorkingDirectory=str(out)))
     nnictl("create", "--config", path, "--port", port)
     manager = Manager(port, out)
     yield manager
@@ -32,10 +38,6 @@ def experiment(folder: Path) -> Iterator[Manager]:
 def epochs_done(experiment: Manager) -> int:
     files = experiment.folder.glob("[!_]*/environments/local-env/trials/*/search/metrics.jsonl")
     return max((len(file.read_text().splitlines()) for file in files), default=0)
-
-
-def retraining(experiment: Manager) -> bool:
-    return "retrain" in experiment.roles().values() and bool(experiment.trials())
 
 
 def kill_trial(experiment: Manager) -> None:
@@ -71,16 +73,35 @@ def resume(experiment: Manager) -> None:
     nnictl("resume", experiment.id, "--port", experiment.port)
 
 
-def at(epoch: int) -> Callable[[Manager], bool]:
-    return lambda experiment: bool(experiment.trials()) and epochs_done(experiment) >= epoch
+@dataclass(frozen=True)
+class at:
+    """An epoch of the search is done; the search runs on, but for a few epochs alone."""
+
+    epoch: int
+
+    def __call__(self, experiment: Manager) -> bool:
+        return bool(experiment.trials()) and epochs_done(experiment) >= self.epoch
+
+    @property
+    def limits(self) -> dict[str, int]:
+        return {"search": self.epoch + 5}
 
 
-Step = tuple[Callable[[Manager], bool], Callable[[Manager], None]]
+class retraining:
+    """A retrain trial runs, and does not end."""
+
+    limits: ClassVar = {"retrain": 2}
+
+    def __call__(self, experiment: Manager) -> bool:
+        return "retrain" in experiment.roles().values() and bool(experiment.trials())
+
+
+Step = tuple[at | retraining, Callable[[Manager], None]]
 
 # Each way to kill at three moments: before the first checkpoint or just after it, in the middle, and near the end.
 DISTURBANCES: dict[str, list[Step]] = {
     "both, trial, manager": [(at(0), kill_both), (at(10), kill_trial), (at(25), kill_manager)],
-    "trial, manager, both": [(at(1), kill_trial), (at(10), kill_manager), (retraining, kill_both)],
+    "trial, manager, both": [(at(1), kill_trial), (at(10), kill_manager), (retraining(), kill_both)],
     "manager, both, trial": [(at(1), kill_manager), (at(12), kill_both), (at(28), kill_trial)],
     "stop": [(at(10), stop)],
 }
@@ -89,11 +110,13 @@ DISTURBANCES: dict[str, list[Step]] = {
 @pytest.mark.integration
 @pytest.mark.parametrize("disturbances", DISTURBANCES.values(), ids=DISTURBANCES)
 def test_disturbed_experiment_ends_as_an_undisturbed_one(
-    experiment: Manager, disturbances: list[Step], undisturbed: dict[str, Any]
+    experiment: Manager, hold: Hold, disturbances: list[Step], undisturbed: dict[str, Any]
 ) -> None:
     for moment, disturb in disturbances:
+        hold.until(**moment.limits)
         wait_until(partial(moment, experiment))
         disturb(experiment)
+    hold.until()
     wait_until(lambda: experiment.get("check-status")["status"] in ("DONE", "ERROR"))
     assert experiment.get("check-status") == {"status": "DONE", "errors": []}
     roles = experiment.roles()
