@@ -21,6 +21,8 @@ from nni_cream.runs.dry_run import rehearse_search
 from nni_cream.runs.retrain_rehearsal import rehearse_retraining
 from nni_cream.search import Teaching
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 FOLDER = Path(__file__).parents[1] / "experiments"
 IMAGES = 2  # at once: the largest networks see images of 224 pixels here
 

@@ -185,7 +185,7 @@ def test_space_data_evaluator_and_cost_of_the_extension_page_search_together(
 def test_cost_page_makes_a_strategy_and_a_table_that_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     page = ROOT / "docs" / "cost.md"
     documented = read_along(page, monkeypatch)
-    assert documented.strategy._settings.ranges == ((None, None), (None, 0.02))
+    assert documented.strategy._settings.cost_range == ((None, None), (None, 0.02))
     table = LatencyTable.from_json(json.loads(blocks(page, "json")[0]))
     settings = yaml.safe_load(blocks(page, "yaml")[2])["latency"]
     assert LatencySettings(device=settings["device"], table=table).table == table

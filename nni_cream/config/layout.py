@@ -8,14 +8,14 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 from schema import SchemaError
 
 from nni_cream.config.retired_keys import instead_of
 from nni_cream.errors import ConfigError
-from nni_cream.options import Option, Options, Rule, options_of, show
+from nni_cream.options import Option, Options, options_of, show
 
 __all__ = [
     "NAMED_EXPECTED",
@@ -32,29 +32,8 @@ __all__ = [
 NAMED_EXPECTED = "a name, or a mapping with 'name' and the arguments, such as {name: digits, seed: 0}"
 
 
-@dataclass(frozen=True)
-class Key:
-    """One key of a section.
-
-    Parameters
-    ----------
-    name
-        Dotted, such as ``search.epochs``.
-    default
-        Value if the user gives none.
-    rule
-        What a value must be.
-    description
-        One sentence for the configuration reference.
-    nested
-        Class of the options that a mapping may hold; ``None`` for a plain value.
-    """
-
-    name: str
-    default: Any
-    rule: Rule
-    description: str
-    nested: type[Options] | None = None
+Key: TypeAlias = Option
+"""One key of a section; its name is dotted, such as ``search.epochs``."""
 
 
 def keys_of(owner: type[Options], section: str) -> tuple[Key, ...]:

@@ -12,6 +12,8 @@ from nni_cream.errors import FileError
 from nni_cream.results.history import BOARD_FIGURES, UPDATE_FORMAT, read_history, search_metric
 from nni_cream.runs.search_run import run_search
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 SPACE = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]}
 
 

@@ -11,6 +11,8 @@ from nni_cream.errors import ConfigError, CreamError, DataError, SearchError
 from nni_cream.runs import dry_run
 from nni_cream.runs.dry_run import rehearse_search
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 SPACE = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]}
 
 

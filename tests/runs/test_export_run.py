@@ -25,6 +25,8 @@ from tests.export.networks import settled
 from tests.results.saved import BEST, save
 from tests.spaces.test_zoo import reference_state
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 
 @pytest.fixture
 def result(tmp_path: Path) -> Path:

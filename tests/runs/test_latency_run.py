@@ -22,6 +22,8 @@ from nni_cream.strategy import CreamStrategy
 from tests.results.test_console_tables import drawn
 from tests.runs.test_search_run import configuration, stop_after, texts
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 SECONDS = {"conv_3x3": 0.004, "mbconv_k3e2": 0.003, "conv_1x1": 0.001}
 PHONE = {
     "format": "nni_cream.latency/1",

@@ -23,6 +23,8 @@ from nni_cream.runs.retrain_run import run_retraining
 from nni_cream.training import seeded
 from nni_cream.training.retrain_module import FullClassificationModule
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 SPACE: dict[str, Any] = {
     "name": "digits",
     "arguments": {"channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]},

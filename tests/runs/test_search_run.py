@@ -14,6 +14,8 @@ from nni_cream.results.rebuilt_network import build_network
 from nni_cream.runs.search_run import run_search
 from nni_cream.search import BestMatcher
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 SPACE = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]}
 
 

@@ -11,6 +11,8 @@ from nni_cream import data
 from nni_cream.cli import main
 from nni_cream.errors import DataError
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 ROOT = Path(__file__).parents[2]
 EVIDENCE = ROOT / "docs/evidence"
 COMMAND = re.compile(r"^nni-cream (.* --out docs/evidence/\S+)$", re.MULTILINE)

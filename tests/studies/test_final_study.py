@@ -23,6 +23,8 @@ from nni_cream.studies.searches import board_search, plain
 from nni_cream.studies.stand_alone import train_alone
 from nni_cream.studies.supernets import trained_supernet
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 FINAL: dict[str, Any] = {
     "space": {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1", "identity"]},
     "data": {"name": "digits", "train": 200, "validation": 300},

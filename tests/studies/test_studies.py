@@ -28,6 +28,8 @@ from nni_cream.training.single_network import quiet_lightning
 from nni_cream.versions import versions
 from tests.patience import PATIENCE
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 SPACE = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1", "identity"]}
 NAMED_SPACE = {"name": "digits", "arguments": {key: SPACE[key] for key in ("channels", "operations")}}
 DATA = {"name": "digits", "train": 200, "validation": 300}

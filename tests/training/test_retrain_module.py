@@ -37,6 +37,8 @@ from nni_cream.training.timm_parts import (
     set_dropout,
 )
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 PLAIN = FullRecipe(epochs=2, batch_size=8, weight_decay=0.0, learning_rate=0.05)
 CLASSES = 6
 

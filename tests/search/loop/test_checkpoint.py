@@ -17,6 +17,8 @@ from nni_cream.errors import SearchError
 from tests.examples.own_sampler import NearTheBoard
 from tests.search.small import AS_PUBLISHED, TRAINER, LayerSpace, cream, custom_evaluator, digits, evaluator, run
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 SETTINGS: dict[str, Any] = {
     **AS_PUBLISHED,
     "board_size": 4,

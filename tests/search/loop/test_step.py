@@ -28,6 +28,8 @@ from nni_cream.search.teaching.losses import soft_cross_entropy
 from nni_cream.search.teaching.meta_gradient import match_weight_gradient
 from tests.search.small import AS_PUBLISHED, LayerSpace, cream, custom_evaluator, digits, evaluator, run
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 
 class Watch(Callback):
     """Keeps what a test wants to see of every step."""

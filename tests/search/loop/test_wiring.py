@@ -19,6 +19,8 @@ from nni_cream.search.teaching.losses import soft_cross_entropy
 from nni_cream.search.teaching.matchers import MetaMatcher
 from tests.search.small import AS_PUBLISHED, TRAINER, LayerSpace, cream, digits, run
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 BOARD: dict[str, Any] = {**AS_PUBLISHED, "board_size": 3, "warmup": 0}
 LEARNING_RATE = 0.05
 

@@ -13,6 +13,8 @@ from nni_cream import CreamStrategy
 from nni_cream.errors import SearchError
 from tests.search.small import CellSpace, LayerSpace, ValueSpace, cream, custom_evaluator, digits, evaluator, run
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 TRAINING, VALIDATION = digits(256), digits(300, start=1000)
 
 

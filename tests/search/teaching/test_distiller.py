@@ -27,6 +27,8 @@ from tests.search.loop.test_wiring import LEARNING_RATE, Before, frozen_with, se
 from tests.search.small import AS_PUBLISHED, SPACES, LayerSpace, digits, evaluator, run, supernet
 from tests.search.teaching.test_joint_loss import softened
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 
 def cream(**settings: Any) -> CreamStrategy:
     """A strategy that teaches as the paper does, unless the settings say otherwise."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import pytorch_lightning as pl
 import torch
 from nni.nas.evaluator.pytorch import LightningModule
@@ -15,6 +16,8 @@ from torch.nn import functional
 from nni_cream import CreamStrategy
 from nni_cream.search.teaching.losses import soft_cross_entropy
 from tests.search.small import AS_PUBLISHED, LayerSpace, cream, custom_evaluator, run
+
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
 
 STILL = {
     **AS_PUBLISHED,

@@ -13,6 +13,8 @@ from nni_cream.errors import ConfigError, SearchError
 from nni_cream.search.teaching.weight_average import WeightAverage
 from tests.search.small import AS_PUBLISHED, LayerSpace, cream, evaluator, run
 
+pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
+
 SETTINGS = {**AS_PUBLISHED, "board_size": 4, "meta_interval": 3, "score_interval": 2, "warmup": 0, "seed": 2}
 
 
