@@ -372,6 +372,7 @@ def test_export_prints_or_writes_the_architecture(
     assert json.loads(out.read_text()) == best
 
 
+@pytest.mark.integration
 def test_exported_network_has_the_accuracy_that_the_board_promised(tmp_path: Path) -> None:
     import torch
 
@@ -441,6 +442,7 @@ def test_search_whose_checkpoint_is_broken_is_not_resumed(
         assert files_below(out) == before
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("content", "problems"),
     [

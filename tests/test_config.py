@@ -208,6 +208,7 @@ def test_latency_defaults_are_those_of_the_settings() -> None:
     assert config.resolve(SMALLEST)["latency"] == dataclasses.asdict(LatencySettings())
 
 
+@pytest.mark.integration
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner)))
 def test_no_value_makes_the_check_itself_fail(value: Any) -> None:
     for key in config.KEYS:

@@ -85,6 +85,7 @@ def test_console_script_is_the_command_line() -> None:
     assert script.load() is cli.main
 
 
+@pytest.mark.integration
 def test_wheel_holds_every_module_and_the_type_marker(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

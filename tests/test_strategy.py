@@ -84,6 +84,7 @@ def test_spaces_of_nnis_hub_are_searched_in_an_experiment(tmp_path, name):
     assert_a_useful_result(experiment, strategy, torch.randn(2, 3, 32, 32))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [*HUB, "digits", "fashion"])
 def test_costs_of_50_paths_of_whole_spaces_equal_half_of_torchs_flop_count(name):
     create = HUB.get(name) or partial(spaces.create, name)
@@ -100,6 +101,7 @@ def test_costs_of_50_paths_of_whole_spaces_equal_half_of_torchs_flop_count(name)
         assert cost(path) == counter.get_total_flops() / 2
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", [*HUB, "digits", "fashion"])
 def test_a_path_of_a_whole_space_equals_its_frozen_network(name):
     space = HUB[name]() if name in HUB else spaces.create(name)
@@ -114,6 +116,7 @@ def test_a_path_of_a_whole_space_equals_its_frozen_network(name):
             torch.testing.assert_close(net.freeze(path).eval()(x), net.space(x), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.integration
 def test_nnis_own_strategies_survive_our_import():
     code = "import nni_cream.strategy; from nni.nas.strategy import RandomOneShot; RandomOneShot()"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
@@ -269,6 +272,7 @@ def test_a_distributed_training_that_wants_a_gradient_for_every_weight_is_refuse
     cream().mutate_evaluator(evaluator(strategy="ddp_find_unused_parameters_true", devices=1))
 
 
+@pytest.mark.integration
 def test_a_datamodule_gives_the_images():
     import pytorch_lightning as pl
 

@@ -125,6 +125,7 @@ def test_own_sampler_keeps_the_range_of_the_costs() -> None:
     assert all(rest + sum(weights[name] for name in path) <= 1000 for path in seen.paths.values())
 
 
+@pytest.mark.integration
 def test_resumed_search_with_the_own_parts_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     def strategy() -> CreamStrategy:
         return CreamStrategy(sampling=MutatingSampler(), matching=NearestMatcher(), cost=StoredBytes(), **FEW)

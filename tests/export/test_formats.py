@@ -23,6 +23,7 @@ def small() -> nn.Module:
     return settled(nn.Sequential(*layers, nn.Linear(3, 4)))
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(torch.__version__ < "2.7", reason="the export extra needs PyTorch 2.7")
 def test_all_formats_agree_with_the_network_on_any_number_of_images(tmp_path: Path) -> None:
     network = small()

@@ -21,7 +21,7 @@ from nni_cream.manager.trial_reports import _without_traceback
 from nni_cream.results.architecture_file import load_best
 from nni_cream.results.board_file import load_board
 from nni_cream.results.rebuilt_network import build_network
-from tests.manager.experiments import SHIPPED, Finished, command, processes_of, reduced, start, wait_until
+from tests.manager.experiments import SHIPPED, Finished, Hold, command, processes_of, reduced, start, wait_until
 from tests.patience import PATIENCE
 
 
@@ -123,9 +123,10 @@ def test_interrupted_experiment_leaves_no_process(folder: Path) -> None:
 def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Path) -> None:
     out = folder / "out"
     content = yaml.safe_load(reduced(folder).read_text())
-    content["tuner"]["classArgs"]["search"]["epochs"] = 60
+    content["tuner"]["classArgs"]["search"]["epochs"] = 8
     (folder / "experiment.yml").write_text(yaml.safe_dump(content))
-    process = start(folder / "experiment.yml", out)
+    hold = Hold(folder, search=3)
+    process = start(hold.apply(folder / "experiment.yml"), out)
     wait_until(lambda: list(out.glob("nni/[!_]*/environments/local-env/trials/*/search/last.ckpt")))
     state = json.loads(command("status", out, "--json").stdout)
     assert state["status"] == "RUNNING"
@@ -144,6 +145,7 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
     assert processes_of(out) == []
     assert json.loads(command("status", state["id"], "--json").stdout)["status"] == "STOPPED"
     assert "is not running" in command("stop", out).stderr
+    hold.until()
     resumed = command("resume", out, "--json")
     assert resumed.returncode == 0, resumed.stderr
     result = json.loads(resumed.stdout.splitlines()[-1])
@@ -152,11 +154,12 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
     (metrics,) = out.glob(
         "nni/[!_]*/environments/local-env/trials/*/search/metrics.jsonl"
     )  # it was one trial throughout
-    assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 61))
+    assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 9))
     again = json.loads(command("resume", out, "--json").stdout)
     assert again | {"seconds": 0} == result | {"seconds": 0}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("words", [["status"], ["stop"], ["resume"]], ids=lambda words: words[0])
 def test_experiment_that_does_not_exist_is_named(words: list[str], tmp_path: Path) -> None:
     done = command(*words, tmp_path / "nothing")

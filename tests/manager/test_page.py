@@ -19,7 +19,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from nni_cream.manager.foreground import free_port
 from nni_cream.manager.page import install_page, page_address, page_address_of_trial
 from tests.manager.browser import click, console_errors, emulate, open_browser, require_browser, wait_for
-from tests.manager.experiments import reduced, start
+from tests.manager.experiments import Hold, reduced, start
 from tests.manager.fakes import CHOICES, PAGE, FakeManager, job, made_up_search, record
 from tests.patience import PATIENCE
 
@@ -468,6 +468,7 @@ def test_page_fits_a_phone_in_both_colour_schemes(browser: Chrome, manager: Fake
     assert dark == (scheme == "dark")
 
 
+@pytest.mark.integration
 def test_everything_can_be_reached_from_the_keyboard(browser: Chrome, manager: FakeManager) -> None:
     search(manager, made_up_search(6, 8))
     opened(browser, manager, rows=10)
@@ -502,14 +503,17 @@ def test_board_page_and_web_ui_of_a_real_experiment_show_what_the_files_say(fold
     arguments["space"] |= {"channels": [16, 16, 16], "operations": ["conv_3x3", "conv_1x1", "mbconv_k3e2"]}
     arguments["search"] |= {"epochs": 40, "board_size": 10, "warmup": 1}
     path.write_text(yaml.safe_dump(content))
-    process = start(path, out, "--port", str(port), "--keep")
+    hold = Hold(folder, search=20)
+    process = start(hold.apply(path), out, "--port", str(port), "--keep")
     with process, open_browser(1400, 1000) as browser:
         wait_for(lambda: process.poll() is not None or answers(port))
         assert process.poll() is None, process.communicate()
         browser.get(page_address(port))
         seen = wait_for(lambda: len(board(browser)) == 10 and board(browser))
         assert text(browser, "#status") == "Running"
+        hold.until(search=39)
         wait_for(lambda: board(browser) != seen)  # it changes while the search runs
+        hold.until()
         _, messages = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0, messages
         wait_for(lambda: "Done" in text(browser, "#status"))

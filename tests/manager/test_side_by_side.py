@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import yaml
 
 from nni_cream.manager.final_metric import unpack_final
 from nni_cream.manager.foreground import check_port, free_port
 from nni_cream.results.architecture_file import load_best
-from tests.manager.experiments import Manager, command, nnictl, processes_of, reduced, start, wait_until
+from tests.manager.experiments import Hold, Manager, command, nnictl, processes_of, reduced, start, wait_until
 from tests.patience import PATIENCE
+from tests.results.test_tensorboard import expected, figures
 
 
 def choice(*values: Any) -> dict[str, Any]:
@@ -29,15 +33,20 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.integration
-def test_two_experiments_at_once_with_two_trials_at_once_report_just_what_is_in_their_files(folder: Path) -> None:
-    path = reduced(folder, searchSpace=GRID, trialConcurrency=2)
+def test_two_experiments_at_once_with_two_trials_at_once_report_just_what_is_in_their_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And TensorBoard, which NNI's web UI starts on the trials, says the same."""
+    path = with_tensorboard(reduced(folder, searchSpace=GRID, trialConcurrency=2))
     managers = [Manager(free_port(), folder / name / "nni") for name in ("out", "out2")]
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))  # as activated
     runs = [start(path, m.folder.parent, "--keep", "--json", "--port", str(m.port)) for m in managers]
     for run, manager in zip(runs, managers, strict=True):
         _, messages = run.communicate(timeout=PATIENCE)
         assert run.returncode == 0, messages
         assert manager.get("check-status") == {"status": "DONE", "errors": []}
         assert_the_web_ui_says_what_the_files_say(manager)
+    assert_tensorboard_says_what_the_trials_reported(managers[0])
     first, second = (without_times(load_best(manager.folder.parent).to_json()) for manager in managers)
     assert first == second
     for manager in managers:
@@ -46,6 +55,50 @@ def test_two_experiments_at_once_with_two_trials_at_once_report_just_what_is_in_
         assert processes_of(manager.folder) == []
         check_port(manager.port)
     shutil.rmtree(folder / "out2")
+
+
+def with_tensorboard(path: Path) -> Path:
+    content = yaml.safe_load(path.read_text())
+    content["tuner"]["classArgs"]["trainer"]["tensorboard"] = True
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def assert_tensorboard_says_what_the_trials_reported(manager: Manager) -> None:
+    """What the button of NNI's web UI asks its manager for, and what TensorBoard then shows."""
+    roles = manager.roles()
+    asked = {"json": {"trials": ",".join(roles)}, "timeout": PATIENCE}
+    task = requests.post(manager.address("tensorboard"), **asked).json()
+    board = f"http://127.0.0.1:{task['port']}/data/plugin/scalars"
+    needed = {"search": {"val_acc", "board_best", "match_weight"}, "retrain": {"val_acc", "train_loss"}}
+    shown: dict[str, tuple[str, set[str]]] = {}
+
+    def complete() -> bool:
+        runs = answer(f"{board}/tags")
+        shown.update({run.partition("-")[2].removesuffix("/."): (run, set(names)) for run, names in runs.items()})
+        return all(job in shown and needed[role] <= shown[job][1] for job, role in roles.items())
+
+    wait_until(complete)
+    assert shown.keys() == roles.keys()
+    (job,) = (job for job, role in roles.items() if role == "retrain")
+    run, names = shown[job]
+    assert names == needed["retrain"]
+    curve = requests.get(f"{board}/scalars", params={"run": run, "tag": "val_acc"}, timeout=PATIENCE).json()
+    assert [(step, value) for _, step, value in curve] == expected(figures(reports(manager, job)))["val_acc"]
+
+
+def answer(url: str) -> Any:
+    """Return what TensorBoard answers, or nothing while it is starting."""
+    try:
+        return requests.get(url, timeout=PATIENCE).json()
+    except requests.RequestException:
+        return {}
+
+
+def reports(manager: Manager, job: str) -> list[dict[str, Any]]:
+    """Return the intermediate results of a trial, in order."""
+    records = {item["sequence"]: item for item in manager.get(f"metric-data/{job}?type=PERIODICAL")}
+    return [json.loads(json.loads(records[number]["data"])) for number in range(len(records))]
 
 
 def without_times(best: dict[str, Any]) -> dict[str, Any]:
@@ -58,8 +111,7 @@ def assert_the_web_ui_says_what_the_files_say(manager: Manager) -> None:
     assert sorted(roles.values()) == ["retrain"] + 4 * ["search"]
     assert finals.keys() == roles.keys()
     for job, role in roles.items():
-        periodical = {item["sequence"]: item for item in manager.get(f"metric-data/{job}?type=PERIODICAL")}
-        reported = [json.loads(json.loads(periodical[number]["data"])) for number in range(len(periodical))]
+        reported = reports(manager, job)
         if role == "search":
             (search,) = manager.folder.glob(f"[!_]*/environments/local-env/trials/{job}/search")
             assert [drop(metric, "default", "role", "update") for metric in reported] == json_lines(
@@ -107,12 +159,14 @@ def test_nnictl_leaves_no_manager_behind_that_cannot_do_anything(folder: Path) -
 @pytest.mark.integration
 def test_search_that_the_user_cancels_is_not_started_again(folder: Path) -> None:
     path = reduced(folder, searchSpace={"seed": choice(0, 1)})
-    path.write_text(path.read_text().replace("epochs: 3", "epochs: 60"))
+    hold = Hold(folder, search=2)
     manager = Manager(free_port(), folder / "out" / "nni")
-    process = start(path, folder / "out", "--port", str(manager.port))
+    process = start(hold.apply(path), folder / "out", "--port", str(manager.port))
     wait_until(lambda: list(manager.folder.glob("[!_]*/environments/local-env/trials/*/search/last.ckpt")))
     (job,) = manager.roles()
     assert requests.delete(manager.address(f"trial-jobs/{job}"), timeout=PATIENCE).ok
+    wait_until(lambda: manager.get(f"trial-jobs/{job}")["status"] != "RUNNING")
+    hold.until()
     _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, messages
     assert load_best(folder / "out").seed == 1

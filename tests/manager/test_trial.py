@@ -73,6 +73,7 @@ def run(parameters: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Chann
     return channel
 
 
+@pytest.mark.integration
 def test_plan_and_trials_go_together_from_search_to_choice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = ExperimentPlan(CONFIG, {"seed": [3]})
     number = itertools.count()
@@ -110,6 +111,7 @@ def test_search_trial_reports_what_the_web_ui_can_draw(tmp_path: Path, monkeypat
     assert all(isinstance(value, float | str) for value in final.values())
 
 
+@pytest.mark.integration
 def test_search_of_another_experiment_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt(SEARCH, tmp_path / "first", monkeypatch)
     (tmp_path / "first" / "experiment").write_text("another")
@@ -127,6 +129,7 @@ def interrupt(parameters: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) ->
         trial.main()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("folder", ["first", "second"], ids=["same-trial", "another-trial-beside-it"])
 def test_search_trial_that_was_interrupted_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
@@ -139,6 +142,7 @@ def test_search_trial_that_was_interrupted_goes_on(
     assert resumed.metrics == undisturbed.metrics
 
 
+@pytest.mark.integration
 def test_search_of_another_configuration_or_of_a_running_trial_is_not_taken_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

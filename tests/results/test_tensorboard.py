@@ -1,30 +1,27 @@
-"""The event files, read back by TensorBoard's own reader."""
+"""The event files, read back by TensorBoard's own reader.
+
+That NNI's web UI starts TensorBoard on them: ``tests/manager/test_side_by_side.py``, whose experiment has them as well.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
-import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nni_cream import config
 from nni_cream.errors import ConfigError, FileError
-from nni_cream.manager.foreground import free_port
 from nni_cream.manager.trial import check_parts
 from nni_cream.results.architecture_file import load_best
 from nni_cream.results.tensorboard import EventFiles, show_in_web_ui
 from nni_cream.runs.search_run import run_search
-from tests.manager.experiments import processes_of, reduced, wait_until
 from tests.manager.test_trial import CONFIG, run
-from tests.patience import PATIENCE
 from tests.runs.test_search_run import configuration, stop_after
 
 Scalars = dict[str, list[tuple[int, float]]]
@@ -70,6 +67,7 @@ def metrics(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.integration
 def test_event_files_say_what_metrics_say(tmp_path: Path) -> None:
     out = run_search(with_tensorboard(), tmp_path / "out").out
     found = events(out / "tensorboard")
@@ -83,6 +81,7 @@ def test_without_the_key_there_are_no_event_files(tmp_path: Path) -> None:
     assert not (out / "tensorboard").exists()
 
 
+@pytest.mark.integration
 def test_result_is_the_same_with_tensorboard(tmp_path: Path) -> None:
     for name, settings in (("with", with_tensorboard()), ("without", configuration())):
         run_search(settings, tmp_path / name)
@@ -90,6 +89,7 @@ def test_result_is_the_same_with_tensorboard(tmp_path: Path) -> None:
     assert load_best(tmp_path / "with") == load_best(tmp_path / "without")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_resumed_search_shows_each_epoch_once(tmp_path: Path, epoch: int) -> None:
     out = tmp_path / "out"
@@ -108,12 +108,14 @@ def test_search_that_fails_at_once_leaves_no_event_files(tmp_path: Path) -> None
     assert list((tmp_path / "out").glob("*")) == []
 
 
+@pytest.mark.integration
 def test_forced_search_starts_its_curves_anew(tmp_path: Path) -> None:
     run_search(with_tensorboard(epochs=2), tmp_path / "out")
     out = run_search(with_tensorboard(epochs=1, seed=1), tmp_path / "out", force=True).out
     assert events(out / "tensorboard") == expected(metrics(out))
 
 
+@pytest.mark.integration
 def test_search_trial_writes_where_nni_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = {"role": "search", "config": RETRAIN["config"]}
     channel = run(parameters, tmp_path, monkeypatch)
@@ -122,6 +124,7 @@ def test_search_trial_writes_where_nni_looks(tmp_path: Path, monkeypatch: pytest
     assert not (tmp_path / "search" / "tensorboard").exists()
 
 
+@pytest.mark.integration
 def test_retrain_trial_writes_what_it_reports_and_again_when_it_is_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,43 +192,3 @@ def test_trial_on_another_machine_writes_nowhere_else(
     folder.mkdir(parents=True)
     show_in_web_ui(folder)
     assert os.listdir(tmp_path) == ["environments"]
-
-
-@pytest.mark.integration
-def test_web_ui_starts_tensorboard_on_search_and_retrain_trials(folder: Path) -> None:
-    """What the button of NNI's web UI asks its manager for, and what TensorBoard then shows."""
-    port, here = free_port(), str(Path(sys.executable).parent)
-    path = reduced(folder)
-    content = yaml.safe_load(path.read_text()) | {"experimentWorkingDirectory": str(folder / "out")}
-    content["tuner"]["classArgs"]["trainer"]["tensorboard"] = True
-    path.write_text(yaml.safe_dump(content))
-    environment = os.environ | {"PATH": os.pathsep.join([here, os.environ["PATH"]])}  # as where it is activated
-    nnictl = [f"{here}/nnictl", "create", "--config", path, "--port", str(port)]
-    subprocess.run(nnictl, env=environment, check=True, timeout=PATIENCE)
-    api = f"http://127.0.0.1:{port}/api/v1/nni"
-    try:
-        wait_until(lambda: requests.get(f"{api}/check-status", timeout=PATIENCE).json()["status"] == "DONE")
-        jobs = requests.get(f"{api}/trial-jobs", timeout=PATIENCE).json()
-        trials = ",".join(job["trialJobId"] for job in jobs)
-        task = requests.post(f"{api}/tensorboard", json={"trials": trials}, timeout=PATIENCE).json()
-        board = f"http://127.0.0.1:{task['port']}/data/plugin/scalars"
-        wait_until(lambda: _answers(f"{board}/tags", 2))
-        tags = requests.get(f"{board}/tags", timeout=PATIENCE).json()
-        shown = {run.partition("-")[0]: set(found) for run, found in tags.items()}
-        assert {"board_best", "match_weight"} <= shown["0"]
-        assert shown["1"] == {"train_loss", "val_acc"}
-        retrained = next(run for run in tags if run.startswith("1-"))
-        curve = requests.get(f"{board}/scalars", params={"run": retrained, "tag": "val_acc"}, timeout=PATIENCE).json()
-        records = requests.get(f"{api}/metric-data/{retrained[2:]}", timeout=PATIENCE).json()
-        reported = [json.loads(json.loads(record["data"])) for record in records if record["type"] == "PERIODICAL"]
-        assert [(step, value) for _, step, value in curve] == expected(figures(reported))["val_acc"]
-    finally:
-        subprocess.run([f"{here}/nnictl", "stop", "--port", str(port)], env=environment, check=False, timeout=PATIENCE)
-    wait_until(lambda: processes_of(folder / "out") == [])
-
-
-def _answers(url: str, runs: int) -> bool:
-    try:
-        return len(requests.get(url, timeout=PATIENCE).json()) == runs
-    except requests.RequestException:
-        return False

@@ -124,6 +124,7 @@ def test_interval_is_over_seeds_as_well_as_architectures():
     assert (difference.value, difference.low, difference.high) == pytest.approx((-1.0, oracle.low, oracle.high))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("seeds", "fewest"), [(2, 0.87), (3, 0.91), (5, 0.91)])
 def test_interval_of_a_difference_covers_the_truth_with_few_seeds(seeds, fewest):
     # Both methods are right of the same architectures; each supernet has luck of its own, and is wrong of each a bit.

@@ -30,6 +30,7 @@ def taken(search, number):
     return list(itertools.islice(search, number))
 
 
+@pytest.mark.integration
 def test_evolution_finds_the_best_of_an_additive_function_where_random_search_does_not():
     # 390,625 paths, of which it may look at 800.
     for seed in range(3):

@@ -71,6 +71,7 @@ def test_failure_names_the_job_and_keeps_what_was_done(tmp_path):
     assert values(Records(path, SHARED), jobs(1, 2, 3, 4)) == [12, 14]
 
 
+@pytest.mark.integration
 def test_death_of_a_process_is_an_error_and_the_study_goes_on_later(tmp_path):
     path = tmp_path / "records.jsonl"
     with pytest.raises(StudyError, match="a process of the study died"):

@@ -56,6 +56,7 @@ class Counting(Dataset[tuple[Tensor, ...]]):
         return self.source[index]
 
 
+@pytest.mark.integration
 def test_two_epochs_are_far_above_chance_and_reported_one_by_one(digits: data.DataSplits) -> None:
     epochs: list[dict[str, float]] = []
     network = build()
@@ -71,6 +72,7 @@ def test_two_epochs_are_far_above_chance_and_reported_one_by_one(digits: data.Da
     assert result.seconds > 0
 
 
+@pytest.mark.integration
 def test_same_seed_gives_the_same_result_and_another_seed_another(digits: data.DataSplits) -> None:
     first, again, other = build(), build(), build()
     results = [replace(train(digits, seed, net), seconds=0.0) for seed, net in ((1, first), (1, again), (2, other))]

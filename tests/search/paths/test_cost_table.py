@@ -100,6 +100,7 @@ def test_no_path_is_looked_up_by_running_it(deep):
     assert all(model(sampler.draw()) > 0 for _ in range(50))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("cost", ORACLES)
 def test_the_papers_space_has_a_table(cost):
     space = spaces.create("cream", num_classes=10, input_channels=1, depths=[[1, 2]] * 5, width_multiplier=0.25)
@@ -111,6 +112,7 @@ def test_the_papers_space_has_a_table(cost):
         assert model(path) == (multiply_adds(network, images) if cost == "macs" else parameters(network))
 
 
+@pytest.mark.integration
 def test_a_space_of_nnis_hub_with_depths_has_a_table():
     net = supernet(ProxylessNAS(num_labels=10, base_widths=(8, 8, 8, 8, 8, 8, 8, 8, 16)))
     model, sampler = CostModel(net, (torch.zeros(2, 3, 32, 32),), "params"), RandomPaths(net.space, seed=6)

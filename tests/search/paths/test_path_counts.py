@@ -74,6 +74,7 @@ def test_a_path_that_was_counted_names_its_choices_in_the_order_of_the_space():
     assert [list(sampler.draw()) for _ in range(20)] == [list(LABELS)] * 20
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["counted", "rounded", "tried"])
 @pytest.mark.parametrize("shift", [0.0, 0.25])
 def test_every_architecture_within_a_range_is_equally_likely(kind, shift, monkeypatch):
@@ -103,6 +104,7 @@ def test_a_narrow_range_of_fractional_costs_is_hit_at_once():
 FIRST, SECOND = make_table(IRREGULAR), make_table(IRREGULAR[::-1])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("tables", [(FIRST, SECOND), (FIRST, None), (None, SECOND), (None, None)])
 def test_two_ranges_are_kept_at_once_and_evenly(tables):
     def narrow(table):

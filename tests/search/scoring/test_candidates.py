@@ -81,6 +81,7 @@ def test_interval_keeps_to_the_share_of_images(images: int, batch: int) -> None:
     assert scoring_interval(7, images, batch) == 7
 
 
+@pytest.mark.integration
 def test_search_scores_the_path_of_the_lowest_training_loss() -> None:
     events: list[Any] = []
     trained: list[tuple[str, float]] = []
