@@ -158,7 +158,7 @@ def test_wrong_words_on_the_command_line_exit_with_2(arguments: list[str], capsy
         (changed(TINY, search__board_size=0), 2, ["search.board_size: 0; expected a whole number of at least 1"]),
         (changed(TINY, search__board_size=10), 2, ["board_size is 10", "only 9 paths"]),
         (changed(TINY, search__cost_range=[0, 1]), 2, ["cost"]),
-        (changed(TINY, search__cost="nowhere:cost"), 2, ["search.cost: 'nowhere:cost' cannot be imported"]),
+        (changed(TINY, search__cost="nowhere:cost"), 2, ["search.cost is 'nowhere:cost', which cannot be imported"]),
         (changed(TINY, search__cost="json:decoder"), 2, ["search.cost", "expected a function"]),
         (changed(TINY, search__nesterov=True, search__momentum=0), 2, ["nesterov"]),
         (changed(TINY, space="digit"), 2, ["unknown space 'digit'", "digits, fashion"]),

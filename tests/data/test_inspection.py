@@ -115,7 +115,7 @@ def test_check_reads_the_data_of_an_experiment_file(tmp_path: Path, capsys: pyte
         (["check", "absent.yml"], 2, "there is no such file"),
         (["check", "empty.yml"], 2, "has no key data"),
         (["check", "number.yml"], 2, "data: 3"),
-        (["check", "number.yml", "--root", "here"], 2, "leave --root out"),
+        (["check", "number.yml", "--root", "here"], 2, "Leave it out"),
         (["subimagenet", "--imagenet", "absent", "--out", "out"], 1, "absent: no such folder. Expected the layout"),
     ],
 )

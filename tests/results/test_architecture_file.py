@@ -11,7 +11,7 @@ import torch
 from nni_cream import spaces
 from nni_cream.errors import FileError, SpaceError
 from nni_cream.results.architecture_file import Best, load_best
-from nni_cream.results.board_file import BOARD_FORMAT, board_file, load_board
+from nni_cream.results.board_file import board_file, load_board
 from nni_cream.results.rebuilt_network import build_network, export_weights
 from nni_cream.search import BoardEntry, PrioritizedBoard
 from nni_cream.versions import versions
@@ -136,7 +136,7 @@ def test_board_file_is_read_by_the_table_and_by_the_board_itself(tmp_path: Path)
 
 
 def test_board_format_is_that_of_the_board() -> None:
-    assert board().to_json()["format"] == BOARD_FORMAT
+    assert board().to_json()["format"] == "nni_cream.board/1"
 
 
 @pytest.mark.parametrize(

@@ -566,4 +566,4 @@ def test_workers_are_a_positive_number(studied, tmp_path, capsys):
     words = rank_words(studied, tmp_path / "out")
     words[words.index("--workers") + 1] = "0"
     assert main(words) == ConfigError.exit_code
-    assert "--workers: 0; expected a whole number of at least 1" in capsys.readouterr().err
+    assert "--workers is 0; expected a whole number of at least 1" in capsys.readouterr().err

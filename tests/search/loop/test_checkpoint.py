@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import SearchError
-from tests.examples.own_sampler import NearTheBoard
+from tests.examples.own_sampler import MutatingSampler
 from tests.search.small import AS_PUBLISHED, TRAINER, LayerSpace, cream, custom_evaluator, digits, evaluator, run
 
 pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
@@ -140,8 +140,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "added loss": {"joint_loss": "add", "match_weight": 0.3},
     "match weight and random teachers": {"match_weight": 0.8, "matching": "random"},
     "fast meta network": {"meta_learning_rate": 0.01},
-    "sampler of one's own": {"sampling": NearTheBoard()},
-    "sampler of one's own in a range": {"sampling": NearTheBoard(), "cost_range": (60_000, 90_000)},
+    "sampler of one's own": {"sampling": MutatingSampler()},
+    "sampler of one's own in a range": {"sampling": MutatingSampler(), "cost_range": (60_000, 90_000)},
     "no rescoring": {"rescore_interval": None},
     "rescoring now and then": {"rescore_interval": 2},
     "a candidate at every step": {"score_interval": 1},
@@ -289,7 +289,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "warmup": {"warmup": 0.25},
     "distillation": {"distillation": "mean_squared_error"},
     "score": {"score": lambda output, target: (output.argmax(1) == target).float()},
-    "sampling": {"sampling": NearTheBoard()},
+    "sampling": {"sampling": MutatingSampler()},
     "matching.learning_rate": {"meta_learning_rate": 0.5},
     "matching.weight": {"match_weight": 0.3},
     "scoring.interval": {"score_interval": 3},

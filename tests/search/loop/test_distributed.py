@@ -18,7 +18,7 @@ SCRIPT = """
 import json, os, sys
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from tests.examples.own_sampler import NearTheBoard
+from tests.examples.own_sampler import MutatingSampler
 from tests.search.small import DataLoader, LayerSpace, cream, digits, evaluator, run
 
 class Steps(Callback):
@@ -34,7 +34,7 @@ steps = Steps()
 # One of the two as the paper's search on many GPUs: averaged weights, clipped gradients; and several batches a step.
 more = {"gradient_clip_val": 0.5, "accumulate_grad_batches": 2} if sys.argv[1] == "random" else {}
 # The other with what could differ from process to process: a gate, averaged teachers, paths that follow the board.
-taught = dict(distillation_gate=True, teacher_weights="average", sampling=NearTheBoard())
+taught = dict(distillation_gate=True, teacher_weights="average", sampling=MutatingSampler())
 taught = taught if sys.argv[1] == "meta" else {}
 use = evaluator(strategy="ddp_find_unused_parameters_true", devices=2, callbacks=[steps], **more)
 settings = dict(board_size=4, warmup=0, score_interval=1, meta_interval=3, seed=1, ema_decay=0.9, **taught)

@@ -87,8 +87,8 @@ def test_a_deeper_mutation_draws_the_choices_that_come_into_use():
     shallow = next(path for path in iter(paths.draw, None) if path["depth"] == 1)
     assert paths.used(shallow) != [*shallow]
     deep = [path for path in (paths.redrawn(shallow, ["depth"]) for _ in range(300)) if path["depth"] == 3]
-    assert all("block_2" in paths.used(path) for path in deep)
-    assert len({path["block_2"] for path in deep}) > 1
+    assert all("first_2" in paths.used(path) for path in deep)
+    assert len({path["first_2"] for path in deep}) > 1
 
 
 def test_a_path_is_allowed_within_the_range_alone():
