@@ -52,6 +52,7 @@ SPACES: dict[str, tuple[Any, dict[str, Any], tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("name", SPACES)
 def test_code_computes_what_an_architecture_of_the_space_computes(name: str, seed: int) -> None:

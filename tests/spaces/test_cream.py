@@ -58,6 +58,7 @@ def test_fixed_depths_leave_the_operations_alone_to_choose() -> None:
     assert all("block" in label for label in found)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     "arguments",

@@ -20,6 +20,7 @@ def half_of_counted_flops(network: nn.Module) -> float:
     return counter.get_total_flops() / 2
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", SPACES)
 def test_multiply_adds_equal_half_of_torchs_flop_count_on_50_paths(name):
     net = supernet(SPACES[name]())
@@ -29,6 +30,7 @@ def test_multiply_adds_equal_half_of_torchs_flop_count_on_50_paths(name):
         assert cost(path) == half_of_counted_flops(net.freeze(path))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", SPACES)
 def test_parameters_equal_those_of_the_frozen_network_on_50_paths(name):
     net = supernet(SPACES[name]())

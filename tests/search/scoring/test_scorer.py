@@ -71,6 +71,7 @@ def shuffled(right: int, size: int, generator: np.random.Generator) -> dict[str,
     return {"right": generator.permutation([True] * right + [False] * (size - right)).tolist()}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("confidence", [0.9, 0.99])
 @pytest.mark.parametrize("right", [100, 130, 180, 195])
 @pytest.mark.parametrize("chunk", [20, 100])
@@ -85,6 +86,7 @@ def test_a_path_just_above_the_bar_is_rejected_no_more_often_than_the_confidence
     assert binomtest(wrong, trials, allowed, alternative="greater").pvalue > 0.001
 
 
+@pytest.mark.integration
 def test_at_the_default_confidence_paths_that_belong_on_the_board_are_kept():
     size, generator = 2048, np.random.default_rng(2)
     scorer = scorer_of_answers(size, 256, 0.9999)
