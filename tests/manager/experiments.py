@@ -60,11 +60,11 @@ class Hold:
     """
 
     _PROGRAM = """
-import json, os, runpy, sys, time
+import json, runpy, sys, time
 from pathlib import Path
 from nni.runtime.trial_command_channel.v3 import TrialCommandChannelV3
 
-real, limits = TrialCommandChannelV3.send_metric, Path(sys.argv[2])
+real, limits = TrialCommandChannelV3.send_metric, Path(LIMITS)
 
 def send_metric(self, type, parameter_id, trial_job_id, sequence, value):
     real(self, type, parameter_id, trial_job_id, sequence, value)
@@ -77,8 +77,8 @@ runpy.run_module("nni_cream.manager.trial", run_name="__main__", alter_sys=True)
 """
 
     def __init__(self, folder: Path, **limits: int) -> None:
-        self._program, self._limits = folder / "held_trial.py", folder / "limits.json"
-        self._program.write_text(self._PROGRAM)
+        self._limits = folder / "limits.json"
+        (folder / "held.py").write_text(self._PROGRAM.replace("LIMITS", repr(str(self._limits))))
         self.until(**limits)
 
     def until(self, **limits: int) -> None:
@@ -90,8 +90,8 @@ runpy.run_module("nni_cream.manager.trial", run_name="__main__", alter_sys=True)
     def apply(self, path: Path) -> Path:
         """Have an experiment file start trials that can be held; the name of the trial stays on their command line."""
         content = yaml.safe_load(path.read_text())
-        words = f"'{self._program}' nni_cream.manager.trial '{self._limits}'"
-        content["trialCommand"] = content["trialCommand"].replace("-m nni_cream.manager.trial", words)
+        command = content["trialCommand"]  # stays short: NNI's web UI shows it, and hides the trials behind a long one
+        content["trialCommand"] = command.replace("-m nni_cream.manager.trial", "held.py nni_cream.manager.trial")
         path.write_text(yaml.safe_dump(content))
         return path
 
