@@ -224,6 +224,7 @@ def test_hostile_names_stay_text(browser: Chrome, manager: FakeManager) -> None:
     assert console_errors(browser) == []
 
 
+@pytest.mark.integration
 def test_page_says_that_the_manager_is_gone_and_recovers(browser: Chrome) -> None:
     manager = FakeManager()
     metrics = made_up_search(6, 8)
@@ -379,6 +380,7 @@ def test_metrics_of_a_trial_are_read_once_unless_some_were_missed(browser: Chrom
     assert f"Scored\n{scored} paths" in text(browser, "#tiles")
 
 
+@pytest.mark.integration
 def test_experiment_that_is_done_is_not_asked_any_more(browser: Chrome, manager: FakeManager) -> None:
     search(manager, made_up_search(3, 8), status="SUCCEEDED")
     manager.status = "DONE"

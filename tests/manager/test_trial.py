@@ -202,6 +202,7 @@ def test_trial_that_is_told_to_stop_says_so(tmp_path: Path, monkeypatch: pytest.
     ]
 
 
+@pytest.mark.integration
 def test_retrain_trial_reports_accuracies_and_looks_at_the_test_images_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

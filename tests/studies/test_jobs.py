@@ -45,6 +45,7 @@ def values(records, some):
     return [result["value"] for result in records.results(some).values()]
 
 
+@pytest.mark.integration
 def test_results_are_those_of_the_function_with_any_number_of_processes(tmp_path):
     for workers in (1, 2):
         records = Records(tmp_path / f"{workers}.jsonl", SHARED)

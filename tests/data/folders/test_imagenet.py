@@ -28,6 +28,7 @@ def files_of(splits: data.DataSplits, part: str) -> list[str]:
     return [images.source.name(position) for position in images.positions]
 
 
+@pytest.mark.integration
 def test_search_never_sees_the_official_validation_images(write_imagenet: Write) -> None:
     root = write_imagenet()
     splits = load(root)

@@ -68,6 +68,7 @@ def nni_freezes(net: Supernet, path) -> nn.Module:
     return copy.deepcopy(net.space).freeze(dict(path))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("cost", ORACLES)
 def test_a_table_of_a_space_with_depths_gives_what_a_path_costs(deep, cost):
     model, sampler = CostModel(deep, (X,), cost), RandomPaths(deep.space, seed=3)

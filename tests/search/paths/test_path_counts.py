@@ -133,6 +133,7 @@ def test_the_range_of_a_further_cost_that_nothing_keeps_is_named_with_what_can_b
         sampler.constrain(FIRST, table=FIRST, others=[Limit(SECOND, (None, -1), "second", SECOND.bounds(), table)])
 
 
+@pytest.mark.integration
 def test_ranges_that_only_together_hold_nothing_are_all_named():
     opposite = make_table([10.0 - cost for cost in IRREGULAR])
     low, high = FIRST.bounds()[1] - 5, opposite.bounds()[1]
