@@ -165,7 +165,7 @@ def test_data_that_nobody_knows_has_to_be_here() -> None:
     [
         ({"search": {"board_size": 10}}, ConfigError, "only 9 paths"),
         ({"search": {"board_size": 5, "cost_range": [0, 1]}}, CreamError, "the reachable range of this space is"),
-        ({"space": {**SPACE, "num_classes": 3}}, SearchError, "num_classes of network and data must agree"),
+        ({"space": {**SPACE, "num_classes": 3}}, SearchError, "Give the network the num_classes of the data"),
         ({"space": {"name": "cream", "input_channels": 1}}, CreamError, "images of 8x8 pixels"),
     ],
 )
