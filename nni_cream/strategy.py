@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 from nni.nas.evaluator.pytorch import Lightning, LightningModule
@@ -13,7 +16,7 @@ from nni.nas.space import RawFormatModelSpace
 # one-shot strategies, for the whole process, by classes that fail when they run.
 from nni.nas.strategy import RandomOneShot
 from pytorch_lightning.strategies import DDPStrategy
-from torch import Tensor
+from torch import Tensor, nn
 
 from nni_cream.errors import ConfigError, SearchError, SpaceError
 from nni_cream.search.board import BoardEvent, PrioritizedBoard
@@ -23,16 +26,21 @@ from nni_cream.search.cost.latency.stopwatch import LatencySettings
 from nni_cream.search.loop.step import CreamLightningModule
 from nni_cream.search.paths.active_choices import count_architectures
 from nni_cream.search.paths.choices import check_depths, check_mutables
+from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.sampling.samplers import PathSampler, resolve_sampler
 from nni_cream.search.scoring.final_validation import Finalist, finalise
 from nni_cream.search.scoring.scores import Score, ScoreFunction, resolve_score
 from nni_cream.search.settings import Scoring, SearchSettings, Teaching
+from nni_cream.search.supernet.frozen import frozen_copy
+from nni_cream.search.supernet.rebuilt import joins_loose_ends, rebuilt
 from nni_cream.search.supernet.supernet import Supernet, freezable_hooks
 from nni_cream.search.teaching.losses import Distillation, LossFunction, resolve_distillation
 from nni_cream.search.teaching.matchers import Matcher, resolve_matcher
 
 __all__ = ["CreamStrategy"]
+
+_logger = logging.getLogger(__name__)
 
 MutationHook: TypeAlias = Callable[..., Any]
 Range: TypeAlias = Sequence[float | None]
@@ -165,13 +173,30 @@ class CreamStrategy(RandomOneShot):
             )
         check_mutables(model.simplify())
         check_depths(model)
-        count = count_architectures(model)
-        if count < self._board.capacity:
-            raise ConfigError(
-                f"board_size is {self._board.capacity}, but the search space has only {count} paths; "
-                "expected at most that many"
+        self._fit_board(count_architectures(model))
+        if joins_loose_ends(model):
+            _logger.warning(
+                "A cell of the space has merge_op='loose_end'. A supernet needs an output of fixed width, so all nodes "
+                "are joined (merge_op='all'), in the search and in every network that comes out of it."
             )
-        return super().mutate_model(model)
+        return self._mutate(model)
+
+    def _mutate(self, model: ModelSpace) -> ModelSpace:
+        supernet = cast(ModelSpace, super().mutate_model(model))
+        # NNI hands out models by the space's own freeze, which may build them anew, with new weights.
+        supernet.__dict__["freeze"] = partial(frozen_copy, supernet)
+        return supernet
+
+    def _fit_board(self, paths: int) -> None:
+        if paths >= self._board.capacity:
+            return
+        if self._board.capacity != SearchSettings.board_size:
+            raise ConfigError(
+                f"board_size is {self._board.capacity}; expected at most {paths}, the number of paths of the search "
+                "space"
+            )
+        _logger.warning("The search space has only %d paths, so the board has as many entries.", paths)
+        self._board.capacity = paths
 
     def check_range(self, supernet: Supernet, inputs: Tensor) -> None:
         """Check before a search that a path lies within the cost ranges; leave unmeasured latencies to the search.
@@ -224,8 +249,40 @@ class CreamStrategy(RandomOneShot):
     def configure_oneshot_module(self, training_module: LightningModule) -> CreamLightningModule:
         """Wrap the user's module into the one that the trainer runs."""
         return CreamLightningModule(
-            training_module, self._board, self._settings, self._validation_batches, self._listeners
+            training_module, self._board, self._settings, self._validation_batches, self._listeners, self._rebuild
         )
+
+    def _rebuild(self, path: Path) -> nn.Module | None:
+        """Build the network of a path as its class does; ``None`` if NNI did not record how the space was made."""
+        assert self._mutated_model_space is not None
+        space: Any = self._mutated_model_space.model_space
+        if not hasattr(space, "trace_kwargs"):
+            return None
+
+        def make() -> ModelSpace:
+            # Copies: a module among the arguments is a part of the supernet.
+            made = space.trace_symbol(*copy.deepcopy(space.trace_args), **copy.deepcopy(space.trace_kwargs))
+            return cast(ModelSpace, made)
+
+        return rebuilt(make, self._mutate, path, joins_loose_ends(space))
+
+    def build(self, make: Callable[[], ModelSpace], choose: Callable[[ModelSpace], Path]) -> nn.Module:
+        """Build the network of a path with new weights, the same as in the search.
+
+        Parameters
+        ----------
+        make
+            Builds the search space.
+        choose
+            Returns the path, given the space.
+
+        Returns
+        -------
+        torch.nn.Module
+            The network; its weights are drawn from torch's global generator.
+        """
+        space = make()
+        return rebuilt(make, self._mutate, choose(space), joins_loose_ends(space))
 
     def _validation_batches(self) -> Iterable[Any]:
         if self._validation_loader is None:  # a datamodule whose validation loader Lightning has not asked for yet

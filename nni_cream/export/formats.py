@@ -23,7 +23,7 @@ from nni_cream.errors import ConfigError, ExportError
 from nni_cream.export.code import network_code
 from nni_cream.export.output_check import compare, evaluating, first_line
 
-__all__ = ["DEFAULT_OPSET", "FILES", "FORMATS", "check_formats", "write_formats"]
+__all__ = ["DEFAULT_OPSET", "FILES", "FORMATS", "check_exportable", "check_formats", "write_formats"]
 
 FILES = {"code": "network.py", "onnx": "network.onnx", "torch": "network.pt2"}
 FORMATS = tuple(FILES)
@@ -117,6 +117,23 @@ def write_formats(
         if "torch" in formats:
             differences["torch"] = _write_program(network, images, folder / FILES["torch"])
     return differences
+
+
+def check_exportable(network: nn.Module, images: Tensor) -> None:
+    """Raise ``ExportError`` if PyTorch cannot write a network down, before a long training for it.
+
+    The formats ``onnx`` and ``torch`` rest on this; ``images`` (N, C, H, W) are at least two.
+    """
+    with evaluating(network):
+        _check_runs(network, images)
+        try:
+            with _interrupted_afterwards():
+                torch.export.export(network, (images,), dynamic_shapes=_batch_of(images))
+        except Exception as error:  # of any layer of torch.export
+            raise ExportError(
+                f"torch.export cannot write a network of this space: {first_line(error)}. What a forward computes must "
+                "not depend on the values of tensors"
+            ) from error
 
 
 def _check_runs(network: nn.Module, images: Tensor) -> None:

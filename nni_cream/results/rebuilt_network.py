@@ -58,15 +58,14 @@ def build_path(space: Mapping[str, Any], choices: Mapping[str, Any]) -> nn.Modul
     SpaceError
         If the space is not known here, or has other choices.
     """
-    from nni.nas.space import model_context
-
     from nni_cream import spaces
     from nni_cream.search.paths.choices import decode_path
+    from nni_cream.strategy import CreamStrategy
 
-    mutables: Any = spaces.create(space["name"], **space["arguments"]).simplify()
-    with model_context(decode_path(choices, mutables)):
-        network: nn.Module = spaces.create(space["name"], **space["arguments"])
-    return network
+    def make() -> Any:
+        return spaces.create(space["name"], **space["arguments"])
+
+    return CreamStrategy().build(make, lambda made: decode_path(choices, made.simplify()))
 
 
 def export_weights(best: Best, folder: Path, out: Path) -> None:

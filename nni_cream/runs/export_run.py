@@ -25,6 +25,7 @@ from nni_cream.results.model_card import CARD, Card, pareto_card, result_card
 from nni_cream.results.output_folder import BEST, CONFIG, PARETO, WEIGHTS
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.sources import Source, find_source
+from nni_cream.search.supernet.live import without_dead_branches
 from nni_cream.training.measurement import check_classes
 from nni_cream.versions import package_version, versions
 
@@ -238,6 +239,7 @@ def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Export
     spaces.check_images(network, samples.images.shape[1:])
     if samples.splits is not None:
         check_classes(network, samples.splits.test, samples.splits.num_classes, samples.splits.name)
+    network = without_dead_branches(network, samples.images)
     differences = write_formats(
         network,
         samples.images,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from nni_cream.from_config import scored_at_once
 from nni_cream.results.architecture_file import Best
 from nni_cream.results.board_file import board_file
 from nni_cream.results.output_folder import OutputFolder
+from nni_cream.results.rebuilt_network import build_network
+from nni_cream.rng import preserved_rng
 from nni_cream.search import Finalist, encode_path
+from nni_cream.search.supernet.verify import Inputs, same_network
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, make_loader
 from nni_cream.versions import versions
@@ -69,8 +73,9 @@ def finish_search(
     front = [found[entry.key] for entry in strategy.board.pareto()]
     _save_front(folder.pareto, [(_describe(config, splits, cost_name, one), one) for one in front])
     chosen = finalists[0]
-    _save_weights(folder.weights, chosen)
     best = _describe(config, splits, cost_name, chosen)
+    _check_file(best, chosen, splits)
+    _save_weights(folder.weights, chosen)
     best.save(folder.best)
     folder.finish()
     return best
@@ -88,6 +93,14 @@ def _finalists(
         _shown(training, f"BatchNorm of the board's {count} entries", console),
         _shown(validation, f"validation of the board's {count} entries", console),
     )
+
+
+def _check_file(best: Best, chosen: Finalist, splits: DataSplits) -> None:
+    """Refuse a result whose file describes another network than the one that was validated."""
+    images = next(iter(make_loader(splits.validation, 2)))[0]
+    with preserved_rng():
+        rebuilt = build_network(best)
+    same_network(copy.deepcopy(chosen.network), rebuilt, Inputs((images,), {}), dict(chosen.entry.path))
 
 
 def _shown(batches: Any, title: str, console: Console | None) -> Iterable[Any]:

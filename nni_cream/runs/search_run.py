@@ -21,6 +21,7 @@ from nni_cream import data, spaces
 from nni_cream.config import dump
 from nni_cream.data import DataSplits
 from nni_cream.errors import CreamError
+from nni_cream.export import check_exportable
 from nni_cream.files import append_line, locked, read_json, write_json
 from nni_cream.from_config import (
     cost_names,
@@ -36,6 +37,7 @@ from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, chec
 from nni_cream.results.history import BOARD_FIGURES, UpdateRecorder
 from nni_cream.results.output_folder import LOCK, OutputFolder, State, is_leader
 from nni_cream.results.tensorboard import check_tensorboard
+from nni_cream.rng import preserved_rng
 from nni_cream.runs.finish import finish_search
 from nni_cream.runs.progress import SearchProgress
 from nni_cream.search import CreamLightningModule, Supernet
@@ -235,6 +237,8 @@ def _put_together(
     spaces.check_images(space, splits.input_shape)
     search = _Search(config, splits, recipe, strategy, recorder, folder)
     callbacks: list[pl.Callback] = [_SearchFiles(search, on_epoch)]
+    if checkpoint is None and is_leader():
+        callbacks.append(_ExportCheck(search))
     if console is not None:
         callbacks.append(SearchProgress(strategy.board, console))
     loading = Loading(**config["loader"])
@@ -252,6 +256,20 @@ def _put_together(
 def _run(search: _Search) -> None:
     with abandoned_on_failure(search.folder):
         search.strategy.run()
+
+
+class _ExportCheck(pl.Callback):
+    """Refuse a space whose networks cannot be exported before the first step, not after the last."""
+
+    def __init__(self, search: _Search) -> None:
+        self._search = search
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        module, part = cast(CreamLightningModule, pl_module), self._search.splits.validation
+        images = torch.stack([part[index][0] for index in range(2)])
+        with preserved_rng():
+            network = module.supernet.freeze(module.paths.first())
+            check_exportable(network.to("cpu", torch.float32), images)
 
 
 class _SearchFiles(EpochFiles):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import Tensor
+from torch import Tensor, nn
 
 from nni_cream.errors import SearchError
 from nni_cream.rng import preserved_rng
@@ -28,6 +28,7 @@ from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import observed
 from nni_cream.search.supernet.outputs import main_output
 from nni_cream.search.supernet.supernet import Supernet
+from nni_cream.search.supernet.verify import Inputs, verify
 from nni_cream.search.teaching.distiller import Distiller
 from nni_cream.search.teaching.matchers import Matcher, NoMatcher
 from nni_cream.search.teaching.weight_average import WeightAverage
@@ -35,6 +36,8 @@ from nni_cream.search.teaching.weight_average import WeightAverage
 __all__ = ["PreparedLightningModule"]
 
 _MOST_SCORED = 256
+# Each takes some forward passes over two images; the check must be short beside a search.
+_VERIFIED = 3
 # A rejected candidate would not have reached the board with this probability, at each look [ours].
 _CONFIDENCE = 0.9999
 
@@ -52,6 +55,7 @@ class PreparedLightningModule(HostLightningModule):
         board: PrioritizedBoard,
         settings: SearchSettings,
         validation_batches: Callable[[], Iterable[Any]],
+        rebuild: Callable[[Path], nn.Module | None] | None = None,
     ) -> None:
         super().__init__(training_module, settings)
         self.board = board
@@ -71,11 +75,13 @@ class PreparedLightningModule(HostLightningModule):
         self.scorer: PathScorer
         self.costs: Costs
         self._validation_batches = validation_batches
+        self._rebuild = rebuild
         self._step = self._scored = self._admitted = 0
         self._steps_before = 0
         self._open_epoch = False
         self._parts_ready = False
         self._example: Tensor | None = None
+        self._inside: Inputs
         self._batch_size = 0
         self._order = ImageOrder()
         self._resumed: Mapping[str, Any] | None = None
@@ -197,15 +203,17 @@ class PreparedLightningModule(HostLightningModule):
             raise SearchError(
                 "forward of the evaluator's module does not run the model; expected it to return its logits"
             )
+        self._inside = Inputs(calls[0].args, calls[0].kwargs)
         # Building the parts draws random numbers; the training must draw the same ones with or without it.
         with preserved_rng(self.settings.seed):
+            self.verify(self._random_paths(_VERIFIED))
             self.costs = Costs.make(
                 self.settings.cost,
                 self.settings.cost_range,
                 self.settings.latency,
                 self.supernet,
-                calls[0].args,
-                calls[0].kwargs,
+                self._inside.args,
+                self._inside.kwargs,
                 seed=self.settings.seed,
                 state=None if self._resumed is None else self._resumed["cost"],
                 # Measured latencies differ between ranks: one rank measures, so that all allow the same paths.
@@ -215,6 +223,15 @@ class PreparedLightningModule(HostLightningModule):
             self.scorer = self._make_scorer(main_output(output))
             self.costs.constrain(self.paths)
         self._parts_ready = True
+
+    def _random_paths(self, number: int) -> list[Path]:
+        paths = RandomPaths(self.supernet.space, self.settings.seed)
+        return [paths.draw() for _ in range(number)]
+
+    def verify(self, paths: Iterable[Path]) -> None:
+        """Check that supernet, frozen and rebuilt network are one for these paths; raise SpaceError if not."""
+        with self._autocast():
+            verify(self.supernet, self._inside, paths, self._rebuild)
 
     def _make_scorer(self, output: Tensor) -> PathScorer:
         subset = ValidationSubset.collect(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import Tensor
+from torch import Tensor, nn
 
 from nni_cream.errors import SearchError
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
@@ -45,6 +45,8 @@ class CreamLightningModule(PreparedLightningModule):
         Returns an iterable of pairs (x, y) that never train the weights.
     listeners
         Called with every :class:`BoardEvent`.
+    rebuild
+        Builds the network of a path anew, with new weights, or returns ``None`` if it cannot.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class CreamLightningModule(PreparedLightningModule):
         settings: SearchSettings,
         validation_batches: Callable[[], Iterable[Any]],
         listeners: Iterable[Callable[[BoardEvent], None]] = (),
+        rebuild: Callable[[Path], nn.Module | None] | None = None,
     ) -> None:
-        super().__init__(training_module, board, settings, validation_batches)
+        super().__init__(training_module, board, settings, validation_batches, rebuild)
         self.statistics: dict[str, float] = {}
         self._listeners = tuple(listeners)
         self._path: Path | None = None
@@ -74,10 +77,11 @@ class CreamLightningModule(PreparedLightningModule):
         self.supernet.activate(path)
         with observed(self.supernet.space) as calls:
             output = call_step(self.training_module.training_step, batch, batch_idx)
+        self.supernet.note_modes()
         # A checkpoint may be written before on_train_batch_end; an open step lets either place finish it.
         self._path, self._match, self._open_step = path, match, (path, batch)
         self._task = None
-        output = self._with_loss(output, lambda task_loss: self._joint_loss(task_loss, match, calls, batch))
+        output = self._with_loss(output, lambda task_loss: self._joint_loss(task_loss, path, match, calls, batch))
         self._look_at_loss()
         return output
 
@@ -125,12 +129,12 @@ class CreamLightningModule(PreparedLightningModule):
         if interval and self._step % interval == 0 and not self.untaught.lasts(self.trainer):
             self._update_matcher(path, batch)
 
-    def _joint_loss(self, task_loss: Tensor, match: Match | None, calls: list[Call], batch: Any) -> Tensor:
+    def _joint_loss(self, task_loss: Tensor, path: Path, match: Match | None, calls: list[Call], batch: Any) -> Tensor:
         """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3) unless ``teaching`` says otherwise; CE untaught."""
         self._task = task_loss
         if match is None:
             return task_loss
-        distillation_loss = self.distiller.loss(match, calls, batch)
+        distillation_loss = self.distiller.loss(path, match, calls, batch)
         if distillation_loss is None:
             return task_loss
         self.tally.add_distillation(match)
@@ -167,11 +171,9 @@ class CreamLightningModule(PreparedLightningModule):
         with muted(self.training_module), self._autocast(), self.supernet.detached(grad=True):
             with observed(self.supernet.space) as calls:
                 task_loss = self._task_loss(batch)
-            distillation_loss = self.distiller.loss(match, calls, batch)
+            distillation_loss = self.distiller.loss(path, match, calls, batch)
             if distillation_loss is None:  # the loss of this step does not depend on rho
                 return
-            self.supernet.activate(path)
-            # The distiller left the teacher active; the validation loss is the student's.
             gradient = match_weight_gradient(
                 [parameter for parameter in self.training_module.parameters() if parameter.requires_grad],
                 distillation_loss,

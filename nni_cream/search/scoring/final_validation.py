@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from nni_cream.errors import SearchError
 from nni_cream.rng import preserved_rng
@@ -56,7 +56,8 @@ def finalise(
     """Validate the board's entries on copies, reorder the board by the outcome, and return all, best first.
 
     ``images`` training images at least, in whole batches, estimate BatchNorm's statistics. The supernet is unchanged.
-    Raises SearchError if the board is empty, there are no validation images, or an accuracy is not finite.
+    Raises SearchError if the board is empty, there are no validation images, or an accuracy is not finite, and
+    SpaceError if the network of the best entry is not the supernet's path.
     """
     entries = module.board.entries
     if not entries:
@@ -65,6 +66,7 @@ def finalise(
             "more epochs or warm up for fewer"
         )
     paths = [dict(entry.path) for entry in entries]
+    module.verify(paths[:1])
     with preserved_rng(module.settings.seed), torch.no_grad():
         networks, accuracies = _validated(module, paths, training_batches, validation_batches, images)
     module.board.validate({entry.key: accuracy for entry, accuracy in zip(entries, accuracies, strict=True)})
@@ -97,7 +99,7 @@ def _validated(
     # All entries in one pass: images are read and augmented once, and all see the same ones.
     together = _Together(runnable for _, runnable in handed_out).to(module.trainer.strategy.root_device)
     with single_values_explained("a training batch holds a single image; choose a larger batch size"):
-        update_bn((split_batch(batch)[0] for batch in _enough(module, training_batches, images)), together)
+        _recalibrate(together, (split_batch(batch)[0] for batch in _enough(module, training_batches, images)))
     return [network for network, _ in handed_out], _validate(module, together.eval(), validation_batches)
 
 
@@ -112,6 +114,25 @@ class _Together(nn.Module):
         return [main_output(network(inputs)) for network in self.networks]
 
 
+def _recalibrate(networks: nn.Module, inputs: Iterable[Tensor]) -> None:
+    """Give BatchNorm the mean and variance over all inputs, but where it does not train: the user keeps that one."""
+    norms = [module for module in networks.modules() if isinstance(module, _BatchNorm)]
+    kept = [norm for norm in norms if not norm.training]
+    momenta = {norm: norm.momentum for norm in norms if norm.training}
+    if not momenta:
+        return
+    for norm in momenta:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+    networks.train()
+    for norm in kept:
+        norm.eval()
+    for batch in inputs:
+        networks(batch)
+    for norm, momentum in momenta.items():
+        norm.momentum = momentum
+
+
 def _hand_out(module: CreamLightningModule, path: Path) -> tuple[nn.Module, nn.Module]:
     """Return a path's network, and a module that gives its logits."""
     host = module.training_module
@@ -122,7 +143,8 @@ def _hand_out(module: CreamLightningModule, path: Path) -> tuple[nn.Module, nn.M
             return network, network
         # What the copy is to share with the original: the search and the trainer, which know the supernet, too.
         shared = {id(item): item for item in (module, module.trainer)}
-        return network, copy.deepcopy(host, {**shared, id(module.supernet.space): network})
+        with module.supernet.in_training_modes():
+            return network, copy.deepcopy(host, {**shared, id(module.supernet.space): network})
 
 
 def _enough(module: CreamLightningModule, batches: Iterable[Any], images: int) -> Iterator[Any]:

@@ -5,16 +5,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from nni.mutable import Mutable
 from nni.nas.nn.pytorch import LayerChoice, Repeat
 from nni.nas.nn.pytorch.base import MutableModule
+from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingLayer
 from torch import nn
 
+from nni_cream.rng import preserved_rng
 from nni_cream.search.paths.encoded_path import Path
 
-__all__ = ["frozen_view", "used_parameters"]
+__all__ = ["frozen_copy", "frozen_view", "used_parameters"]
+
+# Whether the ``freeze`` of a class keeps the weights, found out on the first of its objects.
+_KEEPS_WEIGHTS: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
 def frozen_view(module: nn.Module, sample: Path) -> Any:
@@ -31,8 +38,18 @@ def frozen_view(module: nn.Module, sample: Path) -> Any:
         depth = module.depth_choice
         count = depth.freeze(sample) if isinstance(depth, Mutable) else depth
         return nn.Sequential(*(frozen_view(block, sample) for block in list(module.blocks)[:count]))
-    if isinstance(module, Mutable) and _has_its_own_way(module):
-        return module.freeze(sample)
+    if isinstance(module, Mutable) and _has_its_own_way(module, sample):
+        return kind.freeze(module, sample)
+    return _view_of_children(module, sample)
+
+
+def frozen_copy(module: nn.Module, sample: Path) -> nn.Module:
+    """Return a network that holds this path and a copy of its weights."""
+    network: nn.Module = copy.deepcopy(frozen_view(module, sample))
+    return network
+
+
+def _view_of_children(module: nn.Module, sample: Path) -> nn.Module:
     children = {name: child for name, child in module._modules.items() if child is not None}
     frozen = {name: frozen_view(child, sample) for name, child in children.items()}
     if all(frozen[name] is child for name, child in children.items()):
@@ -43,9 +60,29 @@ def frozen_view(module: nn.Module, sample: Path) -> Any:
     return view
 
 
-def _has_its_own_way(module: Any) -> bool:
-    default = isinstance(module, MutableModule) and type(module).freeze is MutableModule.freeze
-    return not default or bool(module.mutables)
+def _has_its_own_way(module: Any, sample: Path) -> bool:
+    if isinstance(module, BaseSuperNetModule) or module.mutables:
+        return True  # its weights hold several candidates at once, or a choice is nowhere but in its code
+    kind = type(module)
+    if kind.freeze is MutableModule.freeze:
+        return False
+    if kind not in _KEEPS_WEIGHTS:
+        _KEEPS_WEIGHTS[kind] = _keeps_weights(module, sample)
+    return _KEEPS_WEIGHTS[kind]
+
+
+def _keeps_weights(module: Any, sample: Path) -> bool:
+    """Whether a ``freeze`` of the user's own keeps the weights, or builds the network anew.
+
+    NNI's error text and its own spaces (DARTS, NASNet, ...) rebuild the network with new weights. Their choices are
+    frozen one by one instead.
+    """
+    with preserved_rng():
+        own = type(module).freeze(module, sample).state_dict()
+    ours = _view_of_children(module, sample).state_dict()
+    if own.keys() != ours.keys():
+        return True  # a network of its own, which the check of the supernet compares
+    return all(own[name].shape == ours[name].shape and torch.equal(own[name], ours[name]) for name in ours)
 
 
 def used_parameters(module: nn.Module, sample: Path) -> Iterator[nn.Parameter]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -18,12 +17,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from nni_cream.errors import ConfigError, SpaceError
+from nni_cream.errors import ConfigError
 from nni_cream.rng import preserved_rng
 from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.paths.choices import check_depths, check_mutables, decode_path
 from nni_cream.search.paths.encoded_path import Path
-from nni_cream.search.supernet.frozen import frozen_view
+from nni_cream.search.supernet.frozen import frozen_copy, frozen_view
 
 __all__ = ["FreezableCell", "Supernet", "freezable_hooks", "single_values_explained"]
 
@@ -60,6 +59,11 @@ class Supernet:
         self._norms = [module for module in self._modules if isinstance(module, _BatchNorm)]
         self._instance_norms = [module for module in self._modules if isinstance(module, _InstanceNorm)]
         self._buffered = [m for m in self._modules if m._buffers and not isinstance(m, _BatchNorm)]
+        self.note_modes()
+
+    def note_modes(self) -> None:
+        """Remember which normalisations train; the others are the user's, who keeps them in evaluation mode."""
+        self._trained = {norm for norm in (*self._norms, *self._instance_norms) if norm.training}
 
     def activate(self, path: Path) -> None:
         """Let the next forward pass run this path."""
@@ -68,8 +72,21 @@ class Supernet:
             module.resample(memo=dict(path))
 
     def freeze(self, path: Path) -> nn.Module:
-        """Return a separate network that holds this path and a copy of its weights."""
-        return copy.deepcopy(self.view(path))
+        """Return a separate network that holds this path and a copy of its weights, in the modes of the training."""
+        with self.in_training_modes():
+            return frozen_copy(self.space, path)
+
+    @contextmanager
+    def in_training_modes(self) -> Iterator[None]:
+        """Inside, normalisations are in the mode in which they train, whatever mode the supernet is in."""
+        modes = [(norm, norm.training) for norm in (*self._norms, *self._instance_norms)]
+        try:
+            for norm, _ in modes:
+                norm.__dict__["training"] = norm in self._trained
+            yield
+        finally:
+            for norm, mode in modes:
+                norm.__dict__["training"] = mode
 
     def view(self, path: Path) -> nn.Module:
         """Return a network that holds this path, made of the supernet's own layers where possible."""
@@ -84,17 +101,19 @@ class Supernet:
         """Switch to evaluation mode inside, but normalise by the statistics of the current batch.
 
         A supernet's running statistics mix those of all paths (METHOD.md, "Validation, cheaply and fairly"). They stay
-        unchanged, as do the random generators. Dropout is off.
+        unchanged, as do the random generators. Dropout is off. Normalisations that the user keeps in evaluation mode
+        while the rest trains, as in a frozen backbone, keep their running statistics.
 
         Parameters
         ----------
         seed
             Seeds the generators inside, if given.
         """
-        modules, norms = self._modules, self._norms
+        modules = self._modules
+        norms = [norm for norm in self._norms if norm in self._trained]
         modes = [module.__dict__["training"] for module in modules]
         tracking = [norm.track_running_stats for norm in norms]
-        running = [(norm, dict(norm._buffers)) for norm in self._instance_norms]
+        running = [(norm, dict(norm._buffers)) for norm in self._instance_norms if norm in self._trained]
         try:
             # Straight into __dict__: nn.Module.__setattr__ on every module of a large supernet would cost milliseconds.
             for module in modules:
@@ -171,6 +190,8 @@ class FreezableCell(PathSamplingCell):
     NNI's own raises ``NotImplementedError``, so it could not export a cell with its weights.
     """
 
+    joins_loose_ends = False
+
     def __init__(self, op_factory: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(op_factory, *args, **kwargs)
         # NNI's cell does not keep the factory, without which no frozen cell can be built.
@@ -180,14 +201,11 @@ class FreezableCell(PathSamplingCell):
     def mutate(
         cls, module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]
     ) -> FreezableCell | None:
-        """Replace a cell whose operations come from a factory; ``SpaceError`` if it joins its loose ends."""
-        # Which ends are loose depends on the path, so the width of the output would change with it.
-        if type(module) is Cell and module.merge_op != "all":
-            raise SpaceError(
-                f"cell {name!r} has merge_op={module.merge_op!r}; a supernet needs an output of fixed width, "
-                "so use merge_op='all'"
-            )
-        return cast("FreezableCell | None", super().mutate(module, name, memo, mutate_kwargs))
+        """Replace a cell whose operations come from a factory, or which joins its loose ends."""
+        cell = cast("FreezableCell | None", super().mutate(module, name, memo, mutate_kwargs))
+        if cell is not None and module.merge_op == "loose_end":
+            cell.joins_loose_ends = True
+        return cell
 
     def freeze(self, sample: Path) -> Cell:
         """Build the cell of a path and copy the weights of the chosen operations into it."""
@@ -211,8 +229,7 @@ class FreezableCell(PathSamplingCell):
                 # NNI samples an input as a list, here of one predecessor.
                 source = operations[sample[f"{self.label}/input_{node}_{position}"][0]]
                 chosen = source[sample[f"{self.label}/op_{node}_{position}"]]
-                frozen = _freeze_part(chosen, sample)
-                cell.ops[node - self.num_predecessors][position].load_state_dict(frozen.state_dict())
+                cell.ops[node - self.num_predecessors][position] = _freeze_part(chosen, sample)
         return cell
 
 
@@ -253,4 +270,4 @@ def freezable_hooks(hooks: list[Any]) -> list[Any]:
 def _freeze_part(part: Any, sample: Path) -> Any:
     if not isinstance(part, nn.Module):
         return part
-    return copy.deepcopy(frozen_view(part, sample))
+    return frozen_copy(part, sample)

@@ -64,10 +64,10 @@ class Distiller:
         self._agree = agree
         self.joint_loss = JOINT_LOSSES[teaching.joint_loss]
 
-    def loss(self, match: Match, calls: Sequence[Call], batch: Any) -> Tensor | None:
+    def loss(self, student: Path, match: Match, calls: Sequence[Call], batch: Any) -> Tensor | None:
         """Compute KD of the student's forward passes against the teacher's on the same inputs.
 
-        The teacher is the active path afterwards. Returns shape (), or ``None`` where the gate is closed. Raises
+        The student is the active path again afterwards. Returns shape (), or ``None`` where the gate is closed. Raises
         SearchError if the student ran without gradients, or the user's functions fail.
         """
         # Validation or logging code in training_step may run the model, too; only passes with gradients train.
@@ -79,6 +79,8 @@ class Distiller:
             )
         students = [main_output(call.output) for call in passes]
         teachers = self._teach(match.entry.path, passes)
+        # Gradient checkpointing runs parts of the network again during the backward pass, as the path that is active.
+        self._supernet.activate(student)
         if self._teaching.gate and not self._beats(teachers, students, batch):
             return None
         with failures_of("distillation", self._distillation.loss):

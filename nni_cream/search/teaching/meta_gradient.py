@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from nni_cream.search.supernet.gradients import gradients_of
 from nni_cream.search.teaching.joint_loss import JOINT_LOSSES, JointLoss
 
 __all__ = ["match_weight_gradient"]
@@ -56,8 +57,8 @@ def match_weight_gradient(
         d L_val / d rho.
     """
     # Without the scale, small gradients of 16-bit floats would round to 0.
-    distillation = torch.autograd.grad(distillation_loss * loss_scale, parameters, retain_graph=True, allow_unused=True)
-    task = torch.autograd.grad(task_loss * loss_scale, parameters, allow_unused=True)
+    distillation = gradients_of(distillation_loss * loss_scale, parameters, retain_graph=True)
+    task = gradients_of(task_loss * loss_scale, parameters)
     used = [
         (parameter, _or_zero(kd, parameter) / loss_scale, _or_zero(ce, parameter) / loss_scale)
         for parameter, kd, ce in zip(parameters, distillation, task, strict=True)
@@ -71,7 +72,7 @@ def match_weight_gradient(
     with _shifted(students, steps):
         # Part by part: the graph of one part is freed before the next one is made.
         for loss in validation_losses():
-            gradients = torch.autograd.grad(loss * loss_scale, students, allow_unused=True)
+            gradients = gradients_of(loss * loss_scale, students)
             total += _inner_product(gradients, (joint_loss.slope(kd.double(), ce.double()) for _, kd, ce in used))
     return -step_size * float(total) / loss_scale
 

@@ -1,0 +1,84 @@
+"""What of a network its output depends on: a branch that no chosen input leads to is dead."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from nni_cream.rng import preserved_rng
+from nni_cream.search.supernet.gradients import gradients_of
+
+__all__ = ["live_parameters", "without_dead_branches"]
+
+
+def live_parameters(network: nn.Module, *inputs: Any, **keywords: Any) -> set[str]:
+    """Return the names of the parameters that the output depends on, in evaluation mode.
+
+    These are the ones with a gradient. Where an output has none at all, as indices have, all count as live.
+    """
+    named = dict(network.named_parameters())
+    floats = {name: item for name, item in named.items() if item.is_floating_point()}
+    flags = {name: item.requires_grad for name, item in floats.items()}
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        network.eval()
+        for item in floats.values():
+            item.requires_grad_(True)
+        with torch.enable_grad(), preserved_rng(0):
+            outputs = [item for item in _tensors(network(*inputs, **keywords)) if item.requires_grad]
+            if not outputs:
+                return set(named)
+            total = torch.stack([item.float().sum() for item in outputs]).sum()
+            gradients = gradients_of(total, list(floats.values()))
+    finally:
+        for name, item in floats.items():
+            item.requires_grad_(flags[name])
+        for module, mode in modes:
+            module.training = mode
+    dead = {name for name, gradient in zip(floats, gradients, strict=True) if gradient is None}
+    return set(named) - dead
+
+
+def without_dead_branches(network: nn.Module, *inputs: Any) -> nn.Module:
+    """Return a network with the same outputs, without the modules that only dead branches use.
+
+    The network itself comes back where nothing is dead, or where a dead branch cannot be left out. Names of weights
+    stay the same. The network is in evaluation mode.
+    """
+    live = live_parameters(network, *inputs)
+    dead = _dead_modules(network, live)
+    if not dead:
+        return network
+    smaller = copy.deepcopy(network)
+    for name in dead:
+        holder, _, last = name.rpartition(".")
+        smaller.get_submodule(holder)._modules[last] = nn.Identity()
+    try:
+        same = _same_outputs(network, smaller, *inputs)
+    except Exception:  # noqa: BLE001 - code after a dead branch may need its shape
+        return network
+    return smaller if same else network
+
+
+def _dead_modules(network: nn.Module, live: set[str]) -> list[str]:
+    """Return the outermost modules that hold parameters, none of them live."""
+    dead: list[str] = []
+    for name, module in network.named_modules():
+        own = [f"{name}.{inner}" for inner, _ in module.named_parameters()]
+        if name and own and live.isdisjoint(own) and not any(name.startswith(f"{outer}.") for outer in dead):
+            dead.append(name)
+    return dead
+
+
+def _same_outputs(network: nn.Module, smaller: nn.Module, *inputs: Any) -> bool:
+    with torch.no_grad():
+        outputs = [_tensors(item.eval()(*inputs)) for item in (network, smaller)]
+    return len(outputs[0]) == len(outputs[1]) and all(map(torch.equal, *outputs))
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [item for item in tree_leaves(output) if isinstance(item, Tensor)]

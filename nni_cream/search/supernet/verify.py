@@ -1,0 +1,281 @@
+"""The check that a path of the supernet, the network frozen to it, and the network built anew for it are one network.
+
+A search hands out networks that are frozen from the supernet, and files from which the class of the space builds them
+again. Each of the three ways runs code of the user, of NNI and of this package. So they are compared on the user's own
+space and images, before the first step and again before a result is written.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from nni_cream.errors import SpaceError
+from nni_cream.rng import preserved_rng
+from nni_cream.search.paths.encoded_path import Path, encode_path
+from nni_cream.search.supernet.gradients import gradients_of
+from nni_cream.search.supernet.outputs import main_output
+from nni_cream.search.supernet.supernet import Supernet
+
+__all__ = ["Inputs", "same_network", "verify"]
+
+_SUPERNET, _FROZEN, _REBUILT = "the supernet's path", "the frozen network", "the rebuilt network"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Arguments of the space's ``forward``, batch dimension first."""
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a network computes: outputs in both modes, sums over its gradients, and operations."""
+
+    outputs: dict[str, list[Tensor]]
+    gradients: tuple[float, float, float]
+    operations: int
+
+
+def verify(
+    supernet: Supernet, inputs: Inputs, paths: Iterable[Path], rebuild: Callable[[Path], nn.Module | None] | None = None
+) -> None:
+    """Compare the three networks of each path; the supernet, the generators and all modes stay as they were.
+
+    Compared are outputs in evaluation and in training mode, operations, gradients, and the modules that networks name
+    alike. ``rebuild`` builds the network of a path with new weights, or returns ``None`` if it cannot be built anew.
+    Raises SpaceError for a difference: it names the module, what differs, and by how much.
+    """
+    for path in paths:
+        with _unchanged(supernet), preserved_rng(0):
+            frozen = _frozen(supernet, path)  # first: a forward pass in training mode changes the statistics
+            supernet.activate(path)
+            original = _measure(supernet.space, inputs)
+            _check(_SUPERNET, _FROZEN, supernet.space, frozen, original, inputs, path)
+            rebuilt = None if rebuild is None else rebuild(path)
+            if rebuilt is not None:
+                same_network(frozen, rebuilt, inputs, path)
+
+
+def same_network(frozen: nn.Module, rebuilt: nn.Module, inputs: Inputs, path: Path) -> None:
+    """Give a rebuilt network the weights of the frozen one, and raise SpaceError unless they are one network."""
+    state = frozen.state_dict()
+    device = next((item.device for item in state.values()), torch.device("cpu"))
+    rebuilt.to(device)
+    try:
+        rebuilt.load_state_dict({name: item.clone() for name, item in state.items()}, assign=True)
+    except RuntimeError as error:
+        raise SpaceError(
+            f"the weights of {_FROZEN} do not fit {_REBUILT} for the path {_told(path)}: {_short(error)}. Make "
+            "all changes to the space inside the __init__ of its class, which builds it again from a file"
+        ) from None
+    _compare_modules(frozen, rebuilt, path)
+    _check(_FROZEN, _REBUILT, frozen, rebuilt, _measure(frozen, inputs), inputs, path)
+
+
+def _frozen(supernet: Supernet, path: Path) -> nn.Module:
+    try:
+        return supernet.freeze(path)
+    except Exception as error:  # of a module's own __deepcopy__, or of a freeze of the user's own
+        where = _where(_uncopied(supernet.view(path)))
+        raise SpaceError(
+            f"the network of the path {_told(path)} cannot be copied, at {where}: "
+            f"{type(error).__name__}: {_short(error)}. A module has to work with copy.deepcopy; instead of "
+            "torch.nn.utils.weight_norm use torch.nn.utils.parametrizations.weight_norm"
+        ) from error
+
+
+def _uncopied(network: nn.Module) -> str:
+    """Return the name of the innermost module that cannot be copied."""
+    for name, module in [*network.named_modules()][::-1]:
+        try:
+            copy.deepcopy(module)
+        except Exception:  # noqa: BLE001 - of a module of the user's
+            return str(name)
+    return ""
+
+
+@contextmanager
+def _unchanged(supernet: Supernet) -> Iterator[None]:
+    """Put buffers and modes back afterwards, whatever forward passes in training mode did to them."""
+    modules = [*supernet.space.modules()]
+    modes = [module.training for module in modules]
+    buffers = [(module._buffers, dict(module._buffers)) for module in modules if module._buffers]
+    values = {id(item): (item, item.clone()) for _, kept in buffers for item in kept.values() if item is not None}
+    try:
+        yield
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        for current, kept in buffers:
+            current.clear()
+            current.update(kept)
+        with torch.no_grad():
+            for item, value in values.values():
+                item.copy_(value)
+
+
+def _measure(network: nn.Module, inputs: Inputs) -> _Measured:
+    outputs, operations = {}, 0
+    with torch.no_grad(), preserved_rng(0):
+        network.eval()
+        with FlopCounterMode(display=False) as counter:
+            outputs["evaluation"] = _tensors(network(*inputs.args, **inputs.kwargs))
+        operations = counter.get_total_flops()
+    with torch.enable_grad(), preserved_rng(0):
+        network.train()
+        output = network(*inputs.args, **inputs.kwargs)
+        outputs["training"] = [item.detach() for item in _tensors(output)]
+        gradients = _gradients(network, main_output(output))
+    network.eval()
+    torch.clear_autocast_cache()
+    return _Measured(outputs, gradients, operations)
+
+
+def _tensors(output: Any) -> list[Tensor]:
+    return [item for item in tree_leaves(output) if isinstance(item, Tensor)]
+
+
+def _gradients(network: nn.Module, output: Tensor) -> tuple[float, float, float]:
+    """Return the sum of all gradients, the sum of gradient times weight, and the sum of their sizes.
+
+    The first two are the same however weights are shared: a supernet may use one weight twice, or a slice of it, where
+    a frozen network has copies.
+    """
+    weights = [item for item in network.parameters() if item.requires_grad]
+    if not output.requires_grad or not weights:
+        return 0.0, 0.0, 0.0
+    direction = torch.linspace(-1, 1, output.numel(), device=output.device).sin().reshape(output.shape)
+    gradients = gradients_of((output.float() * direction).sum(), weights)
+    total = product = size = 0.0
+    for weight, gradient in zip(weights, gradients, strict=True):
+        if gradient is not None:
+            gradient = gradient.double()
+            total += float(gradient.sum())
+            product += float((gradient * weight.detach().double()).sum())
+            size += float(gradient.abs().sum())
+    return total, product, size
+
+
+def _check(
+    first: str, second: str, one: nn.Module, other: nn.Module, expected: _Measured, inputs: Inputs, path: Path
+) -> None:
+    try:
+        found = _measure(other, inputs)
+    except Exception as error:  # of the user's own forward
+        raise SpaceError(
+            f"{second} does not run for the path {_told(path)}, but {first} does: {type(error).__name__}: "
+            f"{_short(error)}"
+        ) from error
+    for mode, outputs in expected.outputs.items():
+        difference = _difference(outputs, found.outputs[mode], mode)
+        if difference is not None:
+            where = _where(_first_difference(one, other, inputs, mode))
+            raise SpaceError(
+                f"{second} gives other outputs than {first} in {mode} mode, for the path {_told(path)}: they "
+                f"differ by {difference}, first at {where}; expected the same. Look at what its class does beyond its "
+                "layers: a freeze of its own, a forward that asks for choices, or state outside of parameters and "
+                "buffers"
+            )
+    if found.operations != expected.operations:
+        raise SpaceError(
+            f"{second} computes {found.operations:,} operations, {first} {expected.operations:,}, for the path "
+            f"{_told(path)}; expected the same"
+        )
+    _check_gradients(first, second, expected.gradients, found.gradients, path)
+
+
+def _check_gradients(
+    first: str, second: str, expected: tuple[float, float, float], found: tuple[float, float, float], path: Path
+) -> None:
+    allowed = 1e-3 * expected[2] + 1e-6
+    difference = max(abs(a - b) for a, b in zip(expected[:2], found[:2], strict=True))
+    if not difference <= allowed and all(map(torch.isfinite, map(torch.tensor, expected))):
+        raise SpaceError(
+            f"the gradients of {second} differ from those of {first} for the path {_told(path)}: their sums "
+            f"differ by {difference:.3g} of {expected[2]:.3g}; expected the same"
+        )
+
+
+def _difference(expected: list[Tensor], found: list[Tensor], mode: str) -> str | None:
+    """Return how far outputs are apart, ``None`` if they agree up to rounding."""
+    shapes = [[tuple(item.shape) for item in outputs] for outputs in (expected, found)]
+    if shapes[0] != shapes[1]:
+        return f"their shapes, {shapes[1]} instead of {shapes[0]}"
+    for one, other in zip(expected, found, strict=True):
+        # The root of the rounding error: small enough for any mistake, large enough for another order of sums. In
+        # training mode, BatchNorm over two samples magnifies the rounding.
+        if not one.is_floating_point():
+            continue
+        tolerance = torch.finfo(one.dtype).eps ** 0.5 * (10 if mode == "training" else 1)
+        largest = float(one.abs().max()) if one.numel() else 0.0
+        apart = float((one - other).abs().max()) if one.numel() else 0.0
+        if largest < float("inf") and not apart <= tolerance * max(largest, 1e-6):
+            return f"{apart:.3g} of {largest:.3g}"
+    return None
+
+
+def _first_difference(one: nn.Module, other: nn.Module, inputs: Inputs, mode: str) -> str:
+    """Return the name of the first module, in the order in which they finish, that gives another output."""
+    ours, theirs = _traced(one, inputs, mode), _traced(other, inputs, mode)
+    common = [name for name in theirs if name in ours]
+    return next((name for name in common if _difference(ours[name], theirs[name], mode) is not None), "")
+
+
+def _traced(network: nn.Module, inputs: Inputs, mode: str) -> dict[str, list[Tensor]]:
+    outputs: dict[str, list[Tensor]] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            outputs.setdefault(name, [item.clone() for item in _tensors(output)])
+
+        return hook
+
+    handles = [module.register_forward_hook(keep(name)) for name, module in network.named_modules()]
+    try:
+        with torch.no_grad(), preserved_rng(0):
+            network.train(mode == "training")
+            network(*inputs.args, **inputs.kwargs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs
+
+
+def _compare_modules(frozen: nn.Module, rebuilt: nn.Module, path: Path) -> None:
+    """Compare how modules of one name describe themselves, which shows arguments such as the eps of BatchNorm."""
+    theirs = dict(rebuilt.named_modules())
+    for name, module in frozen.named_modules():
+        twin = theirs.get(name)
+        if twin is not None and type(module) is type(twin) and module.extra_repr() != twin.extra_repr():
+            raise SpaceError(
+                f"{_where(name)} is {type(module).__name__}({module.extra_repr()}) in {_FROZEN}, and "
+                f"{type(module).__name__}({twin.extra_repr()}) in {_REBUILT} for the path {_told(path)}; "
+                "expected the same. Make all changes to the space inside the __init__ of its class, which builds it "
+                "again from a file"
+            )
+
+
+def _where(name: str) -> str:
+    return f"module {name!r}" if name else "the whole network"
+
+
+def _told(path: Path) -> str:
+    """Return the choices of a path, cut to a readable length."""
+    text = ", ".join(f"{label}={value}" for label, value in encode_path(path).items())
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 300 else f"{text[:297]}..."

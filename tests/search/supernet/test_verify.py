@@ -1,0 +1,199 @@
+"""The supernet's path, the frozen network and the rebuilt network are one, or the space is refused by name."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import nni
+import pytest
+import torch
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear
+from nni.nas.space import model_context
+from torch import Tensor, nn
+
+from nni_cream import CreamStrategy
+from nni_cream.errors import SpaceError
+from nni_cream.search import RandomPaths, Supernet
+from nni_cream.search.supernet.verify import Inputs, same_network, verify
+from tests.search.small import SPACES, LayerSpace, conv, cream, evaluator, run, supernet
+
+
+class Rebuilding(LayerSpace):
+    """A freeze as NNI's error text advises: the network is built again, with new weights."""
+
+    def freeze(self, sample: Any) -> nn.Module:
+        with model_context(sample):
+            return Rebuilding()
+
+
+class Shrinking(LayerSpace):
+    """A freeze that leaves a layer out."""
+
+    def freeze(self, sample: Any) -> nn.Module:
+        frozen: Any = super().freeze(sample)
+        frozen.layers = frozen.layers[:3]
+        return frozen
+
+
+class Asking(LayerSpace):
+    """Its forward behaves differently inside a supernet, which the frozen network does not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = super().forward(x)
+        return logits * 2 if any(type(item).__name__ == "PathSamplingLayer" for item in self.layers) else logits
+
+
+class Growing(LayerSpace):
+    """The number of its calls is kept outside of its state."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        Growing.calls += 1
+        return super().forward(x) + Growing.calls
+
+
+class Normalised(ModelSpace):
+    """A candidate with the old weight norm, which cannot be copied once it has run."""
+
+    def __init__(self, norm: Any = nn.utils.weight_norm) -> None:
+        super().__init__()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self.layer = LayerChoice([norm(nn.Linear(64, 8)), norm(nn.Linear(64, 8, bias=False))], label="layer")
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.layer(x.flatten(1))))
+
+
+def check(space: ModelSpace, make: Any = None, seed: int = 0) -> None:
+    strategy = CreamStrategy(board_size=1)
+    net = Supernet(strategy.mutate_model(space))
+    paths = RandomPaths(space, seed)
+    rebuild = None if make is None else lambda path: strategy.build(make, lambda made: path)
+    verify(net, Inputs((torch.randn(4, 1, 8, 8),), {}), [paths.draw() for _ in range(3)], rebuild)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_spaces_of_every_primitive_pass(name: str) -> None:
+    check(SPACES[name](), SPACES[name])
+
+
+def test_space_whose_freeze_builds_it_anew_keeps_the_weights_of_the_supernet() -> None:
+    space = Rebuilding()
+    net = supernet(space)
+    path = RandomPaths(space, 1).draw()
+    net.activate(path)
+    frozen, images = net.freeze(path).eval(), torch.randn(3, 1, 8, 8)
+    space.eval()
+    torch.testing.assert_close(frozen(images), space(images))
+    ours = {id(item) for item in net.view(path).parameters()}
+    assert ours <= {id(item) for item in space.parameters()}
+    check(Rebuilding(), Rebuilding)
+
+
+@pytest.mark.integration
+def test_models_that_nni_lists_have_the_weights_of_the_supernet_whatever_the_space_freezes() -> None:
+    strategy = run(Rebuilding(), cream(board_size=2, warmup=0, seed=0))
+    (model,) = strategy.list_models()
+    network, images = model.executable_model().eval(), torch.randn(3, 1, 8, 8)
+    Supernet(strategy.supernet).activate(dict(model.sample))
+    strategy.supernet.eval()
+    torch.testing.assert_close(network(images), strategy.supernet(images))
+
+
+@pytest.mark.parametrize(
+    ("space", "problem"),
+    [
+        (Shrinking, "the frozen network gives other outputs than the supernet's path in evaluation mode"),
+        (Asking, "they differ by .* of .*, first at the whole network"),
+        (Growing, "gives other outputs"),
+    ],
+)
+def test_a_difference_is_refused_with_its_size_and_its_place(space: type[ModelSpace], problem: str) -> None:
+    with pytest.raises(SpaceError, match=problem):
+        check(space(), space)
+
+
+def test_change_after_construction_that_a_file_cannot_hold_is_refused_by_its_module() -> None:
+    space = LayerSpace()
+    space.stem[1].eps = 0.01  # type: ignore[index, assignment]
+    with pytest.raises(SpaceError, match=r"'stem.1' is BatchNorm2d\(8, eps=0.01,.*eps=1e-05.*inside the __init__"):
+        check(space, LayerSpace)
+
+
+def test_head_of_another_size_is_refused_by_its_weights() -> None:
+    space = LayerSpace()
+    space.head = nn.Linear(8, 4)
+    with pytest.raises(SpaceError, match=r"do not fit the rebuilt network.*size mismatch for head.weight"):
+        check(space, LayerSpace)
+
+
+def test_module_that_cannot_be_copied_is_refused_by_its_name() -> None:
+    with pytest.raises(SpaceError, match=r"cannot be copied, at module 'layer':.*parametrizations.weight_norm"):
+        check(Normalised())
+
+
+def test_new_weight_norm_passes() -> None:
+    norm = nn.utils.parametrizations.weight_norm
+    check(Normalised(norm), lambda: Normalised(norm))
+
+
+def test_nothing_of_the_supernet_has_changed_afterwards() -> None:
+    space = LayerSpace()
+    net = supernet(space)
+    space.stem.eval()
+    before = {name: item.clone() for name, item in space.state_dict().items()}
+    modes = [module.training for module in space.modules()]
+    verify(net, Inputs((torch.randn(4, 1, 8, 8),), {}), [RandomPaths(space, 0).draw()])
+    assert [module.training for module in space.modules()] == modes
+    assert all(item.grad is None for item in space.parameters())
+    for name, item in space.state_dict().items():
+        torch.testing.assert_close(item, before[name], rtol=0, atol=0)
+
+
+def test_networks_that_count_differently_are_refused() -> None:
+    class Twice(nn.Module):
+        def __init__(self, times: int) -> None:
+            super().__init__()
+            self.layer, self.times = nn.Linear(4, 4), times
+
+        def forward(self, x: Tensor) -> Tensor:
+            for _ in range(self.times):
+                y = self.layer(x)
+            return y
+
+    with pytest.raises(SpaceError, match=r"the rebuilt network computes .* operations"):
+        same_network(Twice(1), Twice(2), Inputs((torch.randn(2, 4),), {}), {"a": 1})
+
+
+@pytest.mark.integration
+def test_search_checks_the_space_before_its_first_step() -> None:
+    steps: list[int] = []
+
+    class Watched(Shrinking):
+        def forward(self, x: Tensor) -> Tensor:
+            steps.append(len(x))
+            return super().forward(x)
+
+    with pytest.raises(SpaceError, match="other outputs"):
+        run(Watched(), cream(board_size=2, warmup=0), evaluator())
+    assert 32 not in steps  # the size of a training batch
+
+
+@pytest.mark.integration
+def test_space_with_a_width_is_rebuilt_with_its_weights() -> None:
+    class Wide(ModelSpace):
+        def __init__(self, widths: tuple[int, ...] = (4, 8)) -> None:
+            super().__init__()
+            width = nni.choice("width", list(widths))
+            self.stem = conv(1, 3, 6)
+            self.hidden, self.head = MutableLinear(6, width), MutableLinear(width, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.relu(self.hidden(self.stem(x).mean((2, 3)))))
+
+    strategy = run(Wide((2, 4, 6)), cream(board_size=2, warmup=0, seed=1))
+    assert strategy.board.capacity == 2
