@@ -106,17 +106,31 @@ def test_gradients_are_recorded_only_on_request():
         assert net.space(torch.randn(2, 1, 8, 8)).requires_grad
 
 
-def test_a_cell_that_joins_loose_ends_is_refused():
+@pytest.mark.parametrize("factory", [False, True])
+def test_a_cell_that_joins_loose_ends_joins_all_nodes_in_every_network_and_says_so(factory, caplog):
     class Loose(ModelSpace):
         def __init__(self) -> None:
             super().__init__()
-            self.cell = Cell([nn.Identity(), nn.ReLU()], num_nodes=2, merge_op="loose_end", label="cell")
+            made = {"id": lambda *_: nn.Identity(), "conv": lambda *_: nn.Conv2d(1, 1, 3, padding=1)}
+            operations = made if factory else [nn.Identity(), nn.Conv2d(1, 1, 3, padding=1)]
+            self.cell = Cell(operations, num_nodes=3, merge_op="loose_end", label="cell")
+            self.head = nn.Linear(len(self.cell.output_node_indices), 10)
 
         def forward(self, x):
-            return self.cell([x])
+            return self.head(self.cell([x]).mean((2, 3)))
 
-    with pytest.raises(SpaceError, match="'cell' has merge_op='loose_end'"):
-        CreamStrategy(board_size=1).mutate_model(Loose())
+    strategy = CreamStrategy(board_size=1)
+    net = Supernet(strategy.mutate_model(Loose()))
+    assert "merge_op='loose_end'" in caplog.text
+    images, paths = torch.randn(2, 1, 8, 8), RandomPaths(net.space)
+    for _ in range(5):
+        path = paths.draw()
+        net.activate(path)
+        frozen, rebuilt = net.freeze(path), strategy.build(Loose, lambda space, path=path: path)
+        rebuilt.load_state_dict(frozen.state_dict())
+        assert frozen.head.in_features == 3
+        torch.testing.assert_close(frozen(images), net.space(images))
+        torch.testing.assert_close(rebuilt(images), net.space(images))
 
 
 def test_a_choice_inside_the_operations_of_a_cell_is_frozen_too():
