@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import is_dataclass
 from importlib.metadata import version as installed_version
 
 from sphinx.application import Sphinx
 
 from nni_cream import config
+from nni_cream.options import Options, options_of
 
 project = "nni_cream"
 author = "nni_cream authors"
@@ -54,6 +56,14 @@ def insert_configuration_reference(app: Sphinx, docname: str, source: list[str])
             source[0] = source[0].replace(f"<!-- nni_cream.config.{name}: study -->", keys)
 
 
+def describe_options(app: Sphinx, what: str, name: str, owner: object, settings: object, lines: list[str]) -> None:
+    """Add the options of a class to its description; they are declared with their sentences."""
+    if isinstance(owner, type) and issubclass(owner, Options) and is_dataclass(owner):
+        lines += ["", "Options:", ""]
+        lines += [f"* ``{item.name}``: {item.description.replace('`', '``')}" for item in options_of(owner)]
+
+
 def setup(app: Sphinx) -> None:
     """Register what sphinx is to call."""
     app.connect("source-read", insert_configuration_reference)
+    app.connect("autodoc-process-docstring", describe_options)

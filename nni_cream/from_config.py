@@ -39,6 +39,8 @@ __all__ = [
     "validation_batch",
 ]
 
+_NOT_LIGHTNINGS = ("threads", "tensorboard", "device_batch_size", "compile", "channels_last")
+
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
     """Return the training recipe of a section, ``search`` or ``retrain``."""
@@ -137,7 +139,7 @@ def _made(key: str, value: str | Mapping[str, Any], known: Mapping[str, Callable
 def make_trainer(
     settings: Mapping[str, Any], epochs: int, root: Path, callbacks: list[pl.Callback], **more: Any
 ) -> pl.Trainer:
-    """Make Lightning's trainer of a search.
+    """Make Lightning's trainer of a search or a retraining.
 
     Parameters
     ----------
@@ -148,9 +150,9 @@ def make_trainer(
     root
         Folder for the files of Lightning.
     callbacks
-        Those of the search.
+        What else is to happen.
     **more
-        Further arguments of the trainer.
+        Further arguments of the trainer, which win; ``strategy`` where each step moves all weights.
 
     Returns
     -------
@@ -164,7 +166,7 @@ def make_trainer(
     """
     try:
         trainer: pl.Trainer = Trainer(
-            **{**trainer_arguments(settings), "strategy": _device_strategy(settings)},
+            **{**trainer_arguments(settings), "strategy": _path_strategy(settings), **more},
             max_epochs=epochs,
             callbacks=callbacks,
             default_root_dir=str(root),
@@ -172,14 +174,13 @@ def make_trainer(
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            **more,
         )
     except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"trainer: Lightning does not accept {dict(settings)}: {error}") from error
     return trainer
 
 
-def _device_strategy(settings: Mapping[str, Any]) -> str:
+def _path_strategy(settings: Mapping[str, Any]) -> str:
     devices, strategy = settings["devices"], str(settings["strategy"])
     several = len(devices) > 1 if isinstance(devices, list) else devices not in (1, "auto")
     # A step trains one path, and leaves the weights of all others without a gradient.
@@ -188,7 +189,7 @@ def _device_strategy(settings: Mapping[str, Any]) -> str:
 
 def trainer_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of the ``trainer`` section that Lightning's Trainer takes."""
-    return {key: value for key, value in settings.items() if key not in ("threads", "tensorboard")}
+    return {key: value for key, value in settings.items() if key not in _NOT_LIGHTNINGS}
 
 
 @contextmanager

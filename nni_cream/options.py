@@ -10,11 +10,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from schema import And, Or, Schema, SchemaError, Use
 
 from nni_cream.errors import ConfigError
+from nni_cream.named import did_you_mean
 
 __all__ = [
     "DEVICES",
@@ -209,7 +210,9 @@ def option(
     Any
         A dataclass field.
     """
-    return field(default=default, metadata={"option": (rule, description, plain, nested)})
+    # A dataclass shares its default between all objects, so it refuses one that can change.
+    given: dict[str, Any] = {"default_factory": default.copy} if isinstance(default, dict) else {"default": default}
+    return field(**given, metadata={"option": (default, rule, description, plain, nested)})
 
 
 class Options:
@@ -228,9 +231,29 @@ class Options:
         for item in fields(self):  # type: ignore[arg-type]
             if "option" not in item.metadata:
                 continue
-            rule, _, plain, _ = item.metadata["option"]
+            _, rule, _, plain, _ = item.metadata["option"]
             if plain:
                 object.__setattr__(self, item.name, checked(self.prefix + item.name, getattr(self, item.name), rule))
+
+    @classmethod
+    def of(cls, value: Any) -> Self:
+        """Return an object as it is, or that of a mapping or of a preset's name."""
+        if isinstance(value, cls):
+            return value
+        # A preset is only a set of options: checkpoints and files see no difference from writing them out.
+        if isinstance(value, str) and value in cls.presets:
+            return cls(**cls.presets[value])
+        name = cls.prefix.removesuffix(".") or cls.__name__
+        if not isinstance(value, Mapping):
+            expected = ", ".join([*cls.presets, f"a mapping or {cls.__name__}(...)"])
+            raise ConfigError(f"{name} is {show(value)}; expected {expected}")
+        known = [item.name for item in options_of(cls)]
+        for key in value:
+            if key not in known:
+                raise ConfigError(
+                    f"{name} has the key {key!r}; expected keys among {', '.join(known)}.{did_you_mean(key, known)}"
+                )
+        return cls(**value)
 
 
 def checked(name: str, value: Any, rule: Rule) -> Any:
@@ -250,5 +273,5 @@ def options_of(owner: type[Options]) -> Iterator[Option]:
     """Yield the options that a class declares, in their order."""
     for item in fields(owner):  # type: ignore[arg-type]
         if "option" in item.metadata:
-            rule, description, _, nested = item.metadata["option"]
-            yield Option(item.name, item.default, rule, description, nested)
+            default, rule, description, _, nested = item.metadata["option"]
+            yield Option(item.name, default, rule, description, nested)

@@ -302,15 +302,6 @@ def test_search_defaults_are_those_of_the_strategy() -> None:
     }
 
 
-@pytest.mark.parametrize("section", ["search", "retrain"])
-def test_training_defaults_are_those_of_the_recipe(section: str) -> None:
-    from nni_cream.training import Recipe
-
-    resolved = config.resolve(SMALLEST)[section]
-    defaults = dataclasses.asdict(Recipe())
-    assert {name: resolved[name] for name in defaults} == defaults
-
-
 @pytest.mark.parametrize("name", ["search_digits.yml", "search_fashion.yml"])
 def test_shipped_search_configurations_are_valid(name: str) -> None:
     assert config.load(Path(__file__).parents[1] / "experiments" / name)["search"]["board_size"] == 10

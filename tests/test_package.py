@@ -74,8 +74,11 @@ def test_import_contracts_hold() -> None:
     assert "8 kept, 0 broken" in done.stdout
 
 
-def test_command_line_can_be_imported_without_torch_and_nni() -> None:
-    code = "import sys, nni_cream.cli; print(*sorted({'torch', 'nni', 'pytorch_lightning'} & set(sys.modules)))"
+def test_command_line_and_configuration_can_be_imported_without_torch_and_nni() -> None:
+    code = (
+        "import sys, nni_cream.cli, nni_cream.config\n"
+        "print(*sorted({'torch', 'nni', 'pytorch_lightning'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from functools import partial
@@ -196,6 +197,29 @@ def test_public_names_are_importable_and_others_are_not():
 def test_an_argument_out_of_its_range_is_refused_by_name(arguments, message):
     with pytest.raises(ConfigError, match=message):
         cream(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"teaching": {"start": 1, "gat": True}},
+            "teaching has the key 'gat'; expected keys among joint_loss, start, gate, weights, temperature. "
+            "Did you mean 'gate'?",
+        ),
+        (
+            {"scoring": {"image": 9}},
+            "scoring has the key 'image'; expected keys among images, interval, rescore_interval, "
+            "recalibration_images. Did you mean 'images'?",
+        ),
+        ({"scoring": {1: 9}}, "scoring has the key 1; expected keys among images, "),
+        ({"teaching": "papr"}, "teaching is 'papr'; expected careful, paper, a mapping or Teaching(...)"),
+        ({"scoring": 7}, "scoring is 7; expected a mapping or Scoring(...)"),
+    ],
+)
+def test_a_mapping_with_an_unknown_key_is_refused_with_the_nearest_one(arguments, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        CreamStrategy(**arguments)
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,10 @@ _GONE = {
 }
 _SEARCH = {key: f"write search.{now}" for key, now in _MOVED.items()} | _GONE
 _SEARCH["distillation_temperature"] = "write search.teaching: {temperature: ...}"
-_RECIPE = {"global_batch_size": "write recipe.batch_size"}
+_RECIPE = {
+    "global_batch_size": "write recipe.batch_size",
+    "warmup_epochs": "write recipe.warmup_fraction: warmup_epochs / epochs, such as 0.1 for 3 of 30",
+}
 
 
 def instead_of(key: str, prefix: str) -> str | None:

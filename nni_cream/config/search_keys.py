@@ -18,8 +18,10 @@ from nni_cream.options import (
     whole,
 )
 from nni_cream.search.settings import LatencyOptions, SearchSettings
+from nni_cream.training.loading import Loading
+from nni_cream.training.recipe import Recipe
 
-__all__ = ["KEYS", "SEARCH", "loader_keys", "resolve_search_space", "trainer_keys", "training_keys"]
+__all__ = ["KEYS", "SEARCH", "resolve_search_space", "trainer_keys"]
 
 _SECTIONS = {
     "search": "the search: training of the supernet, and the arguments of CreamStrategy",
@@ -33,22 +35,6 @@ _NAMED = {
     "`package.module:Class`.",
     "data": "Images: a name, or a mapping with `name` and the arguments of that loader.",
 }
-
-
-def training_keys(section: str) -> tuple[Key, ...]:
-    """Return the keys of one training, of the supernet or an architecture, with the defaults of ``Recipe``."""
-    keys = (
-        ("epochs", 30, whole(1), "Passes over the training images."),
-        ("batch_size", 64, whole(2), "Images a training step."),
-        ("learning_rate", 0.1, number(0, above=True), "Highest learning rate of SGD; it follows a cosine."),
-        ("momentum", 0.9, number(0, 1, below=True), "Momentum of SGD."),
-        ("nesterov", True, FLAG, "Whether the momentum is Nesterov's."),
-        ("weight_decay", 5e-4, number(0), "Decay of convolution and linear weights."),
-        ("warmup_fraction", 0.1, number(0, 1, below=True), "Share of all steps in which the learning rate rises."),
-        ("label_smoothing", 0.0, number(0, 1, below=True), "Share of the target spread over all classes."),
-        ("augment", "none", one_of("none", "shift", "shift+flip"), "Random changes of the training images."),
-    )
-    return tuple(Key(f"{section}.{name}", *rest) for name, *rest in keys)  # type: ignore[arg-type]
 
 
 def trainer_keys() -> tuple[Key, ...]:
@@ -69,26 +55,15 @@ def trainer_keys() -> tuple[Key, ...]:
     )  # fmt: skip
 
 
-def loader_keys() -> tuple[Key, ...]:
-    """Return the section about loading images, the same in every file."""
-    return (
-        Key("loader.workers", 0, whole(0),
-            "Processes that read and decode images; 0 for images that are in memory, one a CPU core for files."),
-        Key("loader.prefetch", 2, whole(1), "Batches that each of them keeps ready."),
-        Key("loader.persistent", True, FLAG, "Whether they stay from epoch to epoch."),
-        Key("loader.pin_memory", False, FLAG, "Whether batches lie where a GPU fetches them faster."),
-    )  # fmt: skip
-
-
 KEYS: tuple[Key, ...] = (
-    *training_keys("search"),
+    *keys_of(Recipe, "search"),
     *keys_of(SearchSettings, "search"),
     *keys_of(LatencyOptions, "latency"),
     *trainer_keys(),
-    *loader_keys(),
+    *keys_of(Loading, "loader"),
     Key("retrain.top", 3, whole(0), "How many entries, over all boards, are trained from new weights."),
     Key("retrain.seed", 0, whole(0), "Decides weights and order of the images."),
-    *training_keys("retrain"),
+    *keys_of(Recipe, "retrain"),
 )  # fmt: skip
 
 

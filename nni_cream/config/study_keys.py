@@ -7,10 +7,11 @@ from typing import Any
 
 from schema import And, Schema
 
-from nni_cream.config.layout import Key, Layout, describe_problems, validate
-from nni_cream.config.search_keys import SEARCH, training_keys
+from nni_cream.config.layout import Key, Layout, describe_problems, keys_of, validate
+from nni_cream.config.search_keys import SEARCH
 from nni_cream.errors import ConfigError
 from nni_cream.options import TEXT, Rule, one_of, show, whole
+from nni_cream.training.recipe import Recipe
 
 __all__ = ["FINAL", "RANK", "TRUTH", "VARIANTS", "StudyLayout"]
 
@@ -137,7 +138,7 @@ TRUTH = Layout(
             "How many to draw uniformly (seed 0), or a JSON file with a list of them."),
         _JUDGING,
         Key("study.seeds", [0, 1, 2], _distinct(2), "Of weights and order of the images; each gives one training."),
-        *training_keys("recipe"),
+        *keys_of(Recipe, "recipe"),
         _ACCELERATOR,
     ),
 )  # fmt: skip
@@ -175,7 +176,7 @@ FINAL = Layout(
         Key("study.population", 50, whole(2),
             "Paths of a generation of the evolution. The first generation is random."),
         _RETIRED,
-        *training_keys("recipe"),
+        *keys_of(Recipe, "recipe"),
         *_search_keys(),
         _ACCELERATOR,
     ),

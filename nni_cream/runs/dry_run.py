@@ -32,7 +32,7 @@ from nni_cream.runs.rehearsal import (
 )
 from nni_cream.search import CreamLightningModule, rescored_entries, scoring_interval
 from nni_cream.strategy import CreamStrategy
-from nni_cream.training import make_loader, seeded
+from nni_cream.training import make_loader, module_of, seeded
 
 __all__ = ["SearchRehearsal", "rehearse_search"]
 
@@ -142,7 +142,7 @@ class _Run:
         self.seen, self.profiler = Rehearsing(), SimpleProfiler()
         self.strategy: CreamStrategy = make_strategy({**settings, **hurried}, latency=config.get("latency"))
         self.images = made_up_images(shape, scored)
-        module = recipe_of(settings).module(shape.num_classes)
+        module = module_of(recipe_of(settings), shape.num_classes)
         self.trainer = make_trainer(
             trainer, 1, folder, [self.seen], profiler=self.profiler, enable_checkpointing=False, log_every_n_steps=1
         )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nni_cream.from_config import cpu_threads
+from nni_cream.from_config import cpu_threads, make_trainer
 from nni_cream.results.sources import find_source
 from nni_cream.runs.rehearsal import (
     Plan,
@@ -18,11 +18,11 @@ from nni_cream.runs.rehearsal import (
     shape_of_data,
     training_memory,
 )
-from nni_cream.runs.retrain_run import full_recipe_of, make_module, make_trainer, share_batches
+from nni_cream.runs.retrain_parts import make_module, share_batches
 from nni_cream.training import make_loader, seeded
 from nni_cream.training.measurement import check_classes
-from nni_cream.training.retrain_recipe import split_batch_size
-from nni_cream.training.single_network import quiet_lightning
+from nni_cream.training.retrain_recipe import FullRecipe, split_batch_size
+from nni_cream.training.single_network import FiniteLoss, quiet_lightning
 from nni_cream.training.timm_parts import check_timm, make_transform
 
 __all__ = ["rehearse_retraining"]
@@ -61,7 +61,7 @@ def rehearse_retraining(
         What the retraining would raise, as far as it does not need the images for that.
     """
     check_timm()
-    recipe, source, settings = full_recipe_of(config), find_source(result), config["trainer"]
+    recipe, source, settings = FullRecipe(**config["recipe"]), find_source(result), config["trainer"]
     shape = shape_of_data(config["data"])
     wanted, available = devices_here(settings["accelerator"], settings["devices"])
     configured, accumulation = split_batch_size(recipe.batch_size, wanted, settings["device_batch_size"])
@@ -83,7 +83,9 @@ def rehearse_retraining(
         module = make_module(small, source, shape, weights)
         images = made_up_images(shape, at_once * _BATCHES)
         check_classes(module.model, images, shape.num_classes, config["data"]["name"])
-        trainer = make_trainer(small, [seen], max_epochs=1, enable_checkpointing=False, limit_val_batches=0)
+        trainer = make_trainer(
+            small["trainer"], 1, Path.cwd(), [seen, FiniteLoss()], enable_checkpointing=False, limit_val_batches=0
+        )
         share_batches(small, trainer, len(images))
         trainer.fit(module, make_loader(images, at_once))
     more = {} if module.average is None else {"moving average": module.average}

@@ -6,46 +6,37 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
 from torch import nn
-from torch.utils.data import TensorDataset
 
 from nni_cream import data
 from nni_cream.config import RETRAIN, dump
 from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.files import read_json, replacing, write_json
-from nni_cream.from_config import cpu_threads
+from nni_cream.from_config import cpu_threads, make_trainer
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
 from nni_cream.results.output_folder import OutputFolder, State, is_leader
-from nni_cream.results.sources import Images, Source, best_teacher, find_source
+from nni_cream.results.sources import Source, find_source
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.progress import TrainingProgress
+from nni_cream.runs.retrain_parts import make_module, share_batches, train_images
 from nni_cream.training import Loading, make_loader, measure, seeded
 from nni_cream.training.loaders import Images as ImageSet
 from nni_cream.training.measurement import check_classes
 from nni_cream.training.retrain_module import FullClassificationModule
-from nni_cream.training.retrain_recipe import FullRecipe, split_batch_size
 from nni_cream.training.single_network import FiniteLoss, quiet_lightning
-from nni_cream.training.timm_parts import check_timm, make_transform, set_dropout
+from nni_cream.training.timm_parts import check_timm
 from nni_cream.versions import package_version, versions
 
-__all__ = [
-    "RetrainingResult",
-    "full_recipe_of",
-    "make_module",
-    "make_trainer",
-    "run_retraining",
-    "share_batches",
-]
+__all__ = ["RetrainingResult", "run_retraining"]
 
 _VALIDATION_BATCH = 512
 
@@ -186,157 +177,6 @@ def _check_same_run(
         )
 
 
-def full_recipe_of(config: Mapping[str, Any]) -> FullRecipe:
-    """Return what the section ``recipe`` of a configuration says."""
-    settings = config["recipe"]
-    recipe = FullRecipe(**{field.name: settings[field.name] for field in fields(FullRecipe)})
-    if recipe.mixes and recipe.batch_size % 2:
-        raise ConfigError(
-            f"recipe.batch_size: {recipe.batch_size}; Mixup and CutMix mix pairs, expected an even number"
-        )
-    return recipe
-
-
-def make_module(
-    config: Mapping[str, Any], source: Source, images: Images, weights: str | Path | None = None
-) -> FullClassificationModule:
-    """Build the network, its teacher and the Lightning module around them.
-
-    Parameters
-    ----------
-    config
-        Resolved configuration.
-    source
-        The architecture.
-    images
-        Decide the number of classes.
-    weights
-        File to start from; see :func:`run_retraining`.
-
-    Returns
-    -------
-    FullClassificationModule
-        With the network set.
-    """
-    recipe, trainer = full_recipe_of(config), config["trainer"]
-    network = source.build(images)
-    set_dropout(network, recipe)
-    named = None if weights is None else Path(weights)
-    if config["recipe"]["start"] == "supernet":
-        source.load(network, named)
-    elif named is not None:
-        raise ConfigError(f"--weights {named}: recipe.start is scratch; expected recipe.start: supernet with it")
-    module = FullClassificationModule(
-        recipe,
-        images.num_classes,
-        _make_teacher(config["recipe"]["teacher"], source, images),
-        channels_last=trainer["channels_last"],
-        compile_network=trainer["compile"],
-    )
-    module.set_model(network)
-    return module
-
-
-def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Module | None:
-    if named is None:
-        return None
-    teacher = best_teacher(source) if named == "board" else find_source(named)
-    network = teacher.build(images)
-    teacher.load(network)
-    blank = TensorDataset(torch.zeros(1, *images.input_shape), torch.zeros(1, dtype=torch.int64))
-    try:
-        check_classes(network, blank, images.num_classes, "the data")
-    except ConfigError as error:
-        raise ConfigError(f"recipe.teacher: {named}: {error}") from error
-    return network
-
-
-def make_trainer(
-    config: Mapping[str, Any], callbacks: list[pl.Callback], root: Path | None = None, **more: Any
-) -> pl.Trainer:
-    """Build Lightning's trainer; how many batches make a step is set by :func:`share_batches`.
-
-    Parameters
-    ----------
-    config
-        Resolved configuration.
-    callbacks
-        What else is to happen.
-    root
-        Folder that Lightning may write to.
-    **more
-        Further arguments of the trainer, which win.
-
-    Returns
-    -------
-    pytorch_lightning.Trainer
-        The trainer.
-
-    Raises
-    ------
-    ConfigError
-        If Lightning does not accept the section ``trainer``.
-    """
-    settings = config["trainer"]
-    names = ("accelerator", "devices", "strategy", "precision", "gradient_clip_val", "gradient_clip_algorithm")
-    arguments: dict[str, Any] = {
-        **{name: settings[name] for name in names},
-        "max_epochs": config["recipe"]["epochs"],
-        "callbacks": [*callbacks, FiniteLoss()],
-        "default_root_dir": None if root is None else str(root),
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "num_sanity_val_steps": 0,
-        **more,
-    }
-    try:
-        return pl.Trainer(**arguments)
-    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"trainer: Lightning does not accept {dict(settings)}: {error}") from error
-
-
-def share_batches(config: Mapping[str, Any], trainer: pl.Trainer, images: int) -> int:
-    """Tell the trainer how many batches make a step and how many an epoch, so that each step has the global batch.
-
-    Parameters
-    ----------
-    config
-        Resolved configuration.
-    trainer
-        Its attributes are set.
-    images
-        Training images.
-
-    Returns
-    -------
-    int
-        Images at once on one device.
-
-    Raises
-    ------
-    ConfigError
-        If the global batch cannot be shared, or is larger than the training part.
-    """
-    recipe = full_recipe_of(config)
-    at_once, accumulation = split_batch_size(
-        recipe.batch_size, trainer.world_size, config["trainer"]["device_batch_size"]
-    )
-    if recipe.mixes and at_once % 2:
-        raise ConfigError(
-            f"trainer.device_batch_size: {at_once}; Mixup and CutMix mix the images that a device has at once, in "
-            "pairs; expected an even number"
-        )
-    steps = -(-images // trainer.world_size) // at_once // accumulation
-    if not steps:
-        raise ConfigError(
-            f"recipe.batch_size: {recipe.batch_size} images, the training part has {images}; expected at most as many"
-        )
-    trainer.accumulate_grad_batches = accumulation
-    trainer.limit_train_batches = steps * accumulation  # an unfinished global batch at the end would be a weaker step
-    return at_once
-
-
 def _put_together(
     config: Mapping[str, Any],
     source: Source,
@@ -347,23 +187,13 @@ def _put_together(
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
     module = make_module(config, source, splits, weights)
     check_classes(module.model, splits.train, splits.num_classes, splits.name)
-    trainer = make_trainer(config, callbacks, folder.path)
-    train = _train_images(module.recipe, splits)
+    settings = config["trainer"]
+    trainer = make_trainer(
+        settings, module.recipe.epochs, folder.path, [*callbacks, FiniteLoss()], strategy=settings["strategy"]
+    )
+    train = train_images(module.recipe, splits)
     at_once = share_batches(config, trainer, len(train))  # type: ignore[arg-type]
     return _Retraining(config, source, splits, module, trainer, folder, Loading(**config["loader"]), train, at_once)
-
-
-def _train_images(recipe: FullRecipe, splits: DataSplits) -> ImageSet:
-    part: Any = splits.train
-    if hasattr(part, "with_transform"):
-        changed: ImageSet = part.with_transform(make_transform(recipe, splits.input_shape, part.mean, part.std))
-        return changed
-    if recipe.auto_augment is not None:
-        raise ConfigError(
-            f"recipe.auto_augment: {recipe.auto_augment!r} changes pictures, but the images of {splits.name!r} are "
-            "tensors in memory; expected null here, and recipe.augment, erasing, mixup or cutmix instead"
-        )
-    return splits.train
 
 
 def _fit(retraining: _Retraining, checkpoint: Path | None) -> None:

@@ -42,7 +42,7 @@ from nni_cream.runs.finish import finish_search
 from nni_cream.runs.progress import SearchProgress
 from nni_cream.search import CreamLightningModule, Supernet
 from nni_cream.strategy import CreamStrategy
-from nni_cream.training import Loading, Recipe, make_loader, seeded
+from nni_cream.training import Loading, Recipe, make_loader, module_of, seeded
 from nni_cream.versions import package_version
 
 __all__ = [
@@ -211,7 +211,7 @@ def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: i
     """
     for section in ("search", "retrain"):
         recipe = recipe_of(config[section])
-        recipe.module(num_classes)
+        module_of(recipe, num_classes)
         make_trainer(config["trainer"], recipe.epochs, Path.cwd(), [])
     settings = config["search"]
     strategy = make_strategy(settings, latency=config.get("latency"))
@@ -243,7 +243,7 @@ def _put_together(
         callbacks.append(SearchProgress(strategy.board, console))
     loading = Loading(**config["loader"])
     evaluator = Lightning(
-        recipe.module(splits.num_classes),
+        module_of(recipe, splits.num_classes),
         make_trainer(config["trainer"], recipe.epochs, folder.path, callbacks),
         make_loader(splits.train, recipe.batch_size, shuffle=True, loading=loading),
         make_loader(splits.validation, validation_batch(len(splits.validation), settings), loading=loading),  # type: ignore[arg-type]

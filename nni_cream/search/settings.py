@@ -89,18 +89,6 @@ class Teaching(Options):
         "(Hinton et al., 2015).",
     )
 
-    @classmethod
-    def of(cls, value: Any) -> Teaching:
-        """Return the teaching of a preset's name, a mapping or an object."""
-        if isinstance(value, cls):
-            return value
-        # A preset is only a set of options: checkpoints and files see no difference from writing them out.
-        if isinstance(value, str) and value in cls.presets:
-            return cls(**cls.presets[value])
-        if isinstance(value, Mapping) and value.keys() <= {item.name for item in fields(cls)}:
-            return cls(**value)
-        raise ConfigError(f"teaching is {value!r}; expected {', '.join(cls.presets)} or a Teaching(...)")
-
 
 @dataclass(frozen=True)
 class Scoring(Options):
@@ -122,15 +110,6 @@ class Scoring(Options):
     recalibration_images: int = option(
         8192, whole(2), "Training images that estimate BatchNorm statistics of each entry for its final validation."
     )
-
-    @classmethod
-    def of(cls, value: Any) -> Scoring:
-        """Return the scoring of a mapping or an object."""
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, Mapping) and value.keys() <= {item.name for item in fields(cls)}:
-            return cls(**value)
-        raise ConfigError(f"scoring is {value!r}; expected a Scoring(...)")
 
 
 @dataclass(frozen=True)

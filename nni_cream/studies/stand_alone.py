@@ -10,7 +10,7 @@ from nni.nas.space import model_context
 
 from nni_cream import spaces
 from nni_cream.studies.parts import StudyParts, load_parts
-from nni_cream.training import Recipe, evaluate, make_loader, seeded
+from nni_cream.training import Recipe, evaluate, make_loader, module_of, seeded
 from nni_cream.training.single_network import TRAINER_DEFAULTS, FiniteLoss, quiet_lightning
 
 __all__ = ["train_alone"]
@@ -43,7 +43,7 @@ def train_alone(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict
 
 
 def _fit(network: Any, parts: StudyParts, recipe: Recipe, accelerator: str) -> float:
-    module = recipe.module(parts.splits.num_classes)
+    module = module_of(recipe, parts.splits.num_classes)
     module.set_model(network)
     trainer = pl.Trainer(
         **{**TRAINER_DEFAULTS, "accelerator": accelerator}, max_epochs=recipe.epochs, callbacks=[FiniteLoss()]

@@ -19,7 +19,7 @@ from nni_cream.from_config import make_strategy, make_trainer, recipe_of, scored
 from nni_cream.search import CreamLightningModule, Finalist, encode_path, validate_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.studies.parts import StudyParts, load_parts
-from nni_cream.training import make_loader, seeded
+from nni_cream.training import make_loader, module_of, seeded
 from nni_cream.training.single_network import quiet_lightning
 
 __all__ = ["TREATMENTS", "TrainedSupernet", "score_supernet", "trained_supernet"]
@@ -115,7 +115,7 @@ def _train(shared: Mapping[str, Any], settings: Mapping[str, Any], parts: StudyP
         {**_TRAINER, "accelerator": shared["accelerator"]}, recipe.epochs, Path.cwd(), [], enable_checkpointing=False
     )
     evaluator = Lightning(
-        recipe.module(parts.splits.num_classes),
+        module_of(recipe, parts.splits.num_classes),
         trainer,
         make_loader(parts.train, recipe.batch_size, shuffle=True),
         validation,

@@ -1,23 +1,35 @@
 """Training and measuring of one fixed architecture, and the Lightning module that a search uses too."""
 
-from nni_cream.training.classification import ClassificationModule
-from nni_cream.training.loaders import Loading, make_loader
-from nni_cream.training.measurement import Measurement, evaluate, measure
-from nni_cream.training.recipe import RECIPES, Recipe
-from nni_cream.training.single_network import RetrainResult, retrain, seeded
-from nni_cream.training.weights import load_weights
+from __future__ import annotations
 
-__all__ = [
-    "RECIPES",
-    "ClassificationModule",
-    "Loading",
-    "Measurement",
-    "Recipe",
-    "RetrainResult",
-    "evaluate",
-    "load_weights",
-    "make_loader",
-    "measure",
-    "retrain",
-    "seeded",
-]
+from typing import TYPE_CHECKING
+
+from nni_cream.lazy_names import lazy_names
+
+if TYPE_CHECKING:
+    from nni_cream.training.classification import ClassificationModule as ClassificationModule
+    from nni_cream.training.classification import module_of as module_of
+    from nni_cream.training.loaders import make_loader as make_loader
+    from nni_cream.training.loading import Loading as Loading
+    from nni_cream.training.measurement import Measurement as Measurement
+    from nni_cream.training.measurement import evaluate as evaluate
+    from nni_cream.training.measurement import measure as measure
+    from nni_cream.training.recipe import RECIPES as RECIPES
+    from nni_cream.training.recipe import Recipe as Recipe
+    from nni_cream.training.single_network import RetrainResult as RetrainResult
+    from nni_cream.training.single_network import retrain as retrain
+    from nni_cream.training.single_network import seeded as seeded
+    from nni_cream.training.weights import load_weights as load_weights
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "nni_cream.training.classification": "ClassificationModule module_of",
+        "nni_cream.training.loaders": "make_loader",
+        "nni_cream.training.loading": "Loading",
+        "nni_cream.training.measurement": "Measurement evaluate measure",
+        "nni_cream.training.recipe": "RECIPES Recipe",
+        "nni_cream.training.single_network": "RetrainResult retrain seeded",
+        "nni_cream.training.weights": "load_weights",
+    },
+)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AUGMENTATIONS", "augment_images", "random_flip", "random_shift"]
-
-AUGMENTATIONS = ("none", "shift", "shift+flip")
+__all__ = ["augment_images", "random_flip", "random_shift"]
 
 
 def augment_images(images: Tensor, kind: str) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
-from nni_cream.argument_checks import check_one_of, is_number
-from nni_cream.errors import ConfigError, SearchError
-from nni_cream.training.augment import AUGMENTATIONS, augment_images
+from nni_cream.errors import SearchError
+from nni_cream.training.augment import augment_images
+from nni_cream.training.recipe import Recipe
 
-__all__ = ["ClassificationModule", "check_hyperparameters", "cosine_with_warmup"]
+__all__ = ["ClassificationModule", "cosine_with_warmup", "module_of"]
 
 
 @nni.trace
@@ -51,26 +51,32 @@ class ClassificationModule(LightningModule):
     def __init__(
         self,
         num_classes: int,
-        learning_rate: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        label_smoothing: float = 0.0,
-        nesterov: bool = True,
-        warmup_fraction: float = 0.1,
-        augment: str = "none",
+        learning_rate: float = Recipe.learning_rate,
+        momentum: float = Recipe.momentum,
+        weight_decay: float = Recipe.weight_decay,
+        label_smoothing: float = Recipe.label_smoothing,
+        nesterov: bool = Recipe.nesterov,
+        warmup_fraction: float = Recipe.warmup_fraction,
+        augment: str = Recipe.augment,
     ) -> None:
         super().__init__()
-        check_hyperparameters(
-            learning_rate, momentum, weight_decay, label_smoothing, nesterov, warmup_fraction, augment
+        recipe = Recipe(
+            learning_rate=learning_rate,
+            momentum=momentum,
+            nesterov=nesterov,
+            weight_decay=weight_decay,
+            warmup_fraction=warmup_fraction,
+            label_smoothing=label_smoothing,
+            augment=augment,
         )
         self.num_classes = num_classes
-        self.learning_rate = learning_rate
-        self.momentum = momentum
-        self.weight_decay = weight_decay
-        self.label_smoothing = label_smoothing
-        self.nesterov = nesterov
-        self.warmup_fraction = warmup_fraction
-        self.augment = augment
+        self.learning_rate = recipe.learning_rate
+        self.momentum = recipe.momentum
+        self.weight_decay = recipe.weight_decay
+        self.label_smoothing = recipe.label_smoothing
+        self.nesterov = recipe.nesterov
+        self.warmup_fraction = recipe.warmup_fraction
+        self.augment = recipe.augment
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits (N, num_classes) of images (N, C, H, W)."""
@@ -145,26 +151,7 @@ def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
 
 
-def check_hyperparameters(
-    learning_rate: float,
-    momentum: float,
-    weight_decay: float,
-    label_smoothing: float,
-    nesterov: bool,
-    warmup_fraction: float,
-    augment: str,
-) -> None:
-    """Refuse arguments of ``ClassificationModule`` that are out of range."""
-    expectations: dict[str, tuple[Any, str, Callable[[float], bool]]] = {
-        "learning_rate": (learning_rate, "above 0", lambda value: value > 0),
-        "momentum": (momentum, "in [0, 1)", lambda value: 0 <= value < 1),
-        "weight_decay": (weight_decay, "of at least 0", lambda value: value >= 0),
-        "label_smoothing": (label_smoothing, "in [0, 1)", lambda value: 0 <= value < 1),
-        "warmup_fraction": (warmup_fraction, "in [0, 1)", lambda value: 0 <= value < 1),
-    }
-    for name, (value, expected, is_met) in expectations.items():
-        if not (is_number(value) and is_met(value)):
-            raise ConfigError(f"{name} is {value!r}; expected a number {expected}.")
-    if nesterov and momentum == 0:
-        raise ConfigError("momentum is 0; expected a number above 0 with nesterov. Set nesterov to false.")
-    check_one_of("augment", augment, AUGMENTATIONS)
+def module_of(recipe: Recipe, num_classes: int) -> ClassificationModule:
+    """Build the module that trains by a recipe; its network is set with ``set_model``."""
+    settings = {name: value for name, value in asdict(recipe).items() if name not in ("epochs", "batch_size")}
+    return ClassificationModule(num_classes=num_classes, **settings)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,40 +10,13 @@ from nni.nas.evaluator.pytorch import DataLoader
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from nni_cream.argument_checks import check_whole
 from nni_cream.errors import DataError
 from nni_cream.rng import preserved_rng
+from nni_cream.training.loading import Loading
 
-__all__ = ["Images", "Loading", "make_loader"]
+__all__ = ["Images", "make_loader"]
 
 Images = Dataset[tuple[Tensor, ...]]
-
-
-@dataclass(frozen=True)
-class Loading:
-    """Settings of the way from disk to device."""
-
-    #: Processes that read and change images; 0 reads in the training process: right for images in memory.
-    workers: int = 0
-    prefetch: int = 2  #: Batches that each worker keeps ready.
-    #: Whether workers stay from epoch to epoch; starting them takes seconds with large data sets.
-    persistent: bool = True
-    pin_memory: bool = False  #: Whether batches are put where a GPU fetches them faster.
-
-    def __post_init__(self) -> None:
-        check_whole("loader.workers", self.workers, 0)
-        check_whole("loader.prefetch", self.prefetch, 1)
-
-    def arguments(self) -> dict[str, Any]:
-        """Return the arguments of torch's ``DataLoader``."""
-        if not self.workers:
-            return {"pin_memory": self.pin_memory}
-        return {
-            "num_workers": self.workers,
-            "prefetch_factor": self.prefetch,
-            "persistent_workers": self.persistent,
-            "pin_memory": self.pin_memory,
-        }
 
 
 def make_loader(

@@ -1,46 +1,42 @@
-"""Recipe for a fixed architecture, as one value."""
+"""Recipe for a fixed architecture or a supernet, as one value.
+
+Neither torch nor NNI is imported here: the configuration derives its keys from this class.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
-from nni_cream.argument_checks import check_whole
-from nni_cream.training.classification import ClassificationModule, check_hyperparameters
+from nni_cream.errors import ConfigError
+from nni_cream.options import FLAG, Options, number, one_of, option, whole
 
-__all__ = ["RECIPES", "Recipe"]
+__all__ = ["AUGMENTATIONS", "RECIPES", "Recipe"]
+
+AUGMENTATIONS = ("none", "shift", "shift+flip")
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Settings of one training; ``dataclasses.asdict`` of it is JSON-safe.
+class Recipe(Options):
+    """Settings of one training; ``dataclasses.asdict`` of it is JSON-safe."""
 
-    For the others see :class:`~nni_cream.training.ClassificationModule`. A value out of its range raises
-    ``ConfigError``.
-    """
-
-    epochs: int = 30  #: Passes over the training images.
-    batch_size: int = 64  #: Images in one step.
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.0
-    nesterov: bool = True
-    warmup_fraction: float = 0.1
-    augment: str = "none"
+    epochs: int = option(30, whole(1), "Passes over the training images.")
+    # BatchNorm has no statistics of a single image.
+    batch_size: int = option(64, whole(2), "Images a training step.")
+    learning_rate: float = option(0.1, number(0, above=True), "Highest learning rate of SGD; it follows a cosine.")
+    momentum: float = option(0.9, number(0, 1, below=True), "Momentum of SGD.")
+    nesterov: bool = option(True, FLAG, "Whether the momentum is Nesterov's.")
+    weight_decay: float = option(5e-4, number(0), "Decay of convolution and linear weights.")
+    warmup_fraction: float = option(
+        0.1, number(0, 1, below=True), "Share of all steps in which the learning rate rises."
+    )
+    label_smoothing: float = option(0.0, number(0, 1, below=True), "Share of the target spread over all classes.")
+    augment: str = option("none", one_of(*AUGMENTATIONS), "Random changes of the training images.")
 
     def __post_init__(self) -> None:
-        check_whole("epochs", self.epochs, 1)
-        check_whole("batch_size", self.batch_size, 1)
-        check_hyperparameters(**self._hyperparameters())
-
-    def module(self, num_classes: int) -> ClassificationModule:
-        """Build the Lightning module that trains by this recipe; its network is set with ``set_model``."""
-        return ClassificationModule(num_classes=num_classes, **self._hyperparameters())
-
-    def _hyperparameters(self) -> dict[str, Any]:
-        return {name: value for name, value in asdict(self).items() if name not in ("epochs", "batch_size")}
+        super().__post_init__()
+        if self.nesterov and self.momentum == 0:
+            raise ConfigError("momentum is 0; expected a number above 0 with nesterov. Set nesterov to false.")
 
 
 RECIPES: MappingProxyType[str, Recipe] = MappingProxyType(

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from nni_cream.argument_checks import check_whole
 from nni_cream.errors import SearchError
 from nni_cream.rng import preserved_rng
+from nni_cream.training.classification import module_of
 from nni_cream.training.loaders import Images, make_loader
 from nni_cream.training.measurement import EVALUATION_BATCH, count_logits, evaluate
 from nni_cream.training.recipe import Recipe
@@ -82,7 +83,7 @@ def retrain(
     extra = dict(trainer_kwargs or {})
     callbacks = [report, FiniteLoss(), *_as_list(extra.pop("callbacks", None))]
     with seeded(seed), quiet_lightning():
-        module = recipe.module(count_logits(network, train))
+        module = module_of(recipe, count_logits(network, train))
         module.set_model(network)
         trainer = pl.Trainer(**{**TRAINER_DEFAULTS, "max_epochs": recipe.epochs, **extra, "callbacks": callbacks})
         trainer.fit(

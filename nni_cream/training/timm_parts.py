@@ -67,17 +67,19 @@ def make_optimizer(network: nn.Module, recipe: FullRecipe) -> Optimizer:
 
 def make_schedule(optimizer: Optimizer, recipe: FullRecipe, steps_per_epoch: int) -> Any:
     """Build timm's schedule of the learning rate; its ``step_update(n)`` sets the rate after n optimizer steps."""
+    steps = recipe.epochs * steps_per_epoch
+    # In steps, not epochs: a share of the steps is no exact number of epochs.
     schedule, _ = _timm("scheduler").create_scheduler_v2(
         optimizer,
         sched=recipe.schedule,
-        num_epochs=recipe.epochs,
-        decay_epochs=recipe.decay_epochs,
+        num_epochs=steps,
+        decay_epochs=recipe.decay_epochs * steps_per_epoch,
         decay_rate=recipe.decay_rate,
         min_lr=recipe.min_learning_rate,
         warmup_lr=recipe.warmup_learning_rate,
-        warmup_epochs=recipe.warmup_epochs,
+        warmup_epochs=int(recipe.warmup_fraction * steps),
         step_on_epochs=False,
-        updates_per_epoch=steps_per_epoch,
+        updates_per_epoch=1,
     )
     return schedule
 

@@ -36,7 +36,7 @@ RECIPE = {
     "batch_size": 40,
     "optimizer": "rmsproptf",
     "learning_rate": 0.02,
-    "warmup_epochs": 1,
+    "warmup_fraction": 1 / 3,
     "label_smoothing": 0.1,
     "augment": "shift",
     "erasing": 0.5,
@@ -181,7 +181,7 @@ def test_evaluation_equals_an_independent_computation(undisturbed: Path) -> None
 
 
 def test_retrained_folder_is_a_result_to_start_from(undisturbed: Path, searched: Path, tmp_path: Path) -> None:
-    settings = configuration(epochs=1, warmup_epochs=0, start="supernet", learning_rate=1e-9, ema_decay=None)
+    settings = configuration(epochs=1, warmup_fraction=0, start="supernet", learning_rate=1e-9, ema_decay=None)
     started = run_retraining(undisturbed, settings, tmp_path / "out").out
     first, last = weights(undisturbed), weights(started)
     torch.testing.assert_close(last["classifier.weight"], first["classifier.weight"], rtol=0, atol=1e-5)
@@ -205,11 +205,11 @@ def test_best_other_entry_of_the_board_teaches(searched: Path, tmp_path: Path) -
     for number, (operation, accuracy) in enumerate([("conv_1x1", 0.6), ("mbconv_k3e2", 0.9), ("conv_3x3", 0.8)], 1):
         write_result(tmp_path / "s" / "pareto", {**CHOICES, "layer_2": operation}, accuracy, f"0{number}")
     write_result(tmp_path / "s")  # the second entry is the architecture itself
-    settings = configuration(epochs=1, warmup_epochs=0, teacher="board")
+    settings = configuration(epochs=1, warmup_fraction=0, teacher="board")
     taught = run_retraining(tmp_path / "s", settings, tmp_path / "board").out
-    named = configuration(epochs=1, warmup_epochs=0, teacher=str(tmp_path / "s" / "pareto" / "03.json"))
+    named = configuration(epochs=1, warmup_fraction=0, teacher=str(tmp_path / "s" / "pareto" / "03.json"))
     assert same_weights(weights(run_retraining(tmp_path / "s", named, tmp_path / "named").out), weights(taught))
-    alone = run_retraining(tmp_path / "s", configuration(epochs=1, warmup_epochs=0), tmp_path / "alone").out
+    alone = run_retraining(tmp_path / "s", configuration(epochs=1, warmup_fraction=0), tmp_path / "alone").out
     assert not same_weights(weights(alone), weights(taught))
     with pytest.raises(ConfigError, match=r"recipe\.teacher: board, but .* holds no other entry"):
         run_retraining(searched, settings, tmp_path / "none")
@@ -311,7 +311,7 @@ def test_other_weights_to_start_from_are_refused_as_long_as_they_matter(
 
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
 def test_result_has_single_precision_whatever_it_was_trained_in(precision: str, searched: Path, tmp_path: Path) -> None:
-    settings = configuration({"precision": precision}, epochs=1, warmup_epochs=0, teacher=str(searched))
+    settings = configuration({"precision": precision}, epochs=1, warmup_fraction=0, teacher=str(searched))
     best = run_retraining(searched, settings, tmp_path / "out").best
     kinds = {value.dtype for value in weights(tmp_path / "out").values() if value.is_floating_point()}
     assert kinds == {torch.float32}

@@ -23,7 +23,7 @@ from nni_cream.studies.parts import load_parts
 from nni_cream.studies.rank_study import make_variants
 from nni_cream.studies.supernets import trained_supernet
 from nni_cream.studies.truth import draw_architectures
-from nni_cream.training import Recipe, evaluate, make_loader, seeded
+from nni_cream.training import Recipe, evaluate, make_loader, module_of, seeded
 from nni_cream.training.single_network import quiet_lightning
 from nni_cream.versions import versions
 from tests.patience import PATIENCE
@@ -89,7 +89,7 @@ def test_truth_is_what_training_each_architecture_by_hand_gives(studied):
     with seeded(1), quiet_lightning():
         with model_context(found["choices"]):
             network = spaces.create("digits", **NAMED_SPACE["arguments"])
-        module = Recipe(epochs=2, batch_size=50).module(10)
+        module = module_of(Recipe(epochs=2, batch_size=50), 10)
         module.set_model(network)
         trainer = pl.Trainer(
             max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False

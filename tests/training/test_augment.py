@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from nni_cream.training.augment import AUGMENTATIONS, augment_images, random_flip, random_shift
+from nni_cream.training.augment import augment_images, random_flip, random_shift
+from nni_cream.training.recipe import AUGMENTATIONS
 
 
 def shifted_by_hand(image: Tensor, down: int, right: int) -> Tensor:

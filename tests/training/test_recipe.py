@@ -11,7 +11,7 @@ import pytest
 from nni_cream import spaces
 from nni_cream.data import list_datasets
 from nni_cream.errors import ConfigError
-from nni_cream.training import RECIPES, Recipe
+from nni_cream.training import RECIPES, Recipe, module_of
 
 
 def test_every_data_set_with_a_space_of_its_own_has_a_recipe() -> None:
@@ -36,7 +36,7 @@ def test_module_gets_every_setting_of_the_recipe() -> None:
         augment="shift",
     )
     settings = {name: value for name, value in asdict(recipe).items() if name not in ("epochs", "batch_size")}
-    module = recipe.module(num_classes=4)
+    module = module_of(recipe, num_classes=4)
     assert {name: getattr(module, name) for name in settings} == settings
     assert module.num_classes == 4
 

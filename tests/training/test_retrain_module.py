@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,10 +20,13 @@ from PIL import Image
 from timm.data.auto_augment import RandAugment
 from timm.data.mixup import Mixup
 from timm.data.random_erasing import RandomErasing
+from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
+from torch.optim import SGD
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 from torchvision.transforms import ColorJitter, InterpolationMode, Normalize, RandomHorizontalFlip
 
+from nni_cream.config import RETRAIN
 from nni_cream.errors import ConfigError
 from nni_cream.training import seeded
 from nni_cream.training.retrain_module import FullClassificationModule
@@ -33,6 +37,7 @@ from nni_cream.training.timm_parts import (
     make_erasing,
     make_mixup,
     make_optimizer,
+    make_schedule,
     make_transform,
     set_dropout,
 )
@@ -41,6 +46,7 @@ pytestmark = pytest.mark.integration  # whole searches and trainings, small as t
 
 PLAIN = FullRecipe(epochs=2, batch_size=8, weight_decay=0.0, learning_rate=0.05)
 CLASSES = 6
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 def images(count: int = 32) -> TensorDataset:
@@ -124,11 +130,42 @@ def rates(recipe: FullRecipe) -> list[float]:
 
 
 def test_cosine_falls_from_step_to_step_after_a_straight_rise() -> None:
-    found = rates(replace(PLAIN, epochs=4, warmup_epochs=1, warmup_learning_rate=0.01, min_learning_rate=0.002))
+    found = rates(replace(PLAIN, epochs=4, warmup_fraction=0.25, warmup_learning_rate=0.01, min_learning_rate=0.002))
     steps = 16  # 32 images, 8 a step, 4 epochs
     rise = [0.01 + (0.05 - 0.01) * step / 4 for step in range(4)]
     fall = [0.002 + 0.5 * (0.05 - 0.002) * (1 + math.cos(math.pi * step / steps)) for step in range(4, steps)]
     assert found == pytest.approx(rise + fall)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps_per_epoch", "warmup_epochs"),
+    # ImageNet without the 10,000 images of the validation has 1,241 batches of 1,024.
+    [("digits", 33, 1), ("fashion", 78, 1), ("cream_287", 1241, 3), ("cream_14", 1241, 3)],
+)
+def test_file_that_ships_has_timms_schedule_with_a_warmup_of_whole_epochs(
+    name: str, steps_per_epoch: int, warmup_epochs: int
+) -> None:
+    recipe = FullRecipe(**RETRAIN.load(EXPERIMENTS / f"retrain_{name}.yml")["recipe"])
+    ours, timms = (SGD([nn.Parameter(torch.zeros(1))], lr=recipe.learning_rate) for _ in range(2))
+    schedule = make_schedule(ours, recipe, steps_per_epoch)
+    expected, _ = create_scheduler_v2(
+        timms,
+        sched=recipe.schedule,
+        num_epochs=recipe.epochs,
+        decay_epochs=recipe.decay_epochs,
+        decay_rate=recipe.decay_rate,
+        min_lr=recipe.min_learning_rate,
+        warmup_lr=recipe.warmup_learning_rate,
+        warmup_epochs=warmup_epochs,
+        step_on_epochs=False,
+        updates_per_epoch=steps_per_epoch,
+    )
+    warmup, steps = warmup_epochs * steps_per_epoch, recipe.epochs * steps_per_epoch
+    assert ours.param_groups[0]["lr"] == timms.param_groups[0]["lr"]
+    for step in (1, warmup - 1, warmup, warmup + 1, steps // 2, steps - 1):
+        schedule.step_update(step)
+        expected.step_update(step)
+        assert ours.param_groups[0]["lr"] == timms.param_groups[0]["lr"], step
 
 
 def test_step_schedule_decays_after_a_fraction_of_epochs() -> None:
@@ -137,7 +174,7 @@ def test_step_schedule_decays_after_a_fraction_of_epochs() -> None:
 
 
 def test_accumulated_batches_train_as_one_big_batch() -> None:
-    recipe = replace(PLAIN, label_smoothing=0.1, warmup_epochs=1, ema_decay=0.8)
+    recipe = replace(PLAIN, label_smoothing=0.1, warmup_fraction=0.5, ema_decay=0.8)
     whole, parts = fit(recipe, linear(), batch=16), fit(recipe, linear(), batch=4, accumulate=4)
     for name, value in whole.state_dict().items():
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-12, atol=1e-14, msg=name)

@@ -1,0 +1,132 @@
+"""The parts of a retraining: network, teacher, module, images and batches of a configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from nni_cream.data import DataSplits
+from nni_cream.errors import ConfigError
+from nni_cream.results.sources import Images, Source, best_teacher, find_source
+from nni_cream.training.loaders import Images as ImageSet
+from nni_cream.training.measurement import check_classes
+from nni_cream.training.retrain_module import FullClassificationModule
+from nni_cream.training.retrain_recipe import FullRecipe, split_batch_size
+from nni_cream.training.timm_parts import make_transform, set_dropout
+
+__all__ = ["make_module", "share_batches", "train_images"]
+
+
+def make_module(
+    config: Mapping[str, Any], source: Source, images: Images, weights: str | Path | None = None
+) -> FullClassificationModule:
+    """Build the network, its teacher and the Lightning module around them.
+
+    Parameters
+    ----------
+    config
+        Resolved configuration.
+    source
+        The architecture.
+    images
+        Decide the number of classes.
+    weights
+        File to start from; see :func:`~nni_cream.runs.retrain_run.run_retraining`.
+
+    Returns
+    -------
+    FullClassificationModule
+        With the network set.
+    """
+    recipe, trainer = FullRecipe(**config["recipe"]), config["trainer"]
+    network = source.build(images)
+    set_dropout(network, recipe)
+    named = None if weights is None else Path(weights)
+    if recipe.start == "supernet":
+        source.load(network, named)
+    elif named is not None:
+        raise ConfigError(f"--weights {named}: recipe.start is scratch; expected recipe.start: supernet with it")
+    module = FullClassificationModule(
+        recipe,
+        images.num_classes,
+        _make_teacher(recipe.teacher, source, images),
+        channels_last=trainer["channels_last"],
+        compile_network=trainer["compile"],
+    )
+    module.set_model(network)
+    return module
+
+
+def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Module | None:
+    if named is None:
+        return None
+    teacher = best_teacher(source) if named == "board" else find_source(named)
+    network = teacher.build(images)
+    teacher.load(network)
+    blank = TensorDataset(torch.zeros(1, *images.input_shape), torch.zeros(1, dtype=torch.int64))
+    try:
+        check_classes(network, blank, images.num_classes, "the data")
+    except ConfigError as error:
+        raise ConfigError(f"recipe.teacher: {named}: {error}") from error
+    return network
+
+
+def share_batches(config: Mapping[str, Any], trainer: pl.Trainer, images: int) -> int:
+    """Tell the trainer how many batches make a step and how many an epoch, so that each step has the global batch.
+
+    Parameters
+    ----------
+    config
+        Resolved configuration.
+    trainer
+        Its attributes are set.
+    images
+        Training images.
+
+    Returns
+    -------
+    int
+        Images at once on one device.
+
+    Raises
+    ------
+    ConfigError
+        If the global batch cannot be shared, or is larger than the training part.
+    """
+    recipe = FullRecipe(**config["recipe"])
+    at_once, accumulation = split_batch_size(
+        recipe.batch_size, trainer.world_size, config["trainer"]["device_batch_size"]
+    )
+    if recipe.mixes and at_once % 2:
+        raise ConfigError(
+            f"trainer.device_batch_size: {at_once}; Mixup and CutMix mix the images that a device has at once, in "
+            "pairs; expected an even number"
+        )
+    steps = -(-images // trainer.world_size) // at_once // accumulation
+    if not steps:
+        raise ConfigError(
+            f"recipe.batch_size: {recipe.batch_size} images, the training part has {images}; expected at most as many"
+        )
+    trainer.accumulate_grad_batches = accumulation
+    trainer.limit_train_batches = steps * accumulation  # an unfinished global batch at the end would be a weaker step
+    return at_once
+
+
+def train_images(recipe: FullRecipe, splits: DataSplits) -> ImageSet:
+    """Return the training images with the random changes of the recipe."""
+    part: Any = splits.train
+    if hasattr(part, "with_transform"):
+        changed: ImageSet = part.with_transform(make_transform(recipe, splits.input_shape, part.mean, part.std))
+        return changed
+    if recipe.auto_augment is not None:
+        raise ConfigError(
+            f"recipe.auto_augment: {recipe.auto_augment!r} changes pictures, but the images of {splits.name!r} are "
+            "tensors in memory; expected null here, and recipe.augment, erasing, mixup or cutmix instead"
+        )
+    return splits.train
