@@ -119,7 +119,7 @@ def test_the_command_writes_a_table_that_a_search_can_use(tmp_path: Path, capsys
 
 
 def test_a_table_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"nowhere.json: there is no latency table"):
+    with pytest.raises(FileError, match=r"nowhere.json: is missing; expected a latency table"):
         load_latencies(tmp_path / "nowhere.json")
 
 
