@@ -81,7 +81,7 @@ def test_a_search_that_measures_goes_on_with_the_latencies_that_it_began_with(tm
     ("content", "error", "message"),
     [
         (PHONE | {"device": "tablet"}, ConfigError, r"device 'tablet', but latency.device is 'phone'"),
-        (PHONE | {"format": 1}, FileError, r"phone.json: not a latency table"),
+        (PHONE | {"format": 1}, FileError, r"phone.json: format is 1; expected 'nni_cream.latency/1'"),
         (PHONE | {"sizes": [PHONE["sizes"][0] | {"columns": {"layer_1": SECONDS}}]}, SpaceError, r"lacks .*layer_2"),
     ],
 )
