@@ -181,7 +181,7 @@ def test_a_valid_file_is_read(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 @given(data=st.data())
 def test_one_wrong_value_anywhere_is_read_and_shown_or_refused(tmp_path: Path, kind: str, data: st.DataObject) -> None:
     name, content, read = KINDS[kind]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,7 @@ class Best:
     @classmethod
     def from_json(cls, content: Any, where: Path | str) -> Best:
         """Read what :meth:`to_json` returned; the ``FileError`` names ``where`` and the first wrong key."""
-        check_json(content, where, _HINT, BEST_FIELDS)
-        return cls(**{item.name: content.get(item.name) for item in fields(cls)})
+        return _made_of(check_json(content, where, _HINT, BEST_FIELDS))
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
@@ -100,5 +100,8 @@ class Best:
 
 def load_best(path: str | Path) -> Best:
     """Read a ``best.json``, or the one in an output folder; the ``FileError`` names the file and a wrong key."""
-    path = inside(Path(path), BEST)
-    return Best.from_json(read_json(path, "a chosen architecture", _HINT), path)
+    return _made_of(read_json(inside(Path(path), BEST), "a chosen architecture", _HINT, BEST_FIELDS))
+
+
+def _made_of(content: Mapping[str, Any]) -> Best:
+    return Best(**{item.name: content[item.name] for item in fields(Best) if item.name in content})
