@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from nni_cream.errors import FileError
+from nni_cream.json_reader import OBJECT, Fields, parse_json
 
-__all__ = ["append_line", "locked", "read_json", "replacing", "write_json", "write_text"]
+__all__ = ["append_line", "locked", "read_bytes", "read_json", "replacing", "write_json", "write_text"]
 
 _POLL_SECONDS = 0.5
 
@@ -93,40 +94,22 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
         raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def read_json(path: Path, what: str, hint: str) -> Any:
-    """Read a JSON file of ours.
+def read_json(path: Path, what: str, hint: str, fields: Fields = OBJECT) -> Any:
+    """Read a JSON file of ours, and check it; the parameters are those of :func:`~nni_cream.json_reader.parse_json`.
 
-    Parameters
-    ----------
-    path
-        File to read.
-    what
-        What it should hold, for the message.
-    hint
-        What to do if it is not there.
-
-    Returns
-    -------
-    Any
-        The JSON value.
-
-    Raises
-    ------
-    FileError
-        If it is missing, unreadable or not JSON.
+    Raises ``FileError`` if it is missing, unreadable, no JSON, or has a wrong field.
     """
+    if not os.path.lexists(path):
+        raise FileError(f"{path}: is missing; expected {what}. {hint}")
+    return parse_json(read_bytes(path), path, what, hint, fields)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file; raise ``FileError`` if it cannot be read."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError:
-        raise FileError(f"{path}: there is no {what}; {hint}") from None
+        return path.read_bytes()
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise FileError(f"{path}: broken, expected {what} as JSON: {error}") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number")
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from nni_cream.errors import FileError
+from nni_cream.files import read_json, write_json
+from nni_cream.json_reader import format_of
+from nni_cream.options import TEXT
 
 __all__ = ["MANIFEST", "check_folder", "filling", "write_manifest"]
 
@@ -41,16 +43,16 @@ def _files(folder: Path) -> set[str]:
 
 def _own_files(folder: Path) -> set[str]:
     try:
-        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return {MANIFEST, *content["files"]} if content["format"] == _FORMAT else set()
-    except (OSError, ValueError, TypeError, KeyError):
+        content = read_json(folder / MANIFEST, "a manifest", "", {"format": format_of(_FORMAT), "files": [TEXT]})
+        return {MANIFEST, *content["files"]}
+    except FileError:
         return set()  # not ours: then nothing in it is
 
 
 def write_manifest(folder: Path, facts: Mapping[str, Any]) -> None:
     """Write ``export.json``: the files in the folder, and the facts known of them."""
     content = {"format": _FORMAT, "files": sorted(_files(folder)), **facts}
-    (folder / MANIFEST).write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, content)
 
 
 @contextmanager

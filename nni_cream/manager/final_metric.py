@@ -7,13 +7,19 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from nni_cream.errors import FileError
-from nni_cream.results.architecture_file import Best
+from nni_cream.json_reader import NUMBER, WHOLE, check_json
+from nni_cream.results.architecture_file import BEST_FIELDS, RETRAINED_FIELDS
+from nni_cream.search.board import ENTRY_FIELDS
 
-__all__ = ["INTERRUPTED", "check_final", "pack_final", "unpack_final"]
+__all__ = ["INTERRUPTED", "RETRAINED", "check_final", "pack_final", "unpack_final"]
 
 INTERRUPTED = "interrupted"
 """Key of the final metric by which a trial says that it was told to stop (by the user or an assessor)."""
+
+RETRAINED = {**RETRAINED_FIELDS, "epochs": WHOLE, "seconds": NUMBER}
+"""Fields of the final metric of a retrain trial."""
+
+_SEARCHED = {"best": BEST_FIELDS, "board": {"entries": [ENTRY_FIELDS]}}
 
 
 def pack_final(metric: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def unpack_final(metric: Any) -> Any:
 
 def _unpack_value(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("{"):
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             return json.loads(value)
     return value
 
@@ -72,12 +78,5 @@ def check_final(role: str, metric: Any) -> None:
     FileError
         With the key.
     """
-    where = f"final metric of the {role} trial"
-    if not isinstance(metric, dict):
-        raise FileError(f"{where}: {metric!r}; expected a mapping")
-    if role == "search":
-        Best.from_json(metric.get("best"), where)
-        if not isinstance(metric.get("board"), dict) or not isinstance(metric["board"].get("entries"), list):
-            raise FileError(f"{where}: key 'board' holds no entries")
-    elif not isinstance(metric.get("validation_accuracy"), float):
-        raise FileError(f"{where}: key 'validation_accuracy' is {metric.get('validation_accuracy')!r}")
+    hint = "See the trial's log in the web UI."
+    check_json(metric, f"final metric of the {role} trial", hint, _SEARCHED if role == "search" else RETRAINED)

@@ -23,12 +23,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nni_cream.config import dump
 from nni_cream.errors import ManagerError
-from nni_cream.files import read_json
 from nni_cream.manager.experiment_file import expected_trials, load_experiment, platform, try_out
 from nni_cream.manager.known_experiments import KnownExperiment, find_experiment, running_in
 from nni_cream.manager.page import PAGE, page_address
 from nni_cream.manager.rest_client import Manager, job_parameters, metric
-from nni_cream.manager.trial_reports import collect, save
+from nni_cream.manager.trial_reports import collect, load_retrained, save
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.output_folder import BEST, OutputFolder, State
 from nni_cream.signals import termination_as_interrupt
@@ -167,8 +166,7 @@ def resume_experiment(
         raise ManagerError(f"experiment {known.id}: its files in {known.folder} cannot be read: {error}") from error
     folder = known.out
     if folder is not None and folder.state is State.FINISHED and known.manager is None:
-        retrained = read_json(folder.retrained, "list of retrained architectures", "")
-        return ExperimentResult(load_best(folder.best), retrained, 0.0, folder.path)
+        return ExperimentResult(load_best(folder.best), load_retrained(folder.retrained), 0.0, folder.path)
     if folder is None:
         folder = OutputFolder(out or f"out/{known.id}")
         folder.check(resume=True)

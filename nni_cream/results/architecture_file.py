@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from nni_cream.files import read_json, write_json
-from nni_cream.results.json_fields import check_format, check_other_costs, field, inside
-from nni_cream.results.output_folder import BEST
+from schema import Optional
 
-__all__ = ["Best", "load_best"]
+from nni_cream.files import read_json, write_json
+from nni_cream.json_reader import NAMED, NUMBER, OBJECT, WHOLE, check_json, format_of, nullable
+from nni_cream.options import TEXT
+from nni_cream.results.output_folder import BEST, inside
+from nni_cream.search.paths.encoded_path import PATH_FIELDS
+
+__all__ = ["BEST_FIELDS", "RETRAINED_FIELDS", "Best", "load_best"]
 
 _FORMAT = "nni_cream.best/1"
-_KINDS: dict[str, type] = {
-    "space": dict,
-    "choices": dict,
-    "accuracy": float,
-    "cost": float,
-    "cost_name": str,
-    "data": dict,
-    "seed": int,
-    "versions": dict,
+_HINT = "Name the output folder of a finished search or retraining, or a best.json in one."
+
+RETRAINED_FIELDS = {"validation_accuracy": NUMBER, "test_accuracy": NUMBER}
+BEST_FIELDS = {
+    "format": format_of(_FORMAT),
+    "space": NAMED,
+    "choices": PATH_FIELDS,
+    "accuracy": NUMBER,
+    "cost": NUMBER,
+    "cost_name": TEXT,
+    "data": NAMED,
+    "seed": WHOLE,
+    "versions": OBJECT,
+    Optional("other_costs"): nullable({str: NUMBER}),
+    Optional("retrained"): nullable(RETRAINED_FIELDS),
+    Optional("score"): nullable(NUMBER),
 }
 
 
@@ -78,35 +90,8 @@ class Best:
 
     @classmethod
     def from_json(cls, content: Any, where: Path | str) -> Best:
-        """Read what :meth:`to_json` returned.
-
-        Parameters
-        ----------
-        content
-            The JSON value.
-        where
-            Its place, for messages.
-
-        Returns
-        -------
-        Best
-            The same architecture.
-
-        Raises
-        ------
-        FileError
-            If a key is missing or of the wrong kind, or the format is another one.
-        """
-        check_format(where, content, _FORMAT)
-        fields = {key: field(where, content, key, kind) for key, kind in _KINDS.items()}
-        for key in ("space", "data"):
-            field(where, fields[key], "name", str, f"{key}.")
-            field(where, fields[key], "arguments", dict, f"{key}.")
-        optional = {"retrained": dict, "other_costs": dict, "score": float}
-        for key, kind in optional.items():
-            fields[key] = field(where, content, key, kind) if content.get(key) is not None else None
-        check_other_costs(where, fields["other_costs"])
-        return cls(**fields)
+        """Read what :meth:`to_json` returned; the ``FileError`` names ``where`` and the first wrong key."""
+        return _made_of(check_json(content, where, _HINT, BEST_FIELDS))
 
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all."""
@@ -114,22 +99,9 @@ class Best:
 
 
 def load_best(path: str | Path) -> Best:
-    """Read a ``best.json``.
+    """Read a ``best.json``, or the one in an output folder; the ``FileError`` names the file and a wrong key."""
+    return _made_of(read_json(inside(Path(path), BEST), "a chosen architecture", _HINT, BEST_FIELDS))
 
-    Parameters
-    ----------
-    path
-        The file, or the output folder that holds it.
 
-    Returns
-    -------
-    Best
-        What it says.
-
-    Raises
-    ------
-    FileError
-        If it is missing, broken, somebody else's or of another version; the message names path and key.
-    """
-    path = inside(Path(path), BEST)
-    return Best.from_json(read_json(path, "chosen architecture", "it is written when a search is complete"), path)
+def _made_of(content: Mapping[str, Any]) -> Best:
+    return Best(**{item.name: content[item.name] for item in fields(Best) if item.name in content})

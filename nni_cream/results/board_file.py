@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from nni_cream.errors import FileError
 from nni_cream.files import read_json
-from nni_cream.results.json_fields import check_format, check_other_costs, field, inside
-from nni_cream.results.output_folder import BOARD
+from nni_cream.json_reader import WHOLE
+from nni_cream.options import TEXT
+from nni_cream.results.output_folder import BOARD, inside
+from nni_cream.search.board import BOARD_FIELDS, PrioritizedBoard
 
-if TYPE_CHECKING:
-    from nni_cream.search.board import PrioritizedBoard
+__all__ = ["SavedBoard", "board_file", "load_board", "read_board"]
 
-__all__ = ["SavedBoard", "board_file", "load_board"]
-
-_FORMAT = "nni_cream.board/1"
+_FIELDS = {**BOARD_FIELDS, "cost_name": TEXT, "epoch": WHOLE}
 
 
 @dataclass(frozen=True)
@@ -40,36 +37,17 @@ class SavedBoard:
     epoch: int
 
 
+def read_board(path: str | Path) -> dict[str, Any]:
+    """Return the content of a ``board.json``, or of the one in a folder; the ``FileError`` names a wrong key."""
+    hint = "Name the output folder of a search that has done its first epoch."
+    content: dict[str, Any] = read_json(inside(Path(path), BOARD), "a board", hint, _FIELDS)
+    return content
+
+
 def load_board(path: str | Path) -> SavedBoard:
-    """Read a ``board.json`` to show it; a search reads it with ``PrioritizedBoard.from_json``.
-
-    Parameters
-    ----------
-    path
-        The file, or the output folder that holds it.
-
-    Returns
-    -------
-    SavedBoard
-        What it says.
-
-    Raises
-    ------
-    FileError
-        If it is missing, broken, somebody else's or of another version; the message names path and key.
-    """
-    path = inside(Path(path), BOARD)
-    content = read_json(path, "board", "it is written after the first epoch of a search")
-    check_format(path, content, _FORMAT)
-    entries: list[Any] = field(path, content, "entries", list)
-    for number, entry in enumerate(entries):
-        if not isinstance(entry, Mapping):
-            raise FileError(f"{path}: key 'entries[{number}]' is {entry!r}; expected a mapping")
-        kinds = {"path": dict, "accuracy": float, "cost": float, "step": int}
-        for key, kind in (kinds if entry.get("validated") is None else {**kinds, "validated": float}).items():
-            field(path, entry, key, kind, f"entries[{number}].")
-        check_other_costs(path, entry.get("other_costs"), f"entries[{number}].")
-    return SavedBoard(tuple(entries), field(path, content, "cost_name", str), field(path, content, "epoch", int))
+    """Read a board to show it, as :func:`read_board` does; a search reads it with ``PrioritizedBoard.from_json``."""
+    content = read_board(path)
+    return SavedBoard(tuple(content["entries"]), content["cost_name"], content["epoch"])
 
 
 def board_file(board: PrioritizedBoard, cost_name: str, epoch: int) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from nni_cream.errors import FileError
 from nni_cream.files import append_line, replacing, write_text
+from nni_cream.json_reader import WHOLE, parse_json
 from nni_cream.results.output_folder import OutputFolder, is_leader
 from nni_cream.results.tensorboard import EventFiles
 from nni_cream.training.weights import check_fit, check_whole
@@ -115,14 +115,14 @@ def drop_later_epochs(path: Path, epochs: int) -> None:
         How many epochs are done. Half a line, from a kill while it was written, goes too.
     """
     if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _is_before(line, epochs)]
-        write_text(path, "".join(f"{line}\n" for line in lines))
+        lines = [line for line in path.read_bytes().splitlines() if _is_before(line, path, epochs)]
+        write_text(path, "".join(f"{line.decode()}\n" for line in lines))
 
 
-def _is_before(line: str, epochs: int) -> bool:
+def _is_before(line: bytes, path: Path, epochs: int) -> bool:
     try:
-        return bool(json.loads(line)["epoch"] <= epochs)
-    except (ValueError, KeyError, TypeError):
+        return bool(parse_json(line, path, "an epoch", "", {"epoch": WHOLE})["epoch"] <= epochs)
+    except FileError:
         return False
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nni_cream.errors import FileError
+from nni_cream.files import read_bytes
+from nni_cream.json_reader import WHOLE, Fields, format_of, parse_json
 from nni_cream.results.output_folder import OutputFolder
 from nni_cream.search import BoardEntry, BoardEvent, CreamLightningModule, Options, encode_path
 
 __all__ = ["BOARD_FIGURES", "UPDATE_FORMAT", "UpdateRecorder", "read_epochs", "read_history", "search_metric"]
 
 UPDATE_FORMAT = "nni_cream.update/1"
+_HINT = "Start the search again with --force."
 
 BOARD_FIGURES: dict[str, float] = dict.fromkeys(
     ("board_best", "board_worst", "board_mean", "board_cost_mean", "match_weight", "joint_loss"), 0.0
@@ -108,33 +109,26 @@ def search_metric(figures: Mapping[str, float], update: Mapping[str, Any]) -> di
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read a ``history.jsonl``.
+    """Read the update of each epoch from a ``history.jsonl``; the first one has ``choices``.
 
     Parameters
     ----------
     path
-        The file.
+        The file; without it there are no updates. Half a line at the end, from a kill, is left out.
 
     Returns
     -------
     list of dict
-        The update of each epoch; the first one has ``choices``. Empty if there is no such file. Half a line at the end,
-        from a kill while it was written, is left out.
+        The updates.
 
     Raises
     ------
     FileError
-        If the file cannot be read, or holds something else; the message names the line.
+        If the file cannot be read, or holds something else; the message names the line and its first wrong key.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except FileNotFoundError:
+    if not path.exists():
         return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: cannot be read: {error}") from error
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    return [_read_line(line, f"{path}, line {number}") for number, line in enumerate(lines, 1)]
+    return _read_lines(path, "an update", {"format": format_of(UPDATE_FORMAT), "epoch": WHOLE})
 
 
 def read_epochs(folder: OutputFolder) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -156,18 +150,12 @@ def read_epochs(folder: OutputFolder) -> list[tuple[dict[str, Any], dict[str, An
         See :func:`read_history`.
     """
     updates = {update["epoch"]: update for update in read_history(folder.history)}
-    lines = folder.metrics.read_text(encoding="utf-8").splitlines() if updates else []
-    # One that was killed may have written the former and not the latter, or half a line.
-    figures = [json.loads(line) for line in lines if line.endswith("}")]
+    # One that was killed may have written the former and not the latter.
+    figures = _read_lines(folder.metrics, "figures", {"epoch": WHOLE}) if updates else []
     return [(line, updates[line["epoch"]]) for line in figures if line["epoch"] in updates]
 
 
-def _read_line(line: str, where: str) -> dict[str, Any]:
-    try:
-        update = json.loads(line)
-    except ValueError as error:
-        raise FileError(f"{where}: broken, expected an update as JSON: {error}") from None
-    found = update.get("format") if isinstance(update, dict) else None
-    if not isinstance(update, dict) or found != UPDATE_FORMAT:
-        raise FileError(f"{where}: key 'format' is {found!r}; this version of nni_cream reads {UPDATE_FORMAT!r}")
-    return update
+def _read_lines(path: Path, what: str, fields: Fields) -> list[dict[str, Any]]:
+    content = read_bytes(path)
+    lines = content[: content.rfind(b"\n") + 1].splitlines()
+    return [parse_json(line, f"{path}, line {number}", what, _HINT, fields) for number, line in enumerate(lines, 1)]

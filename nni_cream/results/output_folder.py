@@ -25,6 +25,7 @@ __all__ = [
     "OURS",
     "OutputFolder",
     "State",
+    "inside",
     "is_leader",
 ]
 
@@ -45,6 +46,11 @@ MARK = "# nni_cream output folder, "
 def is_leader() -> bool:
     """Whether this process writes files and talks, and is not one that Lightning started for a further device."""
     return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
+
+
+def inside(path: Path, name: str) -> Path:
+    """Return the file of a name in a folder; a path that is no folder is the file itself."""
+    return path / name if path.is_dir() else path
 
 
 class State(Enum):

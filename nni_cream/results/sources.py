@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.results.architecture_file import Best, load_best
-from nni_cream.results.output_folder import BEST, PARETO, WEIGHTS
+from nni_cream.results.output_folder import BEST, PARETO, WEIGHTS, inside
 from nni_cream.results.rebuilt_network import build_path
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Source:
         One-shot accuracy; ``None`` for a published network, which nobody searched here.
     place
         The ``best.json`` that it was read from; ``None`` for a published network.
+    best
+        Its content; likewise.
     """
 
     space: Mapping[str, Any]
@@ -58,6 +60,7 @@ class Source:
     cost_name: str
     accuracy: float | None
     place: Path | None
+    best: Best | None = None
 
     def build(self, images: Images) -> nn.Module:
         """Build the network with new weights, drawn from torch's global generator.
@@ -210,9 +213,8 @@ def find_source(result: str | Path) -> Source:
         If the file is broken.
     """
     if os.path.lexists(result):
-        best = load_best(result)
-        place = Path(result) / BEST if Path(result).is_dir() else Path(result)
-        return Source(best.space, best.choices, best.cost, best.cost_name, best.accuracy, place)
+        place = inside(Path(result), BEST)
+        return _source_of(load_best(place), place)
     from nni_cream import spaces
 
     if str(result) not in spaces.list_networks():
@@ -222,6 +224,10 @@ def find_source(result: str | Path) -> Source:
         )
     network = spaces.published(str(result))
     return Source(network.space, network.choices, network.macs, "macs", None, None)
+
+
+def _source_of(best: Best, place: Path) -> Source:
+    return Source(best.space, best.choices, best.cost, best.cost_name, best.accuracy, place, best)
 
 
 def best_teacher(source: Source) -> Source:
@@ -243,14 +249,11 @@ def best_teacher(source: Source) -> Source:
         If there is none.
     """
     folder = None if source.place is None else source.place.parent / PARETO
-    found: list[tuple[Best, Path]] = []
-    if folder is not None and folder.is_dir():
-        found = [(load_best(path), path) for path in sorted(folder.glob("*.json"))]
+    found = [] if folder is None else [(load_best(path), path) for path in sorted(folder.glob("*.json"))]
     others = [(best, path) for best, path in found if best.choices != source.choices]
     if not others:
         raise ConfigError(
             f"recipe.teacher: board, but {folder or 'a published network'} holds no other entry of a board; expected "
             "the output folder of a search as RESULT, or name another result as the teacher"
         )
-    best, path = max(others, key=lambda item: item[0].accuracy)
-    return Source(best.space, best.choices, best.cost, best.cost_name, best.accuracy, path)
+    return _source_of(*max(others, key=lambda item: item[0].accuracy))

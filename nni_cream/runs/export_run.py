@@ -20,7 +20,7 @@ from nni_cream.export.export_folder import check_folder, filling, write_manifest
 from nni_cream.export.formats import DEFAULT_OPSET
 from nni_cream.export.output_check import evaluating
 from nni_cream.files import write_json
-from nni_cream.results.architecture_file import Best, load_best
+from nni_cream.results.architecture_file import Best
 from nni_cream.results.model_card import CARD, Card, pareto_card, result_card
 from nni_cream.results.output_folder import BEST, CONFIG, PARETO, WEIGHTS
 from nni_cream.results.rebuilt_network import build_network
@@ -204,12 +204,12 @@ def _row(best: Best, exported: Exported) -> dict[str, Any]:
 
 def _find(result: str | Path, weights: Path | None) -> _Result:
     source = find_source(result)
-    if source.place is None:
+    if source.place is None or source.best is None:
         raise ConfigError(
             f"{result}: a published network is no result that could be exported, nobody trained it here; `nni-cream "
             f"retrain {result}` makes one, and in Python nni_cream.export.write_formats exports any network"
         )
-    return _Result(load_best(source.place), source, source.place, weights or source.weights_beside())
+    return _Result(source.best, source, source.place, weights or source.weights_beside())
 
 
 def _samples(best: Best, input_shape: tuple[int, int, int] | None) -> _Samples:

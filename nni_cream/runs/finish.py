@@ -36,7 +36,7 @@ def finish_search(
     folder: OutputFolder,
     cost_name: str,
     console: Console | None = None,
-) -> Best:
+) -> tuple[Best, dict[str, Any]]:
     """Validate the board's entries, choose the best, and write everything down; ``best.json`` last.
 
     The same weights give the same files: a search that is killed in here goes on from its last checkpoint, and does all
@@ -59,8 +59,8 @@ def finish_search(
 
     Returns
     -------
-    Best
-        The chosen architecture.
+    tuple
+        The chosen architecture, and the content of ``board.json``.
 
     Raises
     ------
@@ -68,7 +68,8 @@ def finish_search(
         If the board is empty, an accuracy is not finite, or a file cannot be written.
     """
     finalists = _finalists(config, splits, strategy, console)
-    write_json(folder.board, board_file(strategy.board, cost_name, config["search"]["epochs"]))
+    board = board_file(strategy.board, cost_name, config["search"]["epochs"])
+    write_json(folder.board, board)
     found = {finalist.entry.key: finalist for finalist in finalists}
     front = [found[entry.key] for entry in strategy.board.pareto()]
     _save_front(folder.pareto, [(_describe(config, splits, cost_name, one), one) for one in front])
@@ -78,7 +79,7 @@ def finish_search(
     _save_weights(folder.weights, chosen)
     best.save(folder.best)
     folder.finish()
-    return best
+    return best, board
 
 
 def _finalists(

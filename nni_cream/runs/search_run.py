@@ -22,7 +22,7 @@ from nni_cream.config import dump
 from nni_cream.data import DataSplits
 from nni_cream.errors import CreamError
 from nni_cream.export import check_exportable
-from nni_cream.files import append_line, locked, read_json, write_json
+from nni_cream.files import append_line, locked, write_json
 from nni_cream.from_config import (
     cost_names,
     cpu_threads,
@@ -32,7 +32,7 @@ from nni_cream.from_config import (
     validation_batch,
 )
 from nni_cream.results.architecture_file import Best, load_best
-from nni_cream.results.board_file import board_file
+from nni_cream.results.board_file import board_file, read_board
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_readable, epoch_counts, logged_figures
 from nni_cream.results.history import BOARD_FIGURES, UpdateRecorder
 from nni_cream.results.output_folder import LOCK, OutputFolder, State, is_leader
@@ -144,7 +144,7 @@ def run_search(
     if going_on and is_leader():
         folder.check_same_config(config)
         if state is State.FINISHED:
-            return SearchResult(load_best(folder.best), read_json(folder.board, "board", ""), 0.0, folder.path)
+            return SearchResult(load_best(folder.best), read_board(folder.board), 0.0, folder.path)
     with seeded(config["search"]["seed"]), cpu_threads(config["trainer"]["threads"]):
         checkpoint = check_readable(folder.checkpoint) if going_on and folder.checkpoint.exists() else None
         search = _put_together(config, folder, checkpoint, on_epoch, console if is_leader() else None)
@@ -153,8 +153,8 @@ def run_search(
         _run(search)
         if not is_leader():
             sys.exit(0)  # Lightning started this process to help with the training, which is over
-        best = finish_search(config, search.splits, search.strategy, folder, search.cost_name, console)
-    return SearchResult(best, read_json(folder.board, "board", ""), time.perf_counter() - start, folder.path)
+        best, board = finish_search(config, search.splits, search.strategy, folder, search.cost_name, console)
+    return SearchResult(best, board, time.perf_counter() - start, folder.path)
 
 
 def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[Path]) -> bool:

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nni_cream.errors import ConfigError, FileError
-from nni_cream.search.paths.encoded_path import Path, encode_path, path_key
+from schema import Optional
 
-__all__ = ["BoardEntry", "BoardEvent", "PrioritizedBoard", "Verdict"]
+from nni_cream.errors import ConfigError
+from nni_cream.json_reader import NOT_NEGATIVE, NUMBER, WHOLE, check_json, format_of, wrong_field
+from nni_cream.options import whole
+from nni_cream.search.paths.encoded_path import PATH_FIELDS, Path, encode_path, path_key
+
+__all__ = ["BOARD_FIELDS", "ENTRY_FIELDS", "BoardEntry", "BoardEvent", "PrioritizedBoard", "Verdict"]
 
 _FORMAT = "nni_cream.board/1"
+_HINT = "Take a board as a search wrote it."
+
+ENTRY_FIELDS = {
+    "path": PATH_FIELDS,
+    "accuracy": NUMBER,
+    "cost": NUMBER,
+    "step": WHOLE,
+    Optional("other_costs"): {str: NUMBER},
+    Optional("validated"): NUMBER,
+}
+BOARD_FIELDS = {
+    "format": format_of(_FORMAT),
+    "capacity": whole(1),
+    "margin": NOT_NEGATIVE,
+    "entries": [ENTRY_FIELDS],
+}
 
 
 @dataclass(frozen=True)
@@ -66,6 +85,19 @@ class BoardEntry:
         """Total order with the best first, by accuracy, then lower cost, then age, then the path itself."""
         # A tie must not compare paths, whose choices may have no order: the reference crashed there.
         return (-self.standing, self.cost, self.step, self.key)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> BoardEntry:
+        """Make an entry of checked JSON values."""
+        validated = content.get("validated")
+        return cls(
+            path=dict(content["path"]),
+            accuracy=float(content["accuracy"]),
+            cost=float(content["cost"]),
+            step=content["step"],
+            other_costs={name: float(cost) for name, cost in content.get("other_costs", {}).items()},
+            validated=None if validated is None else float(validated),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values; further costs and ``validated`` only where they exist."""
@@ -260,23 +292,20 @@ class PrioritizedBoard:
         }
 
     @classmethod
-    def from_json(cls, content: Any) -> PrioritizedBoard:
-        """Read the output of :meth:`to_json`; raise FileError if the content breaks the board's rules.
+    def from_json(cls, content: Any, where: object = "board") -> PrioritizedBoard:
+        """Read the output of :meth:`to_json`; the ``FileError`` names ``where`` and the first wrong key.
 
         Paths keep their JSON values; :func:`~nni_cream.search.paths.choices.decode_path` makes samples of them.
         """
-        if not isinstance(content, Mapping) or content.get("format") != _FORMAT:
-            found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
-            raise FileError(f"not a board: expected a JSON object with format {_FORMAT!r}, found {found!r}")
-        board = cls(_number(content, "capacity", int, "board"), _number(content, "margin", float, "board"))
-        entries = content.get("entries")
-        if not isinstance(entries, list) or len(entries) > board.capacity:
-            raise FileError(f"board key 'entries': expected a list of at most {board.capacity} entries")
-        board._entries = [_read_entry(item, index) for index, item in enumerate(entries)]
-        if len({entry.key for entry in board._entries}) < len(board._entries):
-            raise FileError("board key 'entries': the same path stands there twice")
-        if len({tuple(entry.other_costs) for entry in board._entries}) > 1:
-            raise FileError("board key 'entries': expected the same further costs (key 'other_costs') in all of them")
+        check_json(content, where, _HINT, BOARD_FIELDS)
+        board = cls(content["capacity"], content["margin"])
+        board._entries = entries = [BoardEntry.from_json(item) for item in content["entries"]]
+        if len(entries) > board.capacity:
+            raise wrong_field(where, "entries", f"a list of {len(entries)}", f"at most {board.capacity}", _HINT)
+        if len({entry.key for entry in entries}) < len(entries):
+            raise wrong_field(where, "entries", "a list with one path twice", "different paths", _HINT)
+        if len({tuple(entry.other_costs) for entry in entries}) > 1:
+            raise wrong_field(where, "entries", "a list with different other_costs", "the same in all entries", _HINT)
         board._sort()
         return board
 
@@ -299,33 +328,3 @@ def _cheaper(costs: Sequence[float], than: Sequence[float]) -> bool:
     """Whether costs are higher in nothing and lower in something."""
     pairs = list(zip(costs, than, strict=True))
     return all(one <= other for one, other in pairs) and any(one < other for one, other in pairs)
-
-
-def _number(content: Mapping[str, Any], key: str, kind: type, where: str) -> Any:
-    value = content.get(key)
-    accepted = int if kind is int else (int, float)
-    # JSON from elsewhere may hold NaN or 1e400, which compare in no order.
-    if isinstance(value, bool) or not isinstance(value, accepted) or not abs(value) <= sys.float_info.max:
-        raise FileError(f"{where} key {key!r} is {value!r}; expected a finite {kind.__name__}")
-    return kind(value)
-
-
-def _read_entry(item: Any, index: int) -> BoardEntry:
-    where = f"board entry {index}"
-    if not isinstance(item, Mapping) or not isinstance(item.get("path"), Mapping):
-        raise FileError(f"{where}: expected an object with the keys path, accuracy, cost and step")
-    return BoardEntry(
-        path=dict(item["path"]),
-        accuracy=_number(item, "accuracy", float, where),
-        cost=_number(item, "cost", float, where),
-        step=_number(item, "step", int, where),
-        other_costs=_read_other_costs(item, where),
-        validated=None if item.get("validated") is None else _number(item, "validated", float, where),
-    )
-
-
-def _read_other_costs(item: Mapping[str, Any], where: str) -> dict[str, float]:
-    other_costs = item.get("other_costs", {})  # not there with one cost
-    if not isinstance(other_costs, Mapping):
-        raise FileError(f"{where} key 'other_costs' is {other_costs!r}; expected further costs by their names")
-    return {name: _number(other_costs, name, float, where) for name in other_costs}

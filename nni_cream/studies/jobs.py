@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,19 +13,20 @@ from typing import Any
 import torch
 from joblib import Parallel, delayed, parallel_config
 from joblib.externals.loky.process_executor import TerminatedWorkerError
-from schema import Schema, SchemaError
 
 from nni_cream.differences import differences
-from nni_cream.errors import CreamError, StudyError
-from nni_cream.files import append_line, locked, write_text
+from nni_cream.errors import CreamError, FileError, StudyError
+from nni_cream.files import append_line, locked, read_bytes, write_text
+from nni_cream.json_reader import OBJECT, Fields, check_json, parse_json, wrong_field
+from nni_cream.options import TEXT
 from nni_cream.signals import termination_as_interrupt
 from nni_cream.versions import versions
 
 __all__ = ["Job", "Records", "Work", "run_jobs", "with_retired"]
 
-_ANYTHING = Schema(dict)
 _RETIRED = "retired"
-_FIELDS = {"key": str, "date": str, "arguments": dict, "result": dict}
+_REPEAT = "Delete its line to have it repeated."
+_FIELDS = {"key": TEXT, "date": TEXT, "arguments": OBJECT, "result": OBJECT}
 Work = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 """A worker: (what all jobs share, the arguments of the job) -> JSON-safe result."""
 
@@ -42,12 +42,12 @@ class Job:
     arguments
         What the worker needs besides what all jobs share; JSON-safe.
     outcome
-        Schema of its result.
+        Fields of its result (:mod:`~nni_cream.json_reader`).
     """
 
     key: str
     arguments: Mapping[str, Any]
-    outcome: Schema = field(default=_ANYTHING, compare=False)
+    outcome: Fields = field(default_factory=dict, compare=False)
 
 
 def with_retired(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,30 +64,6 @@ def _refuse_retired(missing: Sequence[Job], records: Records) -> None:
             f"{old[0].key!r}; expected their records, since no training can have these settings again. Write the "
             "tables of the existing records with --report"
         )
-
-
-def _parsed(path: Path, number: int, text: bytes) -> dict[str, Any]:
-    """Parse a line: the first has what all jobs share, every other one a result."""
-    expected = {"shared": dict} if number == 1 else _FIELDS
-    try:
-        line = json.loads(text.decode())
-        wrong = [name for name, kind in expected.items() if not isinstance(line[name], kind)]
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-    else:
-        if not wrong:
-            return dict(line)
-        reason = f"{wrong[0]} is {line[wrong[0]]!r}"
-    keys = ", ".join(f"{name} ({kind.__name__})" for name, kind in expected.items())
-    repair = "name another folder with --out" if number == 1 else "delete the line to have that training repeated"
-    raise StudyError(f"{path}: line {number} is broken ({reason}); expected a JSON object with {keys}; {repair}")
-
-
-def _described(error: SchemaError) -> str:
-    """Describe the path to a broken value and the problem, in our own words where we have some."""
-    automatic, own = ([str(text) for text in texts if text] for texts in (error.autos, error.errors))
-    keys = [text for text in automatic[:-1] if text.startswith("Key ")]
-    return " ".join([*keys, (own or automatic)[-1]])
 
 
 class Records:
@@ -118,12 +94,9 @@ class Records:
 
     def _read(self) -> bytes:
         """Read the file and return its whole lines."""
-        try:
-            content = self.path.read_bytes()
-        except OSError as error:
-            raise StudyError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        content = read_bytes(self.path)
         whole = content[: content.rfind(b"\n") + 1]
-        found = [_parsed(self.path, number, line) for number, line in enumerate(whole.splitlines(), 1)]
+        found = [self._parsed(number, line) for number, line in enumerate(whole.splitlines(), 1)]
         self._lines = {line["key"]: line for line in found[1:]}
         changed = sorted(differences(found[0]["shared"] if found else self.shared, self.shared))
         if changed:
@@ -132,6 +105,14 @@ class Records:
                 "file, or name another folder with --out"
             )
         return whole
+
+    def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
+        """Parse a line: the first has what all jobs share, every other one a result."""
+        hint, fields = "Delete the line to have that training repeated.", _FIELDS
+        if number == 1:
+            hint, fields = "Name another folder with --out.", {"shared": OBJECT}
+        parsed: dict[str, Any] = parse_json(line, f"{self.path}, line {number}", "a record", hint, fields)
+        return parsed
 
     def refresh(self) -> None:
         """Read the file again and remove a torn line. No other process may be writing."""
@@ -170,18 +151,15 @@ class Records:
         return {job.key: self._result(job) for job in jobs if job.key in self._lines}
 
     def _result(self, job: Job) -> dict[str, Any]:
-        result: dict[str, Any] = self._lines[job.key]["result"]
-        try:
-            job.outcome.validate(result)
-        except SchemaError as error:
-            raise self.broken(job, f"({_described(error)})") from None
+        result: dict[str, Any] = check_json(self._lines[job.key]["result"], self._place(job), _REPEAT, job.outcome)
         return result
 
-    def broken(self, job: Job, reason: str) -> StudyError:
-        """Return the error for an unusable result, with its reason."""
-        return StudyError(
-            f"{self.path}: the result of {job.key!r} is broken {reason}; delete its line to have it repeated"
-        )
+    def _place(self, job: Job) -> str:
+        return f"{self.path}, result of {job.key!r}"
+
+    def broken(self, job: Job, key: str, found: str, expected: str) -> FileError:
+        """Return the error for a wrong field of a result."""
+        return wrong_field(self._place(job), key, found, expected, _REPEAT)
 
     def begin(self) -> None:
         """Write the first line if there is none, so that the file identifies its study."""

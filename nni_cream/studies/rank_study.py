@@ -245,7 +245,7 @@ def _known_scores(variant: Variant, records: Records, truth: Truth) -> _Scores:
     for seed, result in variant.results(records).items():
         for treatment, own in result["scores"].items():
             if len(own) != len(truth.architectures):
-                expected = f"expected scores of {len(truth.architectures)} architectures"
-                raise records.broken(variant.jobs[seed], f"(it has {len(own)} scores, {treatment}); {expected}")
+                key, expected = f"scores.{treatment}", f"scores of {len(truth.architectures)} architectures"
+                raise records.broken(variant.jobs[seed], key, f"a list of {len(own)}", expected)
             scores.setdefault(treatment, {})[seed] = [own[number] for number in truth.known]
     return scores

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,10 @@ from numpy.typing import NDArray
 from nni_cream import spaces
 from nni_cream.errors import CreamError, StudyError
 from nni_cream.files import read_json
+from nni_cream.json_reader import NAMED, NUMBER, OBJECT, SHARE, WHOLE, Fields, format_of, one_or_more
+from nni_cream.options import TEXT
 from nni_cream.search import CostModel, RandomPaths, Supernet, decode_path, encode_path, path_key
+from nni_cream.search.paths.encoded_path import PATH_FIELDS
 from nni_cream.strategy import CreamStrategy
 from nni_cream.studies.correlation import FEWEST, reliability
 from nni_cream.studies.jobs import Job, Records
@@ -26,6 +28,14 @@ from nni_cream.studies.stand_alone import train_alone
 __all__ = ["Truth", "draw_architectures", "gather_truth", "load_truth", "read_architectures", "truth_jobs"]
 
 _KIND = "truth"
+_FIELDS: dict[str, Fields] = {
+    "kind": format_of(_KIND),
+    "space": NAMED,
+    "data": {**NAMED, "fingerprint": TEXT, "judging_images": WHOLE},
+    "recipe": OBJECT,
+    "seeds": one_or_more(WHOLE),
+    "architectures": [{"choices": PATH_FIELDS, "accuracies": {str: SHARE}, "macs": NUMBER}],
+}
 work = train_alone
 
 
@@ -162,9 +172,8 @@ def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, A
 
     Raises :class:`~nni_cream.errors.StudyError` if one of them is not of the space, or is listed twice.
     """
-    content = read_json(path, "list of architectures", "name it with study.architectures, or give their number")
-    if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
-        raise StudyError(f"{path}: expected a list of architectures, each a mapping of labels to choices")
+    hint = "Name it with study.architectures, or give their number."
+    content: list[dict[str, Any]] = read_json(path, "a list of architectures", hint, [PATH_FIELDS])
     first: dict[str, int] = {}
     for number, key in enumerate(_path_keys(content, space, f"{path}: architecture")):
         if first.setdefault(key, number) != number:
@@ -242,49 +251,20 @@ def _count_macs(space: Mapping[str, Any], paths: Sequence[Mapping[str, Any]], sh
 
 
 def load_truth(path: str | Path) -> Truth:
-    """Read the file of ``nni-cream study truth``.
-
-    Raises :class:`~nni_cream.errors.StudyError` if it is not such a file; the message names the key.
-    """
-    content = read_json(Path(path), "truth", "`nni-cream study truth CONFIG.yml --out DIR` makes one")
-    if not isinstance(content, dict) or content.get("kind") != _KIND:
-        raise StudyError(f"{path}: is no truth; expected a truth.json of `nni-cream study truth`")
-    try:
-        items = content["architectures"]
-        truth = Truth(
-            space=content["space"],
-            data={key: content["data"][key] for key in ("name", "arguments", "fingerprint", "judging_images")},
-            recipe=content["recipe"],
-            seeds=tuple(int(seed) for seed in content["seeds"]),
-            architectures=tuple(dict(item["choices"]) for item in items),
-            accuracies=tuple({int(seed): float(value) for seed, value in item["accuracies"].items()} for item in items),
-            macs=tuple(float(item["macs"]) for item in items),
-            made_by={key: content[key] for key in ("command", "date", "versions") if key in content},
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StudyError(f"{path}: broken: {type(error).__name__}: {json.dumps(str(error))}") from None
-    _check_values(Path(path), truth)
-    return truth
-
-
-def _check_values(path: Path, truth: Truth) -> None:
-    images = truth.data["judging_images"]
-    for key, value, wanted, fits in (
-        ("space", truth.space, "a mapping with name and arguments", _is_named(truth.space)),
-        ("data.fingerprint", truth.data["fingerprint"], "text", isinstance(truth.data["fingerprint"], str)),
-        ("data.judging_images", images, "a whole number", isinstance(images, int)),
-        ("seeds", list(truth.seeds), "at least one", bool(truth.seeds)),
-    ):
-        if not fits:
-            raise StudyError(f"{path}: broken: {key} is {value!r}; expected {wanted}")
-    for number, own in enumerate(truth.accuracies):
-        for seed, value in own.items():
-            if not 0 <= value <= 1:
-                raise StudyError(
-                    f"{path}: broken: accuracy of architecture {number} with seed {seed} is {value!r}; expected a "
-                    "number from 0 to 1"
-                )
-
-
-def _is_named(space: Any) -> bool:
-    return isinstance(space, dict) and isinstance(space.get("arguments"), dict) and isinstance(space.get("name"), str)
+    """Read the file of ``nni-cream study truth``; the ``FileError`` names the first wrong key."""
+    hint = "`nni-cream study truth CONFIG.yml --out DIR` makes a truth."
+    content = read_json(Path(path), "a truth", hint, _FIELDS)
+    seeds, items = tuple(content["seeds"]), content["architectures"]
+    return Truth(
+        space=content["space"],
+        data={key: content["data"][key] for key in _FIELDS["data"]},
+        recipe=content["recipe"],
+        seeds=seeds,
+        architectures=tuple(item["choices"] for item in items),
+        accuracies=tuple(
+            {seed: float(item["accuracies"][str(seed)]) for seed in seeds if str(seed) in item["accuracies"]}
+            for item in items
+        ),
+        macs=tuple(float(item["macs"]) for item in items),
+        made_by={key: content[key] for key in ("command", "date", "versions") if key in content},
+    )

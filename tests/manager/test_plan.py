@@ -33,7 +33,13 @@ def search_metric(*entries: dict[str, Any], seed: int = 0) -> dict[str, Any]:
 
 
 def retrain_metric(validation: float, test: float = 0.5) -> dict[str, Any]:
-    return {"default": validation, "validation_accuracy": validation, "test_accuracy": test}
+    return {
+        "default": validation,
+        "validation_accuracy": validation,
+        "test_accuracy": test,
+        "epochs": 3,
+        "seconds": 1.0,
+    }
 
 
 def issue_all(plan: ExperimentPlan) -> list[Trial]:
@@ -110,7 +116,7 @@ def test_validation_accuracy_chooses_and_test_accuracy_has_no_say() -> None:
     assert chosen is not None
     assert chosen.choices == {"layer_1": "b"}
     assert chosen.accuracy == 0.8
-    assert chosen.retrained == {"validation_accuracy": 0.97, "test_accuracy": 0.90}
+    assert chosen.retrained == {key: value for key, value in retrain_metric(0.97, 0.90).items() if key != "default"}
     assert plan.finished
 
 
@@ -165,10 +171,10 @@ def test_nothing_to_retrain_ends_with_the_searches() -> None:
 @pytest.mark.parametrize(
     ("role", "metric", "problem"),
     [
-        ("search", 0.9, "expected a mapping"),
-        ("search", {"default": 0.9}, "key 'format'"),
-        ("search", {**search_metric(entry("a", 0.9)), "board": {}}, "key 'board'"),
-        ("retrain", {"default": 0.9}, "key 'validation_accuracy' is None"),
+        ("search", 0.9, "0.9; expected an object with best, board"),
+        ("search", {"default": 0.9}, "best is missing"),
+        ("search", {**search_metric(entry("a", 0.9)), "board": {}}, "board.entries is missing"),
+        ("retrain", {"default": 0.9}, "validation_accuracy is missing"),
     ],
 )
 def test_metric_of_another_kind_or_version_is_refused_with_its_key(role: str, metric: Any, problem: str) -> None:
@@ -263,7 +269,7 @@ def test_jobs_that_do_not_belong_or_have_another_version_are_named_and_not_taken
     )
     assert len(problems) == 2
     assert "does not belong to this experiment" in problems[0]
-    assert "key 'format'" in problems[1]
+    assert "best is missing" in problems[1]
     assert plan.searches[0].state is State.FAILED
 
 

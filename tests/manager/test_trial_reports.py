@@ -20,7 +20,6 @@ from nni_cream.results.output_folder import OutputFolder
 from tests.manager.test_plan import entry, retrain_metric, search_metric
 
 CONFIG = config.resolve({"space": "digits", "data": "digits", "retrain": {"top": 2}})
-COMPLETE = {"one_shot_accuracy": 0.9, "epochs": 3, "seconds": 1.0}
 
 
 class Jobs(Manager):
@@ -62,11 +61,11 @@ def search_and_retrains() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any
 
 
 BOARD = search_metric(entry("a", 0.9), entry("b", 0.8))
-BOARD["board"] |= {"format": "nni_cream.board/1", "cost_name": "macs", "epoch": 3}
+BOARD["board"] |= {"format": "nni_cream.board/1", "capacity": 5, "margin": 0.05, "cost_name": "macs", "epoch": 3}
 
 
 def finished(validation: float) -> dict[str, Any]:
-    return {**retrain_metric(validation), **COMPLETE}
+    return {**retrain_metric(validation), "one_shot_accuracy": 0.9}
 
 
 def test_trial_that_succeeded_in_its_second_attempt_is_no_failure() -> None:
@@ -94,10 +93,10 @@ def test_trial_that_was_told_to_stop_is_neither_a_result_nor_a_failure() -> None
 @pytest.mark.parametrize(
     ("final", "problem"),
     [
-        (0.9, "0.9; expected a mapping"),
-        ({"default": 0.9}, "key 'format' is None"),
-        ({**BOARD, "best": {**BOARD["best"], "format": "nni_cream.best/0"}}, "key 'format' is 'nni_cream.best/0'"),
-        ({**BOARD, "board": {}}, "key 'board' holds no entries"),
+        (0.9, "0.9; expected an object with best, board"),
+        ({"default": 0.9}, "best is missing"),
+        ({**BOARD, "best": {**BOARD["best"], "format": "nni_cream.best/0"}}, "best.format is 'nni_cream.best/0'"),
+        ({**BOARD, "board": {}}, "board.entries is missing"),
     ],
 )
 def test_metric_of_a_trial_of_another_version_is_named_with_its_key(final: Any, problem: str) -> None:

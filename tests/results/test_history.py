@@ -127,10 +127,11 @@ def test_history_may_be_missing_or_end_in_half_a_line(searched: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("{\n", "line 1: broken"),
-        ("[]\n", "line 1: key 'format' is None"),
-        ('{"format": "nni_cream.update/2"}\n', "'nni_cream.update/2'; this version of nni_cream reads"),
-        (b"\xff", "cannot be read"),
+        ("{\n", r"line 1: is no JSON \(.*\); expected an update"),
+        ("[]\n", r"line 1: the content is \[\]"),
+        ('{"format": "nni_cream.update/2"}\n', "format is 'nni_cream.update/2'; expected 'nni_cream.update/1'"),
+        (b"\xff\n", "line 1: is no JSON .'utf-8' codec"),
+        ('{"format": "nni_cream.update/1", "epoch": "1"}\n', "line 1: epoch is '1'; expected a whole number"),
     ],
 )
 def test_history_of_somebody_else_is_refused(tmp_path: Path, text: str | bytes, problem: str) -> None:

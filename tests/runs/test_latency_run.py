@@ -81,7 +81,7 @@ def test_a_search_that_measures_goes_on_with_the_latencies_that_it_began_with(tm
     ("content", "error", "message"),
     [
         (PHONE | {"device": "tablet"}, ConfigError, r"device 'tablet', but latency.device is 'phone'"),
-        (PHONE | {"format": 1}, FileError, r"phone.json: not a latency table"),
+        (PHONE | {"format": 1}, FileError, r"phone.json: format is 1; expected 'nni_cream.latency/1'"),
         (PHONE | {"sizes": [PHONE["sizes"][0] | {"columns": {"layer_1": SECONDS}}]}, SpaceError, r"lacks .*layer_2"),
     ],
 )
@@ -119,7 +119,7 @@ def test_the_command_writes_a_table_that_a_search_can_use(tmp_path: Path, capsys
 
 
 def test_a_table_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(FileError, match=r"nowhere.json: there is no latency table"):
+    with pytest.raises(FileError, match=r"nowhere.json: is missing; expected a latency table"):
         load_latencies(tmp_path / "nowhere.json")
 
 

@@ -363,10 +363,10 @@ def damaged(path: Path, key: str, **changes: Any) -> bytes:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"scores": {"batch": [0.5] * 3}}, "it has 3 scores, batch); expected scores of 12 architectures"),
-        ({"scores": {"batch": [None] * 12}}, "Key 'scores' error: Key 'batch' error: None is no number"),
-        ({"scores": 5}, "Key 'scores' error: 5 should be instance of 'dict'"),
-        ({"search_cpu_seconds": 0}, "Key 'search_cpu_seconds' error: 0 is no number above 0"),
+        ({"scores": {"batch": [0.5] * 3}}, "scores.batch is a list of 3; expected scores of 12 architectures"),
+        ({"scores": {"batch": [None] * 12}}, "scores.batch[0] is None; expected a finite number"),
+        ({"scores": 5}, "scores is 5; expected an object"),
+        ({"search_cpu_seconds": 0}, "search_cpu_seconds is 0; expected a number above 0"),
     ],
 )
 def test_a_broken_result_is_an_error_that_names_file_training_and_key(studied, tmp_path, capsys, changes, reason):
@@ -374,9 +374,9 @@ def test_a_broken_result_is_an_error_that_names_file_training_and_key(studied, t
     before = damaged(tmp_path / "rank/records.jsonl", "meta seed 3", **changes)
     assert main(rank_words(studied, tmp_path / "rank", "--report")) == 1
     error = capsys.readouterr().err.replace("\n", " ")
-    assert "records.jsonl: the result of 'meta seed 3' is broken" in error
+    assert "records.jsonl, result of 'meta seed 3': " in error
     assert reason in error
-    assert "delete its line to have it repeated" in error
+    assert "Delete its line to have it repeated" in error
     assert (tmp_path / "rank/records.jsonl").read_bytes() == before
 
 
@@ -387,8 +387,9 @@ def test_a_broken_training_of_a_truth_is_named(studied, tmp_path, capsys, accura
     config = write(tmp_path / "truth.yml", TRUTH)
     assert main(["study", "truth", config, "--out", str(tmp_path / "truth"), "--report"]) == 1
     error = capsys.readouterr().err.replace("\n", " ")
-    assert "the result of '003 seed 1' is broken (Key 'accuracy' error: " in error
-    assert "is no number from 0 to 1" in error
+    assert "accuracy is " in error
+    assert "; expected a" in error
+    assert "Delete" in error
     assert (tmp_path / "truth/records.jsonl").read_bytes() == before
 
 
@@ -415,12 +416,18 @@ def with_accuracies(items: list[dict[str, Any]], value: float) -> list[dict[str,
         ({"data": lambda data: {**data, "judging_images": 5}}, "with 5 judging images"),
         ({"architectures": lambda items: items[:9]}, "knows 9 architectures with all seeds; expected at least 10"),
         ({"seeds": lambda seeds: [*seeds, 2]}, "knows 0 architectures"),
-        ({"kind": lambda kind: "rank"}, "is no truth"),
-        ({"architectures": lambda items: [{"choices": {}}]}, "broken: KeyError"),
-        ({"seeds": lambda seeds: []}, "broken: seeds is []; expected at least one"),
-        ({"space": lambda space: ["digits"]}, "broken: space is ['digits']; expected a mapping"),
-        ({"data": lambda data: {**data, "fingerprint": None}}, "broken: data.fingerprint is None"),
-        ({"architectures": lambda items: with_accuracies(items, 17.0)}, "is 17.0; expected a number from 0 to 1"),
+        ({"kind": lambda kind: "rank"}, "kind is 'rank'; expected 'truth'"),
+        (
+            {"architectures": lambda items: [{"choices": {}}]},
+            "architectures[0].accuracies is missing; expected an object",
+        ),
+        ({"seeds": lambda seeds: []}, "seeds is []; expected a list of at least one"),
+        ({"space": lambda space: ["digits"]}, "space is ['digits']; expected an object with name, arguments"),
+        ({"data": lambda data: {**data, "fingerprint": None}}, "data.fingerprint is None"),
+        (
+            {"architectures": lambda items: with_accuracies(items, 17.0)},
+            "architectures[0].accuracies.0 is 17.0; expected a number of at least 0 and at most 1",
+        ),
         ({"architectures": lambda items: with_accuracies(items, 0.5)}, "all 12 architectures the accuracy 0.5"),
         (
             {"architectures": lambda items: [*items[:3], {**items[3], "choices": {"layer_1": "conv_9x9"}}, *items[4:]]},
@@ -535,7 +542,7 @@ def test_architectures_from_a_file_are_checked(tmp_path, capsys):
             [*good, {"layer_1": "conv_9x9"}],
             "list.json: architecture 3 is not of the space: the path does not belong to",
         ),
-        ({"a": 1}, "expected a list of architectures"),
+        ({"a": 1}, "list.json: the content is {'a': 1}; expected a list. Name it with study.architectures"),
     ):
         (tmp_path / "list.json").write_text(json.dumps(content))
         wrong = {**TRUTH, "study": {**TRUTH["study"], "architectures": str(tmp_path / "list.json")}}

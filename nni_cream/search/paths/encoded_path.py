@@ -7,10 +7,13 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from nni_cream.errors import SpaceError
+from nni_cream.json_reader import plain
 
-__all__ = ["Path", "encode_path", "encode_value", "path_key"]
+__all__ = ["PATH_FIELDS", "Path", "encode_path", "encode_value", "path_key"]
 
 Path: TypeAlias = dict[str, Any]
+PATH_FIELDS = {str: plain}
+"""The JSON form of a path, for :func:`~nni_cream.json_reader.check_json`."""
 
 
 def encode_path(path: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,22 +5,41 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from nni.mutable import LabeledMutable
 from nni.mutable.annotation import Constraint
+from schema import Optional
 
-from nni_cream.errors import FileError, SpaceError
+from nni_cream.errors import SpaceError
+from nni_cream.json_reader import NOT_NEGATIVE, OBJECT, check_json, format_of, nullable, one_or_more, wrong_field
+from nni_cream.options import TEXT, whole
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import encode_value
 from nni_cream.search.supernet.supernet import Supernet
 
 __all__ = ["LatencyTable", "Measured", "space_digest", "value_name"]
 
+_HINT = "`nni-cream latency CONFIG.yml --out FILE` makes a latency table."
 _FORMAT = "nni_cream.latency/1"
+_FIELDS = {
+    "format": format_of(_FORMAT),
+    "device": TEXT,
+    "sizes": one_or_more(
+        {
+            "shape": one_or_more(whole(1)),
+            "columns": {str: {str: NOT_NEGATIVE}},
+            Optional("base"): NOT_NEGATIVE,
+            Optional("scale"): NOT_NEGATIVE,
+        }
+    ),
+    Optional("settings"): nullable(OBJECT),
+    Optional("space"): nullable(TEXT),
+    Optional("versions"): nullable(OBJECT),
+    Optional("check"): nullable(OBJECT),
+}
 
 
 @dataclass(frozen=True)
@@ -48,6 +67,15 @@ class Measured:
     def pixels(self) -> int:
         """Height times width, times any further dimensions."""
         return math.prod(self.shape[1:])
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Measured:
+        """Make one of checked JSON values."""
+        columns = {
+            label: {value: float(seconds) for value, seconds in column.items()}
+            for label, column in content["columns"].items()
+        }
+        return cls(tuple(content["shape"]), float(content.get("base", 0)), columns, float(content.get("scale", 1)))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -103,28 +131,20 @@ class LatencyTable:
     @classmethod
     def from_json(cls, content: Any, where: object = "latency table") -> LatencyTable:
         """Read the result of :meth:`to_json`, or a user's file; ``FileError`` names ``where`` and the invalid key."""
-        found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
-        if found != _FORMAT:
-            raise FileError(f"{where}: not a latency table: key 'format' is {found!r}, expected {_FORMAT!r}")
-        read = _Reader(where)
-        sizes = [
-            read.measured(item, f"sizes[{index}].")
-            for index, item in enumerate(read.value(content, "sizes", list, "a list with an entry for each image size"))
-        ]
-        if not sizes:
-            raise FileError(f"{where}: key 'sizes' is empty; expected an entry for each image size")
+        check_json(content, where, _HINT, _FIELDS)
+        sizes = [Measured.from_json(item) for item in content["sizes"]]
         # Interpolation between sizes pairs the columns by their labels.
         if any(item.columns.keys() != sizes[0].columns.keys() for item in sizes):
-            raise FileError(f"{where}: key 'sizes': expected the same labels for every size")
-        optional = {key: read.optional(content, key, dict, "a mapping") for key in ("settings", "versions", "check")}
+            found, expected = "a list with different labels in columns", "the same labels for every size"
+            raise wrong_field(where, "sizes", found, expected, _HINT)
         return cls(
-            device=read.value(content, "device", str, "the name of the device"),
+            device=content["device"],
             # ``_at`` finds the neighbouring sizes by their order, which a user's file need not keep.
             sizes=tuple(sorted(sizes, key=lambda item: item.pixels)),
-            settings=optional["settings"] or {},
-            space=read.optional(content, "space", str, "the digest of a space"),
-            versions=optional["versions"] or {},
-            check=optional["check"],
+            settings=content.get("settings") or {},
+            space=content.get("space"),
+            versions=content.get("versions") or {},
+            check=content.get("check"),
         )
 
     def costs(self, supernet: Supernet, shape: Sequence[int]) -> CostTable:
@@ -234,43 +254,3 @@ def space_digest(supernet: Supernet) -> str:
 
 def _choices(supernet: Supernet) -> dict[str, LabeledMutable]:
     return {label: item for label, item in supernet.mutables.items() if not isinstance(item, Constraint)}
-
-
-@dataclass(frozen=True)
-class _Reader:
-    where: object
-
-    def value(self, content: Mapping[str, Any], key: str, kind: type, expected: str, prefix: str = "") -> Any:
-        value = content.get(key)
-        if not isinstance(value, kind):
-            found = "missing" if key not in content else repr(value)
-            raise FileError(f"{self.where}: key {prefix + key!r} is {found}; expected {expected}")
-        return value
-
-    def optional(self, content: Mapping[str, Any], key: str, kind: type, expected: str) -> Any:
-        return None if content.get(key) is None else self.value(content, key, kind, expected)
-
-    def measured(self, item: Any, prefix: str) -> Measured:
-        if not isinstance(item, Mapping):
-            raise FileError(f"{self.where}: key {prefix[:-1]!r} is {item!r}; expected a mapping")
-        shape = self.value(item, "shape", list, "the shape of an input, such as [3, 224, 224]", prefix)
-        if not shape or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in shape):
-            raise FileError(f"{self.where}: key {prefix}shape is {shape!r}; expected whole numbers of at least 1")
-        columns = self.value(item, "columns", dict, "a mapping of labels to columns", prefix)
-        return Measured(
-            shape=tuple(shape),
-            base=self._seconds(item.get("base", 0.0), f"{prefix}base"),
-            columns={label: self._column(column, f"{prefix}columns.{label}") for label, column in columns.items()},
-            scale=self._seconds(item.get("scale", 1.0), f"{prefix}scale"),
-        )
-
-    def _column(self, column: Any, name: str) -> dict[str, float]:
-        if not isinstance(column, Mapping):
-            raise FileError(f"{self.where}: key {name!r} is {column!r}; expected a mapping of values to seconds")
-        return {str(value): self._seconds(seconds, f"{name}.{value}") for value, seconds in column.items()}
-
-    def _seconds(self, value: Any, name: str) -> float:
-        # The chained comparison also refuses NaN, and infinity, as which JSON reads 1e999.
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
-            raise FileError(f"{self.where}: key {name!r} is {value!r}; expected a finite number of at least 0")
-        return float(value)
