@@ -39,6 +39,7 @@ __all__ = [
     "options_of",
     "several",
     "show",
+    "unexpected",
     "whole",
 ]
 
@@ -161,6 +162,11 @@ def show(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def unexpected(key: str, value: Any, expected: str) -> str:
+    """Return the message about a value that is not as expected."""
+    return f"{key} is {show(value)}; expected {expected}."
+
+
 @dataclass(frozen=True)
 class Option:
     """One option of an object, as :func:`options_of` lists it.
@@ -242,7 +248,7 @@ def checked(name: str, value: Any, rule: Rule) -> Any:
     except SchemaError:
         right = False
     if not right:
-        raise ConfigError(f"{name} is {show(value)}; expected {rule.expected}")
+        raise ConfigError(unexpected(name, value, rule.expected))
     return found
 
 

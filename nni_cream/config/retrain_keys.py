@@ -91,14 +91,14 @@ def _contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
     recipe = resolved["recipe"]
     if recipe["warmup_epochs"] >= recipe["epochs"]:
         yield (
-            f"{prefix}recipe.warmup_epochs: {recipe['warmup_epochs']:g}; expected fewer than recipe.epochs "
-            f"({recipe['epochs']})"
+            f"{prefix}recipe.warmup_epochs is {recipe['warmup_epochs']:g}; expected fewer than recipe.epochs "
+            f"({recipe['epochs']})."
         )
     low, high = recipe["crop_scale"]
     if low is None or high is None or not 0 < low <= high <= 1:
-        yield f"{prefix}recipe.crop_scale: {recipe['crop_scale']}; expected [low, high] with 0 < low <= high <= 1"
+        yield f"{prefix}recipe.crop_scale is {recipe['crop_scale']}; expected [low, high] with 0 < low <= high <= 1."
     if recipe["ema_warmup"] and recipe["ema_decay"] is None:
-        yield f"{prefix}recipe.ema_warmup: true, but recipe.ema_decay is null; expected a decay such as 0.999"
+        yield f"{prefix}recipe.ema_decay is null; expected a decay such as 0.999, since recipe.ema_warmup is true."
 
 
 RETRAIN = Layout(_NAMED, _SECTIONS, (*_recipe_keys(), *_trainer_keys(), *loader_keys()), _contradictions)

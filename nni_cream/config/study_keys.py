@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from schema import And, Schema
@@ -10,7 +11,7 @@ from schema import And, Schema
 from nni_cream.config.layout import Key, Layout, describe_problems, validate
 from nni_cream.config.search_keys import SEARCH, training_keys
 from nni_cream.errors import ConfigError
-from nni_cream.options import TEXT, Rule, one_of, show, whole
+from nni_cream.options import TEXT, Rule, one_of, unexpected, whole
 
 __all__ = ["FINAL", "RANK", "TRUTH", "VARIANTS", "StudyLayout"]
 
@@ -89,9 +90,8 @@ class StudyLayout(Layout):
         resolved[VARIANTS] = self._variants(content.get(VARIANTS), resolved["search"], f"{prefix}{VARIANTS}", problems)
         baseline = resolved["study"].get("baseline")
         if not problems and baseline is not None and baseline not in resolved[VARIANTS]:
-            problems.append(
-                f"{prefix}study.baseline: {show(baseline)}; expected one of {VARIANTS}: {', '.join(resolved[VARIANTS])}"
-            )
+            expected = f"one of {VARIANTS}: {', '.join(resolved[VARIANTS])}"
+            problems.append(unexpected(f"{prefix}study.baseline", baseline, expected))
         if problems:
             raise ConfigError(describe_problems(problems))
         for name, changes in resolved[VARIANTS].items():
@@ -106,20 +106,20 @@ class StudyLayout(Layout):
         self, value: Any, search: Mapping[str, Any], where: str, problems: list[str]
     ) -> dict[str, dict[str, Any]]:
         if not isinstance(value, Mapping) or not value:
-            problems.append(f"{where}: {show(value)}; expected names, each with the keys of search that it sets")
+            problems.append(unexpected(where, value, "names, each with the keys of search that it sets"))
             return {}
-        keys = {name: key for name, key in SEARCH.section("search").items() if name != "seed"}
-        keys["retired"] = _RETIRED
+        keys = {**SEARCH.section("search"), "retired": _RETIRED}
+        del keys["seed"]
+        keys = {name: replace(key, name=name) for name, key in keys.items()}
         variants: dict[str, dict[str, Any]] = {}
         for name, changes in value.items():
             if not isinstance(name, str) or not name or not isinstance(changes, Mapping | None):
-                problems.append(f"{where}.{name}: {show(changes)}; expected keys of search with their values, or {{}}")
+                problems.append(unexpected(f"{where}.{name}", changes, "keys of search with their values, or {}"))
                 continue
             changes = {key: _merged(key, search.get(key), given) for key, given in (changes or {}).items()}
-            problems += [SEARCH.unknown(key, list(keys), f"{where}.{name}.") for key in changes if key not in keys]
-            found: list[str] = []
-            variants[name] = {key: validate(keys[key], changes[key], "", found) for key in changes if key in keys}
-            problems += [f"{where}.{name}: {problem}" for problem in found]
+            own = f"{where}.{name}."
+            problems += [SEARCH.unknown(key, list(keys), own) for key in changes if key not in keys]
+            variants[name] = {key: validate(keys[key], changes[key], own, problems) for key in changes if key in keys}
         return variants
 
 
