@@ -69,8 +69,9 @@ def _check(options: argparse.Namespace) -> None:
         _show(found)
     if not found.usable:
         raise DataError(
-            f"data set {name!r}: {len(found.unreadable)} unreadable files, max_unreadable allows {found.limit}. Get "
-            "them again or remove them; those that are found without --full may also be left out with max_unreadable."
+            f"data set {name!r}: max_unreadable is {found.limit}; expected at least {len(found.unreadable)}, the "
+            "number of unreadable files. Get them again or remove them; max_unreadable may also leave out those that "
+            "are found without --full."
         )
 
 
@@ -88,7 +89,7 @@ def _named(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if isinstance(tuner, dict) and isinstance(tuner.get("classArgs"), dict):
         content = tuner["classArgs"]
     if "data" not in content:
-        raise ConfigError(f"{options.data}: has no key data; expected a configuration of nni_cream.")
+        raise ConfigError(f"{options.data}: data is missing; expected a configuration of nni_cream.")
     layout = Layout(named={"data": "Images."}, sections={}, keys=())
     data = layout.resolve({"data": content["data"]}, prefix=f"{options.data}: ")["data"]
     return data["name"], data["arguments"]

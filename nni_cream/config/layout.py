@@ -184,7 +184,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # the latter two: an impossible date, endless nesting
         raise ConfigError(f"{path}: is not YAML: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds {show(content)}; expected a mapping, such as 'space: digits'.")
+        raise ConfigError(f"{path}: the content is {show(content)}; expected a mapping, such as 'space: digits'.")
     return content
 
 

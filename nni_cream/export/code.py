@@ -67,7 +67,7 @@ class _Writer:
         if kind is None:
             return self._block(module, path)
         if any(True for _ in module.children()):
-            raise ExportError(f"module {path!r} is a {kind.__name__} with modules of its own; {ADVICE}")
+            raise ExportError(f"module {path!r} is a {kind.__name__} with modules of its own. {ADVICE}")
         return layer_code(module, path)
 
     def _sequential(self, module: nn.Module, path: str) -> Expression:
@@ -157,4 +157,4 @@ def _check_shared(network: nn.Module) -> None:
         network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)
     ):
         if first.setdefault(tensor, name) != name:
-            raise ExportError(f"{first[tensor]!r} and {name!r} are one and the same tensor; {ADVICE}")
+            raise ExportError(f"{first[tensor]!r} and {name!r} are one and the same tensor. {ADVICE}")

@@ -58,7 +58,7 @@ def record_calls(network: nn.Module, images: Tensor) -> Calls:
         if calls.setdefault(module, shape) != shape:
             raise ExportError(
                 f"module {names[module]!r} is called in two ways, once with {calls[module].inputs} and once with "
-                f"{shape.inputs}; {ADVICE}"
+                f"{shape.inputs}. {ADVICE}"
             )
 
     handles: list[RemovableHandle] = [

@@ -118,7 +118,7 @@ def run_experiment(
     running = running_in(folder)
     if running is not None:
         raise ManagerError(
-            f"{folder.path}: experiment {running.id} is running here; stop it first with: nni-cream stop {running.id}"
+            f"{folder.path}: experiment {running.id} is running here. Stop it first with: nni-cream stop {running.id}"
         )
     port = _choose_port(config, port)
     try_out(config)
@@ -167,7 +167,7 @@ def resume_experiment(
         raise ManagerError(f"experiment {known.id}: its files in {known.folder} cannot be read: {error}") from error
     folder = known.out
     if folder is not None and folder.state is State.FINISHED and known.manager is None:
-        retrained = read_json(folder.retrained, "list of retrained architectures", "")
+        retrained = read_json(folder.retrained, "list of retrained architectures", "Start again with --force.")
         return ExperimentResult(load_best(folder.best), retrained, 0.0, folder.path)
     if folder is None:
         folder = OutputFolder(out or f"out/{known.id}")
@@ -201,7 +201,9 @@ def stop_experiment(known: KnownExperiment) -> None:
         If it is not running.
     """
     if known.process is None or known.manager is None:
-        raise ManagerError(f"experiment {known.id} is not running")
+        raise ManagerError(
+            f"experiment {known.id} is not running; expected a running one. `nni-cream status` lists all."
+        )
     with suppress(requests.RequestException):  # a manager that does not answer any more is killed below
         known.manager.stop()
         with suppress(psutil.TimeoutExpired):
@@ -254,7 +256,7 @@ def _see_through(experiment: Experiment, folder: OutputFolder, start: float, con
     try:
         _watch(manager, expected_trials(experiment.config), log, console)
     except ManagerError as error:
-        raise ManagerError(f"{error}\n  go on with: nni-cream resume {folder.path}") from error
+        raise ManagerError(f"{error}\n  Continue with: nni-cream resume {folder.path}") from error
     best, retrained = save(collect(manager), log, folder)
     return ExperimentResult(best, retrained, time.perf_counter() - start, folder.path)
 
@@ -267,7 +269,7 @@ def free_port() -> int:
             port = int(probe.getsockname()[1])
         if port < 65535 and not _is_taken(port) and not _is_taken(port + 1):
             return port
-    raise ManagerError("no free port found; name one with --port")
+    raise ManagerError("no port is free. Name one with --port.")
 
 
 def check_port(port: int, two_ports: bool = False) -> None:
@@ -287,7 +289,9 @@ def check_port(port: int, two_ports: bool = False) -> None:
     """
     for needed in (port, port + 1) if two_ports else (port,):
         if _is_taken(needed):
-            raise ManagerError(f"port {needed} is taken; name another one with --port, or leave it out for a free one")
+            raise ManagerError(
+                f"--port is {needed}; expected a free port. Name another one, or leave it out for any free one."
+            )
 
 
 def _is_taken(port: int) -> bool:
@@ -327,7 +331,7 @@ def _start(experiment: Experiment, port: int, folder: Path) -> None:
     try:
         experiment.start(port, run_mode=RunMode.Detach)
     except Exception as error:  # NNI raises what it happens to meet: RuntimeError, requests' errors, ...
-        raise ManagerError(f"NNI's manager could not be started: {error}; its logs are in {folder}") from error
+        raise ManagerError(f"NNI's manager could not be started: {error}; its logs are in {folder}.") from error
     finally:
         launcher._check_rest_server = check
 
@@ -401,7 +405,7 @@ def _watch(manager: Manager, expected: int, log: Path, console: Console) -> None
             if status["status"] == "DONE":
                 return
             if status["status"] in ("STOPPING", "STOPPED"):
-                raise ManagerError("the experiment was stopped before its end")
+                raise ManagerError("the experiment was stopped before its end.")
             if status["status"] == "ERROR":
                 raise ManagerError(_describe_error(log, status))
             time.sleep(_POLL_SECONDS)

@@ -53,7 +53,7 @@ class Reporter:
         record = self._channel.receive_parameter()
         if not record or not record["parameters"]:
             raise ConfigError(
-                "no parameters: this program is a trial, which NNI's manager starts; run nni-cream instead"
+                "the parameters are missing; expected those that NNI's manager gives its trials. Run nni-cream instead."
             )
         self.parameters: Any = record["parameters"]
         self._parameter_id = record["parameter_id"]

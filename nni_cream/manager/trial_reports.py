@@ -109,7 +109,7 @@ def save(outcome: Outcome, log_folder: Path, folder: OutputFolder) -> tuple[Best
         If a trial failed; what the others gave has been written.
     """
     if not (log_folder / BEST).exists():
-        raise ManagerError("\n".join(["no search trial succeeded, so there is no result", *outcome.failures]))
+        raise ManagerError("\n".join(["no search trial succeeded, so there is no result.", *outcome.failures]))
     best = load_best(log_folder / BEST)
     retrained = [_retrained(trial) for trial in outcome.trials if trial["parameters"]["role"] == "retrain"]
     retrained.sort(key=lambda entry: (entry["choices"] != best.choices, -entry["validation_accuracy"]))
@@ -120,7 +120,7 @@ def save(outcome: Outcome, log_folder: Path, folder: OutputFolder) -> tuple[Best
     folder.finish()
     if outcome.failures:
         count = len(outcome.failures)
-        raise ManagerError("\n".join([f"{count} trial(s) failed; the rest is in {folder.path}", *outcome.failures]))
+        raise ManagerError("\n".join([f"{count} trial(s) failed. The rest is in {folder.path}.", *outcome.failures]))
     return best, retrained
 
 

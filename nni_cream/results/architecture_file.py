@@ -132,4 +132,4 @@ def load_best(path: str | Path) -> Best:
         If it is missing, broken, somebody else's or of another version; the message names path and key.
     """
     path = inside(Path(path), BEST)
-    return Best.from_json(read_json(path, "chosen architecture", "it is written when a search is complete"), path)
+    return Best.from_json(read_json(path, "chosen architecture", "It is written when a search is complete."), path)

@@ -178,7 +178,7 @@ def check_readable(checkpoint: Path) -> Path:
         check_whole(checkpoint)
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch fail in any way, AttributeError among them
-        raise FileError(f"{checkpoint}: broken, it cannot be resumed from; start again with --force") from error
+        raise FileError(f"{checkpoint}: is broken, so no run can resume from it. Start again with --force.") from error
     return checkpoint
 
 
@@ -204,6 +204,6 @@ def check_checkpoint(checkpoint: Path, module: pl.LightningModule) -> Path:
     """
     content = torch.load(check_readable(checkpoint), map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():
-        raise FileError(f"{checkpoint}: is no checkpoint of a training; start again with --force")
+        raise FileError(f"{checkpoint}: is no checkpoint of a training. Start again with --force.")
     check_fit(module.state_dict(), content["state_dict"], checkpoint)
     return checkpoint

@@ -169,5 +169,5 @@ def _read_line(line: str, where: str) -> dict[str, Any]:
         raise FileError(f"{where}: broken, expected an update as JSON: {error}") from None
     found = update.get("format") if isinstance(update, dict) else None
     if not isinstance(update, dict) or found != UPDATE_FORMAT:
-        raise FileError(f"{where}: key 'format' is {found!r}; this version of nni_cream reads {UPDATE_FORMAT!r}")
+        raise FileError(f"{where}: key 'format' is {found!r}; this version of nni_cream reads {UPDATE_FORMAT!r}.")
     return update

@@ -93,11 +93,11 @@ class OutputFolder:
         if not os.path.lexists(self.path):
             return State.EMPTY
         if not self.path.is_dir():
-            raise FileError(f"{self.path}: is not a folder; name another one with --out")
+            raise FileError(f"{self.path}: is not a folder. Name another one with --out.")
         if not self.is_ours:
             if any(self.path.iterdir()):
                 raise FileError(
-                    f"{self.path}: holds files that nni_cream did not write; name a new or empty folder with --out"
+                    f"{self.path}: holds files that nni_cream did not write. Name a new or empty folder with --out."
                 )
             return State.EMPTY
         return State.FINISHED if self.best.exists() else State.UNFINISHED
@@ -134,14 +134,14 @@ class OutputFolder:
         state = self.state
         if state is State.FINISHED and not (force or resume):
             raise FileError(
-                f"{self.path}: holds a result already ({BEST}); name another folder with --out, or use --force to "
-                "replace it"
+                f"{self.path}: holds a result already ({BEST}). Name another folder with --out, or replace it with "
+                "--force."
             )
         if state is State.UNFINISHED and not (force or resume):
             way_on = "--resume" if resume is not None else f"`nni-cream resume {self.path}`"
             raise FileError(
-                f"{self.path}: holds an unfinished run; use {way_on} to go on with it, --force to start again, or "
-                "another --out"
+                f"{self.path}: holds an unfinished run. Continue it with {way_on}, start again with --force, or name "
+                "another --out."
             )
         self._check_writable()
         return state
@@ -229,13 +229,13 @@ class OutputFolder:
         try:
             before = layout.load(self.config)
         except CreamError as error:
-            raise FileError(f"{self.config}: broken: {error}") from None
+            raise FileError(f"{self.config}: is broken: {error}") from None
         free = {"retrain": None, "loader": None}
         changed = sorted(differences({**before, **free}, {**config, **free}))
         if changed:
             raise ConfigError(
-                f"{self.path}: was started with other values of {', '.join(changed)} (see {CONFIG} there); resume with "
-                "the same configuration, or start again with --force"
+                f"{self.path}: was started with other values of {', '.join(changed)} (see {CONFIG} there). Resume with "
+                "the same configuration, or start again with --force."
             )
 
 

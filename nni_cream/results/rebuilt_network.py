@@ -93,7 +93,8 @@ def export_weights(best: Best, folder: Path, out: Path) -> None:
     source = folder / WEIGHTS
     if not source.exists():
         raise FileError(
-            f"{source}: there are no weights; `nni-cream search` writes them, trials of an experiment do not"
+            f"{source}: there are no weights; expected those that `nni-cream search` writes. Trials of an experiment "
+            "write none."
         )
     try:
         state = torch.load(source, weights_only=True, map_location="cpu")

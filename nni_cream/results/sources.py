@@ -144,7 +144,7 @@ class Source:
             missing = "a published network has no weights here"
             if self.place is not None:
                 missing = f"{self.place.parent}: there are no weights beside {self.place.name}"
-            raise FileError(f"{missing}; name a file with --weights")
+            raise FileError(f"{missing}. Name a file with --weights.")
         return found
 
     def weights_beside(self) -> Path | None:
@@ -218,7 +218,7 @@ def find_source(result: str | Path) -> Source:
     if str(result) not in spaces.list_networks():
         raise ConfigError(
             f"{result}: there is no such file or folder, nor a published network of this name; expected a best.json, "
-            f"the output folder of a search, or one of {', '.join(spaces.list_networks())}"
+            f"the output folder of a search, or one of {', '.join(spaces.list_networks())}."
         )
     network = spaces.published(str(result))
     return Source(network.space, network.choices, network.macs, "macs", None, None)
@@ -249,8 +249,9 @@ def best_teacher(source: Source) -> Source:
     others = [(best, path) for best, path in found if best.choices != source.choices]
     if not others:
         raise ConfigError(
-            f"recipe.teacher: board, but {folder or 'a published network'} holds no other entry of a board; expected "
-            "the output folder of a search as RESULT, or name another result as the teacher"
+            "recipe.teacher is board; expected a folder with other entries of a board, and "
+            f"{folder or 'a published network'} has none. Give the output folder of a search as RESULT, or name "
+            "another result as the teacher."
         )
     best, path = max(others, key=lambda item: item[0].accuracy)
     return Source(best.space, best.choices, best.cost, best.cost_name, best.accuracy, path)

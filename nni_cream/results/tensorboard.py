@@ -36,8 +36,8 @@ def _writer_class() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            f"trainer.tensorboard: TensorBoard cannot be imported ({error}); pip install 'nni_cream[tensorboard]', or "
-            "set it to false"
+            f"trainer.tensorboard is true; expected false, since TensorBoard cannot be imported ({error}). Run pip "
+            "install 'nni_cream[tensorboard]', or set it to false."
         ) from error
     return SummaryWriter
 

@@ -103,7 +103,9 @@ def rehearse_search(config: Mapping[str, Any], images: int | None = None) -> Sea
     settings, trainer = config["search"], _trainer_settings(config["trainer"], notes)
     at_once = images or _images_at_once(settings["batch_size"], shape, trainer["accelerator"])
     if at_once < 2:
-        raise ConfigError(f"{at_once} images at once; expected at least 2, since BatchNorm needs more than one")
+        raise ConfigError(
+            f"the number of images at once is {at_once}; expected at least 2, since BatchNorm needs more than one."
+        )
     scored = min(scored_at_once(settings), settings["scoring"]["images"], shape.validation_images)
     scored = images or _images_at_once(max(2, scored), shape, trainer["accelerator"])
     if at_once != settings["batch_size"]:

@@ -392,7 +392,7 @@ def estimate(
         If fewer than two batches were seen.
     """
     if not seen.seconds:
-        raise SearchError("the rehearsal saw fewer than two batches; give it a loader of at least three")
+        raise SearchError("the rehearsal saw fewer than two batches; expected a loader of at least three.")
     per_image = statistics.median(seen.seconds) / images_at_once
     steps = max(1, plan.images_per_epoch // plan.global_batch_size)
     # Of fewer images than a step wants, the only batch of an epoch has all.

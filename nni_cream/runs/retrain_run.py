@@ -134,7 +134,7 @@ def run_retraining(
     source = find_source(result)
     folder = OutputFolder(out)
     if force and source.place is not None and source.place.parent.resolve() == folder.path.resolve():
-        raise ConfigError(f"--out {out}: holds RESULT, which --force would replace; name another folder")
+        raise ConfigError(f"--out is {out}; expected another folder than that of RESULT, which --force would replace.")
     state = folder.check(resume=resume, force=force) if is_leader() else folder.state
     going_on = resume and not force and state is not State.EMPTY
     if going_on and is_leader():
@@ -172,17 +172,17 @@ def _check_same_run(
     folder.check_same_config(config, RETRAIN)
     if not folder.source.exists():  # killed before it was written, so before the first step
         return
-    before = read_json(folder.source, "architecture", "")
+    before = read_json(folder.source, "architecture", "Start again with --force.")
     if any(before.get(key) != value for key, value in json.loads(json.dumps(source.identity())).items()):
         raise ConfigError(
-            f"{folder.path}: trains another architecture (see {folder.source.name} there); resume with the RESULT that "
-            "it was started with, or start again with --force"
+            f"{folder.path}: trains another architecture (see {folder.source.name} there). Resume with the RESULT that "
+            "it was started with, or start again with --force."
         )
     started, now = before.get("weights"), _start_weights(config, source, weights)
     if not folder.checkpoint.exists() and started != now:  # later, the weights that it started from do not matter
         raise ConfigError(
-            f"{folder.path}: was started from the weights {started}, now they are {now}; resume with the same "
-            "--weights, or start again with --force"
+            f"{folder.path}: was started from the weights {started}, now they are {now}. Resume with the same "
+            "--weights, or start again with --force."
         )
 
 
@@ -192,7 +192,7 @@ def full_recipe_of(config: Mapping[str, Any]) -> FullRecipe:
     recipe = FullRecipe(**{field.name: settings[field.name] for field in fields(FullRecipe)})
     if recipe.mixes and recipe.batch_size % 2:
         raise ConfigError(
-            f"recipe.batch_size: {recipe.batch_size}; Mixup and CutMix mix pairs, expected an even number"
+            f"recipe.batch_size is {recipe.batch_size}; expected an even number, since Mixup and CutMix mix pairs."
         )
     return recipe
 
@@ -225,7 +225,10 @@ def make_module(
     if config["recipe"]["start"] == "supernet":
         source.load(network, named)
     elif named is not None:
-        raise ConfigError(f"--weights {named}: recipe.start is scratch; expected recipe.start: supernet with it")
+        raise ConfigError(
+            f"--weights is {named}; expected none, since recipe.start is scratch. Set recipe.start to supernet, or "
+            "leave --weights out."
+        )
     module = FullClassificationModule(
         recipe,
         images.num_classes,
@@ -247,7 +250,7 @@ def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Modul
     try:
         check_classes(network, blank, images.num_classes, "the data")
     except ConfigError as error:
-        raise ConfigError(f"recipe.teacher: {named}: {error}") from error
+        raise ConfigError(f"recipe.teacher is {named}; expected a result: {error}") from error
     return network
 
 
@@ -293,7 +296,7 @@ def make_trainer(
     try:
         return pl.Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"trainer: Lightning does not accept {dict(settings)}: {error}") from error
+        raise ConfigError(f"trainer is {dict(settings)}; expected settings that Lightning accepts: {error}") from error
 
 
 def share_batches(config: Mapping[str, Any], trainer: pl.Trainer, images: int) -> int:
@@ -324,13 +327,13 @@ def share_batches(config: Mapping[str, Any], trainer: pl.Trainer, images: int) -
     )
     if recipe.mixes and at_once % 2:
         raise ConfigError(
-            f"trainer.device_batch_size: {at_once}; Mixup and CutMix mix the images that a device has at once, in "
-            "pairs; expected an even number"
+            f"trainer.device_batch_size is {at_once}; expected an even number, since Mixup and CutMix mix the images "
+            "of a device in pairs."
         )
     steps = -(-images // trainer.world_size) // at_once // accumulation
     if not steps:
         raise ConfigError(
-            f"recipe.batch_size: {recipe.batch_size} images, the training part has {images}; expected at most as many"
+            f"recipe.batch_size is {recipe.batch_size}; expected at most {images}, the images of the training part."
         )
     trainer.accumulate_grad_batches = accumulation
     trainer.limit_train_batches = steps * accumulation  # an unfinished global batch at the end would be a weaker step
@@ -360,8 +363,8 @@ def _train_images(recipe: FullRecipe, splits: DataSplits) -> ImageSet:
         return changed
     if recipe.auto_augment is not None:
         raise ConfigError(
-            f"recipe.auto_augment: {recipe.auto_augment!r} changes pictures, but the images of {splits.name!r} are "
-            "tensors in memory; expected null here, and recipe.augment, erasing, mixup or cutmix instead"
+            f"recipe.auto_augment is {recipe.auto_augment!r}; expected null, since the images of {splits.name!r} are "
+            "tensors in memory. Use recipe.augment, erasing, mixup or cutmix instead."
         )
     return splits.train
 
@@ -412,7 +415,9 @@ def _final_figures(retraining: _Retraining, network: nn.Module) -> dict[str, Any
         figures |= {f"{name}_accuracy": measured.top1, f"{name}_top5": measured.top5, f"{name}_loss": measured.loss}
     lines = retraining.folder.metrics.read_text(encoding="utf-8").splitlines()
     if not lines:
-        raise FileError(f"{retraining.folder.metrics}: is empty; expected the figures of each epoch; use --force")
+        raise FileError(
+            f"{retraining.folder.metrics}: is empty; expected the figures of each epoch. Start again with --force."
+        )
     return {
         **figures,
         "train_loss": json.loads(lines[-1])["train_loss"],

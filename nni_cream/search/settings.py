@@ -99,7 +99,7 @@ class Teaching(Options):
             return cls(**cls.presets[value])
         if isinstance(value, Mapping) and value.keys() <= {item.name for item in fields(cls)}:
             return cls(**value)
-        raise ConfigError(f"teaching is {value!r}; expected {', '.join(cls.presets)} or a Teaching(...)")
+        raise ConfigError(f"teaching is {value!r}; expected {', '.join(cls.presets)} or a Teaching(...).")
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Scoring(Options):
             return value
         if isinstance(value, Mapping) and value.keys() <= {item.name for item in fields(cls)}:
             return cls(**value)
-        raise ConfigError(f"scoring is {value!r}; expected a Scoring(...)")
+        raise ConfigError(f"scoring is {value!r}; expected a Scoring(...).")
 
 
 @dataclass(frozen=True)
@@ -226,13 +226,13 @@ class SearchSettings(Options):
         # No rule of a single option can see this: it joins two.
         if self.teaching.weights == "average" and self.ema_decay is None:
             raise ConfigError(
-                "teaching.weights is 'average', but ema_decay is None; expected an average. Set ema_decay, such as "
-                "0.99, or teaching.weights to 'current'"
+                "teaching.weights is 'average'; expected 'current', since ema_decay is None. Set ema_decay, such as "
+                "0.99, or teaching.weights to 'current'."
             )
         if self.teaching.temperature != 1 and self.distillation.name != "soft_cross_entropy":
             raise ConfigError(
-                f"teaching.temperature is {self.teaching.temperature!r}, but distillation is "
-                f"{self.distillation.name!r}, which has none; expected 1. Leave it out, or take 'soft_cross_entropy'"
+                f"teaching.temperature is {self.teaching.temperature!r}; expected 1, since distillation "
+                f"{self.distillation.name!r} has no temperature. Leave it out, or take 'soft_cross_entropy'."
             )
 
     def outline(self) -> dict[str, Any]:
@@ -251,7 +251,7 @@ class SearchSettings(Options):
             listed = "; ".join(f"{name} was {saved.get(name)!r} and is {own[name]!r}" for name in different)
             raise SearchError(
                 f"the checkpoint belongs to a search with other settings: {listed}. Resume with the settings that the "
-                "search was started with, or start anew"
+                "search was started with, or start anew."
             )
 
 

@@ -75,14 +75,16 @@ def top_regret(scores: Sequence[float], truth: Sequence[float]) -> float:
 def _checked(scores: Sequence[float], truth: Sequence[float]) -> tuple[Values, Values]:
     x, y = np.asarray(scores, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
-        raise StudyError(f"{x.size} scores for {y.size} architectures; expected one for each")
+        raise StudyError(f"the number of scores is {x.size}; expected {y.size}, one for each architecture.")
     if len(x) < FEWEST:
-        raise StudyError(f"{len(x)} architectures in common; expected at least {FEWEST}, for a rank correlation")
+        raise StudyError(
+            f"the number of architectures in common is {len(x)}; expected at least {FEWEST}, for a rank correlation."
+        )
     for name, values in (("scores", x), ("accuracies", y)):
         if not np.isfinite(values).all():
-            raise StudyError(f"the {name} hold values that are not finite; expected numbers")
+            raise StudyError(f"the {name} hold values that are not finite; expected numbers.")
         if (values == values[0]).all():
-            raise StudyError(f"all {len(values)} {name} are {values[0]:g}, so they rank nothing: tau is undefined")
+            raise StudyError(f"all {len(values)} {name} are {values[0]:g}, so they rank nothing: tau is undefined.")
     return x, y
 
 
@@ -227,7 +229,7 @@ def paired_difference(
     """
     seeds = [seed for seed in scores if seed in baseline]
     if not seeds:
-        raise StudyError(f"seeds {[*scores]} and {[*baseline]} have none in common, so nothing can be paired")
+        raise StudyError(f"the seeds are {[*scores]}; expected some of {[*baseline]}, so that they can be paired.")
     draws = _Resamples(len(truth), resamples)
     gained = []
     for seed in seeds:
@@ -281,10 +283,13 @@ def reliability(accuracies: Sequence[Sequence[float]] | Values) -> float:
     table = np.asarray(accuracies, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] < 3 or table.shape[1] < 2:
         raise StudyError(
-            f"accuracies of shape {table.shape}; expected at least three architectures, each with at least two seeds"
+            f"the shape of the accuracies is {table.shape}; expected at least three architectures, each with at least "
+            "two seeds."
         )
     if (table == table[0]).all(axis=0).any():
-        raise StudyError("a seed gives all architectures the same accuracy, so their order is undefined")
+        raise StudyError(
+            "the accuracies of a seed are all the same; expected different ones, since their order is undefined."
+        )
     number = table.shape[1]
     correlations = np.corrcoef(table, rowvar=False)
     mean = (correlations.sum() - number) / (number * (number - 1))

@@ -62,7 +62,7 @@ def _refuse_retired(missing: Sequence[Job], records: Records) -> None:
         raise StudyError(
             f"{records.path}: {len(old)} of the missing trainings have retired settings ({names}), such as "
             f"{old[0].key!r}; expected their records, since no training can have these settings again. Write the "
-            "tables of the existing records with --report"
+            "tables of the existing records with --report."
         )
 
 
@@ -79,8 +79,8 @@ def _parsed(path: Path, number: int, text: bytes) -> dict[str, Any]:
             return dict(line)
         reason = f"{wrong[0]} is {line[wrong[0]]!r}"
     keys = ", ".join(f"{name} ({kind.__name__})" for name, kind in expected.items())
-    repair = "name another folder with --out" if number == 1 else "delete the line to have that training repeated"
-    raise StudyError(f"{path}: line {number} is broken ({reason}); expected a JSON object with {keys}; {repair}")
+    repair = "Name another folder with --out." if number == 1 else "Delete the line to repeat that training."
+    raise StudyError(f"{path}: line {number} is broken ({reason}); expected a JSON object with {keys}. {repair}")
 
 
 def _described(error: SchemaError) -> str:
@@ -128,8 +128,8 @@ class Records:
         changed = sorted(differences(found[0]["shared"] if found else self.shared, self.shared))
         if changed:
             raise StudyError(
-                f"{self.path}: belongs to a study with other values of {', '.join(changed)}; take that study's "
-                "file, or name another folder with --out"
+                f"{self.path}: belongs to a study with other values of {', '.join(changed)}. Take that study's file, "
+                "or name another folder with --out."
             )
         return whole
 
@@ -156,8 +156,8 @@ class Records:
             changed = [] if line is None else sorted(differences(line["arguments"], job.arguments))
             if changed:
                 raise StudyError(
-                    f"{self.path}: {job.key!r} was run with other values of {', '.join(changed)}; give it a new name, "
-                    "or name another folder with --out"
+                    f"{self.path}: {job.key!r} was run with other values of {', '.join(changed)}. Give it a new name, "
+                    "or name another folder with --out."
                 )
         return [job for job in jobs if job.key not in self._lines]
 
@@ -179,9 +179,7 @@ class Records:
 
     def broken(self, job: Job, reason: str) -> StudyError:
         """Return the error for an unusable result, with its reason."""
-        return StudyError(
-            f"{self.path}: the result of {job.key!r} is broken {reason}; delete its line to have it repeated"
-        )
+        return StudyError(f"{self.path}: the result of {job.key!r} is broken {reason}. Delete its line to repeat it.")
 
     def begin(self) -> None:
         """Write the first line if there is none, so that the file identifies its study."""
@@ -262,7 +260,7 @@ def run_jobs(
                     if on_done is not None:
                         on_done(missing[key], result)
             except TerminatedWorkerError as error:
-                raise StudyError(f"a process of the study died ({error}); start it again to resume") from error
+                raise StudyError(f"a process of the study died ({error}). Start it again to resume.") from error
 
 
 def _call(work: Work, shared: Mapping[str, Any], key: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

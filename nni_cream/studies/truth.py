@@ -119,25 +119,25 @@ class Truth:
         """
         if dict(self.space) != dict(space):
             raise StudyError(
-                f"the truth is about the space {dict(self.space)}, the configuration about {dict(space)}; take the "
-                "truth of that space, or make one with `nni-cream study truth`"
+                f"the space of the truth is {dict(self.space)}; expected {dict(space)}, as configured. Take the truth "
+                "of that space, or make one with `nni-cream study truth`."
             )
         own, found = self.data["fingerprint"], parts.splits.fingerprint
         if own != found or self.data["judging_images"] != len(parts.indices["judging"]):
             raise StudyError(
                 f"the truth was measured on other images: data hash {own[:12]}... with {self.data['judging_images']} "
-                f"judging images, here {found[:12]}... with {len(parts.indices['judging'])}; use the same `data` and "
-                "`study.judging_images`, or make a truth on these images with `nni-cream study truth`"
+                f"judging images; expected {found[:12]}... with {len(parts.indices['judging'])}. Use the same `data` "
+                "and `study.judging_images`, or make a truth on these images with `nni-cream study truth`."
             )
         if len(self.known) < FEWEST:
             raise StudyError(
-                f"the truth knows {len(self.known)} architectures with all seeds; expected at least {FEWEST}. "
-                "Train the missing ones with `nni-cream study truth`"
+                f"the truth has {len(self.known)} architectures with all seeds; expected at least {FEWEST}. Train the "
+                "missing ones with `nni-cream study truth`."
             )
         if len(set(self.means)) == 1:
             raise StudyError(
-                f"the truth gives all {len(self.known)} architectures the accuracy {self.means[0]:g}, so it can rank "
-                "nothing: tau is undefined. Make one with longer training, or with a space whose operations differ more"
+                f"all {len(self.known)} accuracies of the truth are {self.means[0]:g}; expected different ones, since "
+                "tau is undefined. Make a truth with longer training, or with a space whose operations differ more."
             )
         _path_keys(self.architectures, space, "the truth's architecture")
 
@@ -154,7 +154,10 @@ def draw_architectures(space: Mapping[str, Any], number: int, seed: int = 0) -> 
         found.setdefault(path_key(path), encode_path(path))
         if len(found) == number:
             return list(found.values())
-    raise StudyError(f"study.architectures: {number}, but only {len(found)} different ones were found; ask for fewer")
+    raise StudyError(
+        f"study.architectures is {number}; expected at most {len(found)}, the different ones that were found. Ask for "
+        "fewer."
+    )
 
 
 def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -162,13 +165,15 @@ def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, A
 
     Raises :class:`~nni_cream.errors.StudyError` if one of them is not of the space, or is listed twice.
     """
-    content = read_json(path, "list of architectures", "name it with study.architectures, or give their number")
+    content = read_json(path, "list of architectures", "Name it with study.architectures, or give their number.")
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
-        raise StudyError(f"{path}: expected a list of architectures, each a mapping of labels to choices")
+        raise StudyError(
+            f"{path}: is no list of architectures; expected a list of mappings, each of labels to choices."
+        )
     first: dict[str, int] = {}
     for number, key in enumerate(_path_keys(content, space, f"{path}: architecture")):
         if first.setdefault(key, number) != number:
-            raise StudyError(f"{path}: architectures {first[key]} and {number} are the same; expected different ones")
+            raise StudyError(f"{path}: architectures {first[key]} and {number} are the same; expected different ones.")
     return content
 
 
@@ -246,9 +251,9 @@ def load_truth(path: str | Path) -> Truth:
 
     Raises :class:`~nni_cream.errors.StudyError` if it is not such a file; the message names the key.
     """
-    content = read_json(Path(path), "truth", "`nni-cream study truth CONFIG.yml --out DIR` makes one")
+    content = read_json(Path(path), "truth", "`nni-cream study truth CONFIG.yml --out DIR` makes one.")
     if not isinstance(content, dict) or content.get("kind") != _KIND:
-        raise StudyError(f"{path}: is no truth; expected a truth.json of `nni-cream study truth`")
+        raise StudyError(f"{path}: is no truth; expected a truth.json of `nni-cream study truth`.")
     try:
         items = content["architectures"]
         truth = Truth(
@@ -262,7 +267,7 @@ def load_truth(path: str | Path) -> Truth:
             made_by={key: content[key] for key in ("command", "date", "versions") if key in content},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StudyError(f"{path}: broken: {type(error).__name__}: {json.dumps(str(error))}") from None
+        raise StudyError(f"{path}: is broken: {type(error).__name__}: {json.dumps(str(error))}") from None
     _check_values(Path(path), truth)
     return truth
 
@@ -276,13 +281,13 @@ def _check_values(path: Path, truth: Truth) -> None:
         ("seeds", list(truth.seeds), "at least one", bool(truth.seeds)),
     ):
         if not fits:
-            raise StudyError(f"{path}: broken: {key} is {value!r}; expected {wanted}")
+            raise StudyError(f"{path}: {key} is {value!r}; expected {wanted}.")
     for number, own in enumerate(truth.accuracies):
         for seed, value in own.items():
             if not 0 <= value <= 1:
                 raise StudyError(
-                    f"{path}: broken: accuracy of architecture {number} with seed {seed} is {value!r}; expected a "
-                    "number from 0 to 1"
+                    f"{path}: accuracy of architecture {number} with seed {seed} is {value!r}; expected a number from "
+                    "0 to 1."
                 )
 
 

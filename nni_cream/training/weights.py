@@ -49,7 +49,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise FileError(_refusal(path, error)) from None
     except Exception as error:  # noqa: BLE001 - a damaged file makes torch fail in any way, IndexError among them
         raise FileError(
-            f"{path}: broken or not a file of weights ({_first_line(error)}). Copy or make it again."
+            f"{path}: is broken or not a file of weights ({_first_line(error)}). Copy or make it again."
         ) from None
     return _find_weights(content, path)
 
@@ -74,7 +74,7 @@ def _refusal(path: str | Path, error: pickle.UnpicklingError) -> str:
             "save its weights alone: torch.save(network.state_dict(), file)."
         )
     # PyTorch's own words recommend to load the file with weights_only=False.
-    return f"{path}: broken or not a file of weights (no pickle of tensors alone). Copy or make it again."
+    return f"{path}: is broken or not a file of weights (no pickle of tensors alone). Copy or make it again."
 
 
 def _first_line(error: Exception) -> str:
@@ -122,8 +122,8 @@ def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: s
         more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         listed = "\n  ".join(problems[:_SHOWN])
         raise FileError(
-            f"{where}: are not the weights of this architecture; {len(problems)} of {len(own.keys() | weights.keys())} "
-            f"entries differ:\n  {listed}{more}\nUse the file of this architecture and number of classes."
+            f"{where}: {len(problems)} of {len(own.keys() | weights.keys())} entries differ; expected the weights of "
+            f"this architecture:\n  {listed}{more}\nUse the file of this architecture and number of classes."
         )
 
 

@@ -68,8 +68,8 @@ def read_state(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the search's state in a checkpoint; raise SearchError if no Cream search wrote it."""
     if _STATE not in checkpoint:
         raise SearchError(
-            f"the checkpoint holds no state {_STATE!r}, so it was not written by a Cream search; resume from one "
-            "that was, or start anew"
+            f"the checkpoint holds no state {_STATE!r}; expected a checkpoint of a Cream search. Resume from one, or "
+            "start anew."
         )
     state: Mapping[str, Any] = checkpoint[_STATE]
     return state
@@ -79,7 +79,10 @@ def restore_parts(module: PreparedLightningModule, state: Mapping[str, Any]) -> 
     """Restore all parts but the costs and the generators; raise SearchError if space or settings differ."""
     # The order matters: without the right space, nothing below could be decoded.
     if state["space"] != _space_outline(module.supernet):
-        raise SearchError("the checkpoint belongs to another search space; resume with the space it was made with")
+        raise SearchError(
+            "the checkpoint is of another search space; expected one of this space. Resume with the space it was made "
+            "with."
+        )
     module.settings.check_same(state["settings"])
     module.board.load_state_dict(state["board"], module.supernet.decode)
     module.matcher.load_state_dict(state["matcher"])

@@ -162,7 +162,7 @@ def single_values_explained(cause: str) -> Iterator[None]:
         # torch raises a plain ValueError, so only the text identifies it.
         if "more than 1 value per channel" not in str(error):
             raise
-        raise ConfigError(f"BatchNorm has no statistics of a single value for each channel: {cause}") from error
+        raise ConfigError(f"{cause}. BatchNorm has no statistics of a single value for each channel.") from error
 
 
 class FreezableCell(PathSamplingCell):
@@ -184,8 +184,8 @@ class FreezableCell(PathSamplingCell):
         # Which ends are loose depends on the path, so the width of the output would change with it.
         if type(module) is Cell and module.merge_op != "all":
             raise SpaceError(
-                f"cell {name!r} has merge_op={module.merge_op!r}; a supernet needs an output of fixed width, "
-                "so use merge_op='all'"
+                f"merge_op of cell {name!r} is {module.merge_op!r}; expected 'all', since a supernet needs an output "
+                "of fixed width."
             )
         return cast("FreezableCell | None", super().mutate(module, name, memo, mutate_kwargs))
 

@@ -105,17 +105,17 @@ class LatencyTable:
         """Read the result of :meth:`to_json`, or a user's file; ``FileError`` names ``where`` and the invalid key."""
         found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
         if found != _FORMAT:
-            raise FileError(f"{where}: not a latency table: key 'format' is {found!r}, expected {_FORMAT!r}")
+            raise FileError(f"{where}: not a latency table: key 'format' is {found!r}, expected {_FORMAT!r}.")
         read = _Reader(where)
         sizes = [
             read.measured(item, f"sizes[{index}].")
             for index, item in enumerate(read.value(content, "sizes", list, "a list with an entry for each image size"))
         ]
         if not sizes:
-            raise FileError(f"{where}: key 'sizes' is empty; expected an entry for each image size")
+            raise FileError(f"{where}: key 'sizes' is empty; expected an entry for each image size.")
         # Interpolation between sizes pairs the columns by their labels.
         if any(item.columns.keys() != sizes[0].columns.keys() for item in sizes):
-            raise FileError(f"{where}: key 'sizes': expected the same labels for every size")
+            raise FileError(f"{where}: key 'sizes': expected the same labels for every size.")
         optional = {key: read.optional(content, key, dict, "a mapping") for key in ("settings", "versions", "check")}
         return cls(
             device=read.value(content, "device", str, "the name of the device"),
@@ -157,7 +157,9 @@ class LatencyTable:
         }
         groups = supernet.usage.groups
         if groups is None:
-            raise SpaceError("the space has too many combinations of depths and layers for a table of latencies")
+            raise SpaceError(
+                "the space has too many combinations of depths and layers; expected fewer, for a table of latencies."
+            )
         return CostTable(base, named, groups)
 
     def check_space(self, supernet: Supernet) -> None:
@@ -171,21 +173,21 @@ class LatencyTable:
         foreign = [label for label in columns if label not in expected]
         if lacking or foreign:
             raise SpaceError(
-                f"the latency table is of another space: it lacks the labels {lacking[:3]} of this space, and has "
-                f"{foreign[:3]}, which this space has not; make a table of this space with `nni-cream latency`"
+                f"the latency table is of another space: it lacks the labels {lacking[:3]} and has the foreign labels "
+                f"{foreign[:3]}. Make a table of this space with `nni-cream latency`."
             )
         for measured in self.sizes:
             for label, column in measured.columns.items():
                 if set(column) != expected[label]:
                     raise SpaceError(
-                        f"the latency table is of another space: label {label!r} has the values {sorted(column)} there "
-                        f"and {sorted(expected[label])} here; make a table of this space with `nni-cream latency`"
+                        f"the latency table is of another space: values of label {label!r} are {sorted(column)}; "
+                        f"expected {sorted(expected[label])}. Make a table of this space with `nni-cream latency`."
                     )
         # A table written by hand has no digest.
         if self.space is not None and self.space != space_digest(supernet):
             raise SpaceError(
                 "the latency table is of another space: its choices have the same names, but layers of other shapes "
-                "(widths, classes or channels); make a table of this space with `nni-cream latency`"
+                "(widths, classes or channels). Make a table of this space with `nni-cream latency`."
             )
 
     def _at(self, shape: tuple[int, ...]) -> tuple[float, dict[str, dict[str, float]]]:
@@ -198,8 +200,8 @@ class LatencyTable:
         if not (below and above and same):
             sizes = ", ".join("x".join(map(str, item.shape)) for item in self.sizes)
             raise SpaceError(
-                f"the latency table has no latencies for inputs of {'x'.join(map(str, shape))}, only for {sizes} and "
-                "sizes between them; measure that size too (image_sizes)"
+                f"the shape of the inputs is {'x'.join(map(str, shape))}; expected one of {sizes} or between them, "
+                "which the latency table has. Measure that size too (image_sizes)."
             )
         low, high = below[-1], above[0]
         # The size itself is in the table: there is nothing to interpolate.
@@ -244,7 +246,7 @@ class _Reader:
         value = content.get(key)
         if not isinstance(value, kind):
             found = "missing" if key not in content else repr(value)
-            raise FileError(f"{self.where}: key {prefix + key!r} is {found}; expected {expected}")
+            raise FileError(f"{self.where}: key {prefix + key!r} is {found}; expected {expected}.")
         return value
 
     def optional(self, content: Mapping[str, Any], key: str, kind: type, expected: str) -> Any:
@@ -252,10 +254,10 @@ class _Reader:
 
     def measured(self, item: Any, prefix: str) -> Measured:
         if not isinstance(item, Mapping):
-            raise FileError(f"{self.where}: key {prefix[:-1]!r} is {item!r}; expected a mapping")
+            raise FileError(f"{self.where}: key {prefix[:-1]!r} is {item!r}; expected a mapping.")
         shape = self.value(item, "shape", list, "the shape of an input, such as [3, 224, 224]", prefix)
         if not shape or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in shape):
-            raise FileError(f"{self.where}: key {prefix}shape is {shape!r}; expected whole numbers of at least 1")
+            raise FileError(f"{self.where}: key {prefix}shape is {shape!r}; expected whole numbers of at least 1.")
         columns = self.value(item, "columns", dict, "a mapping of labels to columns", prefix)
         return Measured(
             shape=tuple(shape),
@@ -266,11 +268,11 @@ class _Reader:
 
     def _column(self, column: Any, name: str) -> dict[str, float]:
         if not isinstance(column, Mapping):
-            raise FileError(f"{self.where}: key {name!r} is {column!r}; expected a mapping of values to seconds")
+            raise FileError(f"{self.where}: key {name!r} is {column!r}; expected a mapping of values to seconds.")
         return {str(value): self._seconds(seconds, f"{name}.{value}") for value, seconds in column.items()}
 
     def _seconds(self, value: Any, name: str) -> float:
         # The chained comparison also refuses NaN, and infinity, as which JSON reads 1e999.
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
-            raise FileError(f"{self.where}: key {name!r} is {value!r}; expected a finite number of at least 0")
+            raise FileError(f"{self.where}: key {name!r} is {value!r}; expected a finite number of at least 0.")
         return float(value)
