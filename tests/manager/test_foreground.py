@@ -57,9 +57,9 @@ def test_port_or_its_neighbour_with_a_listener_is_taken() -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        with pytest.raises(ManagerError, match=f"port {port} is taken"):
+        with pytest.raises(ManagerError, match=f"--port is {port}; expected a free port"):
             check_port(port)
-        with pytest.raises(ManagerError, match=f"port {port} is taken"):
+        with pytest.raises(ManagerError, match=f"--port is {port}; expected a free port"):
             check_port(port - 1, two_ports=True)
 
 

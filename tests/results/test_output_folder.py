@@ -66,7 +66,7 @@ def test_file_in_a_missing_folder_cannot_be_written(tmp_path: Path) -> None:
             write(tmp_path / "missing" / "board.json")
 
 
-@pytest.mark.parametrize(("text", "problem"), [(None, "no board; run it"), ("{", "broken, expected board as JSON")])
+@pytest.mark.parametrize(("text", "problem"), [(None, "no board. Run it"), ("{", "is broken; expected board as JSON")])
 def test_unreadable_json_is_named(tmp_path: Path, text: str | None, problem: str) -> None:
     path = tmp_path / "board.json"
     if text is not None:
@@ -100,9 +100,9 @@ def test_finished_folder_needs_force_or_resume(tmp_path: Path) -> None:
 
 def test_unfinished_folder_needs_force_or_resume(tmp_path: Path) -> None:
     folder = unfinished(tmp_path)
-    with pytest.raises(FileError, match="unfinished run; use --resume"):
+    with pytest.raises(FileError, match=r"unfinished run\. Continue it with --resume"):
         folder.check()
-    with pytest.raises(FileError, match="unfinished run; use `nni-cream resume"):
+    with pytest.raises(FileError, match=r"unfinished run\. Continue it with `nni-cream resume"):
         folder.check(resume=None)
     assert folder.check(resume=True) is State.UNFINISHED
 
@@ -213,5 +213,5 @@ def test_resume_with_another_way_to_retrain_is_the_same_search(tmp_path: Path) -
 def test_resume_over_a_broken_configuration_is_refused(tmp_path: Path) -> None:
     folder = unfinished(tmp_path)
     folder.config.write_text(folder.config.read_text() + "search: [")
-    with pytest.raises(FileError, match=r"config.yml: broken"):
+    with pytest.raises(FileError, match=r"config.yml: is broken"):
         folder.check_same_config(CONFIG)

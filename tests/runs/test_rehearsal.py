@@ -105,7 +105,7 @@ def test_imagenet_need_not_be_there(tmp_path: Path) -> None:
 
 
 def test_data_that_nobody_knows_without_its_files_is_an_error() -> None:
-    with pytest.raises(CreamError, match="unknown data set 'imagenett'"):
+    with pytest.raises(CreamError, match="data set is 'imagenett'"):
         shape_of_data({"name": "imagenett", "arguments": {}})
 
 

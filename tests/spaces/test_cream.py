@@ -196,8 +196,8 @@ def test_refuses_what_makes_no_sense(arguments: dict[str, Any], message: str) ->
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 28, 28), "images of 28x28 pixels: expected at least 32x32, since the strides"),
-        ((3, 64, 64), "images have 3 channels; expected 1"),
+        ((1, 28, 28), "images are 28x28 pixels; expected at least 32x32, since the strides"),
+        ((3, 64, 64), "the images have 3 channels; expected 1"),
         ((1, 96, 96), "expected 64x64, .* planned for. Give the data image_size: 64"),
     ],
 )

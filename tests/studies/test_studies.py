@@ -413,12 +413,12 @@ def with_accuracies(items: list[dict[str, Any]], value: float) -> list[dict[str,
             "other images: data hash 000000000000...",
         ),
         ({"data": lambda data: {**data, "judging_images": 5}}, "with 5 judging images"),
-        ({"architectures": lambda items: items[:9]}, "knows 9 architectures with all seeds; expected at least 10"),
+        ({"architectures": lambda items: items[:9]}, "has 9 architectures with all seeds; expected at least 10"),
         ({"seeds": lambda seeds: [*seeds, 2]}, "knows 0 architectures"),
         ({"kind": lambda kind: "rank"}, "is no truth"),
         ({"architectures": lambda items: [{"choices": {}}]}, "broken: KeyError"),
-        ({"seeds": lambda seeds: []}, "broken: seeds is []; expected at least one"),
-        ({"space": lambda space: ["digits"]}, "broken: space is ['digits']; expected a mapping"),
+        ({"seeds": lambda seeds: []}, "seeds is []; expected at least one"),
+        ({"space": lambda space: ["digits"]}, "space is ['digits']; expected a mapping"),
         ({"data": lambda data: {**data, "fingerprint": None}}, "broken: data.fingerprint is None"),
         ({"architectures": lambda items: with_accuracies(items, 17.0)}, "is 17.0; expected a number from 0 to 1"),
         ({"architectures": lambda items: with_accuracies(items, 0.5)}, "all 12 architectures the accuracy 0.5"),
@@ -438,17 +438,22 @@ def test_truth_that_does_not_fit_is_refused_before_anything_is_trained(studied, 
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("study", "seeds", [], "study.seeds: []; expected a list of at least 1 different whole numbers"),
+        ("study", "seeds", [], "study.seeds is []; expected a list of at least 1 different whole numbers"),
         ("study", "seeds", [1, 1], "study.seeds: [1, 1]"),
-        ("study", "baseline", "sposs", "study.baseline: 'sposs'; expected one of variants: spos, meta"),
+        ("study", "baseline", "sposs", "study.baseline is 'sposs'; expected one of variants: spos, meta"),
         ("study", "judging_images", 299, "study.judging_images: 299, but the data set has 300 validation images"),
-        ("search", "seed", 3, "search.seed: unknown key"),
-        ("variants", "meta", {"bord_size": 3}, "variants.meta.bord_size: unknown key; did you mean 'board_size'?"),
-        ("variants", "meta", {"board_size": 0}, "variants.meta: search.board_size: 0; expected a whole number"),
+        ("search", "seed", 3, "search.seed is no key of this file"),
+        (
+            "variants",
+            "meta",
+            {"bord_size": 3},
+            "variants.meta.bord_size is no key of this file; expected variants.meta.board_size",
+        ),
+        ("variants", "meta", {"board_size": 0}, "variants.meta.board_size is 0; expected a whole number"),
         ("variants", "meta", {"warmup": 2}, "variants.meta: search.warmup: 2 epochs"),
-        ("variants", "meta", {"retired": 7}, "variants.meta: study.retired: 7; expected a mapping of names to values"),
+        ("variants", "meta", {"retired": 7}, "variants.meta.retired is 7; expected a mapping of names to values"),
         ("variants", "meta", {"score_images": 7}, "variants.meta.score_images: is no longer a key"),
-        ("variants", "meta", 7, "variants.meta: 7; expected keys of search"),
+        ("variants", "meta", 7, "variants.meta is 7; expected keys of search"),
     ],
 )
 def test_wrong_study_file_is_refused_with_its_key(studied, tmp_path, capsys, section, key, value, message):
@@ -558,7 +563,7 @@ def test_truth_of_equal_accuracies_is_written_and_said_to_tell_nothing(studied, 
 
 
 def test_more_architectures_than_the_space_has_are_not_to_be_had():
-    with pytest.raises(Exception, match="17, but only 16 different ones were found"):
+    with pytest.raises(Exception, match="is 17; expected at most 16, the different ones"):
         draw_architectures(NAMED_SPACE, 17)
 
 

@@ -111,5 +111,5 @@ def test_folder_or_share_that_does_not_fit_is_told(
 
 
 def test_missing_folder_is_told_with_the_layout(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent: no such folder\. Expected either sub-folders train, val"):
+    with pytest.raises(DataError, match=r"absent: there is no such folder\. Expected either sub-folders train, val"):
         load(tmp_path / "absent")

@@ -35,7 +35,7 @@ def test_numpy_numbers_have_the_key_of_python_numbers():
 
 
 def test_a_value_without_a_lasting_name_is_refused():
-    with pytest.raises(SpaceError, match="'act' cannot be written"):
+    with pytest.raises(SpaceError, match=r"'act' is .* cannot be written"):
         encode_path({"act": nn.ReLU()})
 
 
@@ -56,7 +56,7 @@ def test_a_path_of_another_space_is_refused_with_its_label(change, message):
 
 
 def test_a_missing_label_is_named():
-    with pytest.raises(SpaceError, match=r"missing labels \['op'\]"):
+    with pytest.raises(SpaceError, match=r"lacks the labels \['op'\]"):
         decode_path({key: value for key, value in encode_path(PATH).items() if key != "op"}, MUTABLES)
 
 
@@ -75,7 +75,7 @@ def test_the_values_of_each_choice_are_counted():
 
 
 def test_a_space_without_choices_is_refused():
-    with pytest.raises(SpaceError, match="nothing to search"):
+    with pytest.raises(SpaceError, match="holds no mutable"):
         check_mutables({})
 
 

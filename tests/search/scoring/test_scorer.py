@@ -288,7 +288,7 @@ def test_a_score_that_is_not_one_a_sample_is_an_error(function, found):
 
 def test_a_score_above_its_bound_is_an_error():
     score = Score(lambda output, target: torch.full((len(target),), 1.5), upper_bound=1.0)
-    with pytest.raises(SearchError, match=r"returned 1\.5, above its upper_bound 1\.0"):
+    with pytest.raises(SearchError, match=r"returned 1\.5; expected at most its upper_bound, 1\.0"):
         a_scorer(score, torch.zeros(6, dtype=torch.long)).score({})
 
 

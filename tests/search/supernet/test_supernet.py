@@ -115,7 +115,7 @@ def test_a_cell_that_joins_loose_ends_is_refused():
         def forward(self, x):
             return self.cell([x])
 
-    with pytest.raises(SpaceError, match="'cell' has merge_op='loose_end'"):
+    with pytest.raises(SpaceError, match="merge_op of cell 'cell' is 'loose_end'"):
         CreamStrategy(board_size=1).mutate_model(Loose())
 
 
