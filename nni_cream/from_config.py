@@ -203,7 +203,7 @@ def cpu_threads(number: int | None) -> Iterator[None]:
 
 
 def validation_batch(images: int, settings: Mapping[str, Any]) -> int:
-    """Return a batch size that leaves no single image, of which BatchNorm has no statistics."""
+    """Return a batch size that leaves no single image, for BatchNorm's sake."""
     smallest = scored_at_once(settings)
     return next((size for size in range(smallest, smallest + images) if images % size != 1), smallest)
 

@@ -48,7 +48,7 @@ _IMPORT_PATH = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value has to be: a check of the ``schema`` package, and the same in words."""
+    """A rule for values: a check of the ``schema`` package, and the same in words."""
 
     check: Schema
     expected: str

@@ -21,7 +21,7 @@ __all__ = ["add_commands"]
 
 _FORMATS = ("code", "onnx", "torch")
 _BESIDE = ""
-"""What ``--weights`` without a file gives: those beside the result."""
+"""Value of ``--weights`` without a file: the weights of the result."""
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--input-shape",
         metavar="C,H,W",
         type=_shape,
-        help="check with made-up images of this shape, where the data set of the search is not here",
+        help="check with made-up images of this shape instead of the data set",
     )
     command.add_argument("--force", action="store_true", help="replace existing files, or an earlier export")
     command.add_argument(

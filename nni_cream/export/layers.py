@@ -15,7 +15,7 @@ from nni_cream.export.expressions import Call, Expression, call, constant, flat
 __all__ = ["ADVICE", "is_layer", "layer_code", "torch_class"]
 
 ADVICE = "It cannot be written as code. Export to the formats onnx or torch instead."
-"""What a message says of a module that has no code."""
+"""Advice of a message about a module that has no code."""
 
 _NOT_ARGUMENTS = ("device", "dtype")
 

@@ -136,7 +136,7 @@ def trace(module: nn.Module, calls: Calls, path: str) -> fx.Graph:
 
 
 def _is_dead_weight(node: fx.Node) -> bool:
-    # An operation that nobody uses may still change a tensor in place; to take an item out of a list cannot.
+    # An unused operation may still change a tensor in place; to take an item out of a list cannot.
     return not (node.target in (getattr, operator.getitem) or node.op == "get_attr")
 
 

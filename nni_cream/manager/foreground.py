@@ -55,7 +55,7 @@ _TWO_PORTS = ("hybrid", "remote", "openpai", "kubeflow", "frameworkcontroller", 
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """What an experiment gave.
+    """Result of an experiment.
 
     Parameters
     ----------
@@ -132,9 +132,9 @@ def run_experiment(
 def resume_experiment(
     name: str, console: Console, *, out: str | Path | None = None, port: int | None = None, keep: bool = False
 ) -> ExperimentResult:
-    """Go on with an experiment that was stopped or interrupted; only watch it if it is running.
+    """Resume an experiment that was stopped or interrupted; only watch it if it is running.
 
-    Trials that have ended are not run again; a search that was interrupted goes on from its last checkpoint.
+    Trials that have ended are not run again; an interrupted search resumes from its last checkpoint.
 
     Parameters
     ----------
@@ -262,7 +262,7 @@ def _see_through(experiment: Experiment, folder: OutputFolder, start: float, con
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on, the one after it free too."""
+    """Return a free port that is followed by another free one."""
     for _ in range(100):
         with socket.socket() as probe:
             probe.bind(("", 0))
@@ -273,7 +273,7 @@ def free_port() -> int:
 
 
 def check_port(port: int, two_ports: bool = False) -> None:
-    """Refuse a port that somebody listens on.
+    """Refuse a port that is taken.
 
     Parameters
     ----------

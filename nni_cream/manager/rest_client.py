@@ -1,4 +1,4 @@
-"""NNI's manager as its REST interface shows it: to the tuner beside it, and to the command line."""
+"""NNI's manager as its REST interface shows it: to its tuner and to the command line."""
 
 from __future__ import annotations
 

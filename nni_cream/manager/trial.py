@@ -84,7 +84,7 @@ class Reporter:
 
 
 def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path) -> None:
-    """Run a search; go on with it if it was interrupted before, here or in another trial of the same machine.
+    """Run a search, or resume it if it was interrupted before, here or in another trial of the same machine.
 
     Parameters
     ----------

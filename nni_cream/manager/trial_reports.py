@@ -1,4 +1,4 @@
-"""What the trials of an experiment reported, and the files that are made of it."""
+"""Reports of the trials of an experiment, and the files made from them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def collect(manager: Manager) -> Outcome:
         parameters, final = job_parameters(job), finals.get(job["trialJobId"])
         name = identity(parameters)
         if isinstance(final, Mapping) and final.get(INTERRUPTED):
-            continue  # somebody wanted it to stop: the user, or an assessor
+            continue  # the user or an assessor stopped it
         try:
             if final is None:
                 failures[name] = _describe_failure(manager, job)

@@ -1,4 +1,4 @@
-"""What an experiment file says of its trials: the tuner's arguments and the search space, checked together."""
+"""Arguments of the tuner and search space of an experiment file, checked together."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def load_best(path: str | Path) -> Best:
     Raises
     ------
     FileError
-        If it is missing, broken, somebody else's or of another version; the message names path and key.
+        If it is missing, broken, foreign or of another version; the message names path and key.
     """
     path = inside(Path(path), BEST)
     return Best.from_json(read_json(path, "chosen architecture", "It is written when a search is complete."), path)

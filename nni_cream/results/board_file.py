@@ -56,7 +56,7 @@ def load_board(path: str | Path) -> SavedBoard:
     Raises
     ------
     FileError
-        If it is missing, broken, somebody else's or of another version; the message names path and key.
+        If it is missing, broken, foreign or of another version; the message names path and key.
     """
     path = inside(Path(path), BOARD)
     content = read_json(path, "board", "It is written after the first epoch of a search.")

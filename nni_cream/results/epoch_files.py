@@ -190,7 +190,7 @@ def check_checkpoint(checkpoint: Path, module: pl.LightningModule) -> Path:
     checkpoint
         The file.
     module
-        What is to go on.
+        The module to resume.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Files of one output folder: written whole or not at all, never over what somebody may still need.
+"""Files of one output folder: written whole or not at all, never over a result that may still be needed.
 
 The folder that the user names with ``--out`` is *ours* when its ``config.yml`` starts with our mark. In such a folder
 we touch the files of :data:`OURS` and nothing else. ``--force`` on a finished result moves it to ``previous/``, where
@@ -48,7 +48,7 @@ def is_leader() -> bool:
 
 
 class State(Enum):
-    """What an output folder holds."""
+    """Content of an output folder."""
 
     EMPTY = "empty"
     UNFINISHED = "unfinished"
@@ -83,12 +83,12 @@ class OutputFolder:
 
     @property
     def state(self) -> State:
-        """What is there now.
+        """The state now.
 
         Raises
         ------
         FileError
-            If it is not a folder, or somebody else's.
+            If it is not a folder, or not one of nni_cream.
         """
         if not os.path.lexists(self.path):
             return State.EMPTY
@@ -117,7 +117,7 @@ class OutputFolder:
         Parameters
         ----------
         resume
-            Whether the user wants a half-finished run to go on; ``None`` where another command is there for that.
+            Whether to resume a half-finished run; ``None`` where another command does that.
         force
             Whether the user wants it to start again in any case.
 
@@ -129,7 +129,7 @@ class OutputFolder:
         Raises
         ------
         FileError
-            If it holds a result and neither flag allows to go on, is not ours, or cannot be written to.
+            If it holds a result and neither flag is set, is not ours, or cannot be written to.
         """
         state = self.state
         if state is State.FINISHED and not (force or resume):
@@ -182,7 +182,7 @@ class OutputFolder:
                 shutil.rmtree(previous)
             previous.mkdir(exist_ok=True)
             shutil.copy2(self.config, previous / CONFIG)
-            # best.json goes last: if this is killed halfway, the next --force goes on where it stopped.
+            # best.json goes last: if this is killed halfway, the next --force continues where it stopped.
             for name in sorted(set(OURS) - {CONFIG}, key=BEST.__eq__):
                 if (self.path / name).exists():
                     os.replace(self.path / name, previous / name)
@@ -209,7 +209,7 @@ class OutputFolder:
         shutil.rmtree(self.path / PREVIOUS, ignore_errors=True)
 
     def check_same_config(self, config: Mapping[str, Any], layout: Layout = SEARCH) -> None:
-        """Refuse to go on with another configuration than the run was started with.
+        """Refuse to resume with another configuration than the run was started with.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What a user may name as RESULT: a file, a folder, or a published network."""
+"""Results that a user may name: a file, a folder, or a published network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Images", "Source", "best_teacher", "find_source"]
 
 
 class Images(Protocol):
-    """What has to be known of a data set to build a network for it."""
+    """Properties of a data set that a network for it needs."""
 
     @property
     def num_classes(self) -> int:
@@ -47,7 +47,7 @@ class Source:
     cost_name
         What the cost counts.
     accuracy
-        One-shot accuracy; ``None`` for a published network, which nobody searched here.
+        One-shot accuracy; ``None`` for a published network, which was not searched here.
     place
         The ``best.json`` that it was read from; ``None`` for a published network.
     """

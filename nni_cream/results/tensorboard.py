@@ -100,8 +100,8 @@ def show_in_web_ui(folder: Path) -> None:
     if os.environ.get("NNI_PLATFORM") != "local" or len(folder.parents) < 4 or folder.parents[2].name != "environments":
         return
     link = folder.parents[3] / "trials" / folder.name / "output" / TENSORBOARD
-    with suppress(OSError):  # a trial does not fail for want of a button
+    with suppress(OSError):  # a trial does not fail for lack of a button
         link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_dir() and not link.is_symlink():
-            link.rmdir()  # made by NNI, for somebody who pressed the button before there was anything to see
+            link.rmdir()  # made by NNI where the button was pressed before there was anything to see
         link.symlink_to(os.path.relpath(folder / TENSORBOARD, link.parent))

@@ -47,7 +47,7 @@ _VALUES_ON_A_CPU = 2_000_000
 
 @dataclass(frozen=True)
 class SearchRehearsal:
-    """What a search would need here.
+    """Time and memory that a search would need here.
 
     Parameters
     ----------
@@ -160,7 +160,7 @@ class _Run:
 
     @property
     def module(self) -> CreamLightningModule:
-        """What the trainer ran."""
+        """The module that the trainer ran."""
         module: CreamLightningModule = self.strategy.oneshot_module
         return module
 
@@ -205,7 +205,9 @@ def _trainer_settings(settings: Mapping[str, Any], notes: list[str]) -> dict[str
     """Return the section ``trainer`` for one device that is here."""
     changed = {**settings, "devices": 1, "strategy": "auto", "accumulate_grad_batches": 1, "tensorboard": False}
     if settings["accelerator"] == "gpu" and not torch.cuda.is_available():
-        notes.append("accelerator gpu is configured, there is none here: measured on the CPU, with precision 32-true")
+        notes.append(
+            "accelerator gpu is configured, but this machine has none: measured on the CPU, with precision 32-true"
+        )
         return {**changed, "accelerator": "cpu", "precision": "32-true"}
     return changed
 

@@ -35,7 +35,7 @@ _IMAGES = 8
 
 @dataclass(frozen=True)
 class Wish:
-    """What a user wants to have exported, and how.
+    """A user's wish: formats and options of an export.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """An export that was written.
 
     Parameters
     ----------
@@ -136,7 +136,7 @@ def export_result(result: str | Path, wish: Wish, weights: str | Path | None = N
     found = _find(result, None if weights is None else Path(weights))
     if found.weights is None and set(wish.formats) != {"code"}:
         raise FileError(
-            f"{found.file}: there are no weights beside it; expected weights for every format but code. Name their "
+            f"{found.file}: there are no weights in its folder; expected weights for every format but code. Name their "
             "file with --weights FILE, or export with --format code."
         )
     samples = _samples(found.best, wish.input_shape)
@@ -207,7 +207,7 @@ def _find(result: str | Path, weights: Path | None) -> _Result:
     source = find_source(result)
     if source.place is None:
         raise ConfigError(
-            f"{result}: is a published network, which nobody trained here; expected a result. Make one with `nni-cream "
+            f"{result}: is a published network without trained weights; expected a result. Make one with `nni-cream "
             f"retrain {result}`, or export any network in Python with nni_cream.export.write_formats."
         )
     return _Result(load_best(source.place), source, source.place, weights or source.weights_beside())

@@ -1,4 +1,4 @@
-"""What a training would need on this machine: measured in a few of its steps, on images that are made up.
+"""Time and memory that a training would need on this machine, measured in a few steps on made-up images.
 
 A dry run puts everything together as the real run does, gives the trainer a :class:`Rehearsing` callback and a loader
 of :func:`made_up_images`, and hands what was seen to :func:`estimate`.
@@ -307,7 +307,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a training would need here.
+    """Time and memory that a training would need here.
 
     Parameters
     ----------
@@ -399,7 +399,7 @@ def estimate(
     per_step = per_image * min(plan.global_batch_size, plan.images_per_epoch) / available
     notes = list(assumptions)
     if available < plan.devices:
-        notes.append(f"times are for {available} of the {plan.devices} devices that are configured: no more are here")
+        notes.append(f"times are for {available} of the {plan.devices} configured devices, as many as this machine has")
     peak = {"peak on the device": seen.device_peak} if seen.device_peak else {}
     return Rehearsal(
         device=_describe(seen.device),

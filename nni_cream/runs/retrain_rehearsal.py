@@ -68,7 +68,7 @@ def rehearse_retraining(
     at_once = configured if images_at_once is None else images_at_once
     notes = list(shape.assumptions)
     if at_once != configured:
-        notes.append(f"{configured} images at once are configured, measured with {at_once}")
+        notes.append(f"measured with {at_once} images at once instead of {configured}")
     if recipe.auto_augment is not None:
         make_transform(recipe, shape.input_shape, (0.5,) * shape.input_shape[0], (0.5,) * shape.input_shape[0])
         notes.append("reading, decoding and changing the images is not measured")

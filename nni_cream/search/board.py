@@ -274,7 +274,7 @@ class PrioritizedBoard:
             raise FileError(f"board key 'entries': expected a list of at most {board.capacity} entries.")
         board._entries = [_read_entry(item, index) for index, item in enumerate(entries)]
         if len({entry.key for entry in board._entries}) < len(board._entries):
-            raise FileError("board key 'entries': the same path stands there twice.")
+            raise FileError("board key 'entries': expected each path once.")
         if len({tuple(entry.other_costs) for entry in board._entries}) > 1:
             raise FileError("board key 'entries': expected the same further costs (key 'other_costs') in all of them.")
         board._sort()

@@ -104,7 +104,7 @@ class Teaching(Options):
 
 @dataclass(frozen=True)
 class Scoring(Options):
-    """What scoring paths costs: how many images, how often (METHOD.md, "Validation, cheaply and fairly")."""
+    """Cost of scoring paths: how many images, how often (METHOD.md, "Validation, cheaply and fairly")."""
 
     prefix: ClassVar[str] = "scoring."
 

@@ -153,7 +153,7 @@ MEASURES = {
     "regret": (top_regret, _regrets),
     "accuracy": (mean_score, _means),
 }
-"""What a ranking is judged by: the figure itself, and that of each draw."""
+"""A measure of a ranking: the figure itself, and that of each draw."""
 _BOUNDS = {"tau": (-1, 1), "spearman": (-1, 1), "regret": (0, math.inf), "accuracy": (-math.inf, math.inf)}
 
 

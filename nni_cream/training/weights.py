@@ -20,7 +20,7 @@ _NESTED = ("state_dict_ema", "state_dict", "model_ema", "model", "ema")
 """Where checkpoints of other programs keep the weights; the averaged ones are what their authors report."""
 
 _WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every key."""
+"""Prefixes that DataParallel and torch.compile put before every key."""
 
 _SHOWN = 5
 

@@ -558,7 +558,7 @@ def test_truth_of_equal_accuracies_is_written_and_said_to_tell_nothing(studied, 
     (tmp_path / "truth/records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     truth = write(tmp_path / "truth.yml", TRUTH)
     assert main(["study", "truth", truth, "--out", str(tmp_path / "truth"), "--report"]) == 0
-    assert "undefined yet, for want of different accuracies" in capsys.readouterr().out
+    assert "undefined, since no accuracies differ yet" in capsys.readouterr().out
     assert read(tmp_path / "truth/truth.json")["reliability"] is None
 
 

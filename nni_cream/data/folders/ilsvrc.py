@@ -13,7 +13,7 @@ __all__ = ["LAYOUT", "PARTS", "WNID", "check_layout"]
 PARTS = ("train", "val")
 
 WNID = re.compile(r"n\d{8}$")
-"""What the name of a class folder looks like: its WordNet id."""
+"""Form of the name of a class folder: its WordNet id."""
 
 LAYOUT = (
     "Expected the layout train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, with folders such as n01440764. To get it: "

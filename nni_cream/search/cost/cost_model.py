@@ -224,8 +224,8 @@ class CostModel:
         self._warned |= unknown
         if unknown:
             _logger.warning(
-                "torch has no formula for the multiply-adds of %s, so these count as 0; give a cost function of your "
-                "own if they matter.",
+                "torch has no formula for the multiply-adds of %s, so they count as 0. Give your own cost function "
+                "if they matter.",
                 ", ".join(sorted(unknown)),
             )
 

@@ -95,8 +95,8 @@ def restore_parts(module: PreparedLightningModule, state: Mapping[str, Any]) -> 
     module.window.load_state_dict(state["window"], module.supernet.decode, module.device)
     if state["half_a_step"]:
         _logger.warning(
-            "The checkpoint was written in the middle of an optimizer step, after %d batches, at an exception "
-            "or with accumulated gradients that it lacks; the search will not equal an uninterrupted one.",
+            "The checkpoint was written within an optimizer step, after %d batches, and lacks the gradients of that "
+            "step. The search will differ from an uninterrupted one.",
             module._step,
         )
 

@@ -36,7 +36,7 @@ PRIOR = 0.25
 """Weight, in paths, of the belief that a block takes in a network what it takes alone."""
 
 _Parts: TypeAlias = list[tuple[int, Any]]
-"""What a value of a choice adds: times of blocks, each with its sign."""
+"""Time that a value of a choice adds: times of blocks, each with its sign."""
 _logger = logging.getLogger(__name__)
 
 
@@ -141,7 +141,7 @@ def _check(errors: list[float], paths: int) -> dict[str, Any]:
     typical = float(np.median(errors))
     if typical > TOLERANCE:
         _logger.warning(
-            "The table of latencies is off by %.0f %% (median) against whole networks of %d random paths; measure on "
+            "The table of latencies is off by %.0f %% (median) against whole networks of %d random paths. Measure on "
             "an idle machine, or with more repeats.",
             100 * typical,
             paths,
