@@ -195,25 +195,9 @@ class Option:
 def option(
     default: Any, rule: Rule, description: str, *, plain: bool = True, nested: type[Options] | None = None
 ) -> Any:
-    """Declare a field of :class:`Options`.
+    """Declare a field of :class:`Options`; see :class:`Option`.
 
-    Parameters
-    ----------
-    default
-        Value where the user gives none.
-    rule
-        What a value has to be.
-    description
-        One sentence for the configuration reference.
-    plain
-        Whether the rule holds in Python, too; otherwise Python also takes objects, which the owner checks.
-    nested
-        See :class:`Option`.
-
-    Returns
-    -------
-    Any
-        A dataclass field.
+    Unless ``plain``, Python takes objects besides what the rule accepts, and the owner checks them.
     """
     return field(default=default, metadata={"option": (rule, description, plain, nested)})
 

@@ -22,9 +22,8 @@ _TAKEN = ("Any", "F", "OrderedDict", "Path", "Tensor", "build", "load", "nn", "t
 def network_code(network: nn.Module, images: Tensor, title: str) -> str:
     """Write a network as Python code.
 
-    Each module with a ``forward`` of its own becomes a class; those that differ in their layers alone share one, since
-    the layers are its arguments. ``build()`` holds the whole architecture as one expression. Code that depends on
-    training mode, other than layers of ``torch.nn``, is written as in evaluation.
+    Each module with its own ``forward`` becomes a class, whose arguments are the layers. ``build()`` makes the whole
+    architecture. Outside the layers of ``torch.nn``, training mode is ignored.
 
     Parameters
     ----------
@@ -33,7 +32,7 @@ def network_code(network: nn.Module, images: Tensor, title: str) -> str:
     images
         Images (N, C, H, W) to run it on once.
     title
-        First lines of the file: what network it is.
+        First lines of the file.
 
     Returns
     -------

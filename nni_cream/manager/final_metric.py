@@ -17,18 +17,7 @@ INTERRUPTED = "interrupted"
 
 
 def pack_final(metric: Mapping[str, Any]) -> dict[str, Any]:
-    """Make a final metric fit for NNI's web UI, whose Compare dialog breaks on objects: they travel as JSON text.
-
-    Parameters
-    ----------
-    metric
-        Key -> JSON value.
-
-    Returns
-    -------
-    dict
-        The same keys, with text in place of objects.
-    """
+    """Return a final metric with JSON text in place of objects, on which the Compare dialog of NNI's web UI breaks."""
     return {key: json.dumps(value) if isinstance(value, dict) else value for key, value in metric.items()}
 
 

@@ -183,24 +183,9 @@ def check_readable(checkpoint: Path) -> Path:
 
 
 def check_checkpoint(checkpoint: Path, module: pl.LightningModule) -> Path:
-    """Make sure that a checkpoint is whole, and one of this training.
+    """Return a checkpoint if it is whole and fits the module that resumes from it.
 
-    Parameters
-    ----------
-    checkpoint
-        The file.
-    module
-        The module to resume.
-
-    Returns
-    -------
-    Path
-        The same.
-
-    Raises
-    ------
-    FileError
-        If it is broken, something else, or of another architecture.
+    Raises ``FileError`` if it is broken, something else, or of another architecture.
     """
     content = torch.load(check_readable(checkpoint), map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():

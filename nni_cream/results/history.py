@@ -90,19 +90,10 @@ def _candidate(event: BoardEvent, options: Options) -> list[Any]:
 
 
 def search_metric(figures: Mapping[str, float], update: Mapping[str, Any]) -> dict[str, Any]:
-    """Put together the intermediate metric of a search trial.
+    """Return the intermediate metric of a search trial.
 
-    Parameters
-    ----------
-    figures
-        A line of ``metrics.jsonl``.
-    update
-        The line of ``history.jsonl`` of the same epoch.
-
-    Returns
-    -------
-    dict
-        ``default`` is the accuracy of the board's best entry, 0 while the board is empty.
+    ``figures`` is a line of ``metrics.jsonl``, ``update`` the line of ``history.jsonl`` of the same epoch.
+    ``default`` is the accuracy of the board's best entry, 0 while the board is empty.
     """
     return {"default": figures["board_best"], "role": "search", **figures, "update": dict(update)}
 

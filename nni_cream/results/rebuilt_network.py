@@ -18,22 +18,9 @@ __all__ = ["build_network", "build_path", "export_weights"]
 
 
 def build_network(best: Best) -> nn.Module:
-    """Build the chosen architecture with new weights.
+    """Build the chosen architecture, with weights from torch's global generator.
 
-    Parameters
-    ----------
-    best
-        The chosen architecture.
-
-    Returns
-    -------
-    torch.nn.Module
-        The network; its weights are drawn from torch's global generator.
-
-    Raises
-    ------
-    SpaceError
-        If its space is not known here, or has other choices than the file.
+    Raises ``SpaceError`` if its space is not known here, or has other choices than the file.
     """
     return build_path(best.space, best.choices)
 

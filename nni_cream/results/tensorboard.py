@@ -15,18 +15,7 @@ __all__ = ["EventFiles", "check_tensorboard", "show_in_web_ui"]
 
 
 def check_tensorboard(settings: Mapping[str, Any]) -> None:
-    """Make sure that TensorBoard is installed if it is wanted.
-
-    Parameters
-    ----------
-    settings
-        The ``trainer`` section, resolved.
-
-    Raises
-    ------
-    ConfigError
-        If it is not installed.
-    """
+    """Raise ``ConfigError`` if the resolved ``trainer`` section wants TensorBoard and it is not installed."""
     if settings["tensorboard"]:
         _writer_class()
 

@@ -99,20 +99,7 @@ def shape_of_data(named: Mapping[str, Any]) -> DataShape:
 
 
 def made_up_images(shape: DataShape, count: int) -> TensorDataset:
-    """Return noise with labels, drawn from torch's global generator.
-
-    Parameters
-    ----------
-    shape
-        Of the images.
-    count
-        How many.
-
-    Returns
-    -------
-    TensorDataset
-        Images (N, C, H, W) and labels (N,).
-    """
+    """Return noise (N, C, H, W) with labels (N,), drawn from torch's global generator."""
     return TensorDataset(torch.randn(count, *shape.input_shape), torch.arange(count) % shape.num_classes)
 
 

@@ -32,24 +32,9 @@ _TOP = 5
 
 
 def kendall_tau(scores: Sequence[float], truth: Sequence[float]) -> float:
-    """Compute Kendall's tau-b, from -1 to 1.
+    """Compute Kendall's tau-b, from -1 to 1, between scores and the accuracies of the same architectures trained alone.
 
-    Parameters
-    ----------
-    scores
-        One for each architecture.
-    truth
-        Their accuracies when trained alone, in the same order.
-
-    Returns
-    -------
-    float
-        Tau-b.
-
-    Raises
-    ------
-    StudyError
-        If there are fewer than ten architectures, or all scores or all accuracies are equal.
+    Raises ``StudyError`` if there are fewer than ten architectures, or all scores or all accuracies are equal.
     """
     own, true = _checked(scores, truth)
     return float(stats.kendalltau(own, true, variant="b").statistic)
@@ -162,9 +147,8 @@ def measure_ranking(
 ) -> Estimate:
     """Estimate one measure of a ranking, with an interval over architectures and seeds.
 
-    Architectures are resampled with replacement (bootstrap). With two or more seeds, their variance is the covariance
-    of the seeds' figures over these draws, and :func:`~nni_cream.studies.intervals.over_seeds` adds that of the seeds.
-    With one seed, the interval is over architectures alone. The ends are clipped to the range of the measure.
+    Architectures are resampled with replacement (bootstrap), and
+    :func:`~nni_cream.studies.intervals.over_seeds` adds the variance of two or more seeds.
 
     Parameters
     ----------

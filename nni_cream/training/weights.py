@@ -28,16 +28,18 @@ _SHOWN = 5
 def load_weights(network: nn.Module, path: str | Path) -> None:
     """Read weights from a file into a network, which stays unchanged if they do not fit.
 
-    The file holds a ``state_dict``, or one under ``state_dict``, ``state_dict_ema``, ``model``, ... (the averaged ones
-    win). A prefix ``module.`` or ``_orig_mod.`` before every key is removed. Raises ``FileError`` if the file is
-    missing, truncated, holds anything but weights, or those of another architecture; then the message lists the first
-    differences.
+    Raises ``FileError`` if the file is missing, truncated, holds anything but weights (see :func:`read_weights`), or
+    those of another architecture; then the message lists the first differences.
     """
     fit_weights(network, read_weights(path), path)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights in a file to the CPU; see :func:`load_weights`. Nothing but weights is ever loaded."""
+    """Read the weights in a file to the CPU. Nothing but weights is ever loaded.
+
+    The file holds a ``state_dict``, or one under ``state_dict``, ``state_dict_ema``, ``model``, ... (the averaged ones
+    win). A prefix ``module.`` or ``_orig_mod.`` before every key is removed.
+    """
     try:
         check_whole(path)
         content = torch.load(path, map_location="cpu", weights_only=True)

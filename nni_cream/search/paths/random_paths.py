@@ -308,7 +308,8 @@ class RandomPaths:
             for limit, (lowest, highest) in zip(limits, reachable, strict=True)
         )
         return SpaceError(
-            f"cost_range has ranges in which no path was found; expected ranges within the reachable ones: {listed}. Widen one."
+            "cost_range has ranges in which no path was found; expected ranges within the reachable ones: "
+            f"{listed}. Widen one."
         )
 
     def state_dict(self) -> dict[str, Any]:

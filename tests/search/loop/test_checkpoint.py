@@ -264,7 +264,7 @@ def test_a_checkpoint_from_within_a_step_is_resumed_with_a_warning(tmp_path, cap
         searched(Trace(), [Failing(), ModelCheckpoint(tmp_path, save_on_exception=True, **STEPS)])
     (file,) = tmp_path.glob("*.ckpt")
     searched(Trace(), checkpoint=file)
-    assert "in the middle of an optimizer step, after 6 batches" in caplog.text
+    assert "within an optimizer step, after 6 batches" in caplog.text
 
 
 def test_a_checkpoint_between_accumulated_gradients_is_resumed_with_a_warning(tmp_path, caplog):
