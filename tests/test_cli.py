@@ -168,7 +168,7 @@ def test_wrong_words_on_the_command_line_exit_with_2(arguments: list[str], capsy
         (changed(TINY, data="digit"), 2, ["the data set is 'digit'; expected one of", "digits, fashion"]),
         (changed(TINY, data={"name": "digits", "sed": 1}), 2, ["'seed'"]),
         (changed(TINY, data={"name": "digits", "seed": "x"}), 2, ["seed is 'x'; expected a whole number"]),
-        (changed(TINY, data={"name": "digits", "train": 5000}), 2, ["train and validation are 5000 and 360; expected"]),
+        (changed(TINY, data={"name": "digits", "train": 5000}), 2, ["are 5360 images together; expected"]),
         (changed(TINY, data={"name": "fashion", "root": "/nowhere/images"}), 1, ["/nowhere/images"]),
         (changed(TINY, space={**TINY_SPACE, "num_classes": 3}), 1, ["num_classes"]),
         (changed(TINY, trainer__accelerator="tpu"), 2, ["expected settings that Lightning accepts"]),

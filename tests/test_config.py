@@ -91,7 +91,7 @@ def test_section_that_is_no_mapping_is_refused(section: str) -> None:
         ("matching", "Meta"), ("cost", "flops"), ("cost", "a:b:c"), ("cost_range", [1]), ("cost_range", "1-2"),
         ("warmup", 1.0), ("warmup", -1), ("board_size", 0), ("nesterov", 1), ("augment", None), ("seed", -1),
         ("distillation", "mse"), ("score", 3), ("cost", []), ("cost", ["macs", "macs"]), ("cost", [["macs"]]),
-        ("cost_range", {"params": [1, 2]}), ("cost_range", [[1, 2], [1, 2]]), ("cost_range", {"macs": [2, 1]}),
+        ("cost_range", [[1, 2], [1, 2]]), ("cost_range", {"macs": [2, 1]}),
         ("sampling", "even"), ("matching", {"interval": 3}), ("teaching", "carefully"), ("scoring", 3),
         ("teaching.joint_loss", "sum"), ("teaching.temperature", 0), ("teaching.start", 1.0), ("teaching.start", 30),
         ("teaching.gate", 1), ("teaching.weights", "ema"), ("scoring.rescore_interval", 0),
@@ -177,6 +177,9 @@ def test_ranges_of_several_costs_are_read_by_name_or_in_order() -> None:
         assert config.resolve({**SMALLEST, "search": {**costs, "cost_range": ranges}})["search"]["cost_range"] == ranges
     assert "expected a range for each of search.cost (macs, size)" in problems_of(
         {**SMALLEST, "search": {**costs, "cost_range": [1, 2]}}
+    )
+    assert "search.cost_range.params is no cost of this search; expected one of search.cost (macs)" in problems_of(
+        {**SMALLEST, "search": {"cost_range": {"params": [1, 2]}}}
     )
 
 

@@ -175,7 +175,7 @@ def test_public_names_are_importable_and_others_are_not():
         ),
         (
             {"temperature": 2, "distillation": nn.functional.mse_loss},
-            "teaching.temperature is 2.0, but distillation is 'mse_loss'",
+            "teaching.temperature is 2.0; expected 1, since distillation 'mse_loss' has no",
         ),
         ({"distillation_start": -1}, "teaching.start is -1; expected a whole number of at least 0, or a fraction"),
         ({"distillation_start": 1.0}, r"teaching.start is 1\.0"),

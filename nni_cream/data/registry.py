@@ -59,7 +59,7 @@ def create(name: str, /, **arguments: Any) -> DataSplits:
     except Exception as error:
         raise DataError(f"data set {name!r} could not be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(splits, DataSplits):
-        raise DataError(f"data set {name!r} is a {type(splits).__name__}; expected nni_cream.data.DataSplits.")
+        raise DataError(f"data set {name!r} gave {type(splits).__name__}; expected nni_cream.data.DataSplits.")
     return splits
 
 

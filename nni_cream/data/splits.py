@@ -180,8 +180,8 @@ def stratified_split(
         _check_size(name, part, size, num_classes)
     if train + validation > len(labels):
         raise ConfigError(
-            f"data set {name!r}: train and validation are {train} and {validation}; expected at most {len(labels)} "
-            "images together. Ask for fewer."
+            f"data set {name!r}: train ({train}) and validation ({validation}) are {train + validation} images "
+            f"together; expected at most {len(labels)}. Ask for fewer."
         )
     everything = np.arange(len(labels), dtype=np.int64)
     first, second = train_test_split(

@@ -36,11 +36,11 @@ def test_defaults_are_those_of_recipe_and_loading() -> None:
     [
         ({"warmup_epochs": 30}, "recipe.warmup_epochs is 30; expected fewer than recipe.epochs (30)"),
         ({"crop_scale": [0.5, 1.5]}, "recipe.crop_scale is [0.5, 1.5]; expected [low, high] with 0 < low <= high <= 1"),
-        ({"crop_scale": [None, 1]}, "recipe.crop_scale: [None, 1.0]"),
+        ({"crop_scale": [None, 1]}, "recipe.crop_scale is [None, 1.0]"),
         ({"ema_warmup": True}, "recipe.ema_decay is null"),
         ({"erasing": 2}, "recipe.erasing is 2; expected a number of at least 0 and at most 1"),
         ({"optimizer_arguments": [1]}, "recipe.optimizer_arguments is [1]; expected a mapping of names"),
-        ({"global_batch_size": 4}, "recipe.global_batch_size: is no longer a key; write recipe.batch_size"),
+        ({"global_batch_size": 4}, "recipe.global_batch_size is no longer a key; expected recipe.batch_size."),
     ],
 )
 def test_mistake_is_told_with_key_value_and_what_was_expected(recipe: dict[str, Any], message: str) -> None:

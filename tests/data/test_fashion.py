@@ -149,7 +149,9 @@ def test_label_out_of_range_is_told(tmp_path: Path, write_fashion: Write) -> Non
 
 
 def test_asking_for_more_images_than_there_are_is_told_with_numbers(tmp_path: Path, write_fashion: Write) -> None:
-    with pytest.raises(ConfigError, match=r"train and validation are 50 and 20; expected at most 60"):
+    with pytest.raises(
+        ConfigError, match=r"train \(50\) and validation \(20\) are 70 images together; expected at most 60"
+    ):
         load(write_fashion(tmp_path), train=50)
 
 

@@ -55,7 +55,7 @@ def test_same_seed_draws_the_same_images_and_another_seed_others() -> None:
 @pytest.mark.parametrize(
     ("train", "validation", "seed", "words"),
     [
-        (150, 51, 0, ["150", "51", "201", "there are 200"]),
+        (150, 51, 0, ["150", "51", "201", "at most 200"]),
         (3, 50, 0, ["train is 3;", "at least 4"]),
         (50, 0, 0, ["validation is 0;"]),
         (50.5, 20, 0, ["train", "50.5"]),

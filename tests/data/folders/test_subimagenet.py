@@ -133,9 +133,9 @@ def test_list_of_another_form_is_told(tmp_path: Path, content: str, words: list[
         (
             "train/n00000001/train_1_0.JPEG\nval/n00000002/val_2_0.JPEG",
             ConfigError,
-            "2 classes have images in train or",
+            "2 classes are in train or",
         ),
-        ("n00000009", DataError, "n00000009: no such folder; the list names a class"),
+        ("n00000009", DataError, "n00000009: there is no such folder; expected the classes of the list"),
     ],
 )
 def test_list_that_does_not_fit_the_images_is_told(

@@ -42,11 +42,11 @@ def test_a_value_without_a_lasting_name_is_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"op": "pool"}, r"'pool' of 'op'"),
+        ({"op": "pool"}, r"'op' is 'pool'"),
         ({"inputs": 1}, "list of choices"),
-        ({"inputs": [0, 7]}, "7 of 'inputs'"),
+        ({"inputs": [0, 7]}, "'inputs' is 7"),
         ({"inputs": [0]}, "breaks the space's rule 'inputs'"),
-        ({"flag": 1}, "1 of 'flag'"),
+        ({"flag": 1}, "'flag' is 1"),
         ({"other": 1}, r"unknown labels \['other'\]"),
     ],
 )
