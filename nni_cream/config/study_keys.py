@@ -38,7 +38,7 @@ _JUDGING = Key(
 )  # fmt: skip
 _RETIRED = Key(
     "study.retired", {}, Rule(Schema({str: object}), "a mapping of names to values"),
-    "Settings that no longer exist, with which the records of this file were made. Such trainings cannot be run again.",
+    "For shipped files alone: settings of an earlier version, with which their records were made.",
 )  # fmt: skip
 _RESAMPLES = Key("study.resamples", 10_000, whole(100), "How often architectures are drawn for an interval.")
 _ACCELERATOR = Key("trainer.accelerator", "cpu", one_of("auto", "cpu", "gpu", "mps"), "Hardware to train on.")
