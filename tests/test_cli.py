@@ -410,7 +410,7 @@ def test_export_whose_two_files_would_be_one_is_refused(
     with pytest.raises(SystemExit) as caught:
         main(["export", str(searched), "--weights", "--out", str(tmp_path / "digits.pt")])
     assert caught.value.code == 2
-    assert "the weights would have the same name" in capsys.readouterr().err
+    assert "expected a name such as chosen.json, since the weights are a .pt file" in capsys.readouterr().err
     assert files_below(tmp_path) == {}
 
 
@@ -438,7 +438,7 @@ def test_search_whose_checkpoint_is_broken_is_not_resumed(
         (out / "last.ckpt").write_bytes(content)
         before = files_below(out)
         assert main(["search", str(searched.parent / "tiny.yml"), "--out", str(out), "--resume"]) == 1
-        assert "last.ckpt: broken" in capsys.readouterr().err
+        assert "last.ckpt: is broken" in capsys.readouterr().err
         assert files_below(out) == before
 
 
@@ -525,7 +525,7 @@ def test_taken_port_is_refused_before_anything_starts(tmp_path: Path, capsys: py
         listener.listen()
         port = listener.getsockname()[1]
         assert main(["run", path, "--out", str(tmp_path / "out"), "--port", str(port)]) == 1
-    assert f"port {port} is taken" in capsys.readouterr().err
+    assert f"--port is {port}; expected a free port" in capsys.readouterr().err
     assert files_below(tmp_path).keys() == {"experiment.yml"}
 
 

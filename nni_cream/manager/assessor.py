@@ -150,7 +150,7 @@ def _unknown_keys(name: str, arguments: dict[str, Any], parameters: Mapping[str,
         if key not in parameters and not takes_any:
             del arguments[key]
             near = difflib.get_close_matches(key, parameters, n=1)
-            expected = f"{_PREFIX}{near[0]}" if near else f"one of {', '.join(parameters) or 'none'}"
+            expected = near[0] if near else f"one of {', '.join(parameters) or 'none'}"
             yield f"{_PREFIX}{key} is no argument of {name}; expected {expected}."
 
 
@@ -164,7 +164,7 @@ def _problems_of_values(
         key, message = objection
         wrong.add(key)
         if key in arguments:
-            message = f"{key} is {arguments.pop(key)!r}; expected another value (NNI: {message})."
+            message = f"{key} is {arguments.pop(key)!r}; expected another value (NNI: {message.rstrip('!')})."
         yield f"{_PREFIX}{message}"
     for key, parameter in parameters.items():
         needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD

@@ -63,11 +63,11 @@ def check_final(role: str, metric: Any) -> None:
     """
     where = f"final metric of the {role} trial"
     if not isinstance(metric, dict):
-        raise FileError(f"{where} is {metric!r}; expected a mapping.")
+        raise FileError(f"{where}: the content is {metric!r}; expected a mapping.")
     if role == "search":
         Best.from_json(metric.get("best"), where)
         if not isinstance(metric.get("board"), dict) or not isinstance(metric["board"].get("entries"), list):
-            raise FileError(f"{where}: the number of entries of 'board' is 0; expected at least one.")
+            raise FileError(f"{where}: key 'board' has no entries; expected at least one.")
     elif not isinstance(metric.get("validation_accuracy"), float):
         raise FileError(
             f"{where}: key 'validation_accuracy' is {metric.get('validation_accuracy')!r}; expected a number."

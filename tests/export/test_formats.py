@@ -74,9 +74,9 @@ class SizeOfBatch(nn.Module):
     ("network", "formats", "problem"),
     [
         (nn.Linear(5, 2), ["code"], r"does not take images of shape \(3, 1, 6, 6\)"),
-        (FixedBatch(), ["code"], r"the network returns \(3, 12\) for 1 image"),
-        (Pair(), ["torch"], "the network returns tuple"),
-        (nn.Identity(), ["code"], r"returns \(3, 1, 6, 6\)"),
+        (FixedBatch(), ["code"], r"the output of the network is \(3, 12\) for 1 image"),
+        (Pair(), ["torch"], "the output of the network is tuple"),
+        (nn.Identity(), ["code"], r"is \(3, 1, 6, 6\)"),
         (SizeOfBatch(), ["torch"], "network.pt2"),
     ],
 )
@@ -103,7 +103,7 @@ def test_one_image_is_too_few_to_check_with(tmp_path: Path) -> None:
         (["code", "tflite"], None, "format is code, tflite; expected different ones of code, onnx, torch"),
         ([], None, "format is empty"),
         (["code", "code"], None, "different ones"),
-        (["code"], 18, "for the format onnx alone"),
+        (["code"], 18, "opset is 18; expected none with code"),
         (["onnx"], 17, r"opset is 17; expected 18 to \d+ here"),
         (["onnx"], 99, r"opset is 99; expected 18 to \d+ here"),
     ],

@@ -242,7 +242,7 @@ def test_trial_without_a_manager_says_what_to_run_instead(
     set_default_trial_command_channel(Channel({}))
     monkeypatch.setattr("sys.argv", ["trial"])
     assert trial.main() == 2
-    assert "run nni-cream instead" in capsys.readouterr().err
+    assert "Run nni-cream instead" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

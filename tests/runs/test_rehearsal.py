@@ -66,7 +66,7 @@ def test_estimate_grows_with_images_and_shrinks_with_devices() -> None:
     assert alone.seconds_per_step == pytest.approx(0.15 * 64)
     assert alone.steps_per_epoch == 15
     assert alone.seconds == pytest.approx(0.15 * 64 * 15 * 10)
-    assert any("1 of the 8 devices" in note for note in alone.assumptions)
+    assert any("1 of the 8 configured devices" in note for note in alone.assumptions)
     together = estimate(seen, plan, images_at_once=2, memory={}, available=8)
     assert together.seconds == pytest.approx(alone.seconds / 8)
     assert together.assumptions == ()
@@ -100,7 +100,9 @@ def test_imagenet_need_not_be_there(tmp_path: Path) -> None:
     shape = shape_of_data({"name": "imagenet", "arguments": arguments})
     assert (shape.input_shape, shape.num_classes, shape.train_images) == ((3, 96, 96), 1000, 1_280_000)
     (note,) = shape.assumptions
-    assert f"{tmp_path / 'none'}: no such folder): 1,280,000 of 3 x 96 x 96 in 1,000 classes are assumed" in note
+    assert (
+        f"{tmp_path / 'none'}: there is no such folder): 1,280,000 of 3 x 96 x 96 in 1,000 classes are assumed" in note
+    )
     assert shape.validation_images == 1167
 
 

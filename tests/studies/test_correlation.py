@@ -186,7 +186,7 @@ def test_only_common_seeds_are_paired():
         ([0.5] * 12, list(range(12)), "all 12 scores are 0.5, so they rank nothing: tau is undefined"),
         (list(range(12)), [0.25] * 12, "all 12 accuracies are 0.25"),
         (list(range(9)), list(range(9)), "in common is 9; expected at least 10"),
-        (list(range(12)), list(range(11)), "12 scores for 11 architectures"),
+        (list(range(12)), list(range(11)), "number of scores is 12; expected 11"),
         ([float("nan")] * 12, list(range(12)), "the scores hold values that are not finite"),
     ],
 )
