@@ -103,7 +103,7 @@ def read_json(path: Path, what: str, hint: str) -> Any:
     what
         What it should hold, for the message.
     hint
-        What to do if it is not there, as a sentence.
+        What to do if it is not there.
 
     Returns
     -------
@@ -118,11 +118,11 @@ def read_json(path: Path, what: str, hint: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
-        raise FileError(f"{path}: there is no {what}. {hint}") from None
+        raise FileError(f"{path}: there is no {what}; {hint}") from None
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise FileError(f"{path}: is broken; expected {what} as JSON: {error}") from None
+        raise FileError(f"{path}: broken, expected {what} as JSON: {error}") from None
 
 
 def _refuse_constant(name: str) -> None:

@@ -210,7 +210,7 @@ def validation_batch(images: int, settings: Mapping[str, Any]) -> int:
 
 def load_latencies(path: str | Path) -> LatencyTable:
     """Read the JSON file of a latency table; raise ``FileError`` if it is missing or no table."""
-    content = read_json(Path(path), "latency table", "`nni-cream latency CONFIG.yml --out FILE` makes one.")
+    content = read_json(Path(path), "latency table", "`nni-cream latency CONFIG.yml --out FILE` makes one")
     return LatencyTable.from_json(content, path)
 
 

@@ -17,7 +17,18 @@ INTERRUPTED = "interrupted"
 
 
 def pack_final(metric: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a final metric with JSON text in place of objects, on which the Compare dialog of NNI's web UI breaks."""
+    """Make a final metric fit for NNI's web UI, whose Compare dialog breaks on objects: they travel as JSON text.
+
+    Parameters
+    ----------
+    metric
+        Key -> JSON value.
+
+    Returns
+    -------
+    dict
+        The same keys, with text in place of objects.
+    """
     return {key: json.dumps(value) if isinstance(value, dict) else value for key, value in metric.items()}
 
 
@@ -63,12 +74,10 @@ def check_final(role: str, metric: Any) -> None:
     """
     where = f"final metric of the {role} trial"
     if not isinstance(metric, dict):
-        raise FileError(f"{where}: the content is {metric!r}; expected a mapping.")
+        raise FileError(f"{where}: {metric!r}; expected a mapping")
     if role == "search":
         Best.from_json(metric.get("best"), where)
         if not isinstance(metric.get("board"), dict) or not isinstance(metric["board"].get("entries"), list):
-            raise FileError(f"{where}: key 'board' has no entries; expected at least one.")
+            raise FileError(f"{where}: key 'board' holds no entries")
     elif not isinstance(metric.get("validation_accuracy"), float):
-        raise FileError(
-            f"{where}: key 'validation_accuracy' is {metric.get('validation_accuracy')!r}; expected a number."
-        )
+        raise FileError(f"{where}: key 'validation_accuracy' is {metric.get('validation_accuracy')!r}")

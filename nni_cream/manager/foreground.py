@@ -167,7 +167,7 @@ def resume_experiment(
         raise ManagerError(f"experiment {known.id}: its files in {known.folder} cannot be read: {error}") from error
     folder = known.out
     if folder is not None and folder.state is State.FINISHED and known.manager is None:
-        retrained = read_json(folder.retrained, "list of retrained architectures", "Start again with --force.")
+        retrained = read_json(folder.retrained, "list of retrained architectures", "")
         return ExperimentResult(load_best(folder.best), retrained, 0.0, folder.path)
     if folder is None:
         folder = OutputFolder(out or f"out/{known.id}")

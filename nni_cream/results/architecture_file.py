@@ -114,9 +114,22 @@ class Best:
 
 
 def load_best(path: str | Path) -> Best:
-    """Read a ``best.json``, or the one in an output folder.
+    """Read a ``best.json``.
 
-    Raises ``FileError`` if it is missing, broken, foreign or of another version; the message names path and key.
+    Parameters
+    ----------
+    path
+        The file, or the output folder that holds it.
+
+    Returns
+    -------
+    Best
+        What it says.
+
+    Raises
+    ------
+    FileError
+        If it is missing, broken, somebody else's or of another version; the message names path and key.
     """
     path = inside(Path(path), BEST)
-    return Best.from_json(read_json(path, "chosen architecture", "It is written when a search is complete."), path)
+    return Best.from_json(read_json(path, "chosen architecture", "it is written when a search is complete"), path)

@@ -56,15 +56,15 @@ def load_board(path: str | Path) -> SavedBoard:
     Raises
     ------
     FileError
-        If it is missing, broken, foreign or of another version; the message names path and key.
+        If it is missing, broken, somebody else's or of another version; the message names path and key.
     """
     path = inside(Path(path), BOARD)
-    content = read_json(path, "board", "It is written after the first epoch of a search.")
+    content = read_json(path, "board", "it is written after the first epoch of a search")
     check_format(path, content, _FORMAT)
     entries: list[Any] = field(path, content, "entries", list)
     for number, entry in enumerate(entries):
         if not isinstance(entry, Mapping):
-            raise FileError(f"{path}: key 'entries[{number}]' is {entry!r}; expected a mapping.")
+            raise FileError(f"{path}: key 'entries[{number}]' is {entry!r}; expected a mapping")
         kinds = {"path": dict, "accuracy": float, "cost": float, "step": int}
         for key, kind in (kinds if entry.get("validated") is None else {**kinds, "validated": float}).items():
             field(path, entry, key, kind, f"entries[{number}].")

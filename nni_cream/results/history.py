@@ -90,10 +90,19 @@ def _candidate(event: BoardEvent, options: Options) -> list[Any]:
 
 
 def search_metric(figures: Mapping[str, float], update: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the intermediate metric of a search trial.
+    """Put together the intermediate metric of a search trial.
 
-    ``figures`` is a line of ``metrics.jsonl``, ``update`` the line of ``history.jsonl`` of the same epoch.
-    ``default`` is the accuracy of the board's best entry, 0 while the board is empty.
+    Parameters
+    ----------
+    figures
+        A line of ``metrics.jsonl``.
+    update
+        The line of ``history.jsonl`` of the same epoch.
+
+    Returns
+    -------
+    dict
+        ``default`` is the accuracy of the board's best entry, 0 while the board is empty.
     """
     return {"default": figures["board_best"], "role": "search", **figures, "update": dict(update)}
 
@@ -160,5 +169,5 @@ def _read_line(line: str, where: str) -> dict[str, Any]:
         raise FileError(f"{where}: broken, expected an update as JSON: {error}") from None
     found = update.get("format") if isinstance(update, dict) else None
     if not isinstance(update, dict) or found != UPDATE_FORMAT:
-        raise FileError(f"{where}: key 'format' is {found!r}; this version of nni_cream reads {UPDATE_FORMAT!r}.")
+        raise FileError(f"{where}: key 'format' is {found!r}; this version of nni_cream reads {UPDATE_FORMAT!r}")
     return update

@@ -22,7 +22,7 @@ def check_other_costs(path: Path | str, costs: Any, prefix: str = "") -> None:
     if costs is None:  # one cost alone
         return
     if not isinstance(costs, Mapping):
-        raise FileError(f"{path}: key '{prefix}other_costs' is {costs!r}; expected costs by their names.")
+        raise FileError(f"{path}: key '{prefix}other_costs' is {costs!r}; expected costs by their names")
     for name in costs:
         field(path, costs, name, float, f"{prefix}other_costs.")
 
@@ -34,8 +34,8 @@ def check_format(path: Path | str, content: Any, expected: str) -> None:
         return
     kind = expected.rpartition("/")[0]
     if isinstance(found, str) and found.startswith(f"{kind}/"):
-        raise FileError(f"{path}: key 'format' is {found!r}; this version of nni_cream reads {expected!r}.")
-    raise FileError(f"{path}: was not written by nni_cream: key 'format' is {found!r}, expected {expected!r}.")
+        raise FileError(f"{path}: key 'format' is {found!r}; this version of nni_cream reads {expected!r}")
+    raise FileError(f"{path}: was not written by nni_cream: key 'format' is {found!r}, expected {expected!r}")
 
 
 def field(path: Path | str, content: Mapping[str, Any], key: str, kind: type, prefix: str = "") -> Any:
@@ -45,5 +45,5 @@ def field(path: Path | str, content: Mapping[str, Any], key: str, kind: type, pr
     right = isinstance(value, accepted) and not isinstance(value, bool)
     if not right or (kind is float and not abs(value) <= sys.float_info.max):
         found = "missing" if key not in content else repr(value)
-        raise FileError(f"{path}: key {prefix + key!r} is {found}; expected a {kind.__name__}.")
+        raise FileError(f"{path}: key {prefix + key!r} is {found}; expected a {kind.__name__}")
     return value

@@ -172,7 +172,7 @@ def _check_same_run(
     folder.check_same_config(config, RETRAIN)
     if not folder.source.exists():  # killed before it was written, so before the first step
         return
-    before = read_json(folder.source, "architecture", "Start again with --force.")
+    before = read_json(folder.source, "architecture", "")
     if any(before.get(key) != value for key, value in json.loads(json.dumps(source.identity())).items()):
         raise ConfigError(
             f"{folder.path}: trains another architecture (see {folder.source.name} there). Resume with the RESULT that "

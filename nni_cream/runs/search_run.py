@@ -50,8 +50,6 @@ __all__ = [
     "take_over_search",
 ]
 
-_AGAIN = "Start again with --force."
-
 EpochListener = Callable[[dict[str, float], dict[str, Any]], None]
 
 
@@ -144,7 +142,7 @@ def run_search(
     if going_on and is_leader():
         folder.check_same_config(config)
         if state is State.FINISHED:
-            return SearchResult(load_best(folder.best), read_json(folder.board, "board", _AGAIN), 0.0, folder.path)
+            return SearchResult(load_best(folder.best), read_json(folder.board, "board", ""), 0.0, folder.path)
     with seeded(config["search"]["seed"]), cpu_threads(config["trainer"]["threads"]):
         checkpoint = check_readable(folder.checkpoint) if going_on and folder.checkpoint.exists() else None
         search = _put_together(config, folder, checkpoint, on_epoch, console if is_leader() else None)
@@ -154,7 +152,7 @@ def run_search(
         if not is_leader():
             sys.exit(0)  # Lightning started this process to help with the training, which is over
         best = finish_search(config, search.splits, search.strategy, folder, search.cost_name, console)
-    return SearchResult(best, read_json(folder.board, "board", _AGAIN), time.perf_counter() - start, folder.path)
+    return SearchResult(best, read_json(folder.board, "board", ""), time.perf_counter() - start, folder.path)
 
 
 def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[Path]) -> bool:

@@ -267,16 +267,16 @@ class PrioritizedBoard:
         """
         if not isinstance(content, Mapping) or content.get("format") != _FORMAT:
             found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
-            raise FileError(f"not a board: expected a JSON object with format {_FORMAT!r}, found {found!r}.")
+            raise FileError(f"not a board: expected a JSON object with format {_FORMAT!r}, found {found!r}")
         board = cls(_number(content, "capacity", int, "board"), _number(content, "margin", float, "board"))
         entries = content.get("entries")
         if not isinstance(entries, list) or len(entries) > board.capacity:
-            raise FileError(f"board key 'entries': expected a list of at most {board.capacity} entries.")
+            raise FileError(f"board key 'entries': expected a list of at most {board.capacity} entries")
         board._entries = [_read_entry(item, index) for index, item in enumerate(entries)]
         if len({entry.key for entry in board._entries}) < len(board._entries):
-            raise FileError("board key 'entries': expected each path once.")
+            raise FileError("board key 'entries': the same path stands there twice")
         if len({tuple(entry.other_costs) for entry in board._entries}) > 1:
-            raise FileError("board key 'entries': expected the same further costs (key 'other_costs') in all of them.")
+            raise FileError("board key 'entries': expected the same further costs (key 'other_costs') in all of them")
         board._sort()
         return board
 
@@ -307,14 +307,14 @@ def _number(content: Mapping[str, Any], key: str, kind: type, where: str) -> Any
     accepted = int if kind is int else (int, float)
     # JSON from elsewhere may hold NaN or 1e400, which compare in no order.
     if isinstance(value, bool) or not isinstance(value, accepted) or not abs(value) <= sys.float_info.max:
-        raise FileError(f"{where} key {key!r} is {value!r}; expected a finite {kind.__name__}.")
+        raise FileError(f"{where} key {key!r} is {value!r}; expected a finite {kind.__name__}")
     return kind(value)
 
 
 def _read_entry(item: Any, index: int) -> BoardEntry:
     where = f"board entry {index}"
     if not isinstance(item, Mapping) or not isinstance(item.get("path"), Mapping):
-        raise FileError(f"{where}: expected an object with the keys path, accuracy, cost and step.")
+        raise FileError(f"{where}: expected an object with the keys path, accuracy, cost and step")
     return BoardEntry(
         path=dict(item["path"]),
         accuracy=_number(item, "accuracy", float, where),
@@ -328,5 +328,5 @@ def _read_entry(item: Any, index: int) -> BoardEntry:
 def _read_other_costs(item: Mapping[str, Any], where: str) -> dict[str, float]:
     other_costs = item.get("other_costs", {})  # not there with one cost
     if not isinstance(other_costs, Mapping):
-        raise FileError(f"{where} key 'other_costs' is {other_costs!r}; expected further costs by their names.")
+        raise FileError(f"{where} key 'other_costs' is {other_costs!r}; expected further costs by their names")
     return {name: _number(other_costs, name, float, where) for name in other_costs}

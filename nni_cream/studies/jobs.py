@@ -79,8 +79,8 @@ def _parsed(path: Path, number: int, text: bytes) -> dict[str, Any]:
             return dict(line)
         reason = f"{wrong[0]} is {line[wrong[0]]!r}"
     keys = ", ".join(f"{name} ({kind.__name__})" for name, kind in expected.items())
-    repair = "Name another folder with --out." if number == 1 else "Delete the line to repeat that training."
-    raise StudyError(f"{path}: line {number} is broken ({reason}); expected a JSON object with {keys}. {repair}")
+    repair = "name another folder with --out" if number == 1 else "delete the line to have that training repeated"
+    raise StudyError(f"{path}: line {number} is broken ({reason}); expected a JSON object with {keys}; {repair}")
 
 
 def _described(error: SchemaError) -> str:
@@ -179,7 +179,9 @@ class Records:
 
     def broken(self, job: Job, reason: str) -> StudyError:
         """Return the error for an unusable result, with its reason."""
-        return StudyError(f"{self.path}: the result of {job.key!r} is broken {reason}. Delete its line to repeat it.")
+        return StudyError(
+            f"{self.path}: the result of {job.key!r} is broken {reason}; delete its line to have it repeated"
+        )
 
     def begin(self) -> None:
         """Write the first line if there is none, so that the file identifies its study."""

@@ -165,11 +165,9 @@ def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, A
 
     Raises :class:`~nni_cream.errors.StudyError` if one of them is not of the space, or is listed twice.
     """
-    content = read_json(path, "list of architectures", "Name it with study.architectures, or give their number.")
+    content = read_json(path, "list of architectures", "name it with study.architectures, or give their number")
     if not isinstance(content, list) or not all(isinstance(item, dict) for item in content):
-        raise StudyError(
-            f"{path}: is no list of architectures; expected a list of mappings, each of labels to choices."
-        )
+        raise StudyError(f"{path}: expected a list of architectures, each a mapping of labels to choices")
     first: dict[str, int] = {}
     for number, key in enumerate(_path_keys(content, space, f"{path}: architecture")):
         if first.setdefault(key, number) != number:
@@ -251,9 +249,9 @@ def load_truth(path: str | Path) -> Truth:
 
     Raises :class:`~nni_cream.errors.StudyError` if it is not such a file; the message names the key.
     """
-    content = read_json(Path(path), "truth", "`nni-cream study truth CONFIG.yml --out DIR` makes one.")
+    content = read_json(Path(path), "truth", "`nni-cream study truth CONFIG.yml --out DIR` makes one")
     if not isinstance(content, dict) or content.get("kind") != _KIND:
-        raise StudyError(f"{path}: is no truth; expected a truth.json of `nni-cream study truth`.")
+        raise StudyError(f"{path}: is no truth; expected a truth.json of `nni-cream study truth`")
     try:
         items = content["architectures"]
         truth = Truth(
@@ -267,7 +265,7 @@ def load_truth(path: str | Path) -> Truth:
             made_by={key: content[key] for key in ("command", "date", "versions") if key in content},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StudyError(f"{path}: is broken: {type(error).__name__}: {json.dumps(str(error))}") from None
+        raise StudyError(f"{path}: broken: {type(error).__name__}: {json.dumps(str(error))}") from None
     _check_values(Path(path), truth)
     return truth
 
@@ -281,13 +279,13 @@ def _check_values(path: Path, truth: Truth) -> None:
         ("seeds", list(truth.seeds), "at least one", bool(truth.seeds)),
     ):
         if not fits:
-            raise StudyError(f"{path}: {key} is {value!r}; expected {wanted}.")
+            raise StudyError(f"{path}: broken: {key} is {value!r}; expected {wanted}")
     for number, own in enumerate(truth.accuracies):
         for seed, value in own.items():
             if not 0 <= value <= 1:
                 raise StudyError(
-                    f"{path}: accuracy of architecture {number} with seed {seed} is {value!r}; expected a number from "
-                    "0 to 1."
+                    f"{path}: broken: accuracy of architecture {number} with seed {seed} is {value!r}; expected a "
+                    "number from 0 to 1"
                 )
 
 

@@ -94,10 +94,10 @@ def test_trial_that_was_told_to_stop_is_neither_a_result_nor_a_failure() -> None
 @pytest.mark.parametrize(
     ("final", "problem"),
     [
-        (0.9, "the content is 0.9; expected a mapping"),
+        (0.9, "0.9; expected a mapping"),
         ({"default": 0.9}, "key 'format' is None"),
         ({**BOARD, "best": {**BOARD["best"], "format": "nni_cream.best/0"}}, "key 'format' is 'nni_cream.best/0'"),
-        ({**BOARD, "board": {}}, "key 'board' has no entries; expected at least one"),
+        ({**BOARD, "board": {}}, "key 'board' holds no entries"),
     ],
 )
 def test_metric_of_a_trial_of_another_version_is_named_with_its_key(final: Any, problem: str) -> None:

@@ -66,13 +66,13 @@ def test_file_in_a_missing_folder_cannot_be_written(tmp_path: Path) -> None:
             write(tmp_path / "missing" / "board.json")
 
 
-@pytest.mark.parametrize(("text", "problem"), [(None, "no board. Run it."), ("{", "is broken; expected board as JSON")])
+@pytest.mark.parametrize(("text", "problem"), [(None, "no board; run it"), ("{", "broken, expected board as JSON")])
 def test_unreadable_json_is_named(tmp_path: Path, text: str | None, problem: str) -> None:
     path = tmp_path / "board.json"
     if text is not None:
         path.write_text(text)
     with pytest.raises(FileError, match=problem) as caught:
-        read_json(path, "board", "Run it.")
+        read_json(path, "board", "run it")
     assert str(path) in str(caught.value)
 
 

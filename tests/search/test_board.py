@@ -278,7 +278,7 @@ GOOD = PrioritizedBoard(2).to_json() | {"entries": [entry(1).to_json()]}
         (GOOD | {"margin": math.nan}, "'margin'"),
         (GOOD | {"entries": "none"}, "'entries'"),
         (GOOD | {"entries": [entry(index).to_json() for index in range(3)]}, "at most 2"),
-        (GOOD | {"entries": [entry(1).to_json(), entry(1).to_json()]}, "each path once"),
+        (GOOD | {"entries": [entry(1).to_json(), entry(1).to_json()]}, "same path"),
         (GOOD | {"entries": [{"path": "x"}]}, "board entry 0"),
         (GOOD | {"entries": [entry(1).to_json() | {"accuracy": None}]}, "entry 0 key 'accuracy'"),
         (GOOD | {"entries": [entry(1).to_json() | {"other_costs": 3}]}, "entry 0 key 'other_costs' is 3"),

@@ -158,11 +158,11 @@ LINE = {"key": "number 1", "date": "2026-11-25", "arguments": {"number": 1}, "re
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("not JSON\n", r"line 1 is broken \(JSONDecodeError.*Name another folder with --out"),
+        ("not JSON\n", r"line 1 is broken \(JSONDecodeError.*name another folder with --out"),
         ('{"something": 1}\n', r"line 1 is broken \(KeyError: 'shared'\)"),
         ("[]\n", r"line 1 is broken \(TypeError"),
         ('{"shared": 5}\n', r"line 1 is broken \(shared is 5\); expected a JSON object with shared \(dict\)"),
-        (HEAD + "{}\n", r"line 2 is broken \(KeyError: 'key'\).*Delete the line"),
+        (HEAD + "{}\n", r"line 2 is broken \(KeyError: 'key'\).*delete the line"),
         (HEAD + json.dumps({**LINE, "result": 5}) + "\n", r"line 2 is broken \(result is 5\).*result \(dict\)"),
         (HEAD + json.dumps({**LINE, "date": None}) + "\n", r"line 2 is broken \(date is None\)"),
         (HEAD + json.dumps(LINE) + "\n\n", r"line 3 is broken"),

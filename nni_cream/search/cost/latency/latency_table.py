@@ -105,17 +105,17 @@ class LatencyTable:
         """Read the result of :meth:`to_json`, or a user's file; ``FileError`` names ``where`` and the invalid key."""
         found = content.get("format") if isinstance(content, Mapping) else type(content).__name__
         if found != _FORMAT:
-            raise FileError(f"{where}: not a latency table: key 'format' is {found!r}, expected {_FORMAT!r}.")
+            raise FileError(f"{where}: not a latency table: key 'format' is {found!r}, expected {_FORMAT!r}")
         read = _Reader(where)
         sizes = [
             read.measured(item, f"sizes[{index}].")
             for index, item in enumerate(read.value(content, "sizes", list, "a list with an entry for each image size"))
         ]
         if not sizes:
-            raise FileError(f"{where}: key 'sizes' is empty; expected an entry for each image size.")
+            raise FileError(f"{where}: key 'sizes' is empty; expected an entry for each image size")
         # Interpolation between sizes pairs the columns by their labels.
         if any(item.columns.keys() != sizes[0].columns.keys() for item in sizes):
-            raise FileError(f"{where}: key 'sizes': expected the same labels for every size.")
+            raise FileError(f"{where}: key 'sizes': expected the same labels for every size")
         optional = {key: read.optional(content, key, dict, "a mapping") for key in ("settings", "versions", "check")}
         return cls(
             device=read.value(content, "device", str, "the name of the device"),
@@ -246,7 +246,7 @@ class _Reader:
         value = content.get(key)
         if not isinstance(value, kind):
             found = "missing" if key not in content else repr(value)
-            raise FileError(f"{self.where}: key {prefix + key!r} is {found}; expected {expected}.")
+            raise FileError(f"{self.where}: key {prefix + key!r} is {found}; expected {expected}")
         return value
 
     def optional(self, content: Mapping[str, Any], key: str, kind: type, expected: str) -> Any:
@@ -254,10 +254,10 @@ class _Reader:
 
     def measured(self, item: Any, prefix: str) -> Measured:
         if not isinstance(item, Mapping):
-            raise FileError(f"{self.where}: key {prefix[:-1]!r} is {item!r}; expected a mapping.")
+            raise FileError(f"{self.where}: key {prefix[:-1]!r} is {item!r}; expected a mapping")
         shape = self.value(item, "shape", list, "the shape of an input, such as [3, 224, 224]", prefix)
         if not shape or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in shape):
-            raise FileError(f"{self.where}: key {prefix}shape is {shape!r}; expected whole numbers of at least 1.")
+            raise FileError(f"{self.where}: key {prefix}shape is {shape!r}; expected whole numbers of at least 1")
         columns = self.value(item, "columns", dict, "a mapping of labels to columns", prefix)
         return Measured(
             shape=tuple(shape),
@@ -268,11 +268,11 @@ class _Reader:
 
     def _column(self, column: Any, name: str) -> dict[str, float]:
         if not isinstance(column, Mapping):
-            raise FileError(f"{self.where}: key {name!r} is {column!r}; expected a mapping of values to seconds.")
+            raise FileError(f"{self.where}: key {name!r} is {column!r}; expected a mapping of values to seconds")
         return {str(value): self._seconds(seconds, f"{name}.{value}") for value, seconds in column.items()}
 
     def _seconds(self, value: Any, name: str) -> float:
         # The chained comparison also refuses NaN, and infinity, as which JSON reads 1e999.
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= sys.float_info.max:
-            raise FileError(f"{self.where}: key {name!r} is {value!r}; expected a finite number of at least 0.")
+            raise FileError(f"{self.where}: key {name!r} is {value!r}; expected a finite number of at least 0")
         return float(value)
