@@ -69,9 +69,9 @@ def _check(options: argparse.Namespace) -> None:
         _show(found)
     if not found.usable:
         raise DataError(
-            f"data set {name!r}: max_unreadable is {found.limit}; expected at least {len(found.unreadable)}, the "
-            "number of unreadable files. Get them again or remove them; max_unreadable may also leave out those that "
-            "are found without --full."
+            f"data set {name!r}: the number of unreadable files is {len(found.unreadable)}; expected at most "
+            f"{found.limit} (max_unreadable). Get them again or remove them. Those that are found without --full may "
+            "also be left out with max_unreadable."
         )
 
 

@@ -48,7 +48,7 @@ def test_check_lists_every_unreadable_file_and_ends_with_1(
         f"train/n00000001/train_1_{number}.JPEG" for number in range(6)
     ]
     assert (found["usable"], found["limit"]) == (False, 5)
-    assert "max_unreadable is 5; expected at least 6" in error
+    assert "unreadable files is 6; expected at most 5 (max_unreadable)" in error
 
 
 def test_check_of_few_unreadable_files_shows_what_is_left(
