@@ -18,18 +18,9 @@ from pytorch_lightning.profilers import SimpleProfiler
 from nni_cream import spaces
 from nni_cream.errors import ConfigError
 from nni_cream.from_config import cpu_threads, make_strategy, make_trainer, matcher_of, recipe_of, scored_at_once
-from nni_cream.runs.rehearsal import (
-    DataShape,
-    Plan,
-    Rehearsal,
-    Rehearsing,
-    bytes_of,
-    devices_here,
-    estimate,
-    kept_for_backward,
-    made_up_images,
-    shape_of_data,
-)
+from nni_cream.runs.data_shape import DataShape, made_up_images, shape_of_data
+from nni_cream.runs.rehearsal import Plan, Rehearsal, Rehearsing, devices_here, estimate
+from nni_cream.runs.training_memory import bytes_of, kept_for_backward
 from nni_cream.search import CreamLightningModule, rescored_entries, scoring_interval
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import make_loader, seeded

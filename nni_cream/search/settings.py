@@ -53,7 +53,7 @@ class Teaching(Options):
     Teaching(joint_loss='mix', start=None, gate=False, weights='current', temperature=1.0)
     >>> Teaching(temperature=0)
     Traceback (most recent call last):
-    nni_cream.errors.ConfigError: teaching.temperature is 0; expected a number above 0
+    nni_cream.errors.ConfigError: teaching.temperature is 0; expected a number above 0.
     """
 
     prefix: ClassVar[str] = "teaching."

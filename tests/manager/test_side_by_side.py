@@ -14,7 +14,7 @@ import requests
 import yaml
 
 from nni_cream.manager.final_metric import unpack_final
-from nni_cream.manager.foreground import check_port, free_port
+from nni_cream.manager.ports import check_port, free_port
 from nni_cream.results.architecture_file import load_best
 from tests.manager.experiments import Hold, Manager, command, nnictl, processes_of, reduced, start, wait_until
 from tests.patience import PATIENCE

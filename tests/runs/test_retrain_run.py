@@ -16,10 +16,11 @@ from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.sources import find_source
+from nni_cream.runs.data_shape import DataShape
 from nni_cream.runs.evaluation import evaluate_result
-from nni_cream.runs.rehearsal import DataShape, bytes_of
 from nni_cream.runs.retrain_rehearsal import rehearse_retraining
 from nni_cream.runs.retrain_run import run_retraining
+from nni_cream.runs.training_memory import bytes_of
 from nni_cream.training import seeded
 from nni_cream.training.retrain_module import FullClassificationModule
 
