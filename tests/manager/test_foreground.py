@@ -121,7 +121,7 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
     assert json.loads(stopped.stdout) == {"id": state["id"], "status": "STOPPED"}
     _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
-    assert f"go on with: nni-cream resume {out}" in messages
+    assert f"Continue with: nni-cream resume {out}" in messages
     assert "Traceback" not in messages
     assert processes_of(out) == []
     assert json.loads(command("status", state["id"], "--json").stdout)["status"] == "STOPPED"
@@ -145,7 +145,7 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
 def test_experiment_that_does_not_exist_is_named(words: list[str], tmp_path: Path) -> None:
     done = command(*words, tmp_path / "nothing")
     assert done.returncode == 1
-    assert f"there is no experiment '{tmp_path / 'nothing'}'" in done.stderr
+    assert f"the experiment is '{tmp_path / 'nothing'}'" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 

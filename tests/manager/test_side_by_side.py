@@ -153,7 +153,7 @@ def test_nnictl_leaves_no_manager_behind_that_cannot_do_anything(folder: Path) -
     check_port(port)
     (log,) = out.glob("[!_]*/log/nnictl_stderr.log")
     assert "nni-cream: error: " in log.read_text()
-    assert "search.epocs is no key of this file; expected search.epochs" in log.read_text()
+    assert "search.epocs is no key of this file; expected tuner.classArgs.search.epochs" in log.read_text()
 
 
 @pytest.mark.integration
