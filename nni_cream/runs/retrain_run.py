@@ -250,7 +250,7 @@ def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Modul
     try:
         check_classes(network, blank, images.num_classes, "the data")
     except ConfigError as error:
-        raise ConfigError(f"recipe.teacher is {named}; expected a result: {error}") from error
+        raise ConfigError(f"recipe.teacher is {named}; expected a result that fits: {error}") from error
     return network
 
 

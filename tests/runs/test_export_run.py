@@ -161,7 +161,7 @@ def test_card_of_a_retrained_network_has_its_accuracies(result: Path, tmp_path: 
 
 def test_architecture_without_weights_is_exported_as_code_alone(result: Path, tmp_path: Path) -> None:
     (result / "weights.pt").unlink()
-    with pytest.raises(FileError, match=r"no weights beside it.*--weights FILE, or export with --format code"):
+    with pytest.raises(FileError, match=r"no weights in its folder.*--weights FILE, or export with --format code"):
         export_result(result, wish(tmp_path, "code", "onnx"))
     assert nothing_new(tmp_path)
     exported = export_result(result, wish(tmp_path))

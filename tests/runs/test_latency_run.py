@@ -80,7 +80,7 @@ def test_a_search_that_measures_goes_on_with_the_latencies_that_it_began_with(tm
 @pytest.mark.parametrize(
     ("content", "error", "message"),
     [
-        (PHONE | {"device": "tablet"}, ConfigError, r"device 'tablet', but latency.device is 'phone'"),
+        (PHONE | {"device": "tablet"}, ConfigError, r"latency.device is 'phone'; expected 'tablet'"),
         (PHONE | {"format": 1}, FileError, r"phone.json: not a latency table"),
         (PHONE | {"sizes": [PHONE["sizes"][0] | {"columns": {"layer_1": SECONDS}}]}, SpaceError, r"lacks .*layer_2"),
     ],

@@ -323,7 +323,7 @@ def test_result_has_single_precision_whatever_it_was_trained_in(precision: str, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 12}, "10 classes, the network gives 12 logits"),
+        ({"num_classes": 12}, "is 10; expected 12, the logits of the network"),
         ({"input_channels": 3}, "does not take an image"),
     ],
 )
@@ -413,7 +413,10 @@ def test_picture_changes_are_refused_for_images_in_memory(searched: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 400, "trainer": {"device_batch_size": 100}}, "the training part has 200"),
+        (
+            {"batch_size": 400, "trainer": {"device_batch_size": 100}},
+            "expected at most 200, the images of the training part",
+        ),
         ({"trainer": {"device_batch_size": 15}}, "expected a divisor of 40"),
         (
             {"batch_size": 45, "trainer": {"device_batch_size": 15}},
@@ -468,7 +471,7 @@ def test_published_network_is_rehearsed_for_the_users_classes() -> None:
     assert (rehearsal.steps_per_epoch, rehearsal.epochs, rehearsal.devices) == (5, 3, 1)
     assert rehearsal.seconds_per_step == pytest.approx(rehearsal.seconds_per_image * 40)
     assert rehearsal.seconds == pytest.approx(rehearsal.seconds_per_step * 15)
-    assert any("of the 8 devices" in note for note in rehearsal.assumptions)
+    assert any("of the 8 configured devices" in note for note in rehearsal.assumptions)
     assert any("measured with 2" in note for note in rehearsal.assumptions)
 
 

@@ -338,7 +338,7 @@ def test_a_broken_result_is_an_error_that_names_file_training_and_key(studied, t
         ("study", "scored_paths", 10, "study.scored_paths is no key of this file"),
         ("search", "seed", 0, "search.seed is no key of this file"),
         ("search", "warmup", 2, "search.warmup is 2 epochs; expected fewer than search.epochs (2)"),
-        ("recipe", "epochs", 0, "recipe.epochs: 0"),
+        ("recipe", "epochs", 0, "recipe.epochs is 0; expected"),
     ],
 )
 def test_wrong_file_is_refused_with_its_key(tmp_path, capsys, section, key, value, message):

@@ -407,21 +407,24 @@ def with_accuracies(items: list[dict[str, Any]], value: float) -> list[dict[str,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"space": lambda space: {**space, "name": "fashion"}}, "the truth is about the space"),
+        ({"space": lambda space: {**space, "name": "fashion"}}, "the space of the truth is"),
         (
             {"data": lambda data: {**data, "fingerprint": "0" * 64}},
             "other images: data hash 000000000000...",
         ),
         ({"data": lambda data: {**data, "judging_images": 5}}, "with 5 judging images"),
         ({"architectures": lambda items: items[:9]}, "has 9 architectures with all seeds; expected at least 10"),
-        ({"seeds": lambda seeds: [*seeds, 2]}, "knows 0 architectures"),
+        ({"seeds": lambda seeds: [*seeds, 2]}, "has 0 architectures"),
         ({"kind": lambda kind: "rank"}, "is no truth"),
         ({"architectures": lambda items: [{"choices": {}}]}, "broken: KeyError"),
         ({"seeds": lambda seeds: []}, "broken: seeds is []; expected at least one"),
         ({"space": lambda space: ["digits"]}, "broken: space is ['digits']; expected a mapping"),
         ({"data": lambda data: {**data, "fingerprint": None}}, "broken: data.fingerprint is None"),
         ({"architectures": lambda items: with_accuracies(items, 17.0)}, "is 17.0; expected a number from 0 to 1"),
-        ({"architectures": lambda items: with_accuracies(items, 0.5)}, "all 12 architectures the accuracy 0.5"),
+        (
+            {"architectures": lambda items: with_accuracies(items, 0.5)},
+            "all 12 accuracies of the truth are 0.5; expected different",
+        ),
         (
             {"architectures": lambda items: [*items[:3], {**items[3], "choices": {"layer_1": "conv_9x9"}}, *items[4:]]},
             "the truth's architecture 3 is not of the space",
@@ -439,7 +442,7 @@ def test_truth_that_does_not_fit_is_refused_before_anything_is_trained(studied, 
     ("section", "key", "value", "message"),
     [
         ("study", "seeds", [], "study.seeds is []; expected a list of at least 1 different whole numbers"),
-        ("study", "seeds", [1, 1], "study.seeds: [1, 1]"),
+        ("study", "seeds", [1, 1], "study.seeds is [1, 1]; expected"),
         ("study", "baseline", "sposs", "study.baseline is 'sposs'; expected one of variants: spos, meta"),
         ("study", "judging_images", 299, "study.judging_images is 299; expected at most 298 of the 300"),
         ("search", "seed", 3, "search.seed is no key of this file"),
@@ -538,7 +541,7 @@ def test_architectures_from_a_file_are_checked(tmp_path, capsys):
         ([*good, good[0]], "architectures 0 and 3 are the same"),
         (
             [*good, {"layer_1": "conv_9x9"}],
-            "list.json: architecture 3 is not of the space: the path does not belong to",
+            "list.json: architecture 3 is not of the space: the path has missing labels ['layer_2']",
         ),
         ({"a": 1}, "expected a list of architectures"),
     ):

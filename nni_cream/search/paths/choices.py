@@ -79,8 +79,8 @@ def decode_path(encoded: Mapping[str, Any], mutables: Mapping[str, LabeledMutabl
     missing, unknown = sorted(choices.keys() - encoded.keys()), sorted(encoded.keys() - choices.keys())
     if missing or unknown:
         raise SpaceError(
-            f"the path lacks the labels {missing} and has the unknown labels {unknown}; expected those of this search "
-            f"space, {sorted(choices)}."
+            f"the path has missing labels {missing} and unknown labels {unknown}; expected those of this search space, "
+            f"{sorted(choices)}."
         )
     path = {label: _decode(encoded[label], label, mutable) for label, mutable in choices.items()}
     for label, mutable in mutables.items():

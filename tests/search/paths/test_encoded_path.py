@@ -56,7 +56,7 @@ def test_a_path_of_another_space_is_refused_with_its_label(change, message):
 
 
 def test_a_missing_label_is_named():
-    with pytest.raises(SpaceError, match=r"lacks the labels \['op'\]"):
+    with pytest.raises(SpaceError, match=r"missing labels \['op'\]"):
         decode_path({key: value for key, value in encode_path(PATH).items() if key != "op"}, MUTABLES)
 
 

@@ -332,7 +332,7 @@ def test_before_its_start_the_meta_network_does_not_learn():
 
 
 def test_a_start_after_the_end_of_the_training_is_refused():
-    with pytest.raises(ConfigError, match=r"teaching.start is 4 epochs .* there would be no teachers"):
+    with pytest.raises(ConfigError, match=r"teaching.start is 4 epochs; .* there would be no teachers"):
         search(cream(distillation_start=4), max_epochs=4)
 
 
