@@ -20,8 +20,8 @@ from selenium.webdriver import Chrome
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from nni_cream.manager.foreground import free_port  # noqa: E402 - the repository has to be on the path first
 from nni_cream.manager.page import page_address  # noqa: E402
+from nni_cream.manager.ports import free_port  # noqa: E402 - the repository has to be on the path first
 from tests.manager.browser import console_errors, emulate, open_browser, wait_for  # noqa: E402
 from tests.manager.test_foreground import processes_of  # noqa: E402
 

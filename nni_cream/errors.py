@@ -42,7 +42,7 @@ class DataError(CreamError):
 
 
 class SearchError(CreamError, RuntimeError):
-    """A search cannot start or cannot go on (wrong kind of evaluator, a loss that is not finite, ...)."""
+    """A search cannot start or continue (wrong kind of evaluator, a loss that is not finite, ...)."""
 
 
 class FileError(CreamError):
@@ -58,4 +58,4 @@ class ManagerError(CreamError):
 
 
 class StudyError(CreamError):
-    """A study cannot go on, or its results do not fit what they are compared with."""
+    """A study cannot continue, or its results do not fit what they are compared with."""

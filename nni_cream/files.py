@@ -141,6 +141,6 @@ def locked(path: Path, patience: float = 30.0) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:
-                    raise FileError(f"{path}: another process is still at work here; end it first") from None
+                    raise FileError(f"{path}: another process is still at work here. End it first.") from None
                 time.sleep(_POLL_SECONDS)
         yield

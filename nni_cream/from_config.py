@@ -106,11 +106,11 @@ def _imported(key: str, value: str) -> Any:
         found = pkgutil.resolve_name(value)
     except Exception as error:  # whatever the user's module raises
         raise ConfigError(
-            f"search.{key} is {value!r}, which cannot be imported ({type(error).__name__}: {error}); expected "
-            "package.module:name of something of yours"
+            f"search.{key} is {value!r}; expected package.module:name of something of yours. It cannot be imported "
+            f"({type(error).__name__}: {error})."
         ) from error
     if not callable(found):
-        raise ConfigError(f"search.{key} is {value!r}, which is {show(found)}; expected a function or a class")
+        raise ConfigError(f"search.{key} is {value!r}, which is {show(found)}; expected a function or a class.")
     return found
 
 
@@ -125,13 +125,13 @@ def _made(key: str, value: str | Mapping[str, Any], known: Mapping[str, Callable
     name, arguments = (value, {}) if isinstance(value, str) else (value["name"], value.get("arguments", {}))
     make = known[name] if name in known else _imported(key, name)
     if not (isinstance(make, type) and issubclass(make, kind)):
-        raise ConfigError(f"search.{key} is {name!r}; expected a subclass of {kind.__name__}")
+        raise ConfigError(f"search.{key} is {name!r}; expected a subclass of {kind.__name__}.")
     try:
         inspect.signature(make).bind(**arguments)
     except TypeError as error:
         names = ", ".join(inspect.signature(make).parameters) or "none"
         raise ConfigError(
-            f"search.{key} is {name!r} with {dict(arguments)}: {error}; expected arguments among: {names}"
+            f"search.{key} is {name!r} with {dict(arguments)}; expected arguments among: {names} ({error})."
         ) from error
     return make(**arguments)
 
@@ -176,7 +176,7 @@ def make_trainer(
             num_sanity_val_steps=0,
         )
     except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise ConfigError(f"trainer: Lightning does not accept {dict(settings)}: {error}") from error
+        raise ConfigError(f"trainer is {dict(settings)}; expected settings that Lightning accepts: {error}") from error
     return trainer
 
 
@@ -204,7 +204,7 @@ def cpu_threads(number: int | None) -> Iterator[None]:
 
 
 def validation_batch(images: int, settings: Mapping[str, Any]) -> int:
-    """Return a batch size that leaves no single image, of which BatchNorm has no statistics."""
+    """Return a batch size that leaves no single image, for BatchNorm's sake."""
     smallest = scored_at_once(settings)
     return next((size for size in range(smallest, smallest + images) if images % size != 1), smallest)
 

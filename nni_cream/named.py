@@ -40,14 +40,14 @@ class Registry(Generic[T]):
             return self.known[name]
         if ":" not in name:
             raise self.error(
-                f"unknown {self.kind} {name!r}; expected one of {', '.join(self.known)}, or your own as {self.path}."
-                f"{did_you_mean(name, self.known)}"
+                f"the {self.kind} is {name!r}; expected one of {', '.join(self.known)}, or your own as "
+                f"{self.path}.{did_you_mean(name, self.known)}"
             )
         try:
             found: T = pkgutil.resolve_name(name)
         except Exception as error:
             raise self.error(
-                f"{self.kind} {name!r} cannot be imported: {type(error).__name__}: {error}. Expected {self.path}; the "
+                f"{self.kind} {name!r} cannot be imported; expected {self.path}: {type(error).__name__}: {error}. The "
                 "folder that holds the package must be on PYTHONPATH."
             ) from error
         if not self.accepts(found):
@@ -63,5 +63,6 @@ class Registry(Generic[T]):
             known = list(signature.parameters)
             hints = "".join(did_you_mean(word, known, f" for {word!r}") for word in arguments if word not in known)
             raise self.error(
-                f"{self.kind} {name!r}: {error}; its arguments: {', '.join(known) or 'none'}.{hints}"
+                f"{self.kind} {name!r} does not take these arguments ({error}); expected some of: "
+                f"{', '.join(known) or 'none'}.{hints}"
             ) from error

@@ -40,6 +40,7 @@ __all__ = [
     "options_of",
     "several",
     "show",
+    "unexpected",
     "whole",
 ]
 
@@ -48,7 +49,7 @@ _IMPORT_PATH = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value has to be: a check of the ``schema`` package, and the same in words."""
+    """A rule for values: a check of the ``schema`` package, and the same in words."""
 
     check: Schema
     expected: str
@@ -162,6 +163,11 @@ def show(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def unexpected(key: str, value: Any, expected: str) -> str:
+    """Return the message about a value that is not as expected."""
+    return f"{key} is {show(value)}; expected {expected}."
+
+
 @dataclass(frozen=True)
 class Option:
     """One option of an object, as :func:`options_of` lists it.
@@ -190,25 +196,9 @@ class Option:
 def option(
     default: Any, rule: Rule, description: str, *, plain: bool = True, nested: type[Options] | None = None
 ) -> Any:
-    """Declare a field of :class:`Options`.
+    """Declare a field of :class:`Options`; see :class:`Option`.
 
-    Parameters
-    ----------
-    default
-        Value where the user gives none.
-    rule
-        What a value has to be.
-    description
-        One sentence for the configuration reference.
-    plain
-        Whether the rule holds in Python, too; otherwise Python also takes objects, which the owner checks.
-    nested
-        See :class:`Option`.
-
-    Returns
-    -------
-    Any
-        A dataclass field.
+    Unless ``plain``, Python takes objects besides what the rule accepts, and the owner checks them.
     """
     # A dataclass shares its default between all objects, so it refuses one that can change.
     given: dict[str, Any] = {"default_factory": default.copy} if isinstance(default, dict) else {"default": default}
@@ -265,7 +255,7 @@ def checked(name: str, value: Any, rule: Rule) -> Any:
     except SchemaError:
         right = False
     if not right:
-        raise ConfigError(f"{name} is {show(value)}; expected {rule.expected}")
+        raise ConfigError(unexpected(name, value, rule.expected))
     return found
 
 

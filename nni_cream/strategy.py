@@ -169,7 +169,7 @@ class CreamStrategy(RandomOneShot):
         """Turn the model space into a supernet, in place; raise an error for one that cannot be searched."""
         if not isinstance(model, ModelSpace):
             raise SpaceError(
-                f"the search space is a {type(model).__name__}; expected a subclass of nni.nas.nn.pytorch.ModelSpace"
+                f"the search space is a {type(model).__name__}; expected a subclass of nni.nas.nn.pytorch.ModelSpace."
             )
         check_mutables(model.simplify())
         check_depths(model)
@@ -230,13 +230,13 @@ class CreamStrategy(RandomOneShot):
         """Wrap the evaluator's module in the search; raise ``SearchError`` if a search cannot run in it."""
         if not isinstance(evaluator, Lightning):
             raise SearchError(
-                f"the evaluator is a {type(evaluator).__name__}; a one-shot search needs a Lightning evaluator such as "
-                "nni.nas.evaluator.pytorch.Classification, or Lightning(your LightningModule, Trainer(...), ...)"
+                f"the evaluator is a {type(evaluator).__name__}; expected a Lightning evaluator, such as "
+                "nni.nas.evaluator.pytorch.Classification, or Lightning(your LightningModule, Trainer(...), ...)."
             )
         if evaluator.datamodule is None and (evaluator.train_dataloaders is None or evaluator.val_dataloaders is None):
             raise SearchError(
-                "the evaluator lacks train_dataloaders or val_dataloaders; the weights are trained on the former, "
-                "board and meta network see the latter, so both are needed"
+                "the evaluator lacks train_dataloaders or val_dataloaders; expected both. The former train the "
+                "weights, the latter are for the board and the meta network."
             )
         _check_device_strategy(evaluator.trainer)
         return super().mutate_evaluator(evaluator)
@@ -294,8 +294,8 @@ class CreamStrategy(RandomOneShot):
             loader = loader[0]
         if isinstance(loader, Mapping):
             raise SearchError(
-                f"val_dataloaders is a {type(loader).__name__} with the keys {[*loader]}; expected a loader, or "
-                "a list of loaders of which the first gives the images for the board"
+                f"val_dataloaders is a {type(loader).__name__} with the keys {[*loader]}; expected a loader, or a list "
+                "of loaders of which the first gives the images for the board."
             )
         return cast(Iterable[Any], loader)
 
@@ -328,7 +328,7 @@ class CreamStrategy(RandomOneShot):
         """
         module = None if self._mutated_model_space is None else self.oneshot_module
         if module is None or not hasattr(module, "supernet"):
-            raise SearchError("there is nothing to finalise before the search has run; run the experiment first")
+            raise SearchError("the search has not run; expected a search to finalise. Run the experiment first.")
         images = self._settings.scoring.recalibration_images if images is None else images
         return finalise(module, training_loader, validation_loader, images)
 
@@ -353,7 +353,9 @@ class CreamStrategy(RandomOneShot):
             If the board is empty.
         """
         if not len(self._board):
-            raise SearchError("the board is empty; run the search past its warm-up before asking for its models")
+            raise SearchError(
+                "the board is empty; expected a search that is past its warm-up. Run it before asking for its models."
+            )
         for entry in self._board.entries[:limit]:
             yield self.model_space.freeze(dict(entry.path))
 
@@ -362,6 +364,6 @@ def _check_device_strategy(trainer: Any) -> None:
     strategy = getattr(trainer, "strategy", None)
     if isinstance(strategy, DDPStrategy) and not strategy._ddp_kwargs.get("find_unused_parameters"):
         raise SearchError(
-            "the trainer's strategy is DDP, which expects a gradient for every weight, but a step trains the weights "
-            "of one path only; give the Trainer strategy='ddp_find_unused_parameters_true'"
+            "the trainer's strategy is DDP; expected 'ddp_find_unused_parameters_true', since a step trains the "
+            "weights of one path only."
         )

@@ -36,7 +36,7 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
 
 def _at_least_two(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number of at least 2")
+        raise argparse.ArgumentTypeError(f"the value is {text!r}; expected a whole number of at least 2.")
     return int(text)
 
 
@@ -45,9 +45,9 @@ def check_run_options(options: argparse.Namespace) -> None:
     from nni_cream.results.output_folder import OutputFolder, is_leader
 
     if options.out is None:
-        options.parser.error("expected --out DIR, or --dry-run")
+        options.parser.error("--out is missing; expected --out DIR, or --dry-run.")
     if options.images is not None:
-        options.parser.error("--images is for --dry-run; the configuration sets the batch size of a run")
+        options.parser.error(f"--images is {options.images}; expected none without --dry-run.")
     if is_leader():
         OutputFolder(options.out).check(resume=options.resume, force=options.force)
 

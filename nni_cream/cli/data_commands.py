@@ -31,10 +31,10 @@ def _add_check(commands: Any, shared: argparse.ArgumentParser) -> None:
         "check", parents=[shared], help="load a data set, look at its files, show its parts; exit code 1 if unusable"
     )
     command.add_argument(
-        "data", metavar="CONFIG.yml|NAME", help="a file whose key `data` says which, or the name of a data set"
+        "data", metavar="CONFIG.yml|NAME", help="name of a data set, or a file whose key `data` names one"
     )
     command.add_argument("--root", metavar="DIR", help="folder of the images, for a data set by name")
-    command.add_argument("--full", action="store_true", help="decode every image, not only its beginning and end")
+    command.add_argument("--full", action="store_true", help="decode every image in full")
     command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     command.set_defaults(command=_check)
 
@@ -51,7 +51,7 @@ def _add_subimagenet(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.add_argument("--train", type=int, default=250, metavar="N", help="training images of each class (250)")
     command.add_argument("--val", type=int, default=50, metavar="N", help="validation images of each class (50)")
     command.add_argument("--seed", type=int, default=0, metavar="N", help="decides which classes and images (0)")
-    command.add_argument("--list", metavar="FILE", help="text that names the images, or the classes, one a line")
+    command.add_argument("--list", metavar="FILE", help="text file that lists the images or the classes, one per line")
     command.add_argument("--copy", action="store_true", help="copy the images, instead of linking to them")
     command.add_argument("--force", action="store_true", help="replace a folder that this command made before")
     command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
@@ -69,8 +69,9 @@ def _check(options: argparse.Namespace) -> None:
         _show(found)
     if not found.usable:
         raise DataError(
-            f"data set {name!r}: {len(found.unreadable)} unreadable files, max_unreadable allows {found.limit}. Get "
-            "them again or remove them; those that are found without --full may also be left out with max_unreadable."
+            f"data set {name!r}: the number of unreadable files is {len(found.unreadable)}; expected at most "
+            f"{found.limit} (max_unreadable). Get them again or remove them. Those that are found without --full may "
+            "also be left out with max_unreadable."
         )
 
 
@@ -88,7 +89,7 @@ def _named(options: argparse.Namespace) -> tuple[str, dict[str, Any]]:
     if isinstance(tuner, dict) and isinstance(tuner.get("classArgs"), dict):
         content = tuner["classArgs"]
     if "data" not in content:
-        raise ConfigError(f"{options.data}: has no key data; expected a configuration of nni_cream.")
+        raise ConfigError(f"{options.data}: data is missing; expected a configuration of nni_cream.")
     layout = Layout(named={"data": "Images."}, sections={}, keys=())
     data = layout.resolve({"data": content["data"]}, prefix=f"{options.data}: ")["data"]
     return data["name"], data["arguments"]

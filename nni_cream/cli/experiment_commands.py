@@ -64,7 +64,7 @@ def _add_stop(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 def _port(text: str) -> int:
     if not text.isdecimal() or not 1024 <= int(text) <= 65534:
-        raise argparse.ArgumentTypeError(f"{text!r}; expected a port from 1024 to 65534")
+        raise argparse.ArgumentTypeError(f"the value is {text!r}; expected a port from 1024 to 65534.")
     return int(text)
 
 

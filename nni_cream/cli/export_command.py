@@ -21,7 +21,7 @@ __all__ = ["add_commands"]
 
 _FORMATS = ("code", "onnx", "torch")
 _BESIDE = ""
-"""What ``--weights`` without a file gives: those beside the result."""
+"""Value of ``--weights`` without a file: the weights of the result."""
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         "--input-shape",
         metavar="C,H,W",
         type=_shape,
-        help="check with made-up images of this shape, where the data set of the search is not here",
+        help="check with made-up images of this shape instead of the data set",
     )
     command.add_argument("--force", action="store_true", help="replace existing files, or an earlier export")
     command.add_argument(
@@ -63,14 +63,18 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 def _formats(text: str) -> list[str]:
     names = text.split(",")
     if not set(names) <= set(_FORMATS) or len(set(names)) < len(names):
-        raise argparse.ArgumentTypeError(f"{text!r}; expected different ones of {', '.join(_FORMATS)}, with commas")
+        raise argparse.ArgumentTypeError(
+            f"the value is {text!r}; expected different ones of {', '.join(_FORMATS)}, with commas."
+        )
     return names
 
 
 def _shape(text: str) -> tuple[int, ...]:
     sides = text.split(",")
     if len(sides) != 3 or not all(side.isdecimal() and int(side) > 0 for side in sides):
-        raise argparse.ArgumentTypeError(f"{text!r}; expected channels, height and width, such as 3,224,224")
+        raise argparse.ArgumentTypeError(
+            f"the value is {text!r}; expected channels, height and width, such as 3,224,224."
+        )
     return tuple(map(int, sides))
 
 
@@ -87,13 +91,13 @@ def _check_file_options(options: argparse.Namespace) -> None:
     fail: Callable[[str], Any] = options.parser.error
     for name in ("pareto", "opset", "input_shape", "json"):
         if getattr(options, name):
-            fail(f"--{name.replace('_', '-')} needs --format")
+            fail(f"--format is missing; expected it with --{name.replace('_', '-')}.")
     if options.weights:
-        fail(f"--weights {options.weights}: a file of weights needs --format")
+        fail(f"--format is missing; expected it with --weights {options.weights}.")
     if options.weights is not None and options.out is None:
-        fail("--weights needs --out FILE, to put them beside it")
+        fail("--out is missing; expected --out FILE, beside which --weights writes them.")
     if options.weights is not None and Path(options.out).suffix == ".pt":
-        fail(f"--out {options.out}: the weights would have the same name; expected a name such as chosen.json")
+        fail(f"--out is {options.out}; expected a name such as chosen.json, since the weights are a .pt file.")
 
 
 def _write_file(options: argparse.Namespace) -> None:
@@ -121,9 +125,9 @@ def _write_file(options: argparse.Namespace) -> None:
 def _check_folder_options(options: argparse.Namespace) -> None:
     fail: Callable[[str], Any] = options.parser.error
     if options.out is None:
-        fail("--format needs --out FOLDER")
+        fail("--out is missing; expected --out FOLDER with --format.")
     if options.pareto and options.weights:
-        fail("--weights FILE is of one network; each of a Pareto front has its own file")
+        fail(f"--weights is {options.weights}; expected no file with --pareto, since each network has its own.")
 
 
 def _write_folder(options: argparse.Namespace) -> None:

@@ -20,24 +20,24 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the commands to the command line; ``shared`` holds the options that all have."""
-    group = commands.add_parser("study", parents=[shared], help="architectures trained alone, and other studies")
+    group = commands.add_parser("study", parents=[shared], help="train architectures alone, and other studies")
     study_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     truth = study_commands.add_parser(
-        "truth", parents=[shared], help="train architectures alone: what rankings are compared with"
+        "truth", parents=[shared], help="train architectures alone, as the reference for rankings"
     )
     _add_common(truth)
     truth.set_defaults(command=_truth)
     final = study_commands.add_parser(
-        "final", parents=[shared], help="the board's best against evolution and random search, trained alone"
+        "final", parents=[shared], help="compare the board's best with evolution and random search, trained alone"
     )
     _add_common(final)
     final.set_defaults(command=_final)
-    rank = commands.add_parser("rank", parents=[shared], help="how well variants of a search rank architectures")
+    rank = commands.add_parser(
+        "rank", parents=[shared], help="measure how well variants of a search rank architectures"
+    )
     _add_common(rank)
     rank.add_argument("--truth", metavar="FILE", required=True, help="JSON file of `nni-cream study truth`")
-    rank.add_argument(
-        "--equal-time", action="store_true", help="also with as many epochs as take each variant equally long"
-    )
+    rank.add_argument("--equal-time", action="store_true", help="also compare variants at equal training time")
     rank.set_defaults(command=_rank)
 
 
@@ -45,7 +45,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument("config", metavar="STUDY.yml", help="settings of the study; docs/studies.md lists the keys")
     command.add_argument("--out", metavar="DIR", required=True, help="folder of the results; continues a study there")
     command.add_argument(
-        "--workers", type=int, metavar="N", help="processes at once, one thread each; default: one a core"
+        "--workers", type=int, metavar="N", help="processes at once, one thread each; default: one per core"
     )
     command.add_argument(
         "--report", action="store_true", help="run nothing; rewrite the tables from the records in DIR"
@@ -91,9 +91,9 @@ def _truth(options: argparse.Namespace) -> None:
         means = truth.means
         console.print(f"accuracies from {min(means):.4f} to {max(means):.4f}")
     if reliability is None:
-        console.print("reliability of their means (Spearman-Brown): undefined yet, for want of different accuracies")
+        console.print("reliability of their means (Spearman-Brown): undefined, since no accuracies differ yet")
     else:
-        trusted = "" if reliability >= 0.9 else ": below 0.9, seeds drown the differences; train longer or add seeds"
+        trusted = "" if reliability >= 0.9 else ": below 0.9, seeds outweigh the differences; train longer or add seeds"
         console.print(f"reliability of their means (Spearman-Brown): {reliability:.3f}{trusted}")
     console.print(f"truth: {path}{'' if truth.complete else ' (PARTIAL)'}", soft_wrap=True)
 

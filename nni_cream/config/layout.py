@@ -15,7 +15,7 @@ from schema import SchemaError
 
 from nni_cream.config.retired_keys import instead_of
 from nni_cream.errors import ConfigError
-from nni_cream.options import Option, Options, options_of, show
+from nni_cream.options import Option, Options, options_of, show, unexpected
 
 __all__ = [
     "NAMED_EXPECTED",
@@ -152,9 +152,7 @@ class Layout:
         if value is None:
             value = {}
         if not isinstance(value, Mapping):
-            problems.append(
-                f"{prefix}{section}: {show(value)}; expected a mapping with keys such as {next(iter(keys))}"
-            )
+            problems.append(unexpected(prefix + section, value, f"a mapping with keys such as {next(iter(keys))}"))
             return {}
         problems += [self.unknown(name, list(keys), f"{prefix}{section}.") for name in value if name not in keys]
         resolved = {name: copy.deepcopy(key.default) for name, key in keys.items()}
@@ -180,13 +178,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; expected a YAML file") from None
+        raise ConfigError(f"{path}: there is no such file; expected a YAML file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as a text file: {error}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # the latter two: an impossible date, endless nesting
         raise ConfigError(f"{path}: is not YAML: {error}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds {show(content)}; expected a mapping, such as 'space: digits'")
+        raise ConfigError(f"{path}: the content is {show(content)}; expected a mapping, such as 'space: digits'.")
     return content
 
 
@@ -202,9 +200,9 @@ def _resolve_named(name: str, content: Mapping[str, Any], prefix: str, problems:
     if isinstance(value, str):
         value = {"name": value}
     if name not in content:
-        problems.append(f"{prefix}{name}: is missing; expected {NAMED_EXPECTED}")
+        problems.append(f"{prefix}{name} is missing; expected {NAMED_EXPECTED}.")
     elif not isinstance(value, Mapping) or not isinstance(value.get("name"), str) or not value["name"]:
-        problems.append(f"{prefix}{name}: {show(value)}; expected {NAMED_EXPECTED}")
+        problems.append(unexpected(prefix + name, value, NAMED_EXPECTED))
     else:
         return {"name": value["name"], "arguments": _arguments(name, value, prefix, problems)}
     return {}
@@ -218,7 +216,7 @@ def _arguments(name: str, value: Mapping[str, Any], prefix: str, problems: list[
         try:
             json.dumps(item, allow_nan=False)
         except (TypeError, ValueError):
-            problems.append(f"{prefix}{name}.{key}: {show(item)}; expected numbers, texts, lists or mappings")
+            problems.append(unexpected(f"{prefix}{name}.{key}", item, "numbers, texts, lists or mappings"))
     return copy.deepcopy(arguments)
 
 
@@ -232,7 +230,7 @@ def validate(key: Key, value: Any, prefix: str, problems: list[str]) -> Any:
     try:
         checked = key.rule.check.validate(value)
     except SchemaError:
-        problems.append(f"{prefix}{key.name}: {show(value)}; expected {key.rule.expected}")
+        problems.append(unexpected(prefix + key.name, value, key.rule.expected))
         return None
     return checked if key.nested is None else _nested_defaults(key.nested, checked)
 
@@ -240,13 +238,11 @@ def validate(key: Key, value: Any, prefix: str, problems: list[str]) -> Any:
 def unknown_key(key: Any, known: list[str], prefix: str, elsewhere: list[str]) -> str:
     """Return the message about an unknown key, with the nearest one of this or another section."""
     if instead := instead_of(str(key), prefix):
-        return f"{prefix}{key}: is no longer a key; {instead}"
-    near = difflib.get_close_matches(str(key), known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-    others = [name for name in elsewhere if name.endswith(f".{key}")]
-    if not near and others:
-        hint = f"did you mean {others[0]!r}?"
-    return f"{prefix}{key}: unknown key; {hint}"
+        return f"{prefix}{key} is no longer a key; expected {instead}."
+    near = [f"{prefix}{name}" for name in difflib.get_close_matches(str(key), known, n=1)]
+    near += [name for name in elsewhere if name.endswith(f".{key}")]
+    expected = near[0] if near else f"one of {', '.join(known)}"
+    return f"{prefix}{key} is no key of this file; expected {expected}."
 
 
 def dump(config: Mapping[str, Any]) -> str:

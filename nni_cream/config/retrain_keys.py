@@ -36,7 +36,7 @@ def _trainer_keys() -> tuple[Key, ...]:
 def _contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
     recipe = resolved["recipe"]
     if recipe["ema_warmup"] and recipe["ema_decay"] is None:
-        yield f"{prefix}recipe.ema_warmup: true, but recipe.ema_decay is null; expected a decay such as 0.999"
+        yield f"{prefix}recipe.ema_decay is null; expected a decay such as 0.999, since recipe.ema_warmup is true."
 
 
 RETRAIN = Layout(

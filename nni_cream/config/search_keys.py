@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from nni_cream.config.layout import Key, Layout, describe_problems, keys_of, validate
 from nni_cream.errors import ConfigError
-from nni_cream.options import (
-    DEVICES,
-    FLAG,
-    NOTHING,
-    PRECISIONS,
-    number,
-    one_of,
-    show,
-    whole,
-)
+from nni_cream.options import DEVICES, FLAG, NOTHING, PRECISIONS, number, one_of, unexpected, whole
 from nni_cream.search.settings import LatencyOptions, SearchSettings
 from nni_cream.training.loading import Loading
 from nni_cream.training.recipe import Recipe
@@ -72,10 +64,10 @@ def _contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
     warmup, epochs = search["warmup"], search["epochs"]
     if isinstance(warmup, int) and warmup >= epochs:
         yield (
-            f"{prefix}search.warmup: {warmup} epochs; expected fewer than search.epochs ({epochs}), since the board "
-            "would stay empty"
+            f"{prefix}search.warmup is {warmup} epochs; expected fewer than search.epochs ({epochs}), since the board "
+            "would stay empty."
         )
-    yield from _contradicting_teachers(search, f"{prefix}search.")
+    yield from _contradicting_teachers(search, f"{prefix}search.teaching.")
     costs = search["cost"] if isinstance(search["cost"], list) else [search["cost"]]
     yield from _contradicting_ranges([cost.rpartition(":")[2] for cost in costs], search["cost_range"], prefix)
 
@@ -83,30 +75,28 @@ def _contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
 def _contradicting_teachers(search: Mapping[str, Any], prefix: str) -> Iterator[str]:
     teaching, epochs = search["teaching"], search["epochs"]
     if search["distillation"] != "soft_cross_entropy" and teaching["temperature"] != 1:
-        yield (
-            f"{prefix}teaching.temperature: {show(teaching['temperature'])}; expected 1.0, since {prefix}distillation "
-            f"is {search['distillation']}: only soft_cross_entropy has a temperature"
-        )
+        expected = f"1.0, since search.distillation {search['distillation']} has no temperature"
+        yield unexpected(f"{prefix}temperature", teaching["temperature"], expected)
     if teaching["weights"] == "average" and search["ema_decay"] is None:
-        yield f"{prefix}teaching.weights: average; expected {prefix}ema_decay with it, such as 0.99, or current"
+        yield f"{prefix}weights is average; expected search.ema_decay with it, such as 0.99, or current."
     start = teaching["start"]
     if isinstance(start, int) and start >= epochs:
         yield (
-            f"{prefix}teaching.start: {start} epochs; expected fewer than search.epochs ({epochs}), since "
-            "there would be no teachers"
+            f"{prefix}start is {start} epochs; expected fewer than search.epochs ({epochs}), since there would be no "
+            "teachers."
         )
 
 
 def _contradicting_ranges(names: list[str], ranges: Any, prefix: str) -> Iterator[str]:
-    where = f"{prefix}search.cost_range"
+    where, listed = f"{prefix}search.cost_range", ", ".join(names)
     if isinstance(ranges, dict):
         for name in ranges:
             if name not in names:
-                yield f"{where}: {name!r} is no cost of this search; expected one of search.cost ({', '.join(names)})"
+                yield f"{where}.{name} is no cost of this search; expected one of search.cost ({listed})."
     elif ranges is not None and len(names) > 1 and (len(ranges) != len(names) or not _are_pairs(ranges)):
-        yield f"{where}: {show(ranges)}; expected a range for each of search.cost ({', '.join(names)})"
+        yield unexpected(where, ranges, f"a range for each of search.cost ({listed})")
     elif ranges is not None and len(names) == 1 and _are_pairs(ranges) and len(ranges) != 1 and any(ranges):
-        yield f"{where}: {show(ranges)}; expected one range, since search.cost is {names[0]} alone"
+        yield unexpected(where, ranges, f"one range, since search.cost is {listed} alone")
 
 
 def _are_pairs(ranges: list[Any]) -> bool:
@@ -137,10 +127,8 @@ def resolve_search_space(space: Any, prefix: str = "searchSpace") -> dict[str, l
         With every problem.
     """
     if not isinstance(space, Mapping) or not space:
-        raise ConfigError(
-            f"{prefix}: {show(space)}; expected at least one key of search, such as "
-            "{seed: {_type: choice, _value: [0]}}"
-        )
+        expected = "at least one key of search, such as {seed: {_type: choice, _value: [0]}}"
+        raise ConfigError(unexpected(prefix, space, expected))
     keys = SEARCH.section("search")
     problems = [SEARCH.unknown(name, list(keys), f"{prefix}.") for name in space if name not in keys]
     resolved: dict[str, list[Any]] = {}
@@ -155,14 +143,15 @@ def resolve_search_space(space: Any, prefix: str = "searchSpace") -> dict[str, l
 def _choices(key: Key, choice: Any, where: str, problems: list[str]) -> list[Any]:
     values = choice.get("_value") if isinstance(choice, Mapping) and choice.get("_type") == "choice" else None
     if not isinstance(values, list) or not values:
-        problems.append(f"{where}: {show(choice)}; expected {{_type: choice, _value: [...]}} with at least one value")
+        problems.append(unexpected(where, choice, "{_type: choice, _value: [...]} with at least one value"))
         return []
     found: list[str] = []
-    checked = [validate(key, value, "", found) for value in values]
-    problems += [f"{where}._value: {problem.removeprefix(f'{key.name}: ')}" for problem in found]
+    names = [f"{where}._value[{index}]" for index in range(len(values))]
+    checked = [validate(replace(key, name=name), value, "", found) for name, value in zip(names, values, strict=True)]
+    problems += found
     problems += [
-        f"{where}._value: {show(values[index])} is listed twice; expected different values"
-        for index, value in enumerate(checked)
-        if not found and value in checked[:index]
+        unexpected(name, values[index], "a value that is not in the list already")
+        for index, name in enumerate(names)
+        if not found and checked[index] in checked[:index]
     ]
     return checked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from schema import And, Schema
@@ -10,7 +11,7 @@ from schema import And, Schema
 from nni_cream.config.layout import Key, Layout, describe_problems, keys_of, validate
 from nni_cream.config.search_keys import SEARCH
 from nni_cream.errors import ConfigError
-from nni_cream.options import TEXT, Rule, one_of, show, whole
+from nni_cream.options import TEXT, Rule, one_of, unexpected, whole
 from nni_cream.training.recipe import Recipe
 
 __all__ = ["FINAL", "RANK", "TRUTH", "VARIANTS", "StudyLayout"]
@@ -38,7 +39,7 @@ _JUDGING = Key(
 )  # fmt: skip
 _RETIRED = Key(
     "study.retired", {}, Rule(Schema({str: object}), "a mapping of names to values"),
-    "Settings that no longer exist, with which the records of this file were made. Such trainings cannot be run again.",
+    "For shipped files alone: settings of an earlier version, with which their records were made.",
 )  # fmt: skip
 _RESAMPLES = Key("study.resamples", 10_000, whole(100), "How often architectures are drawn for an interval.")
 _ACCELERATOR = Key("trainer.accelerator", "cpu", one_of("auto", "cpu", "gpu", "mps"), "Hardware to train on.")
@@ -90,9 +91,8 @@ class StudyLayout(Layout):
         resolved[VARIANTS] = self._variants(content.get(VARIANTS), resolved["search"], f"{prefix}{VARIANTS}", problems)
         baseline = resolved["study"].get("baseline")
         if not problems and baseline is not None and baseline not in resolved[VARIANTS]:
-            problems.append(
-                f"{prefix}study.baseline: {show(baseline)}; expected one of {VARIANTS}: {', '.join(resolved[VARIANTS])}"
-            )
+            expected = f"one of {VARIANTS}: {', '.join(resolved[VARIANTS])}"
+            problems.append(unexpected(f"{prefix}study.baseline", baseline, expected))
         if problems:
             raise ConfigError(describe_problems(problems))
         for name, changes in resolved[VARIANTS].items():
@@ -107,20 +107,20 @@ class StudyLayout(Layout):
         self, value: Any, search: Mapping[str, Any], where: str, problems: list[str]
     ) -> dict[str, dict[str, Any]]:
         if not isinstance(value, Mapping) or not value:
-            problems.append(f"{where}: {show(value)}; expected names, each with the keys of search that it sets")
+            problems.append(unexpected(where, value, "names, each with the keys of search that it sets"))
             return {}
-        keys = {name: key for name, key in SEARCH.section("search").items() if name != "seed"}
-        keys["retired"] = _RETIRED
+        keys = {**SEARCH.section("search"), "retired": _RETIRED}
+        del keys["seed"]
+        keys = {name: replace(key, name=name) for name, key in keys.items()}
         variants: dict[str, dict[str, Any]] = {}
         for name, changes in value.items():
             if not isinstance(name, str) or not name or not isinstance(changes, Mapping | None):
-                problems.append(f"{where}.{name}: {show(changes)}; expected keys of search with their values, or {{}}")
+                problems.append(unexpected(f"{where}.{name}", changes, "keys of search with their values, or {}"))
                 continue
             changes = {key: _merged(key, search.get(key), given) for key, given in (changes or {}).items()}
-            problems += [SEARCH.unknown(key, list(keys), f"{where}.{name}.") for key in changes if key not in keys]
-            found: list[str] = []
-            variants[name] = {key: validate(keys[key], changes[key], "", found) for key in changes if key in keys}
-            problems += [f"{where}.{name}: {problem}" for problem in found]
+            own = f"{where}.{name}."
+            problems += [SEARCH.unknown(key, list(keys), own) for key in changes if key not in keys]
+            variants[name] = {key: validate(keys[key], changes[key], own, problems) for key in changes if key in keys}
         return variants
 
 

@@ -41,8 +41,8 @@ def load_digits(
     train_indices, validation_indices, left = stratified_split("digits", labels, train, validation, seed)
     if len(left) < _NUM_CLASSES:
         raise ConfigError(
-            f"data set 'digits': train ({train}) and validation ({validation}) leave {len(left)} of {len(labels)} "
-            f"images for the test part; expected at least {_NUM_CLASSES}. Ask for fewer."
+            f"data set 'digits': the test part has {len(left)} of {len(labels)} images beside train ({train}) and "
+            f"validation ({validation}); expected at least {_NUM_CLASSES}. Ask for fewer."
         )
     return make_splits(
         name="digits",

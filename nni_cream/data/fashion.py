@@ -93,15 +93,17 @@ def read_fashion(name: str, root: str | os.PathLike[str] | None, download: bool)
     test_images, test_labels = _read_pair(folder, "test")
     if images.shape[1:] != test_images.shape[1:]:
         raise DataError(
-            f"{folder}: training images are {images.shape[1:]}, test images {test_images.shape[1:]} pixels; expected "
-            "one size. Get the files again."
+            f"{folder}: test images are {test_images.shape[1:]} pixels; expected {images.shape[1:]}, like the training "
+            "images. Get the files again."
         )
     return images, labels, test_images, test_labels
 
 
 def _download(name: str, root: str | os.PathLike[str] | None) -> None:
     if root is None:
-        raise ConfigError(f"data set {name!r}: download is True, but root is None; name the folder for the files.")
+        raise ConfigError(
+            f"data set {name!r}: root is None; expected the folder for the files, since download is True."
+        )
     try:
         FashionMNIST(Path(root), train=True, download=True)
     except (OSError, RuntimeError) as error:
@@ -145,7 +147,12 @@ def _read_pair(folder: Path, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
     assert label_path is not None  # _find_folder has seen both
     images, labels = read_idx(image_path, dimensions=3), read_idx(label_path, dimensions=1)
     if len(images) != len(labels):
-        raise DataError(f"{label_path}: {len(labels)} labels for the {len(images)} images of {image_path.name}.")
+        raise DataError(
+            f"{label_path}: the number of labels is {len(labels)}; expected {len(images)}, as many as images in "
+            f"{image_path.name}. Get the files again."
+        )
     if len(labels) and labels.max() >= _NUM_CLASSES:
-        raise DataError(f"{label_path}: holds the label {labels.max()}; expected 0 to {_NUM_CLASSES - 1}.")
+        raise DataError(
+            f"{label_path}: the highest label is {labels.max()}; expected 0 to {_NUM_CLASSES - 1}. Get the files again."
+        )
     return images, labels

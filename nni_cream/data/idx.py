@@ -32,16 +32,16 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
     expected = bytes([0, 0, _UNSIGNED_BYTE, dimensions])
     if content[:4] != expected:
         raise DataError(
-            f"{path}: expected an IDX file of unsigned bytes in {dimensions} dimension(s), which starts with "
-            f"{expected.hex(' ')}; it starts with {content[:4].hex(' ') or 'nothing'}. Get the file again."
+            f"{path}: starts with {content[:4].hex(' ') or 'nothing'}; expected {expected.hex(' ')}, an IDX file of "
+            f"unsigned bytes in {dimensions} dimension(s). Get the file again."
         )
     if len(content) < header:
-        raise DataError(f"{path}: the IDX header is {len(content)} bytes long, expected {header}. Get the file again.")
+        raise DataError(f"{path}: the IDX header is {len(content)} bytes long; expected {header}. Get the file again.")
     shape = struct.unpack(f">{dimensions}I", content[4:header])
     if len(content) - header != math.prod(shape):
         raise DataError(
-            f"{path}: states the shape {shape}, {math.prod(shape)} bytes, but holds {len(content) - header}. "
-            "Get the file again."
+            f"{path}: holds {len(content) - header} bytes; expected {math.prod(shape)}, for the shape {shape} that it "
+            "states. Get the file again."
         )
     return np.frombuffer(content, dtype=np.uint8, offset=header).reshape(shape)
 

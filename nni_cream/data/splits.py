@@ -60,7 +60,10 @@ class DataSplits:
         for part in PARTS:
             images, positions = len(getattr(self, part)), len(self.indices[part])
             if images != positions:
-                raise DataError(f"data set {self.name!r}: part {part!r} has {images} images but {positions} indices.")
+                raise DataError(
+                    f"data set {self.name!r}: the number of indices of {part!r} is {positions}; expected {images}, one "
+                    "for each image."
+                )
 
 
 class NormalisedImages(TensorDataset):
@@ -177,8 +180,8 @@ def stratified_split(
         _check_size(name, part, size, num_classes)
     if train + validation > len(labels):
         raise ConfigError(
-            f"data set {name!r}: train ({train}) and validation ({validation}) ask for {train + validation} images; "
-            f"there are {len(labels)}. Ask for fewer."
+            f"data set {name!r}: train ({train}) and validation ({validation}) are {train + validation} images "
+            f"together; expected at most {len(labels)}. Ask for fewer."
         )
     everything = np.arange(len(labels), dtype=np.int64)
     first, second = train_test_split(
@@ -210,9 +213,9 @@ def balanced_split(
         wanted = max(1, len(mine) - held) if train is None else _quota(train, num_classes, place)
         if held + wanted > len(mine):
             raise ConfigError(
-                f"data set {name!r}: train ({'all others' if train is None else train}) and validation ({validation}) "
-                f"ask for {held + wanted} images or more of each class; class number {label} has {len(mine)}. "
-                "Ask for fewer."
+                f"data set {name!r}: train ({'all others' if train is None else train}) and validation "
+                f"({validation}) need {held + wanted} or more images of each class; expected at most {len(mine)}, "
+                f"those of class number {label}. Ask for fewer."
             )
         parts[0].append(mine[held : held + wanted])
         parts[1].append(mine[:held])
@@ -236,14 +239,14 @@ def _check_size(name: str, part: str, size: Any, num_classes: int) -> None:
 def _check_parts(name: str, indices: dict[str, Indices]) -> None:
     if set(indices) != set(PARTS):
         raise DataError(
-            f"data set {name!r}: indices are for {', '.join(sorted(indices))}; expected {', '.join(PARTS)}."
+            f"data set {name!r}: the parts of indices are {', '.join(sorted(indices))}; expected {', '.join(PARTS)}."
         )
     for one, other in combinations(PARTS, 2):
         shared = np.intersect1d(indices[one], indices[other])
         if len(shared):
             raise DataError(
                 f"data set {name!r}: parts {one!r} and {other!r} share {len(shared)} images, the first at source index "
-                f"{shared[0]}; no image may be in two parts."
+                f"{shared[0]}; expected each image in one part."
             )
 
 

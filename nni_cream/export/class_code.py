@@ -102,7 +102,7 @@ def _check_names(module: nn.Module, path: str, base: str, tensors: Mapping[str, 
     else:
         usable = all(name.isidentifier() and not keyword.iskeyword(name) for name in (*names, *tensors))
     if not usable:
-        raise ExportError(f"module {path!r} holds {', '.join((*names, *tensors))}: expected names of Python; {ADVICE}")
+        raise ExportError(f"module {path!r} holds {', '.join((*names, *tensors))}; expected names of Python. {ADVICE}")
 
 
 def _tensors(module: nn.Module, path: str) -> Iterator[tuple[str, Expression]]:
@@ -116,7 +116,7 @@ def _tensors(module: nn.Module, path: str) -> Iterator[tuple[str, Expression]]:
             yield name, call("torch.tensor", constant(buffer.tolist()), dtype=constant(buffer.dtype))
         else:
             raise ExportError(
-                f"module {path!r}: buffer {name!r} holds {buffer.numel()} numbers that no state_dict keeps; {ADVICE}"
+                f"module {path!r}: buffer {name!r} holds {buffer.numel()} numbers that no state_dict keeps. {ADVICE}"
             )
 
 
@@ -133,7 +133,7 @@ def _forward(module: nn.Module, graph: fx.Graph, shape: CallShape, path: str) ->
         try:
             code = _value(module, node, values)
         except ExportError as error:
-            raise ExportError(f"module {path!r} ({type(module).__name__}): {error}; {ADVICE}") from error
+            raise ExportError(f"module {path!r} ({type(module).__name__}): {error}. {ADVICE}") from error
         values[node] = _local_name(node.name)
         if node.op == "placeholder":
             parameters.append(f"{values[node]}: {_annotation(shape.inputs[str(node.target)])}")

@@ -22,9 +22,8 @@ _TAKEN = ("Any", "F", "OrderedDict", "Path", "Tensor", "build", "load", "nn", "t
 def network_code(network: nn.Module, images: Tensor, title: str) -> str:
     """Write a network as Python code.
 
-    Each module with a ``forward`` of its own becomes a class; those that differ in their layers alone share one, since
-    the layers are its arguments. ``build()`` holds the whole architecture as one expression. Code that depends on
-    training mode, other than layers of ``torch.nn``, is written as in evaluation.
+    Each module with its own ``forward`` becomes a class, whose arguments are the layers. ``build()`` makes the whole
+    architecture. Outside the layers of ``torch.nn``, training mode is ignored.
 
     Parameters
     ----------
@@ -33,7 +32,7 @@ def network_code(network: nn.Module, images: Tensor, title: str) -> str:
     images
         Images (N, C, H, W) to run it on once.
     title
-        First lines of the file: what network it is.
+        First lines of the file.
 
     Returns
     -------
@@ -67,7 +66,7 @@ class _Writer:
         if kind is None:
             return self._block(module, path)
         if any(True for _ in module.children()):
-            raise ExportError(f"module {path!r} is a {kind.__name__} with modules of its own; {ADVICE}")
+            raise ExportError(f"module {path!r} is a {kind.__name__} with modules of its own. {ADVICE}")
         return layer_code(module, path)
 
     def _sequential(self, module: nn.Module, path: str) -> Expression:
@@ -157,4 +156,4 @@ def _check_shared(network: nn.Module) -> None:
         network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)
     ):
         if first.setdefault(tensor, name) != name:
-            raise ExportError(f"{first[tensor]!r} and {name!r} are one and the same tensor; {ADVICE}")
+            raise ExportError(f"{first[tensor]!r} and {name!r} are one and the same tensor. {ADVICE}")

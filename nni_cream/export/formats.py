@@ -47,7 +47,9 @@ def check_formats(formats: Sequence[str], opset: int | None = None) -> None:
         )
     if "onnx" not in formats:
         if opset is not None:
-            raise ConfigError(f"opset {opset} is for the format onnx alone; expected none with {', '.join(formats)}.")
+            raise ConfigError(
+                f"opset is {opset}; expected none with {', '.join(formats)}, since it is for the format onnx."
+            )
         return
     for name in ("onnx", "onnxruntime", "onnxscript"):
         try:
@@ -59,7 +61,7 @@ def check_formats(formats: Sequence[str], opset: int | None = None) -> None:
             ) from None
     newest = _newest_opset()
     if opset is not None and not DEFAULT_OPSET <= opset <= newest:
-        raise ConfigError(f"opset {opset} is not available; expected {DEFAULT_OPSET} to {newest} here.")
+        raise ConfigError(f"opset is {opset}; expected {DEFAULT_OPSET} to {newest} here.")
 
 
 def _newest_opset() -> int:
@@ -106,7 +108,7 @@ def write_formats(
     """
     check_formats(formats, opset)
     if len(images) < 2:
-        raise ExportError(f"the check has {len(images)} images; expected at least two images.")
+        raise ExportError(f"the number of images of the check is {len(images)}; expected at least two.")
     differences = {}
     with evaluating(network):
         _check_runs(network, images)
@@ -147,12 +149,12 @@ def _check_runs(network: nn.Module, images: Tensor) -> None:
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(batch):
             shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ExportError(
-                f"the network returns {shape} for {len(batch)} image(s); expected a row of logits for each."
+                f"the output of the network is {shape} for {len(batch)} image(s); expected a row of logits for each."
             )
         if not logits.isfinite().all():
             raise ExportError(
-                "the network itself gives outputs that are no finite numbers. Its training diverged, or the images are "
-                "wrong."
+                "the outputs of the network are not finite; expected finite numbers. Its training diverged, or the "
+                "images are wrong."
             )
 
 
@@ -198,8 +200,8 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int) -> f
     versions = {entry.domain: entry.version for entry in model.opset_import}
     if versions.get("") != opset:
         raise ExportError(
-            f"{path.name}: opset is {opset}, but the exporter wrote {versions.get('')}; expected one that is available "
-            f"for this network. Choose another from {DEFAULT_OPSET} to {_newest_opset()}."
+            f"{path.name}: opset is {opset}; expected one that is available for this network, since the exporter wrote "
+            f"{versions.get('')}. Choose another from {DEFAULT_OPSET} to {_newest_opset()}."
         )
 
     def run(batch: Tensor) -> Tensor:

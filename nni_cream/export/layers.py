@@ -14,8 +14,8 @@ from nni_cream.export.expressions import Call, Expression, call, constant, flat
 
 __all__ = ["ADVICE", "is_layer", "layer_code", "torch_class"]
 
-ADVICE = "it cannot be written as code, so export to the formats onnx or torch instead"
-"""What a message says of a module that has no code."""
+ADVICE = "It cannot be written as code. Export to the formats onnx or torch instead."
+"""Advice of a message about a module that has no code."""
 
 _NOT_ARGUMENTS = ("device", "dtype")
 
@@ -44,10 +44,10 @@ def layer_code(module: nn.Module, path: str) -> Expression:
         try:
             code = _call(module, kind, shorten)
         except (AttributeError, ExportError) as error:
-            raise ExportError(f"module {path!r} ({kind.__name__}): {error}; {ADVICE}") from error
+            raise ExportError(f"module {path!r} ({kind.__name__}): {error}. {ADVICE}") from error
         if _makes(code, module):
             return code
-    raise ExportError(f"module {path!r}: `{flat(code)}` would not make the same layer; {ADVICE}")
+    raise ExportError(f"module {path!r}: `{flat(code)}` would not make the same layer. {ADVICE}")
 
 
 def _call(module: nn.Module, kind: type[nn.Module], shorten: bool) -> Call:

@@ -58,7 +58,7 @@ def record_calls(network: nn.Module, images: Tensor) -> Calls:
         if calls.setdefault(module, shape) != shape:
             raise ExportError(
                 f"module {names[module]!r} is called in two ways, once with {calls[module].inputs} and once with "
-                f"{shape.inputs}; {ADVICE}"
+                f"{shape.inputs}. {ADVICE}"
             )
 
     handles: list[RemovableHandle] = [
@@ -136,7 +136,7 @@ def trace(module: nn.Module, calls: Calls, path: str) -> fx.Graph:
 
 
 def _is_dead_weight(node: fx.Node) -> bool:
-    # An operation that nobody uses may still change a tensor in place; to take an item out of a list cannot.
+    # An unused operation may still change a tensor in place; to take an item out of a list cannot.
     return not (node.target in (getattr, operator.getitem) or node.op == "get_attr")
 
 

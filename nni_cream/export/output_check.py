@@ -34,12 +34,14 @@ def compare(network: nn.Module, run: Callable[[Tensor], Tensor], images: Tensor,
 
 def _difference(expected: Tensor, found: Tensor, what: str) -> float:
     if found.shape != expected.shape:
-        raise ExportError(f"{what} gives {tuple(found.shape)} numbers, the network {tuple(expected.shape)}.")
+        raise ExportError(
+            f"{what} gives {tuple(found.shape)} numbers; expected {tuple(expected.shape)}, like the network."
+        )
     difference = float((found - expected).abs().max())
     allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
     if not difference <= allowed:  # NaN is no agreement
         raise ExportError(
-            f"{what} gives other outputs than the network: {difference:.3g} apart; expected at most {allowed:.3g}."
+            f"the difference of {what} from the network is {difference:.3g}; expected at most {allowed:.3g}."
         )
     return difference
 

@@ -123,18 +123,18 @@ def _problems(arguments: Mapping[str, Any]) -> Iterator[str]:
     known = {meta.name.lower(): meta for meta in assessors}
     name = arguments.get("name")
     if not isinstance(name, str) or name.lower() not in known:
-        found = repr(name) if "name" in arguments else "is missing"
-        yield f"{_PREFIX}name: {found}; expected one of {', '.join(meta.name for meta in assessors)}"
+        found = f"is {name!r}" if "name" in arguments else "is missing"
+        yield f"{_PREFIX}name {found}; expected one of {', '.join(meta.name for meta in assessors)}."
         return
     try:
         parameters = _parameters(known[name.lower()].class_name)
     except (ImportError, AttributeError) as error:
-        yield f"{_PREFIX}name: {name!r} is registered with NNI, but cannot be imported: {error}"
+        yield f"{_PREFIX}name is {name!r}; expected an assessor that can be imported: {error}"
         return
     own = {key: value for key, value in arguments.items() if key != "name"}
     yield from _unknown_keys(name, own, parameters)
     if own.get("optimize_mode") == "minimize":
-        yield f"{_PREFIX}optimize_mode: 'minimize'; expected 'maximize': retrain trials report an accuracy"
+        yield f"{_PREFIX}optimize_mode is 'minimize'; expected 'maximize', since retrain trials report an accuracy."
     yield from _problems_of_values(name, own, parameters)
 
 
@@ -150,8 +150,8 @@ def _unknown_keys(name: str, arguments: dict[str, Any], parameters: Mapping[str,
         if key not in parameters and not takes_any:
             del arguments[key]
             near = difflib.get_close_matches(key, parameters, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"{name} has {', '.join(parameters) or 'no arguments'}"
-            yield f"{_PREFIX}{key}: unknown key; {hint}"
+            expected = near[0] if near else f"one of {', '.join(parameters) or 'none'}"
+            yield f"{_PREFIX}{key} is no argument of {name}; expected {expected}."
 
 
 def _problems_of_values(
@@ -163,11 +163,13 @@ def _problems_of_values(
     while (objection := _objection(validator, arguments)) is not None and objection[0] not in wrong:
         key, message = objection
         wrong.add(key)
-        yield f"{_PREFIX}{key}: {arguments.pop(key)!r}; {message}" if key in arguments else f"{_PREFIX}{message}"
+        if key in arguments:
+            message = f"{key} is {arguments.pop(key)!r}; expected another value (NNI: {message.rstrip('!')})."
+        yield f"{_PREFIX}{message}"
     for key, parameter in parameters.items():
         needed = parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
         if needed and key not in arguments and key not in wrong:
-            yield f"{_PREFIX}{key}: is missing; {name} needs it"
+            yield f"{_PREFIX}{key} is missing; expected an argument of {name}."
 
 
 def _objection(validator: ClassArgsValidator | None, arguments: Mapping[str, Any]) -> tuple[str, str] | None:
@@ -180,5 +182,5 @@ def _objection(validator: ClassArgsValidator | None, arguments: Mapping[str, Any
         message = str(error.code).splitlines()[-1]
         named = re.search(r"[Kk]ey:? '(\w+)'", "\n".join(map(str, error.autos)))
         key = named.group(1) if named else ""
-        return key, message if key in arguments else f"{key}: is missing" if key else message
+        return key, message if key in arguments else f"{key} is missing; expected a value." if key else message
     return None

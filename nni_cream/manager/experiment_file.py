@@ -20,6 +20,7 @@ from nni_cream.errors import ConfigError, ManagerError
 from nni_cream.manager.assessor import RetrainAssessorArgsValidator
 from nni_cream.manager.plan import ExperimentPlan, combinations
 from nni_cream.manager.tuner_arguments import resolve_experiment
+from nni_cream.options import unexpected
 
 __all__ = ["ASSESSOR", "TUNER", "expected_trials", "load_experiment", "platform", "try_out"]
 
@@ -59,7 +60,7 @@ def load_experiment(path: str | Path) -> ExperimentConfig:
     except (AttributeError, AssertionError, TypeError, ValueError, RuntimeError) as error:
         # NNI checks some of it with bare assertions, whose line says what was expected.
         reason = str(error) or str(traceback.extract_tb(error.__traceback__)[-1].line)
-        raise ConfigError(f"{path}: NNI does not accept it: {reason}") from error
+        raise ConfigError(f"{path}: is an experiment that NNI does not accept: {reason}") from error
     finally:
         unset_base_path()  # NNI itself forgets to where it fails, and then reads no other file in this process
     problems = [*_algorithm_problems(canonical), *_assessor_problems(canonical.assessor)]
@@ -76,8 +77,8 @@ def _unknown_keys(content: Mapping[str, Any]) -> list[str]:
         plain = str(key).replace("_", "").lower()
         if plain not in known:
             near = difflib.get_close_matches(plain, known, n=1)
-            hint = f"did you mean {known[near[0]]!r}?" if near else "NNI has no such key"
-            problems.append(f"{key}: unknown key; {hint}")
+            expected = known[near[0]] if near else "one that NNI knows"
+            problems.append(f"{key} is no key of this file; expected {expected}.")
     return problems
 
 
@@ -92,7 +93,7 @@ def _wrong_kinds(content: Mapping[str, Any]) -> list[str]:
     for key, value in content.items():
         kind, expected = kinds.get(str(key).replace("_", "").lower(), (object, ""))
         if not isinstance(value, kind) or value == "":  # type: ignore[arg-type]  # a type or a tuple of types
-            problems.append(f"{key}: {value!r}; expected {expected}")
+            problems.append(unexpected(key, value, expected))
     return problems
 
 
@@ -104,7 +105,7 @@ def _camel_case(name: str) -> str:
 def _algorithm_problems(config: ExperimentConfig) -> list[str]:
     tuner: Any = config.tuner
     if tuner.class_name not in _TUNERS:
-        return [f"tuner.className: {tuner.class_name or tuner.name!r}; expected {TUNER}"]
+        return [unexpected("tuner.className", tuner.class_name or tuner.name, TUNER)]
     return _problems(resolve_experiment, tuner.class_args or {}, config.search_space)
 
 
@@ -113,9 +114,10 @@ def _assessor_problems(assessor: Any) -> list[str]:
         return []
     if assessor.class_name not in _ASSESSORS:
         key, value = ("name", assessor.name) if assessor.name else ("className", assessor.class_name)
+        instead = f"className: {ASSESSOR}, codeDirectory: ., classArgs: {{name: {assessor.name or 'Medianstop'}}}"
         return [
-            f"assessor.{key}: {value!r} compares search with retrain trials, and may stop a search; write instead "
-            f"'className: {ASSESSOR}', 'codeDirectory: .' and 'classArgs: {{name: {assessor.name or 'Medianstop'}}}'"
+            f"assessor.{key} is {value!r}; expected {{{instead}}}. Other assessors compare search with retrain trials, "
+            "and may stop a search."
         ]
     return _problems(RetrainAssessorArgsValidator().validate_class_args, **assessor.class_args or {})
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +18,15 @@ import psutil
 import requests
 from nni.experiment import Experiment, RunMode, launcher
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nni_cream.config import dump
 from nni_cream.errors import ManagerError
 from nni_cream.manager.experiment_file import expected_trials, load_experiment, platform, try_out
 from nni_cream.manager.known_experiments import KnownExperiment, find_experiment, running_in
-from nni_cream.manager.page import PAGE, page_address
-from nni_cream.manager.rest_client import Manager, job_parameters, metric
+from nni_cream.manager.page import page_address
+from nni_cream.manager.ports import check_port, free_port
+from nni_cream.manager.rest_client import Manager, job_parameters
+from nni_cream.manager.trial_progress import wait_for_page, watch_trials
 from nni_cream.manager.trial_reports import collect, load_retrained, save
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.output_folder import BEST, OutputFolder, State
@@ -35,26 +35,21 @@ from nni_cream.versions import package_version
 
 __all__ = [
     "ExperimentResult",
-    "check_port",
     "describe_experiment",
-    "free_port",
     "resume_experiment",
     "run_experiment",
     "stop_experiment",
 ]
 
-_POLL_SECONDS = 1.0
 _START_SECONDS = 30
 _STOP_SECONDS = 60
-_PAGE_SECONDS = 15
-_LOG_LINES = 30
 # Training services for which NNI listens on the next port, too.
 _TWO_PORTS = ("hybrid", "remote", "openpai", "kubeflow", "frameworkcontroller", "adl")
 
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """What an experiment gave.
+    """Result of an experiment.
 
     Parameters
     ----------
@@ -117,7 +112,7 @@ def run_experiment(
     running = running_in(folder)
     if running is not None:
         raise ManagerError(
-            f"{folder.path}: experiment {running.id} is running here; stop it first with: nni-cream stop {running.id}"
+            f"{folder.path}: experiment {running.id} is running here. Stop it first with: nni-cream stop {running.id}"
         )
     port = _choose_port(config, port)
     try_out(config)
@@ -131,9 +126,9 @@ def run_experiment(
 def resume_experiment(
     name: str, console: Console, *, out: str | Path | None = None, port: int | None = None, keep: bool = False
 ) -> ExperimentResult:
-    """Go on with an experiment that was stopped or interrupted; only watch it if it is running.
+    """Resume an experiment that was stopped or interrupted; only watch it if it is running.
 
-    Trials that have ended are not run again; a search that was interrupted goes on from its last checkpoint.
+    Trials that have ended are not run again; an interrupted search resumes from its last checkpoint.
 
     Parameters
     ----------
@@ -199,7 +194,9 @@ def stop_experiment(known: KnownExperiment) -> None:
         If it is not running.
     """
     if known.process is None or known.manager is None:
-        raise ManagerError(f"experiment {known.id} is not running")
+        raise ManagerError(
+            f"experiment {known.id} is not running; expected a running one. `nni-cream status` lists all."
+        )
     with suppress(requests.RequestException):  # a manager that does not answer any more is killed below
         known.manager.stop()
         with suppress(psutil.TimeoutExpired):
@@ -247,58 +244,14 @@ def _see_through(experiment: Experiment, folder: OutputFolder, start: float, con
     manager = Manager(experiment.port, experiment.url_prefix)
     console.print(f"NNI experiment {experiment.id}, web UI: {manager.address}")
     log = Path(experiment.config.experiment_working_directory, experiment.id, "log")
-    _wait_for_page(log)
+    wait_for_page(log)
     console.print(f"board page: {page_address(manager.port, manager.prefix)}", soft_wrap=True)
     try:
-        _watch(manager, expected_trials(experiment.config), log, console)
+        watch_trials(manager, expected_trials(experiment.config), log, console)
     except ManagerError as error:
-        raise ManagerError(f"{error}\n  go on with: nni-cream resume {folder.path}") from error
+        raise ManagerError(f"{error}\n  Continue with: nni-cream resume {folder.path}") from error
     best, retrained = save(collect(manager), log, folder)
     return ExperimentResult(best, retrained, time.perf_counter() - start, folder.path)
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on, the one after it free too."""
-    for _ in range(100):
-        with socket.socket() as probe:
-            probe.bind(("", 0))
-            port = int(probe.getsockname()[1])
-        if port < 65535 and not _is_taken(port) and not _is_taken(port + 1):
-            return port
-    raise ManagerError("no free port found; name one with --port")
-
-
-def check_port(port: int, two_ports: bool = False) -> None:
-    """Refuse a port that somebody listens on.
-
-    Parameters
-    ----------
-    port
-        Port for the manager.
-    two_ports
-        Whether the next one is needed as well.
-
-    Raises
-    ------
-    ManagerError
-        If it is taken.
-    """
-    for needed in (port, port + 1) if two_ports else (port,):
-        if _is_taken(needed):
-            raise ManagerError(f"port {needed} is taken; name another one with --port, or leave it out for a free one")
-
-
-def _is_taken(port: int) -> bool:
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            return True
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("", port))
-        except OSError:
-            return True
-    return False
 
 
 @contextmanager
@@ -325,7 +278,7 @@ def _start(experiment: Experiment, port: int, folder: Path) -> None:
     try:
         experiment.start(port, run_mode=RunMode.Detach)
     except Exception as error:  # NNI raises what it happens to meet: RuntimeError, requests' errors, ...
-        raise ManagerError(f"NNI's manager could not be started: {error}; its logs are in {folder}") from error
+        raise ManagerError(f"NNI's manager could not be started: {error}; its logs are in {folder}.") from error
     finally:
         launcher._check_rest_server = check
 
@@ -362,72 +315,3 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler)
     if noticed:
         raise KeyboardInterrupt
-
-
-def _wait_for_page(log: Path) -> None:
-    """Wait a little for the tuner to put the board page in its place, so that its address leads there."""
-    deadline = time.monotonic() + _PAGE_SECONDS
-    while not (log / PAGE).exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-
-
-def _watch(manager: Manager, expected: int, log: Path, console: Console) -> None:
-    """Show the trials until the experiment has ended.
-
-    Raises
-    ------
-    ManagerError
-        If the manager reports an error, or is gone.
-    """
-    bar = Progress(
-        TextColumn("trials"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total}  {task.description}"),
-        TimeElapsedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    seen: dict[str, str] = {}
-    with bar:
-        task = bar.add_task("", total=expected)
-        while True:
-            status = manager.get("/check-status")
-            jobs = manager.jobs()
-            bar.update(task, completed=sum("endTime" in job for job in jobs), description=_now(manager, jobs))
-            if not console.is_terminal:
-                _print_changes(jobs, seen, console)
-            if status["status"] == "DONE":
-                return
-            if status["status"] in ("STOPPING", "STOPPED"):
-                raise ManagerError("the experiment was stopped before its end")
-            if status["status"] == "ERROR":
-                raise ManagerError(_describe_error(log, status))
-            time.sleep(_POLL_SECONDS)
-
-
-def _describe_error(log: Path, status: Mapping[str, Any]) -> str:
-    file = log / "dispatcher.log"
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
-    errors = "; ".join(status.get("errors", ()))
-    return "\n  ".join([f"NNI's manager reports an error: {errors} (end of {file}:)", *lines[-_LOG_LINES:]])
-
-
-def _now(manager: Manager, jobs: list[dict[str, Any]]) -> str:
-    running = [job for job in jobs if job["status"] == "RUNNING"]
-    if not running:
-        return ""
-    job = running[0]
-    latest = [item for item in manager.get("/metric-data-latest") if item["trialJobId"] == job["trialJobId"]]
-    role = job_parameters(job).get("role", "trial")
-    if not latest:
-        return f"{role}: starting"
-    figures = metric(latest[-1])
-    return f"{role}: epoch {figures.get('epoch', 0):.0f}, accuracy {figures['default']:.4f}"
-
-
-def _print_changes(jobs: list[dict[str, Any]], seen: dict[str, str], console: Console) -> None:
-    for job in jobs:
-        if seen.get(job["trialJobId"]) != job["status"]:
-            seen[job["trialJobId"]] = job["status"]
-            role = job_parameters(job).get("role", "trial")
-            console.print(f"trial {job['sequenceId']} ({role}): {job['status'].lower()}")

@@ -105,7 +105,7 @@ def find_experiment(name: str) -> KnownExperiment:
         # NNI's list may be of another machine or user than the folder, or name the place where it was before.
         return listed if listed and listed.folder == folder else KnownExperiment(ids[0], folder)
     hint = f"NNI's list has {', '.join(known)}" if known else "NNI's list is empty"
-    raise ManagerError(f"there is no experiment {name!r}: neither an id ({hint}) nor a folder of `nni-cream run`")
+    raise ManagerError(f"the experiment is {name!r}; expected an id ({hint}) or a folder of `nni-cream run`.")
 
 
 def running_in(folder: OutputFolder) -> KnownExperiment | None:

@@ -100,7 +100,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Job:
-    """What NNI knows of one attempt at a trial.
+    """NNI's record of one attempt at a trial.
 
     Parameters
     ----------
@@ -202,7 +202,7 @@ class ExperimentPlan:
         Parameters
         ----------
         jobs
-            All that NNI knows of, in the order of their start. Those that still run will be started again by NNI.
+            All that NNI knows of, in the order of their start. NNI restarts the ones that still run.
 
         Returns
         -------

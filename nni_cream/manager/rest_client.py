@@ -1,4 +1,4 @@
-"""NNI's manager as its REST interface shows it: to the tuner beside it, and to the command line."""
+"""NNI's manager as its REST interface shows it: to its tuner and to the command line."""
 
 from __future__ import annotations
 
@@ -58,23 +58,7 @@ class Manager:
         return f"http://127.0.0.1:{self.port}" + (f"/{self.prefix}" if self.prefix else "")
 
     def get(self, api: str) -> Any:
-        """Ask for something.
-
-        Parameters
-        ----------
-        api
-            Path below NNI's REST address.
-
-        Returns
-        -------
-        Any
-            The JSON value of the answer.
-
-        Raises
-        ------
-        ManagerError
-            If there is no answer.
-        """
+        """Return the JSON value at a path below NNI's REST address; raise ``ManagerError`` if there is no answer."""
         try:
             return rest.get(self.port, api, self.prefix)
         except requests.RequestException as error:

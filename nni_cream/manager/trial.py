@@ -53,7 +53,7 @@ class Reporter:
         record = self._channel.receive_parameter()
         if not record or not record["parameters"]:
             raise ConfigError(
-                "no parameters: this program is a trial, which NNI's manager starts; run nni-cream instead"
+                "the parameters are missing; expected those that NNI's manager gives its trials. Run nni-cream instead."
             )
         self.parameters: Any = record["parameters"]
         self._parameter_id = record["parameter_id"]
@@ -84,7 +84,7 @@ class Reporter:
 
 
 def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path) -> None:
-    """Run a search; go on with it if it was interrupted before, here or in another trial of the same machine.
+    """Run a search, or resume it if it was interrupted before, here or in another trial of the same machine.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the trials of an experiment reported, and the files that are made of it."""
+"""Reports of the trials of an experiment, and the files made from them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def collect(manager: Manager) -> Outcome:
         parameters, final = job_parameters(job), finals.get(job["trialJobId"])
         name = identity(parameters)
         if isinstance(final, Mapping) and final.get(INTERRUPTED):
-            continue  # somebody wanted it to stop: the user, or an assessor
+            continue  # the user or an assessor stopped it
         try:
             if final is None:
                 failures[name] = _describe_failure(manager, job)
@@ -111,7 +111,7 @@ def save(outcome: Outcome, log_folder: Path, folder: OutputFolder) -> tuple[Best
         If a trial failed; what the others gave has been written.
     """
     if not (log_folder / BEST).exists():
-        raise ManagerError("\n".join(["no search trial succeeded, so there is no result", *outcome.failures]))
+        raise ManagerError("\n".join(["no search trial succeeded, so there is no result.", *outcome.failures]))
     best = load_best(log_folder / BEST)
     retrained = [_retrained(trial) for trial in outcome.trials if trial["parameters"]["role"] == "retrain"]
     retrained.sort(key=lambda entry: (entry["choices"] != best.choices, -entry["validation_accuracy"]))
@@ -122,7 +122,7 @@ def save(outcome: Outcome, log_folder: Path, folder: OutputFolder) -> tuple[Best
     folder.finish()
     if outcome.failures:
         count = len(outcome.failures)
-        raise ManagerError("\n".join([f"{count} trial(s) failed; the rest is in {folder.path}", *outcome.failures]))
+        raise ManagerError("\n".join([f"{count} trial(s) failed. The rest is in {folder.path}.", *outcome.failures]))
     return best, retrained
 
 

@@ -167,7 +167,7 @@ class CreamTuner(Tuner):
                 self._recovered[job_id] = trial
 
     def _look_after_recovered(self) -> None:
-        """Find those that ended without a result: NNI reports their results, but not their end."""
+        """Find trials that ended without a result: NNI reports their results, but not their end."""
         jobs = self._jobs()
         for job_id, trial in list(self._recovered.items()):
             if trial.ended:
@@ -202,7 +202,7 @@ class CreamTuner(Tuner):
             for item in data:
                 trial = self._plan_().find(item["parameter"])
                 if trial is None or trial.state is not State.RUNNING:
-                    _logger.warning("the result of a trial that is not one of this experiment's is ignored")
+                    _logger.warning("a result is ignored: its trial is none of this experiment")
                 else:
                     self._receive(trial, item["value"])
             self._go_on()
@@ -224,7 +224,7 @@ class CreamTuner(Tuner):
         with self._lock:
             trial = self._running.pop(parameter_id, None)
             if trial is None:
-                _logger.warning("result of a trial %s that was not issued here is ignored", parameter_id)
+                _logger.warning("the result of trial %s is ignored: this experiment did not issue it", parameter_id)
                 return
             self._receive(trial, value)
             self._go_on()
@@ -235,7 +235,9 @@ class CreamTuner(Tuner):
         except CreamError as error:
             _logger.error("%s", error)
         if trial.state is State.STOPPED:
-            _logger.warning("a %s trial was told to stop; the experiment goes on without it", trial.parameters["role"])
+            _logger.warning(
+                "a %s trial was stopped early; the experiment continues without it", trial.parameters["role"]
+            )
 
     def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
         """Start a trial again that ended without a result, or count it as failed if that happened before.
@@ -278,7 +280,7 @@ class CreamTuner(Tuner):
             return
         trial.fail()
         if trial.state is State.WAITING:
-            _logger.warning("trial %s (%s) ended without a result and is started once more", name, role)
+            _logger.warning("trial %s (%s) ended without a result and starts once more", name, role)
         else:
             _logger.error("trial %s (%s) failed again; see its log in the web UI", name, role)
 

@@ -1,4 +1,4 @@
-"""What an experiment file says of its trials: the tuner's arguments and the search space, checked together."""
+"""Arguments of the tuner and search space of an experiment file, checked together."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ class CreamTunerArgsValidator(ClassArgsValidator):
         devices = config.resolve(kwargs, CLASS_ARGS)["trainer"]["devices"]
         if devices != 1 and not (isinstance(devices, list) and len(devices) == 1):
             raise ConfigError(
-                f"{CLASS_ARGS}trainer.devices: {devices!r}; expected 1: a trial trains on one device, and several "
-                "trials run at once (trialConcurrency, trialGpuNumber); `nni-cream search` trains on several"
+                f"{CLASS_ARGS}trainer.devices is {devices!r}; expected 1, since a trial trains on one device. Run "
+                "several trials at once (trialConcurrency, trialGpuNumber), or train on several devices with "
+                "`nni-cream search`."
             )
 
 
@@ -84,7 +85,7 @@ def _contradictions(
 ) -> Iterator[str]:
     for key in varied:
         if key in (class_args.get("search") or {}):
-            yield f"searchSpace.{key}: is set in {CLASS_ARGS}search.{key}, too; expected it in one of the two"
+            yield f"searchSpace.{key} is set in {CLASS_ARGS}search.{key}, too; expected it in one of the two."
     searches = [{**resolved["search"], **combination} for combination in combinations(varied)]
     for search in searches:
         try:
@@ -93,4 +94,4 @@ def _contradictions(
             yield str(error)
     places, top = sum(search["board_size"] for search in searches), resolved["retrain"]["top"]
     if top > places:
-        yield f"{CLASS_ARGS}retrain.top: {top}; expected at most {places}, the entries of all boards together"
+        yield f"{CLASS_ARGS}retrain.top is {top}; expected at most {places}, the entries of all boards together."

@@ -178,32 +178,17 @@ def check_readable(checkpoint: Path) -> Path:
         check_whole(checkpoint)
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch fail in any way, AttributeError among them
-        raise FileError(f"{checkpoint}: broken, it cannot be resumed from; start again with --force") from error
+        raise FileError(f"{checkpoint}: is broken, so no run can resume from it. Start again with --force.") from error
     return checkpoint
 
 
 def check_checkpoint(checkpoint: Path, module: pl.LightningModule) -> Path:
-    """Make sure that a checkpoint is whole, and one of this training.
+    """Return a checkpoint if it is whole and fits the module that resumes from it.
 
-    Parameters
-    ----------
-    checkpoint
-        The file.
-    module
-        What is to go on.
-
-    Returns
-    -------
-    Path
-        The same.
-
-    Raises
-    ------
-    FileError
-        If it is broken, something else, or of another architecture.
+    Raises ``FileError`` if it is broken, something else, or of another architecture.
     """
     content = torch.load(check_readable(checkpoint), map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():
-        raise FileError(f"{checkpoint}: is no checkpoint of a training; start again with --force")
+        raise FileError(f"{checkpoint}: is no checkpoint of a training. Start again with --force.")
     check_fit(module.state_dict(), content["state_dict"], checkpoint)
     return checkpoint

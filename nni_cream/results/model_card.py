@@ -1,4 +1,4 @@
-"""The model card of an export: what the files beside it say and what was counted, and nothing else."""
+"""The model card of an export: facts from its files, and counted figures."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Card:
     made
         When.
     versions
-        Package -> version, of those that made the export.
+        Package -> version, of the packages that made the export.
     """
 
     best: Best

@@ -1,4 +1,4 @@
-"""Files of one output folder: written whole or not at all, never over what somebody may still need.
+"""Files of one output folder: written whole or not at all, never over a result that may still be needed.
 
 The folder that the user names with ``--out`` is *ours* when its ``config.yml`` starts with our mark. In such a folder
 we touch the files of :data:`OURS` and nothing else. ``--force`` on a finished result moves it to ``previous/``, where
@@ -54,7 +54,7 @@ def inside(path: Path, name: str) -> Path:
 
 
 class State(Enum):
-    """What an output folder holds."""
+    """Content of an output folder."""
 
     EMPTY = "empty"
     UNFINISHED = "unfinished"
@@ -89,21 +89,21 @@ class OutputFolder:
 
     @property
     def state(self) -> State:
-        """What is there now.
+        """The state now.
 
         Raises
         ------
         FileError
-            If it is not a folder, or somebody else's.
+            If it is not a folder, or not one of nni_cream.
         """
         if not os.path.lexists(self.path):
             return State.EMPTY
         if not self.path.is_dir():
-            raise FileError(f"{self.path}: is not a folder; name another one with --out")
+            raise FileError(f"{self.path}: is not a folder. Name another one with --out.")
         if not self.is_ours:
             if any(self.path.iterdir()):
                 raise FileError(
-                    f"{self.path}: holds files that nni_cream did not write; name a new or empty folder with --out"
+                    f"{self.path}: holds files that nni_cream did not write. Name a new or empty folder with --out."
                 )
             return State.EMPTY
         return State.FINISHED if self.best.exists() else State.UNFINISHED
@@ -123,7 +123,7 @@ class OutputFolder:
         Parameters
         ----------
         resume
-            Whether the user wants a half-finished run to go on; ``None`` where another command is there for that.
+            Whether to resume a half-finished run; ``None`` where another command does that.
         force
             Whether the user wants it to start again in any case.
 
@@ -135,19 +135,19 @@ class OutputFolder:
         Raises
         ------
         FileError
-            If it holds a result and neither flag allows to go on, is not ours, or cannot be written to.
+            If it holds a result and neither flag is set, is not ours, or cannot be written to.
         """
         state = self.state
         if state is State.FINISHED and not (force or resume):
             raise FileError(
-                f"{self.path}: holds a result already ({BEST}); name another folder with --out, or use --force to "
-                "replace it"
+                f"{self.path}: holds a result already ({BEST}). Name another folder with --out, or replace it with "
+                "--force."
             )
         if state is State.UNFINISHED and not (force or resume):
             way_on = "--resume" if resume is not None else f"`nni-cream resume {self.path}`"
             raise FileError(
-                f"{self.path}: holds an unfinished run; use {way_on} to go on with it, --force to start again, or "
-                "another --out"
+                f"{self.path}: holds an unfinished run. Continue it with {way_on}, start again with --force, or name "
+                "another --out."
             )
         self._check_writable()
         return state
@@ -188,7 +188,7 @@ class OutputFolder:
                 shutil.rmtree(previous)
             previous.mkdir(exist_ok=True)
             shutil.copy2(self.config, previous / CONFIG)
-            # best.json goes last: if this is killed halfway, the next --force goes on where it stopped.
+            # best.json goes last: if this is killed halfway, the next --force continues where it stopped.
             for name in sorted(set(OURS) - {CONFIG}, key=BEST.__eq__):
                 if (self.path / name).exists():
                     os.replace(self.path / name, previous / name)
@@ -215,7 +215,7 @@ class OutputFolder:
         shutil.rmtree(self.path / PREVIOUS, ignore_errors=True)
 
     def check_same_config(self, config: Mapping[str, Any], layout: Layout = SEARCH) -> None:
-        """Refuse to go on with another configuration than the run was started with.
+        """Refuse to resume with another configuration than the run was started with.
 
         Parameters
         ----------
@@ -235,13 +235,13 @@ class OutputFolder:
         try:
             before = layout.load(self.config)
         except CreamError as error:
-            raise FileError(f"{self.config}: broken: {error}") from None
+            raise FileError(f"{self.config}: is broken: {error}") from None
         free = {"retrain": None, "loader": None}
         changed = sorted(differences({**before, **free}, {**config, **free}))
         if changed:
             raise ConfigError(
-                f"{self.path}: was started with other values of {', '.join(changed)} (see {CONFIG} there); resume with "
-                "the same configuration, or start again with --force"
+                f"{self.path}: was started with other values of {', '.join(changed)} (see {CONFIG} there). Resume with "
+                "the same configuration, or start again with --force."
             )
 
 

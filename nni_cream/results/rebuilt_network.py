@@ -18,22 +18,9 @@ __all__ = ["build_network", "build_path", "export_weights"]
 
 
 def build_network(best: Best) -> nn.Module:
-    """Build the chosen architecture with new weights.
+    """Build the chosen architecture, with weights from torch's global generator.
 
-    Parameters
-    ----------
-    best
-        The chosen architecture.
-
-    Returns
-    -------
-    torch.nn.Module
-        The network; its weights are drawn from torch's global generator.
-
-    Raises
-    ------
-    SpaceError
-        If its space is not known here, or has other choices than the file.
+    Raises ``SpaceError`` if its space is not known here, or has other choices than the file.
     """
     return build_path(best.space, best.choices)
 
@@ -92,7 +79,8 @@ def export_weights(best: Best, folder: Path, out: Path) -> None:
     source = folder / WEIGHTS
     if not source.exists():
         raise FileError(
-            f"{source}: there are no weights; `nni-cream search` writes them, trials of an experiment do not"
+            f"{source}: there are no weights; expected those that `nni-cream search` writes. Trials of an experiment "
+            "write none."
         )
     try:
         state = torch.load(source, weights_only=True, map_location="cpu")

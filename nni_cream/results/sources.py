@@ -1,4 +1,4 @@
-"""What a user may name as RESULT: a file, a folder, or a published network."""
+"""Results that a user may name: a file, a folder, or a published network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Images", "Source", "best_teacher", "find_source"]
 
 
 class Images(Protocol):
-    """What has to be known of a data set to build a network for it."""
+    """Properties of a data set that a network for it needs."""
 
     @property
     def num_classes(self) -> int:
@@ -47,7 +47,7 @@ class Source:
     cost_name
         What the cost counts.
     accuracy
-        One-shot accuracy; ``None`` for a published network, which nobody searched here.
+        One-shot accuracy; ``None`` for a published network, which was not searched here.
     place
         The ``best.json`` that it was read from; ``None`` for a published network.
     best
@@ -147,7 +147,7 @@ class Source:
             missing = "a published network has no weights here"
             if self.place is not None:
                 missing = f"{self.place.parent}: there are no weights beside {self.place.name}"
-            raise FileError(f"{missing}; name a file with --weights")
+            raise FileError(f"{missing}. Name a file with --weights.")
         return found
 
     def weights_beside(self) -> Path | None:
@@ -220,7 +220,7 @@ def find_source(result: str | Path) -> Source:
     if str(result) not in spaces.list_networks():
         raise ConfigError(
             f"{result}: there is no such file or folder, nor a published network of this name; expected a best.json, "
-            f"the output folder of a search, or one of {', '.join(spaces.list_networks())}"
+            f"the output folder of a search, or one of {', '.join(spaces.list_networks())}."
         )
     network = spaces.published(str(result))
     return Source(network.space, network.choices, network.macs, "macs", None, None)
@@ -253,7 +253,8 @@ def best_teacher(source: Source) -> Source:
     others = [(best, path) for best, path in found if best.choices != source.choices]
     if not others:
         raise ConfigError(
-            f"recipe.teacher: board, but {folder or 'a published network'} holds no other entry of a board; expected "
-            "the output folder of a search as RESULT, or name another result as the teacher"
+            "recipe.teacher is board; expected a folder with other entries of a board, and "
+            f"{folder or 'a published network'} has none. Give the output folder of a search as RESULT, or name "
+            "another result as the teacher."
         )
     return _source_of(*max(others, key=lambda item: item[0].accuracy))

@@ -15,18 +15,7 @@ __all__ = ["EventFiles", "check_tensorboard", "show_in_web_ui"]
 
 
 def check_tensorboard(settings: Mapping[str, Any]) -> None:
-    """Make sure that TensorBoard is installed if it is wanted.
-
-    Parameters
-    ----------
-    settings
-        The ``trainer`` section, resolved.
-
-    Raises
-    ------
-    ConfigError
-        If it is not installed.
-    """
+    """Raise ``ConfigError`` if the resolved ``trainer`` section wants TensorBoard and it is not installed."""
     if settings["tensorboard"]:
         _writer_class()
 
@@ -36,8 +25,8 @@ def _writer_class() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            f"trainer.tensorboard: TensorBoard cannot be imported ({error}); pip install 'nni_cream[tensorboard]', or "
-            "set it to false"
+            f"trainer.tensorboard is true; expected false, since TensorBoard cannot be imported ({error}). Run pip "
+            "install 'nni_cream[tensorboard]', or set it to false."
         ) from error
     return SummaryWriter
 
@@ -100,8 +89,8 @@ def show_in_web_ui(folder: Path) -> None:
     if os.environ.get("NNI_PLATFORM") != "local" or len(folder.parents) < 4 or folder.parents[2].name != "environments":
         return
     link = folder.parents[3] / "trials" / folder.name / "output" / TENSORBOARD
-    with suppress(OSError):  # a trial does not fail for want of a button
+    with suppress(OSError):  # a trial does not fail for lack of a button
         link.parent.mkdir(parents=True, exist_ok=True)
         if link.is_dir() and not link.is_symlink():
-            link.rmdir()  # made by NNI, for somebody who pressed the button before there was anything to see
+            link.rmdir()  # made by NNI where the button was pressed before there was anything to see
         link.symlink_to(os.path.relpath(folder / TENSORBOARD, link.parent))

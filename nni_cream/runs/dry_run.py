@@ -18,18 +18,9 @@ from pytorch_lightning.profilers import SimpleProfiler
 from nni_cream import spaces
 from nni_cream.errors import ConfigError
 from nni_cream.from_config import cpu_threads, make_strategy, make_trainer, matcher_of, recipe_of, scored_at_once
-from nni_cream.runs.rehearsal import (
-    DataShape,
-    Plan,
-    Rehearsal,
-    Rehearsing,
-    bytes_of,
-    devices_here,
-    estimate,
-    kept_for_backward,
-    made_up_images,
-    shape_of_data,
-)
+from nni_cream.runs.data_shape import DataShape, made_up_images, shape_of_data
+from nni_cream.runs.rehearsal import Plan, Rehearsal, Rehearsing, devices_here, estimate
+from nni_cream.runs.training_memory import bytes_of, kept_for_backward
 from nni_cream.search import CreamLightningModule, rescored_entries, scoring_interval
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import make_loader, module_of, seeded
@@ -47,7 +38,7 @@ _VALUES_ON_A_CPU = 2_000_000
 
 @dataclass(frozen=True)
 class SearchRehearsal:
-    """What a search would need here.
+    """Time and memory that a search would need here.
 
     Parameters
     ----------
@@ -103,7 +94,9 @@ def rehearse_search(config: Mapping[str, Any], images: int | None = None) -> Sea
     settings, trainer = config["search"], _trainer_settings(config["trainer"], notes)
     at_once = images or _images_at_once(settings["batch_size"], shape, trainer["accelerator"])
     if at_once < 2:
-        raise ConfigError(f"{at_once} images at once; expected at least 2, since BatchNorm needs more than one")
+        raise ConfigError(
+            f"the number of images at once is {at_once}; expected at least 2, since BatchNorm needs more than one."
+        )
     scored = min(scored_at_once(settings), settings["scoring"]["images"], shape.validation_images)
     scored = images or _images_at_once(max(2, scored), shape, trainer["accelerator"])
     if at_once != settings["batch_size"]:
@@ -158,7 +151,7 @@ class _Run:
 
     @property
     def module(self) -> CreamLightningModule:
-        """What the trainer ran."""
+        """The module that the trainer ran."""
         module: CreamLightningModule = self.strategy.oneshot_module
         return module
 
@@ -203,7 +196,9 @@ def _trainer_settings(settings: Mapping[str, Any], notes: list[str]) -> dict[str
     """Return the section ``trainer`` for one device that is here."""
     changed = {**settings, "devices": 1, "strategy": "auto", "accumulate_grad_batches": 1, "tensorboard": False}
     if settings["accelerator"] == "gpu" and not torch.cuda.is_available():
-        notes.append("accelerator gpu is configured, there is none here: measured on the CPU, with precision 32-true")
+        notes.append(
+            "accelerator gpu is configured, but this machine has none: measured on the CPU, with precision 32-true"
+        )
         return {**changed, "accelerator": "cpu", "precision": "32-true"}
     return changed
 

@@ -74,7 +74,7 @@ def _device(accelerator: str) -> torch.device:
     if accelerator not in ("auto", "gpu", getattr(there, "type", None)):
         there = None
     if there is None and accelerator != "auto":
-        raise ConfigError(f"trainer.accelerator: {accelerator}, but there is none here; expected cpu or auto")
+        raise ConfigError(f"trainer.accelerator is {accelerator}; expected cpu or auto, since this machine has none.")
     return there or torch.device("cpu")
 
 

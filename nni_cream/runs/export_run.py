@@ -36,7 +36,7 @@ _IMAGES = 8
 
 @dataclass(frozen=True)
 class Wish:
-    """What a user wants to have exported, and how.
+    """A user's wish: formats and options of an export.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ class Wish:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """An export that was written.
 
     Parameters
     ----------
@@ -137,8 +137,8 @@ def export_result(result: str | Path, wish: Wish, weights: str | Path | None = N
     found = _find(result, None if weights is None else Path(weights))
     if found.weights is None and set(wish.formats) != {"code"}:
         raise FileError(
-            f"{found.file}: there are no weights beside it, and a network without them is of use as code alone; name "
-            "their file with --weights FILE, or export with --format code"
+            f"{found.file}: there are no weights in its folder; expected weights for every format but code. Name their "
+            "file with --weights FILE, or export with --format code."
         )
     samples = _samples(found.best, wish.input_shape)
     with filling(wish.out, force=wish.force) as folder:
@@ -171,7 +171,9 @@ def export_pareto(result: str | Path, wish: Wish) -> list[Exported]:
     front = Path(result) / PARETO
     files = sorted(front.glob("*.json"))
     if not files:
-        raise FileError(f"{front}: there is no Pareto front; `nni-cream search` writes it when it is complete")
+        raise FileError(
+            f"{front}: there is no Pareto front; expected that of a complete search, written by `nni-cream search`."
+        )
     results = [_find(file, file.with_suffix(".pt")) for file in files]
     samples = _samples(results[0].best, wish.input_shape)
     written = []
@@ -206,8 +208,8 @@ def _find(result: str | Path, weights: Path | None) -> _Result:
     source = find_source(result)
     if source.place is None or source.best is None:
         raise ConfigError(
-            f"{result}: a published network is no result that could be exported, nobody trained it here; `nni-cream "
-            f"retrain {result}` makes one, and in Python nni_cream.export.write_formats exports any network"
+            f"{result}: is a published network without trained weights; expected a result. Make one with `nni-cream "
+            f"retrain {result}`, or export any network in Python with nni_cream.export.write_formats."
         )
     return _Result(source.best, source, source.place, weights or source.weights_beside())
 
@@ -223,8 +225,8 @@ def _samples(best: Best, input_shape: tuple[int, int, int] | None) -> _Samples:
         splits = data.create(best.data["name"], **arguments)
     except (DataError, ConfigError) as error:
         raise DataError(
-            f"{error}\nThe export is checked with images of the data set that the search used. Where they are not "
-            "there, --input-shape C,H,W checks it with made-up ones."
+            f"{error}\nThe export is checked with images of the search's data set. Without them, --input-shape C,H,W "
+            "checks it with made-up images."
         ) from error
     count = min(_IMAGES, len(splits.indices["test"]))
     return _Samples(torch.stack([splits.test[index][0] for index in range(count)]), splits)

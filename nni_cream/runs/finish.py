@@ -39,7 +39,7 @@ def finish_search(
 ) -> tuple[Best, dict[str, Any]]:
     """Validate the board's entries, choose the best, and write everything down; ``best.json`` last.
 
-    The same weights give the same files: a search that is killed in here goes on from its last checkpoint, and does all
+    The same weights give the same files: a search that is killed in here resumes from its last checkpoint, and does all
     of this again.
 
     Parameters

@@ -34,7 +34,8 @@ def measure_latencies(config: Mapping[str, Any]) -> LatencyTable:
     """
     if config["latency"]["table"] is not None:
         raise ConfigError(
-            f"latency.table: {config['latency']['table']!r} is there already; leave it out to measure another one"
+            f"latency.table is {config['latency']['table']!r}; expected none, since that table exists. Leave it out to "
+            "measure another one."
         )
     settings = latency_settings(config["latency"])
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])

@@ -1,15 +1,14 @@
-"""What a training would need on this machine: measured in a few of its steps, on images that are made up.
+"""Time and memory that a training would need on this machine, measured in a few steps on made-up images.
 
 A dry run puts everything together as the real run does, gives the trainer a :class:`Rehearsing` callback and a loader
-of :func:`made_up_images`, and hands what was seen to :func:`estimate`.
+of :func:`~nni_cream.runs.data_shape.made_up_images`, and hands what was seen to :func:`estimate`.
 """
 
 from __future__ import annotations
 
 import statistics
 import time
-import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,102 +17,18 @@ import torch
 from rich import filesize
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
-from torch.utils.data import TensorDataset
 
-from nni_cream import data
-from nni_cream.data.outlines import outline
-from nni_cream.errors import DataError, SearchError
+from nni_cream.errors import SearchError
+from nni_cream.runs.training_memory import KeptForBackward
 
 __all__ = [
-    "DataShape",
     "Plan",
     "Rehearsal",
     "Rehearsing",
-    "bytes_of",
     "devices_here",
     "estimate",
-    "kept_for_backward",
-    "made_up_images",
-    "shape_of_data",
     "show_rehearsal",
-    "training_memory",
 ]
-
-
-@dataclass(frozen=True)
-class DataShape:
-    """All that a rehearsal has to know of a data set.
-
-    Parameters
-    ----------
-    input_shape
-        Shape (C, H, W) of one image.
-    num_classes
-        Number of classes.
-    train_images
-        Images of one epoch.
-    validation_images
-        Images of the validation part.
-    assumptions
-        What was taken for granted because the images are not here.
-    """
-
-    input_shape: tuple[int, int, int]
-    num_classes: int
-    train_images: int
-    validation_images: int
-    assumptions: tuple[str, ...] = ()
-
-
-def shape_of_data(named: Mapping[str, Any]) -> DataShape:
-    """Look at a data set, or say what it would be if everybody knows it and its files are not on this machine.
-
-    Parameters
-    ----------
-    named
-        ``name`` and ``arguments``.
-
-    Returns
-    -------
-    DataShape
-        Its shape; the assumptions say if the files were missing.
-
-    Raises
-    ------
-    CreamError
-        If the data set cannot be loaded, and is none that is known without its files.
-    """
-    name, arguments = named["name"], named["arguments"]
-    try:
-        splits = data.create(name, **arguments)
-    except DataError as error:
-        known = outline(name, arguments)
-        if known is None:
-            raise
-        why, size = str(error).splitlines()[0].split(". ")[0], " x ".join(map(str, known.input_shape))
-        note = f"no images here ({why}): {known.train:,} of {size} in {known.num_classes:,} classes are assumed"
-        return DataShape(known.input_shape, known.num_classes, known.train, known.validation, (note,))
-    train, validation = (len(part) for part in (splits.train, splits.validation))  # type: ignore[arg-type]
-    return DataShape(splits.input_shape, splits.num_classes, train, validation)
-
-
-def made_up_images(shape: DataShape, count: int) -> TensorDataset:
-    """Return noise with labels, drawn from torch's global generator.
-
-    Parameters
-    ----------
-    shape
-        Of the images.
-    count
-        How many.
-
-    Returns
-    -------
-    TensorDataset
-        Images (N, C, H, W) and labels (N,).
-    """
-    return TensorDataset(torch.randn(count, *shape.input_shape), torch.arange(count) % shape.num_classes)
 
 
 class Rehearsing(pl.Callback):
@@ -127,7 +42,7 @@ class Rehearsing(pl.Callback):
         self.activations = 0
         self.device_peak = 0
         self.device = torch.device("cpu")
-        self._kept: _KeptForBackward | None = None
+        self._kept: KeptForBackward | None = None
         self._start = 0.0
 
     def on_train_batch_start(
@@ -137,7 +52,7 @@ class Rehearsing(pl.Callback):
         self.device = trainer.strategy.root_device
         if trainer.fit_loop.epoch_loop.total_batch_idx == 0:
             own = [*pl_module.parameters(), *pl_module.buffers()]
-            self._kept = _KeptForBackward(own)
+            self._kept = KeptForBackward(own)
             self._kept.__enter__()
         self._start = self._now()
 
@@ -167,98 +82,6 @@ class Rehearsing(pl.Callback):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
-
-
-class _Kept:
-    """A tensor that autograd keeps until the backward pass."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
-class _KeptForBackward(torch.autograd.graph.saved_tensors_hooks):
-    """Counts the bytes that autograd keeps at once; storages that several tensors share count once, weights never."""
-
-    def __init__(self, own: Iterable[Tensor]) -> None:
-        super().__init__(self._pack, lambda kept: kept.tensor)
-        self._weights = {tensor.untyped_storage().data_ptr() for tensor in own}
-        self._holders: dict[int, int] = {}
-        self._now = self.peak = 0
-
-    def _pack(self, tensor: Tensor) -> _Kept:
-        kept = _Kept(tensor)
-        storage = tensor.untyped_storage()
-        address, size = storage.data_ptr(), storage.nbytes()
-        if address not in self._weights:
-            holders = self._holders.get(address, 0)
-            self._holders[address] = holders + 1
-            self._now += 0 if holders else size
-            self.peak = max(self.peak, self._now)
-            weakref.finalize(kept, self._release, address, size)
-        return kept
-
-    def _release(self, address: int, size: int) -> None:
-        self._holders[address] -= 1
-        if not self._holders[address]:
-            self._now -= size
-
-
-def kept_for_backward(module: nn.Module, forward: Callable[[], Any]) -> int:
-    """Count what autograd keeps of a forward pass, in bytes.
-
-    Parameters
-    ----------
-    module
-        Whose own weights and buffers do not count.
-    forward
-        Runs it, and returns its output.
-
-    Returns
-    -------
-    int
-        Bytes; storages that several tensors share count once.
-    """
-    kept = _KeptForBackward([*module.parameters(), *module.buffers()])
-    with kept:
-        output = forward()
-    del output  # till here, it held on to all of it
-    return kept.peak
-
-
-def bytes_of(tensors: Iterable[Any]) -> int:
-    """Return the memory of all tensors among some values."""
-    return sum(value.numel() * value.element_size() for value in tensors if isinstance(value, Tensor))
-
-
-def training_memory(
-    network: nn.Module, optimizers: Iterable[torch.optim.Optimizer], more: Mapping[str, nn.Module] | None = None
-) -> dict[str, int]:
-    """Count what a training keeps from step to step, in bytes.
-
-    Parameters
-    ----------
-    network
-        What is trained, after its first step.
-    optimizers
-        That step it.
-    more
-        Other networks that are kept, by what they are for, such as a moving average.
-
-    Returns
-    -------
-    dict
-        Bytes by what they are for.
-    """
-    states = [value for optimizer in optimizers for state in optimizer.state.values() for value in state.values()]
-    memory = {
-        "parameters": bytes_of(network.parameters()),
-        "buffers": bytes_of(network.buffers()),
-        "gradients": bytes_of(parameter for parameter in network.parameters() if parameter.requires_grad),
-        "optimizer": bytes_of(states),
-    }
-    for name, module in (more or {}).items():
-        memory[name] = bytes_of([*module.parameters(), *module.buffers()])
-    return memory
 
 
 def devices_here(accelerator: str, devices: Any) -> tuple[int, int]:
@@ -307,7 +130,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What a training would need here.
+    """Time and memory that a training would need here.
 
     Parameters
     ----------
@@ -375,7 +198,7 @@ def estimate(
     images_at_once
         Images of a batch in the rehearsal.
     memory
-        See :func:`training_memory`.
+        See :func:`~nni_cream.runs.training_memory.training_memory`.
     available
         Devices of this machine that would take part.
     assumptions
@@ -392,14 +215,14 @@ def estimate(
         If fewer than two batches were seen.
     """
     if not seen.seconds:
-        raise SearchError("the rehearsal saw fewer than two batches; give it a loader of at least three")
+        raise SearchError("the rehearsal saw fewer than two batches; expected a loader of at least three.")
     per_image = statistics.median(seen.seconds) / images_at_once
     steps = max(1, plan.images_per_epoch // plan.global_batch_size)
     # Of fewer images than a step wants, the only batch of an epoch has all.
     per_step = per_image * min(plan.global_batch_size, plan.images_per_epoch) / available
     notes = list(assumptions)
     if available < plan.devices:
-        notes.append(f"times are for {available} of the {plan.devices} devices that are configured: no more are here")
+        notes.append(f"times are for {available} of the {plan.devices} configured devices, as many as this machine has")
     peak = {"peak on the device": seen.device_peak} if seen.device_peak else {}
     return Rehearsal(
         device=_describe(seen.device),

@@ -51,7 +51,10 @@ def make_module(
     if recipe.start == "supernet":
         source.load(network, named)
     elif named is not None:
-        raise ConfigError(f"--weights {named}: recipe.start is scratch; expected recipe.start: supernet with it")
+        raise ConfigError(
+            f"--weights is {named}; expected none, since recipe.start is scratch. Set recipe.start to supernet, or "
+            "leave --weights out."
+        )
     module = FullClassificationModule(
         recipe,
         images.num_classes,
@@ -73,7 +76,7 @@ def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Modul
     try:
         check_classes(network, blank, images.num_classes, "the data")
     except ConfigError as error:
-        raise ConfigError(f"recipe.teacher: {named}: {error}") from error
+        raise ConfigError(f"recipe.teacher is {named}; expected a result that fits: {error}") from error
     return network
 
 
@@ -105,13 +108,13 @@ def share_batches(config: Mapping[str, Any], trainer: pl.Trainer, images: int) -
     )
     if recipe.mixes and at_once % 2:
         raise ConfigError(
-            f"trainer.device_batch_size: {at_once}; Mixup and CutMix mix the images that a device has at once, in "
-            "pairs; expected an even number"
+            f"trainer.device_batch_size is {at_once}; expected an even number, since Mixup and CutMix mix the images "
+            "of a device in pairs."
         )
     steps = -(-images // trainer.world_size) // at_once // accumulation
     if not steps:
         raise ConfigError(
-            f"recipe.batch_size: {recipe.batch_size} images, the training part has {images}; expected at most as many"
+            f"recipe.batch_size is {recipe.batch_size}; expected at most {images}, the images of the training part."
         )
     trainer.accumulate_grad_batches = accumulation
     trainer.limit_train_batches = steps * accumulation  # an unfinished global batch at the end would be a weaker step
@@ -126,7 +129,7 @@ def train_images(recipe: FullRecipe, splits: DataSplits) -> ImageSet:
         return changed
     if recipe.auto_augment is not None:
         raise ConfigError(
-            f"recipe.auto_augment: {recipe.auto_augment!r} changes pictures, but the images of {splits.name!r} are "
-            "tensors in memory; expected null here, and recipe.augment, erasing, mixup or cutmix instead"
+            f"recipe.auto_augment is {recipe.auto_augment!r}; expected null, since the images of {splits.name!r} are "
+            "tensors in memory. Use recipe.augment, erasing, mixup or cutmix instead."
         )
     return splits.train

@@ -8,17 +8,10 @@ from typing import Any
 
 from nni_cream.from_config import cpu_threads, make_trainer
 from nni_cream.results.sources import find_source
-from nni_cream.runs.rehearsal import (
-    Plan,
-    Rehearsal,
-    Rehearsing,
-    devices_here,
-    estimate,
-    made_up_images,
-    shape_of_data,
-    training_memory,
-)
+from nni_cream.runs.data_shape import made_up_images, shape_of_data
+from nni_cream.runs.rehearsal import Plan, Rehearsal, Rehearsing, devices_here, estimate
 from nni_cream.runs.retrain_parts import make_module, share_batches
+from nni_cream.runs.training_memory import training_memory
 from nni_cream.training import make_loader, seeded
 from nni_cream.training.measurement import check_classes
 from nni_cream.training.retrain_recipe import FullRecipe, split_batch_size
@@ -68,7 +61,7 @@ def rehearse_retraining(
     at_once = configured if images_at_once is None else images_at_once
     notes = list(shape.assumptions)
     if at_once != configured:
-        notes.append(f"{configured} images at once are configured, measured with {at_once}")
+        notes.append(f"measured with {at_once} images at once instead of {configured}")
     if recipe.auto_augment is not None:
         make_transform(recipe, shape.input_shape, (0.5,) * shape.input_shape[0], (0.5,) * shape.input_shape[0])
         notes.append("reading, decoding and changing the images is not measured")

@@ -125,7 +125,7 @@ def run_retraining(
     source = find_source(result)
     folder = OutputFolder(out)
     if force and source.place is not None and source.place.parent.resolve() == folder.path.resolve():
-        raise ConfigError(f"--out {out}: holds RESULT, which --force would replace; name another folder")
+        raise ConfigError(f"--out is {out}; expected another folder than that of RESULT, which --force would replace.")
     state = folder.check(resume=resume, force=force) if is_leader() else folder.state
     going_on = resume and not force and state is not State.EMPTY
     if going_on and is_leader():
@@ -166,14 +166,14 @@ def _check_same_run(
     before = read_json(folder.source, "architecture", "")
     if any(before.get(key) != value for key, value in json.loads(json.dumps(source.identity())).items()):
         raise ConfigError(
-            f"{folder.path}: trains another architecture (see {folder.source.name} there); resume with the RESULT that "
-            "it was started with, or start again with --force"
+            f"{folder.path}: trains another architecture (see {folder.source.name} there). Resume with the RESULT that "
+            "it was started with, or start again with --force."
         )
     started, now = before.get("weights"), _start_weights(config, source, weights)
     if not folder.checkpoint.exists() and started != now:  # later, the weights that it started from do not matter
         raise ConfigError(
-            f"{folder.path}: was started from the weights {started}, now they are {now}; resume with the same "
-            "--weights, or start again with --force"
+            f"{folder.path}: was started from the weights {started}, now they are {now}. Resume with the same "
+            "--weights, or start again with --force."
         )
 
 
@@ -242,7 +242,9 @@ def _final_figures(retraining: _Retraining, network: nn.Module) -> dict[str, Any
         figures |= {f"{name}_accuracy": measured.top1, f"{name}_top5": measured.top5, f"{name}_loss": measured.loss}
     lines = retraining.folder.metrics.read_text(encoding="utf-8").splitlines()
     if not lines:
-        raise FileError(f"{retraining.folder.metrics}: is empty; expected the figures of each epoch; use --force")
+        raise FileError(
+            f"{retraining.folder.metrics}: is empty; expected the figures of each epoch. Start again with --force."
+        )
     return {
         **figures,
         "train_loss": json.loads(lines[-1])["train_loss"],

@@ -57,7 +57,7 @@ EpochListener = Callable[[dict[str, float], dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search gave.
+    """Result of a search.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def run_search(
     out
         Output folder.
     resume
-        Go on from ``last.ckpt`` if the folder holds a half-finished search, return the result if it holds a finished
+        Resume from ``last.ckpt`` if the folder holds a half-finished search, return the result if it holds a finished
         one.
     force
         Replace what the folder holds; the result before stays in ``previous/`` until the new one is complete.
@@ -160,15 +160,15 @@ def run_search(
 def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[Path]) -> bool:
     """Move a half-finished search with this configuration here, if the process that ran it is gone.
 
-    A trial that NNI starts in place of a failed one gets a new folder; what the failed one had done lies beside it, if
-    both ran on one machine. If they did not, the search starts anew.
+    A trial that NNI starts in place of a failed one gets a new folder. If both run on one machine, the files of the
+    failed one are in a neighbouring folder. Otherwise the search starts anew.
 
     Parameters
     ----------
     config
         Resolved configuration.
     folder
-        Where the search is to go on; nothing happens if it is there already.
+        Folder to resume in; nothing happens if the search is there already.
     others
         Output folders of other trials of the experiment.
 
@@ -187,7 +187,7 @@ def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[P
             with locked(other.path.parent / LOCK, patience=0):
                 os.rename(other.path, folder)
                 return True
-        except (CreamError, FileNotFoundError):  # another search, one that still runs, or somebody else was faster
+        except (CreamError, FileNotFoundError):  # another search, one that still runs, or one that was faster
             continue
     return False
 

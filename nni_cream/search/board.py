@@ -182,9 +182,9 @@ class PrioritizedBoard:
 
     def __init__(self, capacity: int = 10, margin: float = 0.05) -> None:
         if isinstance(capacity, bool) or not isinstance(capacity, int) or capacity < 1:
-            raise ConfigError(f"board_size is {capacity!r}; expected a whole number of at least 1")
+            raise ConfigError(f"board_size is {capacity!r}; expected a whole number of at least 1.")
         if not (isinstance(margin, int | float) and 0 <= margin < math.inf):
-            raise ConfigError(f"margin is {margin!r}; expected an accuracy gap of at least 0, such as 0.05")
+            raise ConfigError(f"margin is {margin!r}; expected an accuracy gap of at least 0, such as 0.05.")
         self.capacity = capacity
         self.margin = float(margin)
         self._entries: list[BoardEntry] = []
@@ -318,8 +318,9 @@ class PrioritizedBoard:
         saved = PrioritizedBoard.from_json(state)
         if (saved.capacity, saved.margin) != (self.capacity, self.margin):
             raise ConfigError(
-                f"the checkpoint's board has board_size {saved.capacity} and margin {saved.margin}, this search has "
-                f"{self.capacity} and {self.margin}; resume with the settings that the search was started with"
+                f"the checkpoint's board has board_size {saved.capacity} and margin {saved.margin}; expected "
+                f"{self.capacity} and {self.margin}, those of this search. Resume with the settings that the search "
+                "was started with."
             )
         self._entries = [replace(entry, path=decode(entry.path)) for entry in saved._entries]
 

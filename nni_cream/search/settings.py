@@ -53,7 +53,7 @@ class Teaching(Options):
     Teaching(joint_loss='mix', start=None, gate=False, weights='current', temperature=1.0)
     >>> Teaching(temperature=0)
     Traceback (most recent call last):
-    nni_cream.errors.ConfigError: teaching.temperature is 0; expected a number above 0
+    nni_cream.errors.ConfigError: teaching.temperature is 0; expected a number above 0.
     """
 
     prefix: ClassVar[str] = "teaching."
@@ -92,7 +92,7 @@ class Teaching(Options):
 
 @dataclass(frozen=True)
 class Scoring(Options):
-    """What scoring paths costs: how many images, how often (METHOD.md, "Validation, cheaply and fairly")."""
+    """Cost of scoring paths: how many images, how often (METHOD.md, "Validation, cheaply and fairly")."""
 
     prefix: ClassVar[str] = "scoring."
 
@@ -205,13 +205,13 @@ class SearchSettings(Options):
         # No rule of a single option can see this: it joins two.
         if self.teaching.weights == "average" and self.ema_decay is None:
             raise ConfigError(
-                "teaching.weights is 'average', but ema_decay is None; expected an average. Set ema_decay, such as "
-                "0.99, or teaching.weights to 'current'"
+                "teaching.weights is 'average'; expected 'current', since ema_decay is None. Set ema_decay, such as "
+                "0.99, or teaching.weights to 'current'."
             )
         if self.teaching.temperature != 1 and self.distillation.name != "soft_cross_entropy":
             raise ConfigError(
-                f"teaching.temperature is {self.teaching.temperature!r}, but distillation is "
-                f"{self.distillation.name!r}, which has none; expected 1. Leave it out, or take 'soft_cross_entropy'"
+                f"teaching.temperature is {self.teaching.temperature!r}; expected 1, since distillation "
+                f"{self.distillation.name!r} has no temperature. Leave it out, or take 'soft_cross_entropy'."
             )
 
     def outline(self) -> dict[str, Any]:
@@ -230,7 +230,7 @@ class SearchSettings(Options):
             listed = "; ".join(f"{name} was {saved.get(name)!r} and is {own[name]!r}" for name in different)
             raise SearchError(
                 f"the checkpoint belongs to a search with other settings: {listed}. Resume with the settings that the "
-                "search was started with, or start anew"
+                "search was started with, or start anew."
             )
 
 

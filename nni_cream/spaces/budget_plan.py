@@ -142,9 +142,9 @@ def plan(
     reached = outline.cost(deepest, size, max)
     if reached < low:
         raise SpaceError(
-            f"macs_range is ({low:,.0f}, {high:,.0f}), but at {size} px the depths planned for its upper end, "
-            f"{', '.join(map(str, deepest))}, reach {reached:,.0f} multiply-adds; expected a lower low end. Widen the "
-            "range, give more operations, or depths in place of macs_range."
+            f"macs_range is ({low:,.0f}, {high:,.0f}); expected a low end of at most {reached:,.0f}, the multiply-adds "
+            f"at {size} px of the depths planned for its upper end, {', '.join(map(str, deepest))}. Widen the range, "
+            "give more operations, or depths in place of macs_range."
         )
     return Plan(tuple((depth if fixed_depth else 1, depth) for depth in deepest), size)
 

@@ -84,8 +84,7 @@ def _known_operations(operations: Any) -> tuple[str, ...]:
     for name in operations:
         if name not in OPERATIONS:
             raise SpaceError(
-                f"operations: unknown operation {name!r}; expected some of {', '.join(OPERATIONS)}."
-                f"{did_you_mean(name, OPERATIONS)}"
+                f"operations names {name!r}; expected some of {', '.join(OPERATIONS)}.{did_you_mean(name, OPERATIONS)}"
             )
     if len(set(operations)) < max(2, len(operations)):
         raise SpaceError(f"operations is {operations!r}; expected at least two names, none of them twice.")

@@ -119,17 +119,17 @@ class CreamSpace(ModelSpace):
         channels, height, width = input_shape
         if min(height, width) < TOTAL_STRIDE:
             raise SpaceError(
-                f"images of {height}x{width} pixels: expected at least {TOTAL_STRIDE}x{TOTAL_STRIDE}, since the "
+                f"the images are {height}x{width} pixels; expected at least {TOTAL_STRIDE}x{TOTAL_STRIDE}, since the "
                 f"strides of the space 'cream' halve them five times. Give the data image_size: {TOTAL_STRIDE} or more."
             )
         if channels != self.input_channels:
             raise SpaceError(
-                f"images have {channels} channels; expected {self.input_channels}. Set input_channels of the space."
+                f"the images have {channels} channels; expected {self.input_channels}. Set input_channels of the space."
             )
         if self.image_size is not None and (height, width) != (self.image_size, self.image_size):
             raise SpaceError(
-                f"images of {height}x{width} pixels; expected {self.image_size}x{self.image_size}, which the space is "
-                f"planned for. Give the data image_size: {self.image_size}, or the space another image_size."
+                f"the images are {height}x{width} pixels; expected {self.image_size}x{self.image_size}, which the "
+                f"space is planned for. Give the data image_size: {self.image_size}, or the space another image_size."
             )
 
 
@@ -168,7 +168,7 @@ def _operations(kernel_sizes: Sequence[int], expansions: Sequence[int]) -> dict[
             raise SpaceError(f"{name} is {values!r}; expected a list of different whole numbers of at least 1.")
     even = [value for value in kernel_sizes if value % 2 == 0]
     if even:
-        raise SpaceError(f"kernel_sizes holds {even[0]}; expected odd numbers, which have a middle.")
+        raise SpaceError(f"kernel_sizes is {kernel_sizes!r}; expected odd numbers, which have a middle.")
     return {f"k{kernel}e{expansion}": (kernel, expansion) for kernel, expansion in product(kernel_sizes, expansions)}
 
 
@@ -182,7 +182,9 @@ def _depths(
     if macs_range is None:
         ranges = ((1, 4),) * len(STAGES) if depths is None else _read_depths(depths)
         if fixed_depth:
-            raise SpaceError("fixed_depth is true without macs_range. Give depths as five whole numbers instead.")
+            raise SpaceError(
+                "fixed_depth is true; expected false without macs_range. Give depths as five whole numbers instead."
+            )
     else:
         if depths is not None:
             raise SpaceError("depths and macs_range are given; expected one of the two.")

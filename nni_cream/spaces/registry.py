@@ -67,7 +67,7 @@ def create(name: str, /, **arguments: Any) -> ModelSpace:
     # A fixed architecture has no mutable left, and that is what the caller of model_context asked for.
     if current_model() is None and not space.simplify():
         raise SpaceError(
-            f"space {name!r} holds nothing to search: expected at least one LayerChoice, InputChoice, Repeat, Cell or "
+            f"space {name!r} holds nothing to search; expected at least one LayerChoice, InputChoice, Repeat, Cell or "
             "other mutable of nni.nas.nn.pytorch inside."
         )
     return space

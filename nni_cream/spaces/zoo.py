@@ -79,7 +79,7 @@ def published(name: str) -> Published:
     """Return a network of the paper; raises ``SpaceError`` if the name is not one of :func:`list_networks`."""
     if name not in _PUBLISHED:
         hint = did_you_mean(name, _PUBLISHED)
-        raise SpaceError(f"unknown network {name!r}; expected one of {', '.join(_PUBLISHED)}.{hint}")
+        raise SpaceError(f"the network is {name!r}; expected one of {', '.join(_PUBLISHED)}.{hint}")
     return _PUBLISHED[name]
 
 

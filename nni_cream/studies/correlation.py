@@ -32,24 +32,9 @@ _TOP = 5
 
 
 def kendall_tau(scores: Sequence[float], truth: Sequence[float]) -> float:
-    """Compute Kendall's tau-b, from -1 to 1.
+    """Compute Kendall's tau-b, from -1 to 1, between scores and the accuracies of the same architectures trained alone.
 
-    Parameters
-    ----------
-    scores
-        One for each architecture.
-    truth
-        Their accuracies when trained alone, in the same order.
-
-    Returns
-    -------
-    float
-        Tau-b.
-
-    Raises
-    ------
-    StudyError
-        If there are fewer than ten architectures, or all scores or all accuracies are equal.
+    Raises ``StudyError`` if there are fewer than ten architectures, or all scores or all accuracies are equal.
     """
     own, true = _checked(scores, truth)
     return float(stats.kendalltau(own, true, variant="b").statistic)
@@ -75,14 +60,16 @@ def top_regret(scores: Sequence[float], truth: Sequence[float]) -> float:
 def _checked(scores: Sequence[float], truth: Sequence[float]) -> tuple[Values, Values]:
     x, y = np.asarray(scores, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     if x.shape != y.shape or x.ndim != 1:
-        raise StudyError(f"{x.size} scores for {y.size} architectures; expected one for each")
+        raise StudyError(f"the number of scores is {x.size}; expected {y.size}, one for each architecture.")
     if len(x) < FEWEST:
-        raise StudyError(f"{len(x)} architectures in common; expected at least {FEWEST}, for a rank correlation")
+        raise StudyError(
+            f"the number of architectures in common is {len(x)}; expected at least {FEWEST}, for a rank correlation."
+        )
     for name, values in (("scores", x), ("accuracies", y)):
         if not np.isfinite(values).all():
-            raise StudyError(f"the {name} hold values that are not finite; expected numbers")
+            raise StudyError(f"the {name} hold values that are not finite; expected numbers.")
         if (values == values[0]).all():
-            raise StudyError(f"all {len(values)} {name} are {values[0]:g}, so they rank nothing: tau is undefined")
+            raise StudyError(f"all {len(values)} {name} are {values[0]:g}, so they rank nothing: tau is undefined.")
     return x, y
 
 
@@ -151,7 +138,7 @@ MEASURES = {
     "regret": (top_regret, _regrets),
     "accuracy": (mean_score, _means),
 }
-"""What a ranking is judged by: the figure itself, and that of each draw."""
+"""A measure of a ranking: the figure itself, and that of each draw."""
 _BOUNDS = {"tau": (-1, 1), "spearman": (-1, 1), "regret": (0, math.inf), "accuracy": (-math.inf, math.inf)}
 
 
@@ -160,9 +147,8 @@ def measure_ranking(
 ) -> Estimate:
     """Estimate one measure of a ranking, with an interval over architectures and seeds.
 
-    Architectures are resampled with replacement (bootstrap). With two or more seeds, their variance is the covariance
-    of the seeds' figures over these draws, and :func:`~nni_cream.studies.intervals.over_seeds` adds that of the seeds.
-    With one seed, the interval is over architectures alone. The ends are clipped to the range of the measure.
+    Architectures are resampled with replacement (bootstrap), and
+    :func:`~nni_cream.studies.intervals.over_seeds` adds the variance of two or more seeds.
 
     Parameters
     ----------
@@ -227,7 +213,7 @@ def paired_difference(
     """
     seeds = [seed for seed in scores if seed in baseline]
     if not seeds:
-        raise StudyError(f"seeds {[*scores]} and {[*baseline]} have none in common, so nothing can be paired")
+        raise StudyError(f"the seeds are {[*scores]}; expected some of {[*baseline]}, so that they can be paired.")
     draws = _Resamples(len(truth), resamples)
     gained = []
     for seed in seeds:
@@ -281,10 +267,13 @@ def reliability(accuracies: Sequence[Sequence[float]] | Values) -> float:
     table = np.asarray(accuracies, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] < 3 or table.shape[1] < 2:
         raise StudyError(
-            f"accuracies of shape {table.shape}; expected at least three architectures, each with at least two seeds"
+            f"the shape of the accuracies is {table.shape}; expected at least three architectures, each with at least "
+            "two seeds."
         )
     if (table == table[0]).all(axis=0).any():
-        raise StudyError("a seed gives all architectures the same accuracy, so their order is undefined")
+        raise StudyError(
+            "the accuracies of a seed are all the same; expected different ones, since their order is undefined."
+        )
     number = table.shape[1]
     correlations = np.corrcoef(table, rowvar=False)
     mean = (correlations.sum() - number) / (number * (number - 1))

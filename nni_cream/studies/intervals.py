@@ -113,7 +113,10 @@ def mean_over_trainings(values: Mapping[int, Sequence[float]]) -> Estimate:
     """
     numbers = {len(own) for own in values.values()}
     if len(numbers) != 1 or 0 in numbers:
-        raise StudyError(f"searches have {sorted(numbers)} trainings; expected at least one, and equally many of each")
+        raise StudyError(
+            f"the numbers of trainings of the searches are {sorted(numbers)}; expected at least one, and equally many "
+            "of each."
+        )
     table = np.array([*values.values()], dtype=np.float64)
     found = over_seeds([*(table.mean(axis=1) if len(table) > 1 else table[0])])
     return Estimate(found.value, found.low, found.high, len(table))
@@ -141,9 +144,11 @@ def paired_trainings(values: Mapping[int, Sequence[float]], others: Mapping[int,
     """
     seeds = [seed for seed in values if seed in others]
     if not seeds:
-        raise StudyError(f"seeds {[*values]} and {[*others]} have none in common, so nothing can be paired")
+        raise StudyError(f"the seeds are {[*values]}; expected some of {[*others]}, so that they can be paired.")
     try:
         pairs = {seed: [a - b for a, b in zip(values[seed], others[seed], strict=True)] for seed in seeds}
     except ValueError:
-        raise StudyError("the two methods have not equally many trainings of a search; expected the same") from None
+        raise StudyError(
+            "the two methods have different numbers of trainings of a search; expected the same number."
+        ) from None
     return mean_over_trainings(pairs)

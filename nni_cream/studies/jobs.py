@@ -62,7 +62,7 @@ def _refuse_retired(missing: Sequence[Job], records: Records) -> None:
         raise StudyError(
             f"{records.path}: {len(old)} of the missing trainings have retired settings ({names}), such as "
             f"{old[0].key!r}; expected their records, since no training can have these settings again. Write the "
-            "tables of the existing records with --report"
+            "tables of the existing records with --report."
         )
 
 
@@ -101,8 +101,8 @@ class Records:
         changed = sorted(differences(found[0]["shared"] if found else self.shared, self.shared))
         if changed:
             raise StudyError(
-                f"{self.path}: belongs to a study with other values of {', '.join(changed)}; take that study's "
-                "file, or name another folder with --out"
+                f"{self.path}: belongs to a study with other values of {', '.join(changed)}. Take that study's file, "
+                "or name another folder with --out."
             )
         return whole
 
@@ -137,8 +137,8 @@ class Records:
             changed = [] if line is None else sorted(differences(line["arguments"], job.arguments))
             if changed:
                 raise StudyError(
-                    f"{self.path}: {job.key!r} was run with other values of {', '.join(changed)}; give it a new name, "
-                    "or name another folder with --out"
+                    f"{self.path}: {job.key!r} was run with other values of {', '.join(changed)}. Give it a new name, "
+                    "or name another folder with --out."
                 )
         return [job for job in jobs if job.key not in self._lines]
 
@@ -240,7 +240,7 @@ def run_jobs(
                     if on_done is not None:
                         on_done(missing[key], result)
             except TerminatedWorkerError as error:
-                raise StudyError(f"a process of the study died ({error}); start it again to resume") from error
+                raise StudyError(f"a process of the study died ({error}). Start it again to resume.") from error
 
 
 def _call(work: Work, shared: Mapping[str, Any], key: str, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -70,8 +70,8 @@ def load_parts(description: Mapping[str, Any], judging: int) -> StudyParts:
     left = len(held) - judging
     if left < 2:
         raise ConfigError(
-            f"study.judging_images: {judging}, but the data set has {len(held)} validation images; expected fewer, so "
-            "that the search has some of its own; raise `validation` under data"
+            f"study.judging_images is {judging}; expected at most {len(held) - 2} of the {len(held)} validation "
+            "images, so that the search has some of its own. Raise `validation` under data."
         )
     indices = {
         "train": splits.indices["train"],

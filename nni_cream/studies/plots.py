@@ -32,7 +32,9 @@ def _figure(path: Path, rows: int, columns: int, size: tuple[float, float]) -> I
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise StudyError("pictures need matplotlib; pip install 'nni_cream[plots]'") from None
+        raise StudyError(
+            "matplotlib is missing; expected it for pictures. Run pip install 'nni_cream[plots]'."
+        ) from None
     figure = Figure(figsize=size, layout="constrained")
     yield figure.subplots(rows, columns, squeeze=False)
     with replacing(path) as temporary:

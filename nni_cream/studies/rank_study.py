@@ -165,7 +165,9 @@ def equal_time(config: Mapping[str, Any], variants: Sequence[Variant], records: 
     seconds = {variant.name: _seconds(variant, records) for variant in variants}
     missing = [name for name, value in seconds.items() if value is None]
     if missing:
-        raise StudyError(f"no training of {', '.join(missing)} has ended yet, so equal time is not known; run it first")
+        raise StudyError(
+            f"no training of {', '.join(missing)} has ended yet; expected one, for equal time. Run it first."
+        )
     longest = max(value for value in seconds.values() if value is not None)
     longer = []
     for variant in variants:

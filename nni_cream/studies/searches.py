@@ -109,19 +109,10 @@ def baseline_searches(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -
 
 
 def affordable(arguments: Mapping[str, Any], measured: Mapping[str, Any]) -> int:
-    """Return how many paths can be scored on a plain supernet at the total cost of a Cream search.
+    """Return how many paths a plain supernet can score at the total cost of a Cream search; 1 at least.
 
-    Parameters
-    ----------
-    arguments
-        ``cpu_seconds`` of the Cream search, and ``finalists``.
-    measured
-        ``training_cpu_seconds``, ``path_cpu_seconds`` and ``validation_cpu_seconds`` of the plain supernet.
-
-    Returns
-    -------
-    int
-        What is left of the time after training and final validation, in paths; 1 at least.
+    ``arguments`` holds ``cpu_seconds`` of the Cream search and ``finalists``. ``measured`` holds
+    ``training_cpu_seconds``, ``path_cpu_seconds`` and ``validation_cpu_seconds`` of the plain supernet.
     """
     spent = measured["training_cpu_seconds"] + arguments["finalists"] * measured["validation_cpu_seconds"]
     return max(1, int((arguments["cpu_seconds"] - spent) / measured["path_cpu_seconds"]))

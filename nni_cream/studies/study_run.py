@@ -64,13 +64,13 @@ class Running:
         path = self.out / RECORDS
         if not self.workers and not path.exists():
             raise StudyError(
-                f"{self.out}: holds no {RECORDS} of a study, so there is nothing to report; run the study first, "
-                "without --report, or name its folder with --out"
+                f"{self.out}: holds no {RECORDS} of a study, so there is nothing to report. Run the study first, "
+                "without --report, or name its folder with --out."
             )
         try:
             if self.out.exists() and not path.exists() and any(self.out.iterdir()):
                 raise FileError(
-                    f"{self.out}: holds files but no {RECORDS} of a study; name a new or empty folder with --out"
+                    f"{self.out}: holds files but no {RECORDS} of a study. Name a new or empty folder with --out."
                 )
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -129,25 +129,25 @@ class Truth:
         """
         if dict(self.space) != dict(space):
             raise StudyError(
-                f"the truth is about the space {dict(self.space)}, the configuration about {dict(space)}; take the "
-                "truth of that space, or make one with `nni-cream study truth`"
+                f"the space of the truth is {dict(self.space)}; expected {dict(space)}, as configured. Take the truth "
+                "of that space, or make one with `nni-cream study truth`."
             )
         own, found = self.data["fingerprint"], parts.splits.fingerprint
         if own != found or self.data["judging_images"] != len(parts.indices["judging"]):
             raise StudyError(
                 f"the truth was measured on other images: data hash {own[:12]}... with {self.data['judging_images']} "
-                f"judging images, here {found[:12]}... with {len(parts.indices['judging'])}; use the same `data` and "
-                "`study.judging_images`, or make a truth on these images with `nni-cream study truth`"
+                f"judging images; expected {found[:12]}... with {len(parts.indices['judging'])}. Use the same `data` "
+                "and `study.judging_images`, or make a truth on these images with `nni-cream study truth`."
             )
         if len(self.known) < FEWEST:
             raise StudyError(
-                f"the truth knows {len(self.known)} architectures with all seeds; expected at least {FEWEST}. "
-                "Train the missing ones with `nni-cream study truth`"
+                f"the truth has {len(self.known)} architectures with all seeds; expected at least {FEWEST}. Train the "
+                "missing ones with `nni-cream study truth`."
             )
         if len(set(self.means)) == 1:
             raise StudyError(
-                f"the truth gives all {len(self.known)} architectures the accuracy {self.means[0]:g}, so it can rank "
-                "nothing: tau is undefined. Make one with longer training, or with a space whose operations differ more"
+                f"all {len(self.known)} accuracies of the truth are {self.means[0]:g}; expected different ones, since "
+                "tau is undefined. Make a truth with longer training, or with a space whose operations differ more."
             )
         _path_keys(self.architectures, space, "the truth's architecture")
 
@@ -164,7 +164,10 @@ def draw_architectures(space: Mapping[str, Any], number: int, seed: int = 0) -> 
         found.setdefault(path_key(path), encode_path(path))
         if len(found) == number:
             return list(found.values())
-    raise StudyError(f"study.architectures: {number}, but only {len(found)} different ones were found; ask for fewer")
+    raise StudyError(
+        f"study.architectures is {number}; expected at most {len(found)}, the different ones that were found. Ask for "
+        "fewer."
+    )
 
 
 def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -177,7 +180,7 @@ def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, A
     first: dict[str, int] = {}
     for number, key in enumerate(_path_keys(content, space, f"{path}: architecture")):
         if first.setdefault(key, number) != number:
-            raise StudyError(f"{path}: architectures {first[key]} and {number} are the same; expected different ones")
+            raise StudyError(f"{path}: architectures {first[key]} and {number} are the same; expected different ones.")
     return content
 
 

@@ -120,7 +120,10 @@ class ClassificationModule(LightningModule):
         """Return SGD and a schedule that Lightning advances after every step."""
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
-            raise SearchError("the cosine schedule needs an end. Set max_epochs or max_steps of the trainer.")
+            raise SearchError(
+                "max_epochs and max_steps of the trainer are not set; expected one of them, since the cosine schedule "
+                "needs an end."
+            )
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [
             {

@@ -104,6 +104,6 @@ def check_classes(network: nn.Module, dataset: Images, num_classes: int, name: s
         ) from error
     if logits != num_classes:
         raise ConfigError(
-            f"data: {name!r} has {num_classes} classes, the network gives {logits} logits; expected as many. Use the "
-            f"data of its search, or a search space with num_classes: {num_classes}."
+            f"data: the number of classes of {name!r} is {num_classes}; expected {logits}, the logits of the network. "
+            f"Use the data of its search, or a search space with num_classes: {num_classes}."
         )

@@ -34,7 +34,7 @@ def _timm(part: str) -> Any:
         return importlib.import_module(f"timm.{part}")
     except ImportError as error:
         raise ConfigError(
-            f"timm cannot be imported ({error}); a retraining needs it. Run pip install 'nni_cream[recipes]'."
+            f"timm cannot be imported ({error}); expected it for a retraining. Run pip install 'nni_cream[recipes]'."
         ) from error
 
 

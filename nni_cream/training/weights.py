@@ -20,7 +20,7 @@ _NESTED = ("state_dict_ema", "state_dict", "model_ema", "model", "ema")
 """Where checkpoints of other programs keep the weights; the averaged ones are what their authors report."""
 
 _WRAPPERS = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every key."""
+"""Prefixes that DataParallel and torch.compile put before every key."""
 
 _SHOWN = 5
 
@@ -28,16 +28,18 @@ _SHOWN = 5
 def load_weights(network: nn.Module, path: str | Path) -> None:
     """Read weights from a file into a network, which stays unchanged if they do not fit.
 
-    The file holds a ``state_dict``, or one under ``state_dict``, ``state_dict_ema``, ``model``, ... (the averaged ones
-    win). A prefix ``module.`` or ``_orig_mod.`` before every key is removed. Raises ``FileError`` if the file is
-    missing, truncated, holds anything but weights, or those of another architecture; then the message lists the first
-    differences.
+    Raises ``FileError`` if the file is missing, truncated, holds anything but weights (see :func:`read_weights`), or
+    those of another architecture; then the message lists the first differences.
     """
     fit_weights(network, read_weights(path), path)
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """Read the weights in a file to the CPU; see :func:`load_weights`. Nothing but weights is ever loaded."""
+    """Read the weights in a file to the CPU. Nothing but weights is ever loaded.
+
+    The file holds a ``state_dict``, or one under ``state_dict``, ``state_dict_ema``, ``model``, ... (the averaged ones
+    win). A prefix ``module.`` or ``_orig_mod.`` before every key is removed.
+    """
     try:
         check_whole(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -49,7 +51,7 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         raise FileError(_refusal(path, error)) from None
     except Exception as error:  # noqa: BLE001 - a damaged file makes torch fail in any way, IndexError among them
         raise FileError(
-            f"{path}: broken or not a file of weights ({_first_line(error)}). Copy or make it again."
+            f"{path}: is broken or not a file of weights ({_first_line(error)}). Copy or make it again."
         ) from None
     return _find_weights(content, path)
 
@@ -74,7 +76,7 @@ def _refusal(path: str | Path, error: pickle.UnpicklingError) -> str:
             "save its weights alone: torch.save(network.state_dict(), file)."
         )
     # PyTorch's own words recommend to load the file with weights_only=False.
-    return f"{path}: broken or not a file of weights (no pickle of tensors alone). Copy or make it again."
+    return f"{path}: is broken or not a file of weights (no pickle of tensors alone). Copy or make it again."
 
 
 def _first_line(error: Exception) -> str:
@@ -122,8 +124,8 @@ def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: s
         more = f"\n  and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         listed = "\n  ".join(problems[:_SHOWN])
         raise FileError(
-            f"{where}: are not the weights of this architecture; {len(problems)} of {len(own.keys() | weights.keys())} "
-            f"entries differ:\n  {listed}{more}\nUse the file of this architecture and number of classes."
+            f"{where}: {len(problems)} of {len(own.keys() | weights.keys())} entries differ; expected the weights of "
+            f"this architecture:\n  {listed}{more}\nUse the file of this architecture and number of classes."
         )
 
 

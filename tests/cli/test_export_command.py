@@ -40,16 +40,19 @@ def test_command_exports_a_pareto_front(result: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        (["--format", "code"], "--format needs --out FOLDER"),
+        (["--format", "code"], "--out is missing; expected --out FOLDER with --format"),
         (["--format", "code,tflite", "--out", "x"], "'code,tflite'; expected different ones of code, onnx, torch"),
         (["--format", "code,code", "--out", "x"], "expected different ones"),
         (["--format", "", "--out", "x"], "expected different ones"),
-        (["--opset", "18", "--out", "x"], "--opset needs --format"),
-        (["--pareto", "--out", "x"], "--pareto needs --format"),
-        (["--input-shape", "3,8,8"], "--input-shape needs --format"),
+        (["--opset", "18", "--out", "x"], "--format is missing; expected it with --opset"),
+        (["--pareto", "--out", "x"], "--format is missing; expected it with --pareto"),
+        (["--input-shape", "3,8,8"], "--format is missing; expected it with --input-shape"),
         (["--input-shape", "3,8", "--format", "code", "--out", "x"], "'3,8'; expected channels, height and width"),
-        (["--weights", "w.pt", "--out", "x"], "--weights w.pt: a file of weights needs --format"),
-        (["--pareto", "--weights", "w.pt", "--format", "code", "--out", "x"], "each of a Pareto front has its own"),
+        (["--weights", "w.pt", "--out", "x"], "--format is missing; expected it with --weights w.pt"),
+        (
+            ["--pareto", "--weights", "w.pt", "--format", "code", "--out", "x"],
+            "--weights is w.pt; expected no file with --pareto",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(

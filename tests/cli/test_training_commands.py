@@ -66,7 +66,7 @@ def test_dry_run_writes_nothing_and_prints_an_estimate(
     ("more", "message"),
     [
         ([], "expected --out DIR, or --dry-run"),
-        (["--out", "out", "--images", "4"], "--images is for --dry-run"),
+        (["--out", "out", "--images", "4"], "--images is 4; expected none without --dry-run"),
         (["--dry-run", "--images", "1"], "expected a whole number of at least 2"),
     ],
 )
@@ -83,7 +83,7 @@ def test_evaluation_without_weights_says_how_to_name_them(
     files: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["evaluate", *files]) == 1
-    assert "there are no weights beside best.json; name a file with --weights" in capsys.readouterr().err
+    assert "there are no weights beside best.json. Name a file with --weights" in capsys.readouterr().err
 
 
 @pytest.mark.integration

@@ -17,14 +17,14 @@ FILES = sorted((Path(__file__).parents[2] / "experiments").glob("retrain_*.yml")
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        ({"warmup_fraction": 1}, "recipe.warmup_fraction: 1; expected a number of at least 0 and below 1"),
-        ({"crop_scale": [0.5, 1.5]}, "recipe.crop_scale: [0.5, 1.5]; expected [low, high] with 0 < low <= high <= 1"),
-        ({"crop_scale": [None, 1]}, "recipe.crop_scale: [None, 1]"),
+        ({"warmup_fraction": 1}, "recipe.warmup_fraction is 1; expected a number of at least 0 and below 1"),
+        ({"crop_scale": [0.5, 1.5]}, "recipe.crop_scale is [0.5, 1.5]; expected [low, high] with 0 < low <= high <= 1"),
+        ({"crop_scale": [None, 1]}, "recipe.crop_scale is [None, 1]"),
         ({"ema_warmup": True}, "recipe.ema_decay is null"),
-        ({"erasing": 2}, "recipe.erasing: 2; expected a number of at least 0 and at most 1"),
-        ({"optimizer_arguments": [1]}, "recipe.optimizer_arguments: [1]; expected a mapping of names"),
-        ({"global_batch_size": 4}, "recipe.global_batch_size: is no longer a key; write recipe.batch_size"),
-        ({"warmup_epochs": 3}, "is no longer a key; write recipe.warmup_fraction: warmup_epochs / epochs, such as 0.1"),
+        ({"erasing": 2}, "recipe.erasing is 2; expected a number of at least 0 and at most 1"),
+        ({"optimizer_arguments": [1]}, "recipe.optimizer_arguments is [1]; expected a mapping of names"),
+        ({"global_batch_size": 4}, "recipe.global_batch_size is no longer a key; expected recipe.batch_size."),
+        ({"warmup_epochs": 3}, "expected recipe.warmup_fraction: warmup_epochs / epochs, such as 0.1"),
     ],
 )
 def test_mistake_is_told_with_key_value_and_what_was_expected(recipe: dict[str, Any], message: str) -> None:
@@ -34,9 +34,9 @@ def test_mistake_is_told_with_key_value_and_what_was_expected(recipe: dict[str, 
 
 
 def test_key_of_another_file_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"accumulate_grad_batches: unknown key"):
+    with pytest.raises(ConfigError, match=r"accumulate_grad_batches is no key of this file"):
         RETRAIN.resolve({"data": "digits", "trainer": {"accumulate_grad_batches": 2}})
-    with pytest.raises(ConfigError, match="space: unknown key"):
+    with pytest.raises(ConfigError, match="space is no key of this file"):
         RETRAIN.resolve({"data": "digits", "space": "digits"})
 
 

@@ -56,7 +56,7 @@ def test_images_are_scikit_learns(capsys: pytest.CaptureFixture[str]) -> None:
     ("train", "validation", "words"),
     [
         (1700, 200, ["1900", "1797"]),
-        (1400, 390, ["leave 7 of 1797", "at least 10"]),
+        (1400, 390, ["has 7 of 1797", "at least 10"]),
         (5, 100, ["train", "at least 10"]),
     ],
 )

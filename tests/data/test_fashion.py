@@ -128,7 +128,7 @@ def test_labels_and_images_of_different_files_are_told(tmp_path: Path, write_fas
     write_fashion(tmp_path / "other", train=70)
     name = "train-labels-idx1-ubyte.gz"
     (tmp_path / name).write_bytes((tmp_path / "other" / name).read_bytes())
-    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz: 70 labels for the 60 images"):
+    with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz: the number of labels is 70; expected 60"):
         load(tmp_path)
 
 
@@ -137,19 +137,21 @@ def test_test_images_of_another_size_are_told(tmp_path: Path, write_fashion: Wri
     write_fashion(tmp_path / "other", size=7)
     name = "t10k-images-idx3-ubyte.gz"
     (tmp_path / name).write_bytes((tmp_path / "other" / name).read_bytes())
-    with pytest.raises(DataError, match=r"\(6, 6\), test images \(7, 7\)"):
+    with pytest.raises(DataError, match=r"test images are \(7, 7\) pixels; expected \(6, 6\)"):
         load(tmp_path)
 
 
 def test_label_out_of_range_is_told(tmp_path: Path, write_fashion: Write) -> None:
     path = write_fashion(tmp_path, compressed=False) / "train-labels-idx1-ubyte"
     path.write_bytes(path.read_bytes()[:-1] + b"\x0a")
-    with pytest.raises(DataError, match="holds the label 10; expected 0 to 9"):
+    with pytest.raises(DataError, match="highest label is 10; expected 0 to 9"):
         load(tmp_path)
 
 
 def test_asking_for_more_images_than_there_are_is_told_with_numbers(tmp_path: Path, write_fashion: Write) -> None:
-    with pytest.raises(ConfigError, match=r"train \(50\) and validation \(20\) ask for 70 images; there are 60"):
+    with pytest.raises(
+        ConfigError, match=r"train \(50\) and validation \(20\) are 70 images together; expected at most 60"
+    ):
         load(write_fashion(tmp_path), train=50)
 
 
@@ -180,7 +182,7 @@ def test_failed_download_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_download_without_a_root_is_told() -> None:
-    with pytest.raises(ConfigError, match="download is True, but root is None"):
+    with pytest.raises(ConfigError, match=r"root is None; expected .* since download is True"):
         load(None, download=True)
 
 

@@ -32,8 +32,8 @@ def test_reads_the_values_in_their_shape(tmp_path: Path, name: str) -> None:
         (struct.pack(">HBBI", 0, 8, 1, 24) + PIXELS, ["3 dimension", "00 00 08 01"]),
         (struct.pack(">HBB3I", 0, 13, 3, 2, 3, 4) + PIXELS, ["unsigned bytes", "00 00 0d 03"]),
         (HEADER[:9], ["9 bytes long", "expected 16"]),
-        (HEADER + PIXELS[:-1], ["(2, 3, 4), 24 bytes, but holds 23"]),
-        (HEADER + PIXELS + b"\0", ["but holds 25"]),
+        (HEADER + PIXELS[:-1], ["holds 23 bytes; expected 24, for the shape (2, 3, 4)"]),
+        (HEADER + PIXELS + b"\0", ["holds 25 bytes; expected 24"]),
     ],
 )
 @pytest.mark.parametrize("compressed", [False, True])

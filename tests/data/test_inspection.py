@@ -48,7 +48,7 @@ def test_check_lists_every_unreadable_file_and_ends_with_1(
         f"train/n00000001/train_1_{number}.JPEG" for number in range(6)
     ]
     assert (found["usable"], found["limit"]) == (False, 5)
-    assert "6 unreadable files, max_unreadable allows 5" in error
+    assert "unreadable files is 6; expected at most 5 (max_unreadable)" in error
 
 
 def test_check_of_few_unreadable_files_shows_what_is_left(
@@ -110,13 +110,17 @@ def test_check_reads_the_data_of_an_experiment_file(tmp_path: Path, capsys: pyte
     ("arguments", "code", "words"),
     [
         (["check", "imagenet"], 2, "argument: 'root'"),
-        (["check", "imagenet", "--root", "absent"], 1, "absent: no such folder"),
+        (["check", "imagenet", "--root", "absent"], 1, "absent: there is no such folder"),
         (["check", "imagnet"], 2, "Did you mean 'imagenet'?"),
         (["check", "absent.yml"], 2, "there is no such file"),
-        (["check", "empty.yml"], 2, "has no key data"),
-        (["check", "number.yml"], 2, "data: 3"),
+        (["check", "empty.yml"], 2, "data is missing"),
+        (["check", "number.yml"], 2, "data is 3"),
         (["check", "number.yml", "--root", "here"], 2, "Leave it out"),
-        (["subimagenet", "--imagenet", "absent", "--out", "out"], 1, "absent: no such folder. Expected the layout"),
+        (
+            ["subimagenet", "--imagenet", "absent", "--out", "out"],
+            1,
+            "absent: there is no such folder. Expected the layout",
+        ),
     ],
 )
 def test_wrong_use_is_told(
@@ -129,7 +133,7 @@ def test_wrong_use_is_told(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty.yml").write_text("space: digits")
-    Path("number.yml").write_text("data: 3")
+    Path("number.yml").write_text("data is 3")
     assert main(["data", *arguments]) == code
     assert words in capsys.readouterr().err
 

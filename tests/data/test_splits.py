@@ -55,7 +55,7 @@ def test_same_seed_draws_the_same_images_and_another_seed_others() -> None:
 @pytest.mark.parametrize(
     ("train", "validation", "seed", "words"),
     [
-        (150, 51, 0, ["150", "51", "201", "there are 200"]),
+        (150, 51, 0, ["150", "51", "201", "at most 200"]),
         (3, 50, 0, ["train is 3;", "at least 4"]),
         (50, 0, 0, ["validation is 0;"]),
         (50.5, 20, 0, ["train", "50.5"]),
@@ -116,13 +116,13 @@ def test_image_in_two_parts_is_refused() -> None:
 
 
 def test_missing_part_is_refused() -> None:
-    with pytest.raises(DataError, match="indices are for train; expected train, validation, test"):
+    with pytest.raises(DataError, match="the parts of indices are train; expected train, validation, test"):
         small_splits(indices={"train": np.arange(10)})
 
 
 def test_part_with_more_images_than_indices_is_refused() -> None:
     splits = small_splits()
-    with pytest.raises(DataError, match="part 'validation' has 10 images but 8 indices"):
+    with pytest.raises(DataError, match="indices of 'validation' is 8; expected 10"):
         replace(splits, validation=splits.train)
 
 
@@ -166,7 +166,7 @@ def test_balanced_split_follows_its_seed() -> None:
 
 
 def test_balanced_split_leaves_something_of_each_class_to_train_on() -> None:
-    with pytest.raises(ConfigError, match=r"validation \(80\) ask for 21 images or more of each class"):
+    with pytest.raises(ConfigError, match=r"validation \(80\) need 21 or more images of each class"):
         balanced_split("small", LABELS, None, 80, seed=0)
     assert np.bincount(LABELS[balanced_split("small", LABELS, None, 76, seed=0)[0]]).tolist() == [81, 31, 11, 1]
 

@@ -19,7 +19,7 @@ import requests
 import yaml
 
 from nni_cream.files import locked
-from nni_cream.manager.foreground import free_port
+from nni_cream.manager.ports import free_port
 from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]

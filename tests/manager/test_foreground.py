@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +12,10 @@ import pytest
 import requests
 import yaml
 
-from nni_cream.errors import ManagerError
 from nni_cream.manager.experiment_file import expected_trials, load_experiment
 from nni_cream.manager.final_metric import unpack_final
-from nni_cream.manager.foreground import _undisturbed, check_port, free_port
+from nni_cream.manager.foreground import _undisturbed
+from nni_cream.manager.ports import check_port, free_port
 from nni_cream.manager.trial_reports import _without_traceback
 from nni_cream.results.architecture_file import load_best
 from nni_cream.results.board_file import load_board
@@ -43,24 +42,6 @@ def test_search_space_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
     path = tmp_path / "experiment.yml"
     path.write_text(yaml.safe_dump(content | {"searchSpaceFile": "space.json"}))
     assert expected_trials(load_experiment(path)) == 4
-
-
-def test_free_port_can_be_used() -> None:
-    port = free_port()
-    check_port(port, two_ports=True)
-    with socket.socket() as listener:
-        listener.bind(("", port))
-
-
-def test_port_or_its_neighbour_with_a_listener_is_taken() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port = listener.getsockname()[1]
-        with pytest.raises(ManagerError, match=f"port {port} is taken"):
-            check_port(port)
-        with pytest.raises(ManagerError, match=f"port {port} is taken"):
-            check_port(port - 1, two_ports=True)
 
 
 @pytest.mark.integration
@@ -140,7 +121,7 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
     assert json.loads(stopped.stdout) == {"id": state["id"], "status": "STOPPED"}
     _, messages = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
-    assert f"go on with: nni-cream resume {out}" in messages
+    assert f"Continue with: nni-cream resume {out}" in messages
     assert "Traceback" not in messages
     assert processes_of(out) == []
     assert json.loads(command("status", state["id"], "--json").stdout)["status"] == "STOPPED"
@@ -164,7 +145,7 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
 def test_experiment_that_does_not_exist_is_named(words: list[str], tmp_path: Path) -> None:
     done = command(*words, tmp_path / "nothing")
     assert done.returncode == 1
-    assert f"there is no experiment '{tmp_path / 'nothing'}'" in done.stderr
+    assert f"the experiment is '{tmp_path / 'nothing'}'" in done.stderr
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
 

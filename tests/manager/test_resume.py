@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import psutil
 import pytest
 
-from nni_cream.manager.foreground import check_port, free_port
+from nni_cream.manager.ports import check_port, free_port
 from nni_cream.results.architecture_file import load_best
 from tests.manager.experiments import Finished, Hold, Manager, long_enough_to_disturb, nnictl, processes_of, wait_until
 

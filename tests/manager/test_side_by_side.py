@@ -14,7 +14,7 @@ import requests
 import yaml
 
 from nni_cream.manager.final_metric import unpack_final
-from nni_cream.manager.foreground import check_port, free_port
+from nni_cream.manager.ports import check_port, free_port
 from nni_cream.results.architecture_file import load_best
 from tests.manager.experiments import Hold, Manager, command, nnictl, processes_of, reduced, start, wait_until
 from tests.patience import PATIENCE
@@ -153,7 +153,7 @@ def test_nnictl_leaves_no_manager_behind_that_cannot_do_anything(folder: Path) -
     check_port(port)
     (log,) = out.glob("[!_]*/log/nnictl_stderr.log")
     assert "nni-cream: error: " in log.read_text()
-    assert "search.epocs: unknown key; did you mean 'epochs'?" in log.read_text()
+    assert "search.epocs is no key of this file; expected tuner.classArgs.search.epochs" in log.read_text()
 
 
 @pytest.mark.integration

@@ -232,7 +232,7 @@ def test_trial_whose_parameters_are_wrong_fails_with_the_reason(
     monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path))
     monkeypatch.setattr("sys.argv", ["trial"])
     assert trial.main() == 2
-    assert "nni-cream: error: unknown space 'digit'" in capsys.readouterr().err
+    assert "nni-cream: error: the space is 'digit'" in capsys.readouterr().err
     assert channel.metrics == []
 
 
@@ -242,14 +242,14 @@ def test_trial_without_a_manager_says_what_to_run_instead(
     set_default_trial_command_channel(Channel({}))
     monkeypatch.setattr("sys.argv", ["trial"])
     assert trial.main() == 2
-    assert "run nni-cream instead" in capsys.readouterr().err
+    assert "Run nni-cream instead" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("change", "code", "problem"),
     [
         ({}, 0, ""),
-        ({"space": {"name": "digit", "arguments": {}}}, 2, "unknown space 'digit'"),
+        ({"space": {"name": "digit", "arguments": {}}}, 2, "the space is 'digit'"),
         ({"data": {"name": "fashion", "arguments": {"root": "/nowhere"}}}, 1, "/nowhere"),
     ],
 )

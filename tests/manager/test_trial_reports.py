@@ -120,7 +120,7 @@ def test_what_succeeded_is_saved_before_a_failure_is_reported(tmp_path: Path) ->
     chosen = plan.chosen()
     assert chosen is not None
     chosen.save(log / "best.json")
-    with pytest.raises(ManagerError, match=r"1 trial\(s\) failed; the rest is in .*\ntrial 2 .*\n  job2 says why"):
+    with pytest.raises(ManagerError, match=r"1 trial\(s\) failed. The rest is in .*\ntrial 2 .*\n  job2 says why"):
         save(collect(jobs), log, out)
     assert load_best(out.best).choices == {"layer_1": "a"}
     assert [item["path"] for item in load_board(out.board).entries] == [{"layer_1": "a"}, {"layer_1": "b"}]

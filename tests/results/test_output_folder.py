@@ -103,9 +103,9 @@ def test_finished_folder_needs_force_or_resume(tmp_path: Path) -> None:
 
 def test_unfinished_folder_needs_force_or_resume(tmp_path: Path) -> None:
     folder = unfinished(tmp_path)
-    with pytest.raises(FileError, match="unfinished run; use --resume"):
+    with pytest.raises(FileError, match=r"unfinished run\. Continue it with --resume"):
         folder.check()
-    with pytest.raises(FileError, match="unfinished run; use `nni-cream resume"):
+    with pytest.raises(FileError, match=r"unfinished run\. Continue it with `nni-cream resume"):
         folder.check(resume=None)
     assert folder.check(resume=True) is State.UNFINISHED
 
@@ -216,5 +216,5 @@ def test_resume_with_another_way_to_retrain_is_the_same_search(tmp_path: Path) -
 def test_resume_over_a_broken_configuration_is_refused(tmp_path: Path) -> None:
     folder = unfinished(tmp_path)
     folder.config.write_text(folder.config.read_text() + "search: [")
-    with pytest.raises(FileError, match=r"config.yml: broken"):
+    with pytest.raises(FileError, match=r"config.yml: is broken"):
         folder.check_same_config(CONFIG)

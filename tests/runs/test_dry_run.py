@@ -150,7 +150,7 @@ def test_what_is_not_here_is_done_without_and_said() -> None:
     assert "no images here (data set 'fashion'" in notes
     assert "5,000 of 1 x 28 x 28 in 10 classes are assumed" in notes
     assert "measured on the CPU" in notes
-    assert "8 devices" in notes
+    assert "of the 8 configured devices" in notes
     assert found.training.steps_per_epoch == 5000 // 400
     assert found.training.devices == 1
 
@@ -163,10 +163,10 @@ def test_data_that_nobody_knows_has_to_be_here() -> None:
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({"search": {"board_size": 10}}, ConfigError, "only 9 paths"),
-        ({"search": {"board_size": 5, "cost_range": [0, 1]}}, CreamError, "the reachable range of this space is"),
+        ({"search": {"board_size": 10}}, ConfigError, "expected at most 9"),
+        ({"search": {"board_size": 5, "cost_range": [0, 1]}}, CreamError, "no path was found; expected a range within"),
         ({"space": {**SPACE, "num_classes": 3}}, SearchError, "Give the network the num_classes of the data"),
-        ({"space": {"name": "cream", "input_channels": 1}}, CreamError, "images of 8x8 pixels"),
+        ({"space": {"name": "cream", "input_channels": 1}}, CreamError, "images are 8x8 pixels"),
     ],
 )
 def test_what_the_search_would_stumble_over_is_found(changed: Any, error: type[Exception], message: str) -> None:
@@ -175,5 +175,5 @@ def test_what_the_search_would_stumble_over_is_found(changed: Any, error: type[E
 
 
 def test_a_single_image_at_once_is_refused() -> None:
-    with pytest.raises(ConfigError, match="1 images at once; expected at least 2"):
+    with pytest.raises(ConfigError, match="images at once is 1; expected at least 2"):
         rehearse_search(configuration(), images=1)

@@ -161,7 +161,7 @@ def test_card_of_a_retrained_network_has_its_accuracies(result: Path, tmp_path: 
 
 def test_architecture_without_weights_is_exported_as_code_alone(result: Path, tmp_path: Path) -> None:
     (result / "weights.pt").unlink()
-    with pytest.raises(FileError, match=r"no weights beside it.*--weights FILE, or export with --format code"):
+    with pytest.raises(FileError, match=r"no weights in its folder.*--weights FILE, or export with --format code"):
         export_result(result, wish(tmp_path, "code", "onnx"))
     assert nothing_new(tmp_path)
     exported = export_result(result, wish(tmp_path))
@@ -215,7 +215,7 @@ def test_images_that_are_not_here_are_an_error_that_says_what_to_do(result: Path
 
 def test_wrong_wish_is_refused_before_any_work(result: Path, tmp_path: Path) -> None:
     (result / "best.json").write_text("broken")
-    with pytest.raises(ConfigError, match="opset 3"):
+    with pytest.raises(ConfigError, match="opset is 3"):
         export_result(result, wish(tmp_path, "onnx", opset=3))
     with pytest.raises(FileError, match="no export wrote"):
         export_result(result, wish(tmp_path, out=result))
@@ -297,7 +297,7 @@ def test_card_of_image_files_has_classes_and_every_step_from_file_to_input(
 def test_data_with_other_classes_than_the_network_is_refused(result: Path, tmp_path: Path) -> None:
     seven = replace(BEST, space={"name": "digits", "arguments": {**BEST.space["arguments"], "num_classes": 7}})
     save(seven, result / "best.json", result / "weights.pt")
-    with pytest.raises(ConfigError, match="'digits' has 10 classes, the network gives 7 logits"):
+    with pytest.raises(ConfigError, match="classes of 'digits' is 10; expected 7, the logits"):
         export_result(result, wish(tmp_path))
     assert nothing_new(tmp_path)
 

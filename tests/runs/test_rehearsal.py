@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,17 +10,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from nni_cream.errors import CreamError, SearchError
-from nni_cream.runs.rehearsal import (
-    DataShape,
-    Plan,
-    Rehearsing,
-    devices_here,
-    estimate,
-    made_up_images,
-    shape_of_data,
-    training_memory,
-)
+from nni_cream.errors import SearchError
+from nni_cream.runs.data_shape import DataShape, made_up_images
+from nni_cream.runs.rehearsal import Plan, Rehearsing, devices_here, estimate
+from nni_cream.runs.training_memory import training_memory
 
 
 class Squares(pl.LightningModule):
@@ -66,7 +58,7 @@ def test_estimate_grows_with_images_and_shrinks_with_devices() -> None:
     assert alone.seconds_per_step == pytest.approx(0.15 * 64)
     assert alone.steps_per_epoch == 15
     assert alone.seconds == pytest.approx(0.15 * 64 * 15 * 10)
-    assert any("1 of the 8 devices" in note for note in alone.assumptions)
+    assert any("1 of the 8 configured devices" in note for note in alone.assumptions)
     together = estimate(seen, plan, images_at_once=2, memory={}, available=8)
     assert together.seconds == pytest.approx(alone.seconds / 8)
     assert together.assumptions == ()
@@ -85,28 +77,6 @@ def test_a_batch_larger_than_the_data_takes_as_long_as_the_images_that_there_are
 def test_estimate_without_a_measured_batch_is_refused() -> None:
     with pytest.raises(SearchError, match="fewer than two batches"):
         estimate(Rehearsing(), Plan(1, 10, 5), images_at_once=5, memory={})
-
-
-def test_shape_of_a_data_set_is_its_own() -> None:
-    shape = shape_of_data({"name": "digits", "arguments": {"train": 200, "validation": 100}})
-    assert shape == DataShape((1, 8, 8), 10, 200, 100)
-    images, labels = made_up_images(shape, 12)[:]
-    assert images.shape == (12, 1, 8, 8)
-    assert labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
-
-
-def test_imagenet_need_not_be_there(tmp_path: Path) -> None:
-    arguments = {"root": str(tmp_path / "none"), "image_size": 96, "validation": 1167}
-    shape = shape_of_data({"name": "imagenet", "arguments": arguments})
-    assert (shape.input_shape, shape.num_classes, shape.train_images) == ((3, 96, 96), 1000, 1_280_000)
-    (note,) = shape.assumptions
-    assert f"{tmp_path / 'none'}: no such folder): 1,280,000 of 3 x 96 x 96 in 1,000 classes are assumed" in note
-    assert shape.validation_images == 1167
-
-
-def test_data_that_nobody_knows_without_its_files_is_an_error() -> None:
-    with pytest.raises(CreamError, match="unknown data set 'imagenett'"):
-        shape_of_data({"name": "imagenett", "arguments": {}})
 
 
 def test_devices_that_are_not_here_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,11 @@ from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.sources import find_source
+from nni_cream.runs.data_shape import DataShape
 from nni_cream.runs.evaluation import evaluate_result
-from nni_cream.runs.rehearsal import DataShape, bytes_of
 from nni_cream.runs.retrain_rehearsal import rehearse_retraining
 from nni_cream.runs.retrain_run import run_retraining
+from nni_cream.runs.training_memory import bytes_of
 from nni_cream.training import seeded
 from nni_cream.training.retrain_module import FullClassificationModule
 
@@ -191,7 +192,7 @@ def test_retrained_folder_is_a_result_to_start_from(undisturbed: Path, searched:
 
 def test_weights_of_another_architecture_are_refused_before_anything_is_written(searched: Path, tmp_path: Path) -> None:
     other = write_result(tmp_path / "other", {**CHOICES, "layer_2": "conv_1x1"})
-    with pytest.raises(FileError, match="are not the weights of this architecture"):
+    with pytest.raises(FileError, match="expected the weights of this architecture"):
         run_retraining(searched, configuration(start="supernet"), tmp_path / "out", weights=other / "weights.pt")
     assert not (tmp_path / "out").exists()
 
@@ -211,7 +212,7 @@ def test_best_other_entry_of_the_board_teaches(searched: Path, tmp_path: Path) -
     assert same_weights(weights(run_retraining(tmp_path / "s", named, tmp_path / "named").out), weights(taught))
     alone = run_retraining(tmp_path / "s", configuration(epochs=1, warmup_fraction=0), tmp_path / "alone").out
     assert not same_weights(weights(alone), weights(taught))
-    with pytest.raises(ConfigError, match=r"recipe\.teacher: board, but .* holds no other entry"):
+    with pytest.raises(ConfigError, match=r"recipe\.teacher is board; expected .* has none"):
         run_retraining(searched, settings, tmp_path / "none")
 
 
@@ -232,7 +233,7 @@ def test_resuming_another_architecture_or_recipe_is_refused(searched: Path, tmp_
     with pytest.raises(ConfigError, match="trains another architecture"):
         run_retraining(other, configuration(), tmp_path / "out", resume=True)
     (tmp_path / "out" / "last.ckpt").write_bytes(b"half")
-    with pytest.raises(FileError, match=r"last\.ckpt: broken"):
+    with pytest.raises(FileError, match=r"last\.ckpt: is broken"):
         run_retraining(searched, configuration(), tmp_path / "out", resume=True)
 
 
@@ -245,9 +246,9 @@ def test_data_of_other_classes_or_channels_is_told(searched: Path, tmp_path: Pat
     (tmp_path / "images_of_a_user.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
     settings = configuration(images="images_of_a_user:more_classes")
-    with pytest.raises(ConfigError, match="has 12 classes, the network gives 10 logits"):
+    with pytest.raises(ConfigError, match=r"number of classes of .* is 12; expected 10, the logits"):
         run_retraining(searched, settings, tmp_path / "out")
-    with pytest.raises(ConfigError, match="has 12 classes, the network gives 10 logits"):
+    with pytest.raises(ConfigError, match=r"number of classes of .* is 12; expected 10, the logits"):
         evaluate_result(searched, settings)
 
 
@@ -264,7 +265,7 @@ def test_checkpoint_of_something_else_is_refused_and_kept(searched: Path, undist
     changed[whole.index(bias)] ^= 1
     torch.save(content, tmp_path / "other.ckpt")
     for bad, message in (
-        (bytes(changed), r"last\.ckpt: broken"),
+        (bytes(changed), r"last\.ckpt: is broken"),
         ((undisturbed / "weights.pt").read_bytes(), "is no checkpoint of a training"),
         ((tmp_path / "other.ckpt").read_bytes(), r"_model\.classifier\.bias: missing in the file, the network's is 10"),
     ):
@@ -288,7 +289,7 @@ def test_unfinished_retraining_is_kept_if_the_forced_one_cannot_start(searched: 
 def test_result_is_not_trained_into_its_own_folder(tmp_path: Path) -> None:
     result = write_result(tmp_path / "result")
     (result / "config.yml").write_text("# nni_cream output folder, written by a test\n")
-    with pytest.raises(ConfigError, match="holds RESULT, which --force would replace"):
+    with pytest.raises(ConfigError, match="expected another folder than that of RESULT"):
         run_retraining(result, configuration(), result, force=True)
     assert load_best(result).choices == CHOICES
 
@@ -322,7 +323,7 @@ def test_result_has_single_precision_whatever_it_was_trained_in(precision: str, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 12}, "10 classes, the network gives 12 logits"),
+        ({"num_classes": 12}, "is 10; expected 12, the logits of the network"),
         ({"input_channels": 3}, "does not take an image"),
     ],
 )
@@ -331,7 +332,7 @@ def test_teacher_of_other_images_is_told(
 ) -> None:
     space = {"name": "digits", "arguments": {**SPACE["arguments"], **arguments}}
     teacher = write_result(tmp_path / "teacher", space=space)
-    with pytest.raises(ConfigError, match=rf"recipe\.teacher: .*{message}"):
+    with pytest.raises(ConfigError, match=rf"recipe\.teacher is .*{message}"):
         run_retraining(searched, configuration(teacher=str(teacher)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -343,7 +344,7 @@ def test_images_too_small_for_the_strides_are_told(tmp_path: Path) -> None:
     searched = write_result(
         tmp_path / "searched", {f"stage_{stage}_block_1": "k3e4" for stage in range(1, 6)}, space=space
     )
-    with pytest.raises(SpaceError, match=r"images of 8x8 pixels.*at least 32x32"):
+    with pytest.raises(SpaceError, match=r"images are 8x8 pixels.*at least 32x32"):
         evaluate_result(searched, configuration())
 
 
@@ -358,7 +359,7 @@ def test_cost_of_a_published_network_is_that_with_the_users_images() -> None:
 
 
 def test_hardware_that_is_not_there_is_told(searched: Path) -> None:
-    with pytest.raises(ConfigError, match=r"trainer\.accelerator: tpu, but there is none here"):
+    with pytest.raises(ConfigError, match=r"trainer\.accelerator is tpu; expected cpu or auto"):
         evaluate_result(searched, configuration({"accelerator": "tpu"}))
 
 
@@ -404,7 +405,7 @@ def test_pictures_are_changed_alike_by_any_number_of_workers_and_after_an_interr
 
 def test_picture_changes_are_refused_for_images_in_memory(searched: Path, tmp_path: Path) -> None:
     settings = configuration(auto_augment="rand-m9-mstd0.5")
-    with pytest.raises(ConfigError, match=r"recipe\.auto_augment: .* are tensors in memory"):
+    with pytest.raises(ConfigError, match=r"recipe\.auto_augment is .* are tensors in memory"):
         run_retraining(searched, settings, tmp_path / "out")
     assert not (tmp_path / "out" / "config.yml").exists()
 
@@ -412,9 +413,15 @@ def test_picture_changes_are_refused_for_images_in_memory(searched: Path, tmp_pa
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch_size": 400, "trainer": {"device_batch_size": 100}}, "the training part has 200"),
+        (
+            {"batch_size": 400, "trainer": {"device_batch_size": 100}},
+            "expected at most 200, the images of the training part",
+        ),
         ({"trainer": {"device_batch_size": 15}}, "expected a divisor of 40"),
-        ({"batch_size": 45, "trainer": {"device_batch_size": 15}}, "mix pairs, expected an even number"),
+        (
+            {"batch_size": 45, "trainer": {"device_batch_size": 15}},
+            "expected an even number, since Mixup and CutMix mix pairs",
+        ),
         ({"optimizer": "sgdd"}, "Did you mean 'sgd"),
         ({"dropout": 0.2}, "the network has no layer Dropout"),
     ],
@@ -430,7 +437,7 @@ def test_recipe_that_cannot_be_followed_is_told(
 def test_result_that_is_nothing_known_is_told_with_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cream-28: there is no such file or folder.*cream-287"):
         run_retraining("cream-28", configuration(), tmp_path / "out")
-    with pytest.raises(FileError, match="name a file with --weights"):
+    with pytest.raises(FileError, match="Name a file with --weights"):
         evaluate_result("cream-14", configuration())
 
 
@@ -464,7 +471,7 @@ def test_published_network_is_rehearsed_for_the_users_classes() -> None:
     assert (rehearsal.steps_per_epoch, rehearsal.epochs, rehearsal.devices) == (5, 3, 1)
     assert rehearsal.seconds_per_step == pytest.approx(rehearsal.seconds_per_image * 40)
     assert rehearsal.seconds == pytest.approx(rehearsal.seconds_per_step * 15)
-    assert any("of the 8 devices" in note for note in rehearsal.assumptions)
+    assert any("of the 8 configured devices" in note for note in rehearsal.assumptions)
     assert any("measured with 2" in note for note in rehearsal.assumptions)
 
 

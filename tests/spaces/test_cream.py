@@ -167,13 +167,13 @@ def test_first_weights_keep_the_variance() -> None:
         ({"macs_range": [2e9, None], "image_size": 64}, "at 64 px"),
         (
             {"macs_range": [210e6, 213e6], "fixed_depth": True, "kernel_sizes": [5], "expansions": [4], "se_ratio": 0},
-            r"at 192 px the depths planned .* 3, 4, 4, 4, 3, reach 20\d,[\d,]+ multiply-adds",
+            r"a low end of at most 20\d,[\d,]+, the multiply-adds at 192 px of .* 3, 4, 4, 4, 3\.",
         ),
         ({"macs_range": [20e6, 10e6]}, r"macs_range is .*; expected \[low, high\]"),
         ({"macs_range": [10e6]}, r"macs_range is .*; expected \[low, high\]"),
         ({"macs_range": [True, 10e6]}, r"macs_range is .*; expected \[low, high\]"),
         ({"macs_range": [0, 10e6], "depths": [1] * 5}, "depths and macs_range are given"),
-        ({"fixed_depth": True}, "fixed_depth is true without macs_range"),
+        ({"fixed_depth": True}, "fixed_depth is true; expected false without macs_range"),
         ({"depths": [1, 2]}, r"depths is \[1, 2\]; expected 5 entries"),
         ({"depths": [1, 1, 0, 1, 1]}, r"depths\[2\]"),
         ({"depths": [1, 1, 1, 1, [3, 2]]}, r"depths\[4\]"),
@@ -196,8 +196,8 @@ def test_refuses_what_makes_no_sense(arguments: dict[str, Any], message: str) ->
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 28, 28), "images of 28x28 pixels: expected at least 32x32, since the strides"),
-        ((3, 64, 64), "images have 3 channels; expected 1"),
+        ((1, 28, 28), "images are 28x28 pixels; expected at least 32x32, since the strides"),
+        ((3, 64, 64), "the images have 3 channels; expected 1"),
         ((1, 96, 96), "expected 64x64, .* planned for. Give the data image_size: 64"),
     ],
 )

@@ -76,8 +76,8 @@ def test_inside_a_model_context_gives_the_one_architecture(own_module: str) -> N
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("digit", ["unknown space 'digit'", "digits, fashion", "Did you mean 'digits'?"]),
-        ("zzz", ["unknown space 'zzz'", "package.module:Class"]),
+        ("digit", ["the space is 'digit'", "digits, fashion", "Did you mean 'digits'?"]),
+        ("zzz", ["the space is 'zzz'", "package.module:Class"]),
         ("no_such_package.space:Own", ["cannot be imported", "no_such_package", "PYTHONPATH"]),
         ("{own}:Absent", ["cannot be imported", "Absent"]),
         ("{own}:Empty", ["nothing to search", "LayerChoice"]),
@@ -113,7 +113,7 @@ def test_module_that_fails_while_it_is_imported_is_told(tmp_path: Path, monkeypa
         ({"channels": []}, ["channels", "[]"]),
         ({"channels": 8}, ["channels", "list", "8"]),
         ({"channels": [8, 0]}, ["channels[1] is 0"]),
-        ({"operations": ["identity", "conv3x3"]}, ["unknown operation 'conv3x3'", "Did you mean 'conv_3x3'?"]),
+        ({"operations": ["identity", "conv3x3"]}, ["operations names 'conv3x3'", "Did you mean 'conv_3x3'?"]),
         ({"operations": ["identity"]}, ["operations", "at least two"]),
         ({"operations": ["identity", "identity"]}, ["operations", "twice"]),
         ({"operations": "identity"}, ["operations", "list of names"]),

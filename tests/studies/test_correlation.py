@@ -176,7 +176,7 @@ def test_only_common_seeds_are_paired():
     one = {seed: generator.normal(size=20).tolist() for seed in (0, 1, 2)}
     other = {seed: generator.normal(size=20).tolist() for seed in (1, 2, 3)}
     assert paired_difference(one, other, truth).seeds == 2
-    with pytest.raises(StudyError, match=r"\[0\] and \[3\] have none in common"):
+    with pytest.raises(StudyError, match=r"seeds are \[0\]; expected some of \[3\]"):
         paired_difference({0: one[0]}, {3: other[3]}, truth)
 
 
@@ -185,8 +185,8 @@ def test_only_common_seeds_are_paired():
     [
         ([0.5] * 12, list(range(12)), "all 12 scores are 0.5, so they rank nothing: tau is undefined"),
         (list(range(12)), [0.25] * 12, "all 12 accuracies are 0.25"),
-        (list(range(9)), list(range(9)), "9 architectures in common; expected at least 10"),
-        (list(range(12)), list(range(11)), "12 scores for 11 architectures"),
+        (list(range(9)), list(range(9)), "in common is 9; expected at least 10"),
+        (list(range(12)), list(range(11)), "number of scores is 12; expected 11"),
         ([float("nan")] * 12, list(range(12)), "the scores hold values that are not finite"),
     ],
 )
@@ -210,7 +210,7 @@ def test_reliability_is_spearman_browns():
 
 
 def test_reliability_needs_seeds_and_architectures():
-    with pytest.raises(StudyError, match=r"shape \(5, 1\); expected at least three architectures"):
+    with pytest.raises(StudyError, match=r"shape of the accuracies is \(5, 1\); expected at least three architectures"):
         reliability([[1.0]] * 5)
-    with pytest.raises(StudyError, match="a seed gives all architectures the same accuracy"):
+    with pytest.raises(StudyError, match="the accuracies of a seed are all the same"):
         reliability([[1.0, 0.5], [1.0, 0.6], [1.0, 0.7]])

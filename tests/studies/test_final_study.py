@@ -332,12 +332,17 @@ def test_a_broken_result_is_an_error_that_names_file_training_and_key(studied, t
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("study", "retrain_seeds", [], "study.retrain_seeds: []; expected a list of at least 1 different whole number"),
-        ("study", "population", 1, "study.population: 1; expected a whole number of at least 2"),
-        ("study", "scored_paths", 10, "study.scored_paths: unknown key"),
-        ("search", "seed", 0, "search.seed: unknown key"),
-        ("search", "warmup", 2, "search.warmup: 2 epochs; expected fewer than search.epochs (2)"),
-        ("recipe", "epochs", 0, "recipe.epochs: 0"),
+        (
+            "study",
+            "retrain_seeds",
+            [],
+            "study.retrain_seeds is []; expected a list of at least 1 different whole number",
+        ),
+        ("study", "population", 1, "study.population is 1; expected a whole number of at least 2"),
+        ("study", "scored_paths", 10, "study.scored_paths is no key of this file"),
+        ("search", "seed", 0, "search.seed is no key of this file"),
+        ("search", "warmup", 2, "search.warmup is 2 epochs; expected fewer than search.epochs (2)"),
+        ("recipe", "epochs", 0, "recipe.epochs is 0; expected"),
     ],
 )
 def test_wrong_file_is_refused_with_its_key(tmp_path, capsys, section, key, value, message):

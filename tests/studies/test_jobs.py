@@ -146,7 +146,7 @@ def test_records_of_another_study_are_refused_and_left_alone(tmp_path):
     before = path.read_text()
     with pytest.raises(StudyError, match="belongs to a study with other values of offset"):
         Records(path, {**SHARED, "offset": 11})
-    with pytest.raises(StudyError, match="'number 1' was run with other values of number; give it a new name"):
+    with pytest.raises(StudyError, match=r"'number 1' was run with other values of number\. Give it a new name"):
         Records(path, SHARED).missing([Job("number 1", {"number": 5})])
     assert path.read_text() == before
 

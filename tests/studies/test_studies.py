@@ -408,7 +408,7 @@ def with_accuracies(items: list[dict[str, Any]], value: float) -> list[dict[str,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"space": lambda space: {**space, "name": "fashion"}}, "the truth is about the space"),
+        ({"space": lambda space: {**space, "name": "fashion"}}, "the space of the truth is"),
         (
             {"data": lambda data: {**data, "fingerprint": "0" * 64}},
             "other images: data hash 000000000000...",
@@ -445,17 +445,22 @@ def test_truth_that_does_not_fit_is_refused_before_anything_is_trained(studied, 
 @pytest.mark.parametrize(
     ("section", "key", "value", "message"),
     [
-        ("study", "seeds", [], "study.seeds: []; expected a list of at least 1 different whole numbers"),
-        ("study", "seeds", [1, 1], "study.seeds: [1, 1]"),
-        ("study", "baseline", "sposs", "study.baseline: 'sposs'; expected one of variants: spos, meta"),
-        ("study", "judging_images", 299, "study.judging_images: 299, but the data set has 300 validation images"),
-        ("search", "seed", 3, "search.seed: unknown key"),
-        ("variants", "meta", {"bord_size": 3}, "variants.meta.bord_size: unknown key; did you mean 'board_size'?"),
-        ("variants", "meta", {"board_size": 0}, "variants.meta: search.board_size: 0; expected a whole number"),
-        ("variants", "meta", {"warmup": 2}, "variants.meta: search.warmup: 2 epochs"),
-        ("variants", "meta", {"retired": 7}, "variants.meta: study.retired: 7; expected a mapping of names to values"),
-        ("variants", "meta", {"score_images": 7}, "variants.meta.score_images: is no longer a key"),
-        ("variants", "meta", 7, "variants.meta: 7; expected keys of search"),
+        ("study", "seeds", [], "study.seeds is []; expected a list of at least 1 different whole numbers"),
+        ("study", "seeds", [1, 1], "study.seeds is [1, 1]; expected"),
+        ("study", "baseline", "sposs", "study.baseline is 'sposs'; expected one of variants: spos, meta"),
+        ("study", "judging_images", 299, "study.judging_images is 299; expected at most 298 of the 300"),
+        ("search", "seed", 3, "search.seed is no key of this file"),
+        (
+            "variants",
+            "meta",
+            {"bord_size": 3},
+            "variants.meta.bord_size is no key of this file; expected variants.meta.board_size",
+        ),
+        ("variants", "meta", {"board_size": 0}, "variants.meta.board_size is 0; expected a whole number"),
+        ("variants", "meta", {"warmup": 2}, "variants.meta: search.warmup is 2 epochs"),
+        ("variants", "meta", {"retired": 7}, "variants.meta.retired is 7; expected a mapping of names to values"),
+        ("variants", "meta", {"score_images": 7}, "variants.meta.score_images is no longer a key"),
+        ("variants", "meta", 7, "variants.meta is 7; expected keys of search"),
     ],
 )
 def test_wrong_study_file_is_refused_with_its_key(studied, tmp_path, capsys, section, key, value, message):
@@ -540,7 +545,7 @@ def test_architectures_from_a_file_are_checked(tmp_path, capsys):
         ([*good, good[0]], "architectures 0 and 3 are the same"),
         (
             [*good, {"layer_1": "conv_9x9"}],
-            "list.json: architecture 3 is not of the space: the path does not belong to",
+            "list.json: architecture 3 is not of the space: the path has missing labels ['layer_2']",
         ),
         ({"a": 1}, "list.json: the content is {'a': 1}; expected a list. Name it with study.architectures"),
     ):
@@ -560,12 +565,12 @@ def test_truth_of_equal_accuracies_is_written_and_said_to_tell_nothing(studied, 
     (tmp_path / "truth/records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     truth = write(tmp_path / "truth.yml", TRUTH)
     assert main(["study", "truth", truth, "--out", str(tmp_path / "truth"), "--report"]) == 0
-    assert "undefined yet, for want of different accuracies" in capsys.readouterr().out
+    assert "undefined, since no accuracies differ yet" in capsys.readouterr().out
     assert read(tmp_path / "truth/truth.json")["reliability"] is None
 
 
 def test_more_architectures_than_the_space_has_are_not_to_be_had():
-    with pytest.raises(Exception, match="17, but only 16 different ones were found"):
+    with pytest.raises(Exception, match="is 17; expected at most 16, the different ones"):
         draw_architectures(NAMED_SPACE, 17)
 
 

@@ -76,7 +76,7 @@ def test_weights_of_another_architecture_are_listed_and_change_nothing(tmp_path:
 def test_truncated_file_is_said_to_be_broken(tmp_path: Path) -> None:
     path = save(network().state_dict(), tmp_path)
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(FileError, match=r"weights\.pt: broken or not a file of weights"):
+    with pytest.raises(FileError, match=r"weights\.pt: is broken or not a file of weights"):
         load_weights(network(), path)
 
 
@@ -86,7 +86,7 @@ def test_file_with_a_single_changed_bit_is_said_to_be_broken(tmp_path: Path) -> 
     content = bytearray(path.read_bytes())
     content[content.index(source[0].weight.detach().numpy().tobytes())] ^= 1
     path.write_bytes(content)
-    with pytest.raises(FileError, match=r"weights\.pt: broken .*the checksum of .*data/0"):
+    with pytest.raises(FileError, match=r"weights\.pt: is broken .*the checksum of .*data/0"):
         load_weights(network(), path)
 
 
@@ -94,7 +94,7 @@ def test_file_with_a_single_changed_bit_is_said_to_be_broken(tmp_path: Path) -> 
 def test_file_of_something_else_is_said_to_be_no_weights(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(content)
-    with pytest.raises(FileError, match="broken or not a file of weights"):
+    with pytest.raises(FileError, match="is broken or not a file of weights"):
         load_weights(network(), path)
 
 
@@ -107,7 +107,7 @@ class Payload:
 def test_nobody_is_told_to_load_what_is_not_weights_in_another_way(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     path.write_bytes(pickle.dumps({"payload": Payload()}, protocol=4))
-    with pytest.raises(FileError, match="broken or not a file of weights") as caught:
+    with pytest.raises(FileError, match="is broken or not a file of weights") as caught:
         load_weights(network(), path)
     assert "weights_only" not in str(caught.value)
 

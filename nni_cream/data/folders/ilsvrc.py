@@ -13,7 +13,7 @@ __all__ = ["LAYOUT", "PARTS", "WNID", "check_layout"]
 PARTS = ("train", "val")
 
 WNID = re.compile(r"n\d{8}$")
-"""What the name of a class folder looks like: its WordNet id."""
+"""Form of the name of a class folder: its WordNet id."""
 
 LAYOUT = (
     "Expected the layout train/<wnid>/*.JPEG and val/<wnid>/*.JPEG, with folders such as n01440764. To get it: "
@@ -26,7 +26,7 @@ LAYOUT = (
 def check_layout(name: str, root: Path, how: str = LAYOUT) -> None:
     """Raise ``DataError`` if a folder does not look like ImageNet; ``how`` says what was expected and how to get it."""
     if not root.is_dir():
-        raise DataError(f"data set {name!r}: {root}: no such folder. {how}")
+        raise DataError(f"data set {name!r}: {root}: there is no such folder. {how}")
     for part in PARTS:
         folder = root / part
         if not folder.is_dir():

@@ -61,7 +61,7 @@ def load_folder(
 def _part_folders(root: Path) -> dict[str, str]:
     """Return part -> sub-folder for the parts that have one; ``train`` always has."""
     if not root.is_dir():
-        raise DataError(f"data set 'folder': {root}: no such folder. {_LAYOUT}")
+        raise DataError(f"data set 'folder': {root}: there is no such folder. {_LAYOUT}")
     present = class_folders(root)
     if _TRAIN not in present:
         if len(present) < 2:
@@ -92,8 +92,8 @@ def _shares(folders: dict[str, str], validation: float | None, test: float | Non
             raise ConfigError(f"data set 'folder': {part} is {share!r}; expected a share above 0 and below 1.")
     if sum(shares.values()) >= 1:
         raise ConfigError(
-            f"data set 'folder': validation ({shares['validation']}) and test ({shares['test']}) leave nothing for "
-            "train; expected less than 1 in all."
+            f"data set 'folder': validation ({shares['validation']}) and test ({shares['test']}) are the whole; "
+            "expected less than 1 together, so that train has a share."
         )
     return shares
 
@@ -121,15 +121,16 @@ def _share_out(
         if np.bincount(labels).min() <= len(shares):
             few = files.classes[int(np.argmin(np.bincount(labels)))]
             raise ConfigError(
-                f"data set 'folder': {files.root}: class {few!r} has {np.bincount(labels).min()} images to draw from; "
-                f"expected at least {len(shares) + 1}, one for each part."
+                f"data set 'folder': {files.root}: the number of images of class {few!r} is "
+                f"{np.bincount(labels).min()}; expected at least {len(shares) + 1}, one for each part."
             )
         sizes = {part: round(share * len(source)) for part, share in shares.items()}
         for part, size in sizes.items():
             if size < len(files.classes):
                 raise ConfigError(
-                    f"data set 'folder': {part}: {shares[part]} of {len(source)} images are {size}, fewer than the "
-                    f"{len(files.classes)} classes; expected at least {len(files.classes) / len(source):.2g}."
+                    f"data set 'folder': {part} is {shares[part]}; expected at least "
+                    f"{len(files.classes) / len(source):.2g}, since {size} of {len(source)} images are fewer than the "
+                    f"{len(files.classes)} classes."
                 )
         train, validation, rest = stratified_split(
             "folder", labels, len(source) - sum(sizes.values()), sizes["validation"], seed

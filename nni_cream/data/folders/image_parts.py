@@ -150,9 +150,9 @@ class ImagesInMemory:
                     used += pixels.nbytes
                 if used > limit:
                     raise DataError(
-                        f"cache is true, but the first {len(self._pixels)} of {len(source)} images take "
-                        f"{used / 2**30:.1f} GiB; expected at most {_SHARE_OF_MEMORY:.0%} of the free memory. Use a "
-                        "smaller image_size, or set cache to false."
+                        f"cache is true; expected false, since the first {len(self._pixels)} of {len(source)} images "
+                        f"take {used / 2**30:.1f} GiB, and the cache at most {_SHARE_OF_MEMORY:.0%} of the free "
+                        "memory. Use a smaller image_size, or set cache to false."
                     )
 
     def __len__(self) -> int:

@@ -97,14 +97,17 @@ def load_subimagenet(
     root = Path(root)
     how = f"Make it with `nni-cream data subimagenet --imagenet DIR --out {root}`."
     if not (root / LIST).is_file():
-        raise DataError(f"data set 'subimagenet': {root}: holds no {LIST}, so no such folder was made here. {how}")
+        raise DataError(
+            f"data set 'subimagenet': {root}: holds no {LIST}; expected a folder that `nni-cream data subimagenet` "
+            f"made. {how}"
+        )
     files = _scan_both("subimagenet", root, how)
     listed, found = set(read_list(root / LIST)), {Path(name).as_posix() for name in files.names}
     if listed != found:
         odd = sorted(listed ^ found)[0]
         raise DataError(
-            f"data set 'subimagenet': {root}: {len(listed - found)} files of {LIST} are not there, and "
-            f"{len(found - listed)} are there that it does not list, such as {odd}. {how}"
+            f"data set 'subimagenet': {root}: lacks {len(listed - found)} files of {LIST}, and holds "
+            f"{len(found - listed)} others, such as {odd}. {how}"
         )
     return _split("subimagenet", files, train, validation, seed, options)
 

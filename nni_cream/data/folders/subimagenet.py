@@ -125,7 +125,7 @@ def make_subimagenet(
     try:
         _write(source, target, names, copy, asdict(made))
     except OSError as error:
-        raise FileError(f"{target}: cannot be written: {error.strerror or error} ({error.filename})") from error
+        raise FileError(f"{target}: cannot be written: {error.strerror or error} ({error.filename}).") from error
     return made
 
 
@@ -135,7 +135,8 @@ def _check_kept(source: Path, target: Path, names: list[str]) -> None:
     inside = [name for name in names if (source / name).resolve().is_relative_to(folder)]
     if inside:
         raise FileError(
-            f"{target}: holds images that are chosen from, such as {source / inside[0]}; name another folder with --out"
+            f"{target}: holds images that are chosen from, such as {source / inside[0]}. Name another folder with "
+            "--out."
         )
 
 
@@ -160,7 +161,7 @@ def read_list(path: Path) -> list[str]:
         is_label = len(words) == 2 and is_path and words[1].isdecimal()
         if not (is_path or WNID.match(names[0])) or not (names != words[:1] or len(words) == 1 or is_label):
             raise ConfigError(
-                f"{path}: line {number}: {line.strip()[:200]!r}; expected a path such as "
+                f"{path}: line {number} is {line.strip()[:200]!r}; expected a path such as "
                 "train/n01440764/n01440764_10026.JPEG or val/n01440764/ILSVRC2012_val_00000293.JPEG, or, in a list of "
                 "classes, a WordNet id such as n01440764."
             )
@@ -196,21 +197,23 @@ def _check_numbers(**numbers: Any) -> None:
 
 def _check_target(target: Path, source: Path, force: bool) -> None:
     if source.resolve().is_relative_to(target.resolve()):
-        raise FileError(f"{target}: holds the images of {source}, which would be lost; name another folder with --out")
+        raise FileError(f"{target}: holds the images of {source}, which would be lost. Name another folder with --out.")
     if not os.path.lexists(target):
         return
     if target.is_dir() and not any(target.iterdir()):
         return
     if not (target / MADE).is_file():
-        raise FileError(f"{target}: is there already, and was not made by this command; name another folder with --out")
+        raise FileError(
+            f"{target}: is there already, and was not made by this command. Name another folder with --out."
+        )
     if not force:
-        raise FileError(f"{target}: is there already; name another folder with --out, or use --force to replace it")
+        raise FileError(f"{target}: is there already. Name another folder with --out, or use --force to replace it.")
     foreign = sorted(_files(target) - {LIST, MADE, *read_list(target / LIST)})
     if foreign:
         shown = ", ".join(foreign[:3]) + (", ..." if len(foreign) > 3 else "")
         raise FileError(
-            f"{target}: holds {len(foreign)} files that this command did not make, which would be lost: {shown}; move "
-            "them, or name another folder with --out"
+            f"{target}: holds {len(foreign)} files that this command did not make, which would be lost: {shown}. Move "
+            "them, or name another folder with --out."
         )
 
 
@@ -222,7 +225,7 @@ def _check_named(source: Path, names: list[str], list_file: str) -> list[str]:
     missing = [name for name in names if not (source / name).is_file()]
     if missing:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise DataError(f"{source}: {len(missing)} of the {len(names)} images of {list_file} are not there: {shown}")
+        raise DataError(f"{source}: lacks {len(missing)} of the {len(names)} images of {list_file}: {shown}")
     return names
 
 
@@ -231,8 +234,8 @@ def _check_both_parts(names: list[str], list_file: str) -> None:
     if folders["train"] != folders["val"]:
         odd = sorted(folders["train"] ^ folders["val"])
         raise ConfigError(
-            f"{list_file}: {len(odd)} classes have images in train or in val alone, such as {odd[0]}; expected the "
-            "same classes in both."
+            f"{list_file}: {len(odd)} classes are in train or in val alone, such as {odd[0]}; expected the same "
+            "classes in both."
         )
 
 
@@ -262,7 +265,7 @@ def _folders(folder: Path) -> set[str]:
 
 def _images(folder: Path) -> list[str]:
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; the list names a class that is not in this ImageNet.")
+        raise DataError(f"{folder}: there is no such folder; expected the classes of the list in this ImageNet.")
     return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in (".jpeg", ".jpg"))
 
 

@@ -126,7 +126,7 @@ def leave_out_unreadable(
     if not check:
         if limit:
             raise ConfigError(
-                f"data set {name!r}: max_unreadable is {limit}, but check is false; expected 0, since unreadable files "
+                f"data set {name!r}: max_unreadable is {limit}; expected 0, since check is false and unreadable files "
                 "are not looked for. Set check to true."
             )
         return files, ()

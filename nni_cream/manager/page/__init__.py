@@ -35,21 +35,9 @@ def install_page(log_folder: Path) -> None:
 
 
 def page_address(port: int, url_prefix: str | None = None, host: str = "127.0.0.1") -> str:
-    """Return the page's address in a browser on the manager's machine.
+    """Return the address of the page, such as ``http://127.0.0.1:8080/logs/board.html``.
 
-    Parameters
-    ----------
-    port
-        Port of NNI's manager.
-    url_prefix
-        The experiment's ``urlPrefix``.
-    host
-        The manager's machine.
-
-    Returns
-    -------
-    str
-        Such as ``http://127.0.0.1:8080/logs/board.html``.
+    ``port`` and ``host`` are those of NNI's manager, ``url_prefix`` is the experiment's ``urlPrefix``.
     """
     prefix = f"{url_prefix.strip('/')}/" if url_prefix else ""
     return f"http://{host}:{port}/{prefix}logs/{PAGE}"

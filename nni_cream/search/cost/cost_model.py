@@ -35,7 +35,7 @@ def check_cost(cost: Any) -> None:
     if not (callable(cost) or cost in COST_NAMES):
         raise ConfigError(
             f"cost is {cost!r}; expected 'macs' (multiply-adds), 'params', 'latency' or a function of a network and "
-            "its inputs"
+            "its inputs."
         )
 
 
@@ -86,7 +86,9 @@ class CostModel:
     ) -> None:
         check_cost(cost)
         if cost == "latency":
-            raise ConfigError("cost 'latency' is measured by a LatencyModel")
+            raise ConfigError(
+                "cost is 'latency'; expected one that a CostModel computes. Measure it with a LatencyModel."
+            )
         self.name = cost_name(cost)
         self._supernet = supernet
         self._cost = cost
@@ -127,7 +129,7 @@ class CostModel:
         with failures_of("cost", function), preserved_rng():
             value = function(network, batch_of(self._inputs, 1))
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise SearchError(f"cost function {self.name!r} returned {value!r}; expected a finite number")
+            raise SearchError(f"cost function {self.name!r} returned {value!r}; expected a finite number.")
         return float(value)
 
     def bounds(self, samples: int = 64) -> tuple[float, float]:
@@ -222,8 +224,8 @@ class CostModel:
         self._warned |= unknown
         if unknown:
             _logger.warning(
-                "torch has no formula for the multiply-adds of %s, so these count as 0; give a cost function of your "
-                "own if they matter.",
+                "torch has no formula for the multiply-adds of %s, so they count as 0. Give your own cost function "
+                "if they matter.",
                 ", ".join(sorted(unknown)),
             )
 

@@ -23,13 +23,13 @@ def check_costs(cost: Any) -> tuple[Cost, ...]:
     """Return one cost or several as a tuple; raise ``ConfigError`` for an unknown or repeated one."""
     costs = tuple(cost) if isinstance(cost, list | tuple) else (cost,)
     if not costs:
-        raise ConfigError("cost is an empty list; expected at least one, such as 'macs'")
+        raise ConfigError("cost is an empty list; expected at least one, such as 'macs'.")
     for item in costs:
         check_cost(item)
     names = [cost_name(item) for item in costs]
     # Ranges and saved measurements find their cost by its name.
     if len(set(names)) < len(names):
-        raise ConfigError(f"cost is {names}; expected each only once")
+        raise ConfigError(f"cost is {names}; expected each only once.")
     return costs
 
 
@@ -57,7 +57,7 @@ def check_ranges(cost_range: Any, names: Sequence[str]) -> tuple[CostRange, ...]
     if isinstance(cost_range, Mapping):
         unknown = [name for name in cost_range if name not in names]
         if unknown:
-            raise ConfigError(f"cost_range names {unknown[0]!r}, which is no cost of this search; it has {[*names]}")
+            raise ConfigError(f"cost_range.{unknown[0]} is no cost of this search; expected one of {[*names]}.")
         return tuple(check_cost_range(cost_range.get(name)) for name in names)
     # A pair and a list of pairs are both lists, so only their items distinguish them.
     pairs = isinstance(cost_range, list | tuple) and all(
@@ -67,8 +67,8 @@ def check_ranges(cost_range: Any, names: Sequence[str]) -> tuple[CostRange, ...]
         return tuple(check_cost_range(pair) for pair in cost_range)
     if len(names) > 1 and cost_range is not None:
         raise ConfigError(
-            f"cost_range is {cost_range!r}; with the costs {[*names]}, expected a mapping of their names to (low, "
-            "high), or a list with one pair for each"
+            f"cost_range is {cost_range!r}; expected a mapping of {[*names]} to (low, high), or a list with one pair "
+            "for each."
         )
     # Here there is a single cost, or no limit at all.
     return (check_cost_range(cost_range), *(((None, None),) * (len(names) - 1)))

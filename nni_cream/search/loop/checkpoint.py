@@ -68,8 +68,8 @@ def read_state(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the search's state in a checkpoint; raise SearchError if no Cream search wrote it."""
     if _STATE not in checkpoint:
         raise SearchError(
-            f"the checkpoint holds no state {_STATE!r}, so it was not written by a Cream search; resume from one "
-            "that was, or start anew"
+            f"the checkpoint holds no state {_STATE!r}; expected a checkpoint of a Cream search. Resume from one, or "
+            "start anew."
         )
     state: Mapping[str, Any] = checkpoint[_STATE]
     return state
@@ -79,7 +79,10 @@ def restore_parts(module: PreparedLightningModule, state: Mapping[str, Any]) -> 
     """Restore all parts but the costs and the generators; raise SearchError if space or settings differ."""
     # The order matters: without the right space, nothing below could be decoded.
     if state["space"] != _space_outline(module.supernet):
-        raise SearchError("the checkpoint belongs to another search space; resume with the space it was made with")
+        raise SearchError(
+            "the checkpoint is of another search space; expected one of this space. Resume with the space it was made "
+            "with."
+        )
     module.settings.check_same(state["settings"])
     module.board.load_state_dict(state["board"], module.supernet.decode)
     module.matcher.load_state_dict(state["matcher"])
@@ -92,8 +95,8 @@ def restore_parts(module: PreparedLightningModule, state: Mapping[str, Any]) -> 
     module.window.load_state_dict(state["window"], module.supernet.decode, module.device)
     if state["half_a_step"]:
         _logger.warning(
-            "The checkpoint was written in the middle of an optimizer step, after %d batches, at an exception "
-            "or with accumulated gradients that it lacks; the search will not equal an uninterrupted one.",
+            "The checkpoint was written within an optimizer step, after %d batches, and lacks the gradients of that "
+            "step. The search will differ from an uninterrupted one.",
             module._step,
         )
 

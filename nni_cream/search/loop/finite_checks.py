@@ -17,8 +17,8 @@ def check_loss(loss: Tensor, step: int) -> None:
     """Refuse a loss that is not finite; it costs a look at the device."""
     if not bool(torch.isfinite(loss).all()):
         raise SearchError(
-            f"the loss became {float(loss.detach())} at step {step}; the search stops and keeps its last "
-            "checkpoint. Lower the learning rate, clip gradients or look at the data"
+            f"the loss is {float(loss.detach())} at step {step}; expected a finite number. The search stops and keeps "
+            "its last checkpoint. Lower the learning rate, clip gradients or look at the data."
         )
 
 
@@ -27,8 +27,8 @@ def check_weights(weights: Iterable[Tensor], step: int) -> None:
     # A finite loss does not prove finite weights: the path may not use the broken ones.
     if not all(bool(torch.isfinite(weight).all()) for weight in weights):
         raise SearchError(
-            f"a weight of the supernet is not finite at step {step}; the search stops and keeps its last "
-            "checkpoint. Lower the learning rate or clip gradients"
+            f"a weight of the supernet is not finite at step {step}; expected finite weights. The search stops and "
+            "keeps its last checkpoint. Lower the learning rate or clip gradients."
         )
 
 
@@ -36,4 +36,7 @@ def check_score(score: float | None, step: int) -> None:
     """Refuse a score that is not finite; ``None``, of a path that was rejected early, is right."""
     # NaN compares false with everything, so the board would keep it at any place.
     if score is not None and not math.isfinite(score):
-        raise SearchError(f"the score of a path became {score} at step {step}; the search stops")
+        raise SearchError(
+            f"the score of a path is {score} at step {step}; expected a finite number. The search stops and keeps its "
+            "last checkpoint."
+        )

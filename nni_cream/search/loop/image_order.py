@@ -152,8 +152,8 @@ def end_resumed_epoch(trainer: pl.Trainer) -> None:
     missing = [monitor for monitor in watched if monitor not in trainer.callback_metrics]
     if missing:
         _logger.warning(
-            "The learning rate follows %s, of which the resumed epoch has no value: it was measured before the "
-            "checkpoint. The schedule leaves out this epoch, so the search will not equal an uninterrupted one.",
+            "The learning rate follows %s, which was measured before the checkpoint and not in the resumed epoch. "
+            "The schedule skips this epoch, so the search will differ from an uninterrupted one.",
             ", ".join(map(str, missing)),
         )
     else:

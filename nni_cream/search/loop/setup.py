@@ -123,8 +123,8 @@ class PreparedLightningModule(HostLightningModule):
         """Check the settings against the trainer and the space, and restore a checkpoint's state."""
         if not self.training_module.automatic_optimization:
             raise SearchError(
-                f"{type(self.training_module).__name__} sets automatic_optimization = False; the joint loss can only "
-                "be trained with Lightning's automatic optimization, so return the loss from training_step"
+                f"{type(self.training_module).__name__}.automatic_optimization is False; expected True, since the "
+                "joint loss needs Lightning's automatic optimization. Return the loss from training_step."
             )
         self.warmup.check(self.trainer)
         self.untaught.check(self.trainer)
@@ -201,7 +201,8 @@ class PreparedLightningModule(HostLightningModule):
             output = self._predict(inputs)
         if not calls:
             raise SearchError(
-                "forward of the evaluator's module does not run the model; expected it to return its logits"
+                "forward of the evaluator's module does not run the model; expected it to return the logits of the "
+                "model."
             )
         self._inside = Inputs(calls[0].args, calls[0].kwargs)
         # Building the parts draws random numbers; the training must draw the same ones with or without it.

@@ -1,4 +1,4 @@
-"""What happened in the training steps of an epoch: draws, matches, updates of the meta network."""
+"""Statistics of the training steps of an epoch: draws, matches, updates of the meta network."""
 
 from __future__ import annotations
 

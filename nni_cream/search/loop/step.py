@@ -190,7 +190,10 @@ class CreamLightningModule(PreparedLightningModule):
             if self._loss_scale() > 1:  # an overflow in 16 bits: Lightning skips a step of the weights likewise
                 _logger.warning("A gradient overflowed at step %d; the meta network is not updated.", self._step)
                 return
-            raise SearchError(f"the gradient of the meta network became {gradient} at step {self._step}")
+            raise SearchError(
+                f"the gradient of the meta network is {gradient} at step {self._step}; expected finite numbers. Lower "
+                "the learning rate or clip gradients."
+            )
         self.matcher.update(match, gradient)
         self.tally.add_meta_update()
 
@@ -217,7 +220,8 @@ class CreamLightningModule(PreparedLightningModule):
         with (
             self.supernet.evaluating(),
             single_values_explained(
-                "the validation loader yields a batch of a single image; choose a batch size that leaves none over"
+                "the validation loader yields a batch of a single image; expected at least two. "
+                "Choose another batch size"
             ),
         ):
             return call_step(self.training_module.validation_step, batch, batch_idx, dataloader_idx)
@@ -266,8 +270,8 @@ class CreamLightningModule(PreparedLightningModule):
         super().on_fit_end()
         if not len(self.board) and not self.trainer.interrupted:
             raise SearchError(
-                f"the board is empty after {self._step} steps: the training ended within its warm-up "
-                f"({self.warmup.length}), so there is no result; train for longer or warm up for less"
+                f"the board is empty after {self._step} steps; expected an entry, but the training ended within its "
+                f"warm-up ({self.warmup.length}). Train for longer or warm up for less."
             )
 
     def export(self) -> Path:
@@ -275,7 +279,7 @@ class CreamLightningModule(PreparedLightningModule):
         best = self.board.best
         if best is None:
             raise SearchError(
-                "the board is empty: the search has not got past its warm-up, so there is nothing to export"
+                "the board is empty; expected a search that is past its warm-up. Train for longer or warm up for less."
             )
         return dict(best.path)
 

@@ -33,8 +33,8 @@ class Warmup:
         epochs = trainer.max_epochs
         if isinstance(self.length, int) and epochs is not None and 0 <= epochs <= self.length:
             raise ConfigError(
-                f"{self.name} is {self.length} epochs but the trainer runs only {epochs}; {self.consequence}, "
-                "so give fewer epochs or train for more"
+                f"{self.name} is {self.length} epochs; expected fewer than the {epochs} of the trainer, since "
+                f"{self.consequence}. Give fewer epochs or train for more."
             )
 
     def begin(self, trainer: pl.Trainer) -> None:
@@ -48,8 +48,8 @@ class Warmup:
             self._steps = steps * self.length if self.length else 0.0
         else:
             raise ConfigError(
-                f"{self.name} is {self.length}, a fraction of a training that has no end; give a whole number of "
-                "epochs or set max_epochs or max_steps of the trainer"
+                f"{self.name} is {self.length}; expected a whole number of epochs, since the training has no end. Give "
+                "one, or set max_epochs or max_steps of the trainer."
             )
 
     def lasts(self, trainer: pl.Trainer) -> bool:
@@ -63,7 +63,7 @@ class Warmup:
         epoch = trainer.num_training_batches / trainer.accumulate_grad_batches
         if math.isfinite(epoch) and steps <= self.length * math.ceil(epoch):
             raise ConfigError(
-                f"{self.name} is {self.length} epochs of {math.ceil(epoch)} steps but the trainer runs only "
-                f"{steps:.0f} steps; {self.consequence}; give fewer epochs or a fraction such as 0.1, or train for "
-                "longer"
+                f"{self.name} is {self.length} epochs of {math.ceil(epoch)} steps; expected less than the {steps:.0f} "
+                f"steps of the trainer, since {self.consequence}. Give fewer epochs or a fraction such as 0.1, or "
+                "train for longer."
             )

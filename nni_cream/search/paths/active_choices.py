@@ -37,7 +37,7 @@ class _Part:
 @dataclass(frozen=True)
 class _Guarded:
     labels: frozenset[str]
-    """What the condition looks at."""
+    """Labels that the condition reads."""
     holds: Callable[[Mapping[str, Any]], bool]
     part: _Part
 

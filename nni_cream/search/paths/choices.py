@@ -79,15 +79,15 @@ def decode_path(encoded: Mapping[str, Any], mutables: Mapping[str, LabeledMutabl
     missing, unknown = sorted(choices.keys() - encoded.keys()), sorted(encoded.keys() - choices.keys())
     if missing or unknown:
         raise SpaceError(
-            f"the path does not belong to this search space: missing labels {missing}, unknown labels {unknown}; "
-            f"the space has {sorted(choices)}"
+            f"the path has missing labels {missing} and unknown labels {unknown}; expected those of this search space, "
+            f"{sorted(choices)}."
         )
     path = {label: _decode(encoded[label], label, mutable) for label, mutable in choices.items()}
     for label, mutable in mutables.items():
         # Only now: a constraint looks at several labels, so all of them must be decoded.
         violation = mutable.check_contains(path)
         if violation is not None:
-            raise SpaceError(f"the path breaks the space's rule {label!r}: {violation}")
+            raise SpaceError(f"the path breaks the space's rule {label!r}: {violation}.")
     return path
 
 
@@ -95,14 +95,14 @@ def check_mutables(mutables: Mapping[str, LabeledMutable]) -> None:
     """Raise ``SpaceError`` for a space without a choice, or with one that a supernet cannot hold."""
     if not any(isinstance(mutable, Categorical | CategoricalMultiple) for mutable in mutables.values()):
         raise SpaceError(
-            "the search space holds no mutable, so there is nothing to search; use LayerChoice, InputChoice, Repeat, "
-            "Cell or nni.choice in the model"
+            "the search space holds no mutable; expected something to search. Use LayerChoice, InputChoice, Repeat, "
+            "Cell or nni.choice in the model."
         )
     for label, mutable in mutables.items():
         if not isinstance(mutable, Categorical | CategoricalMultiple | Constraint):
             raise SpaceError(
-                f"mutable {label!r} is a {type(mutable).__name__}; a supernet can only hold finite choices, "
-                "so use nni.choice with the values to try"
+                f"mutable {label!r} is a {type(mutable).__name__}; expected a finite choice. Use nni.choice with the "
+                "values to try."
             )
 
 
@@ -116,8 +116,8 @@ def check_depths(space: nn.Module) -> None:
         if smallest < 1:
             labels = ", ".join(repr(str(label)) for label in module.depth_choice.simplify())
             raise SpaceError(
-                f"the depth {labels} of a Repeat can be {smallest}, which a supernet cannot run; let it start at 1, "
-                "and leave a block out by a LayerChoice with an nn.Identity"
+                f"the smallest depth {labels} of a Repeat is {smallest}; expected at least 1, which a supernet can "
+                "run. Leave a block out by a LayerChoice with an nn.Identity instead."
             )
 
 
@@ -135,7 +135,7 @@ def count_values(mutable: LabeledMutable) -> int:
 def _decode(encoded: Any, label: str, mutable: LabeledMutable) -> Any:
     if isinstance(mutable, CategoricalMultiple):
         if not isinstance(encoded, list):
-            raise SpaceError(f"value {encoded!r} of {label!r} should be a list of choices from {mutable.values}")
+            raise SpaceError(f"{label!r} is {encoded!r}; expected a list of choices from {mutable.values}.")
         return [_find(item, label, mutable.values) for item in encoded]
     return _find(encoded, label, mutable.values)
 
@@ -146,4 +146,4 @@ def _find(encoded: Any, label: str, values: list[Any]) -> Any:
         # In Python True equals 1, yet they are different options.
         if candidate == encoded and isinstance(candidate, bool) == isinstance(encoded, bool):
             return value
-    raise SpaceError(f"value {encoded!r} of {label!r} is not a choice of this search space; expected one of {values}")
+    raise SpaceError(f"{label!r} is {encoded!r}, which is no choice of this search space; expected one of {values}.")

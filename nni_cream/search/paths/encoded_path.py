@@ -45,6 +45,6 @@ def encode_value(value: Any, label: str) -> Any:
     if hasattr(value, "__qualname__"):
         return f"{value.__module__}.{value.__qualname__}"
     raise SpaceError(
-        f"choice {value!r} of {label!r} cannot be written to a file; expected a number, a string, a boolean, "
-        "a sequence of these, a class or a function"
+        f"{label!r} is {value!r}, which cannot be written to a file; expected a number, a string, a boolean, a "
+        "sequence of these, a class or a function."
     )

@@ -36,12 +36,12 @@ def check_cost_range(cost_range: Sequence[float | None] | None) -> CostRange:
         return (None, None)
     items = list(cost_range) if isinstance(cost_range, list | tuple) else []
     if len(items) != 2 or any(isinstance(item, bool) or not isinstance(item, int | float | None) for item in items):
-        raise ConfigError(f"cost_range is {cost_range!r}; expected (low, high), either may be None")
+        raise ConfigError(f"cost_range is {cost_range!r}; expected (low, high), each a number or None.")
     low, high = items
     if any(item is not None and math.isnan(item) for item in items):
-        raise ConfigError(f"cost_range is {cost_range!r}; expected numbers, or None for no limit, and not NaN")
+        raise ConfigError(f"cost_range is {cost_range!r}; expected numbers, or None for no limit, and not NaN.")
     if low is not None and high is not None and low > high:
-        raise ConfigError(f"cost_range is {cost_range!r}; its low end is above its high end")
+        raise ConfigError(f"cost_range is {cost_range!r}; expected a low end that is not above the high end.")
     return (low, high)
 
 
@@ -239,7 +239,10 @@ class RandomPaths:
             seen = [_widened(known, cost) for known, cost in zip(seen, costs, strict=True)]
         reachable = [known for known in seen if known is not None]
         if not reachable:
-            raise SpaceError(f"no path in {self.attempts} tries kept the constraints of the space; loosen them")
+            raise SpaceError(
+                f"no path in {self.attempts} tries kept the constraints of the space; expected at least one. Loosen "
+                "the constraints."
+            )
         beyond = [pair for pair in zip(self._limits, reachable, strict=True) if pair[0].is_beyond(pair[1])]
         raise self._unreachable(*zip(*(beyond or zip(self._limits, reachable, strict=True)), strict=True))
 
@@ -297,16 +300,16 @@ class RandomPaths:
         if len(limits) == 1:
             lowest, highest = reachable[0]
             return SpaceError(
-                f"cost_range {limits[0].describe()} holds no path that could be found; the reachable range of this "
-                f"space is {lowest:.10g} to {highest:.10g}, with gaps; widen the range"
+                f"cost_range is {limits[0].describe()}, in which no path was found; expected a range within "
+                f"{lowest:.10g} to {highest:.10g}, where this space has paths, with gaps. Widen the range."
             )
         listed = "; ".join(
             f"{limit.describe()} of {lowest:.10g} to {highest:.10g}"
             for limit, (lowest, highest) in zip(limits, reachable, strict=True)
         )
         return SpaceError(
-            f"cost_range holds no path that could be found and keeps all of its ranges; these and the reachable ones "
-            f"are: {listed}; widen one"
+            "cost_range has ranges in which no path was found; expected ranges within the reachable ones: "
+            f"{listed}. Widen one."
         )
 
     def state_dict(self) -> dict[str, Any]:
@@ -358,7 +361,7 @@ def _make_draws(
 ) -> dict[str, _Draw]:
     unknown = sorted(probabilities.keys() - mutables.keys())
     if unknown:
-        raise ConfigError(f"probabilities name {unknown}, which the space does not have; it has {sorted(mutables)}")
+        raise ConfigError(f"probabilities name {unknown}; expected labels of the space, {sorted(mutables)}.")
     draws: dict[str, _Draw] = {}
     for label, mutable in mutables.items():
         if isinstance(mutable, Categorical):
@@ -372,7 +375,8 @@ def _make_draws(
 def _draw_one(label: str, values: list[Any], weights: Sequence[float]) -> _Draw:
     if len(weights) != len(values) or min(weights) < 0 or abs(sum(weights) - 1) > 1e-6:
         raise ConfigError(
-            f"probabilities of {label!r} are {list(weights)}; expected {len(values)} numbers of at least 0, sum 1"
+            f"probabilities of {label!r} are {list(weights)}; expected {len(values)} numbers of at least 0 that sum to "
+            "1."
         )
     cumulative = list(itertools.accumulate(weights))
     # The last value that can be drawn at all, for a number that rounding has put above the sum.

@@ -67,4 +67,4 @@ def resolve_sampler(sampling: str | PathSampler) -> PathSampler:
     if isinstance(sampling, str) and sampling in SAMPLERS:
         # A new object each time: two searches in one process must not share state.
         return SAMPLERS[sampling]()
-    raise ConfigError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLERS)}, or a PathSampler")
+    raise ConfigError(f"sampling is {sampling!r}; expected one of {', '.join(SAMPLERS)}, or a PathSampler.")

@@ -62,8 +62,8 @@ def finalise(
     entries = module.board.entries
     if not entries:
         raise SearchError(
-            "the board is empty: the training was over before its warm-up, so there is nothing to validate; search for "
-            "more epochs or warm up for fewer"
+            "the board is empty; expected an entry, but the training ended within its warm-up. Search for more epochs "
+            "or warm up for fewer."
         )
     paths = [dict(entry.path) for entry in entries]
     module.verify(paths[:1])
@@ -98,7 +98,9 @@ def _validated(
     handed_out = [_hand_out(module, path) for path in paths]
     # All entries in one pass: images are read and augmented once, and all see the same ones.
     together = _Together(runnable for _, runnable in handed_out).to(module.trainer.strategy.root_device)
-    with single_values_explained("a training batch holds a single image; choose a larger batch size"):
+    with single_values_explained(
+        "a training batch holds a single image; expected at least two. Choose a larger batch size"
+    ):
         _recalibrate(together, (split_batch(batch)[0] for batch in _enough(module, training_batches, images)))
     return [network for network, _ in handed_out], _validate(module, together.eval(), validation_batches)
 
@@ -165,8 +167,8 @@ def _validate(module: CreamLightningModule, together: _Together, batches: Iterab
         scores = [sum_of_scores(module.settings.score, output, targets) for output in outputs]
         totals = [total + score for total, score in zip(totals, scores, strict=True)]
     if not seen:
-        raise SearchError("the validation loader yields no images; the final validation needs some")
+        raise SearchError("the validation loader yields no images; expected some for the final validation.")
     # NaN has no place in an order: the best entry would be an arbitrary one.
     if not all(map(math.isfinite, totals)):
-        raise SearchError(f"the final validation gave {totals}; expected finite scores")
+        raise SearchError(f"the scores of the final validation are {totals}; expected finite numbers.")
     return [total / seen for total in totals]

@@ -29,11 +29,11 @@ def split_batch(batch: Any) -> tuple[Tensor, Tensor]:
     pair = batch if isinstance(batch, list | tuple) and len(batch) == 2 else ()
     if not pair or not all(isinstance(item, Tensor) and item.ndim > 0 for item in pair):
         found = [type(item).__name__ for item in batch] if isinstance(batch, list | tuple) else type(batch).__name__
-        raise SearchError(f"a batch holds {found}; expected a pair (x, y) of tensors: inputs and their targets")
+        raise SearchError(f"a batch holds {found}; expected a pair (x, y) of tensors: inputs and their targets.")
     inputs, targets = pair
     if len(inputs) != len(targets):
         raise SearchError(
-            f"a batch holds {len(inputs)} inputs but {len(targets)} targets; expected one target an input"
+            f"a batch holds {len(inputs)} inputs and {len(targets)} targets; expected one target an input."
         )
     return inputs, targets
 
@@ -102,7 +102,7 @@ def _gather(batches: Iterable[Any], size: int, classes: int | None) -> list[tupl
         if len(kept) == size and len(counts) >= expected and min(counts.values()) >= size // expected:
             break
     if not kept:
-        raise SearchError("the validation loader yields no images; the board needs some to score paths on")
+        raise SearchError("the validation loader yields no images; expected some, to score paths on.")
     kept.sort(key=lambda item: item[:2], reverse=True)
     return [(x, y) for _, _, x, y in kept]
 
@@ -192,9 +192,9 @@ def _checked_sums(score: Score, output: Tensor, targets: Tensor) -> tuple[float,
     found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
     if found != (len(targets),):
         raise SearchError(
-            f"the score function {function_name(function)!r} returned {found} for outputs {tuple(output.shape)} "
-            f"and targets {tuple(targets.shape)}; expected a tensor of shape {(len(targets),)}, one score a "
-            "sample; give a score function that fits the targets"
+            f"the score function {function_name(function)!r} returned {found} for outputs {tuple(output.shape)} and "
+            f"targets {tuple(targets.shape)}; expected a tensor of shape {(len(targets),)}, one score a sample. Give a "
+            "score function that fits the targets."
         )
     # A float32 sum depends on the order and the device; ranks of near-equal paths should not.
     precise = scores.double()
@@ -202,7 +202,7 @@ def _checked_sums(score: Score, output: Tensor, targets: Tensor) -> tuple[float,
     total, squares, highest = torch.stack([precise.sum(), precise.square().sum(), precise.max()]).tolist()
     if bound is not None and highest > bound + 1e-6 * max(1.0, abs(bound)):
         raise SearchError(
-            f"the score function {function_name(function)!r} returned {highest:.6g}, above its upper_bound "
-            f"{bound}; state a bound that no score exceeds, or None"
+            f"the score function {function_name(function)!r} returned {highest:.6g}; expected at most its upper_bound, "
+            f"{bound}. State a bound that no score exceeds, or None."
         )
     return total, squares

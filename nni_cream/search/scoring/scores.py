@@ -68,5 +68,5 @@ def resolve_score(score: str | ScoreFunction | Score) -> Score:
         return Score(score)
     raise ConfigError(
         f"score is {score!r}; expected one of {sorted(SCORES)} or a function of output and target that returns one "
-        "value a sample, higher is better"
+        "value a sample, higher is better."
     )

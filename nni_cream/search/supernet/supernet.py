@@ -181,7 +181,7 @@ def single_values_explained(cause: str) -> Iterator[None]:
         # torch raises a plain ValueError, so only the text identifies it.
         if "more than 1 value per channel" not in str(error):
             raise
-        raise ConfigError(f"BatchNorm has no statistics of a single value for each channel: {cause}") from error
+        raise ConfigError(f"{cause}. BatchNorm has no statistics of a single value for each channel.") from error
 
 
 class FreezableCell(PathSamplingCell):

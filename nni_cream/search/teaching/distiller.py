@@ -74,8 +74,8 @@ class Distiller:
         passes = [call for call in calls if main_output(call.output).requires_grad]
         if not passes:
             raise SearchError(
-                "training_step did not run the model with gradients, so there is nothing to distil; call self.model(x) "
-                "(or self(x)) in training_step, or use matching='none'"
+                "training_step did not run the model with gradients; expected one run, whose outputs are distilled. "
+                "Call self.model(x) (or self(x)) in training_step, or use matching='none'."
             )
         students = [main_output(call.output) for call in passes]
         teachers = self._teach(match.entry.path, passes)

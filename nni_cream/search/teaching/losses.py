@@ -110,6 +110,6 @@ def resolve_distillation(distillation: str | LossFunction | Distillation) -> Dis
         # Nothing is known of the user's outputs, so paths are compared by the outputs as they are.
         return Distillation(distillation)
     raise ConfigError(
-        f"distillation is {distillation!r}; expected one of {sorted(DISTILLATIONS)} or a function of the student's "
-        "and the teacher's output that returns a loss"
+        f"distillation is {distillation!r}; expected one of {sorted(DISTILLATIONS)} or a function of the student's and "
+        "the teacher's output that returns a loss."
     )

@@ -303,4 +303,4 @@ def resolve_matcher(matching: str | Matcher) -> Matcher:
         return matching
     if isinstance(matching, str) and matching in MATCHERS:
         return MATCHERS[matching]()
-    raise ConfigError(f"matching is {matching!r}; expected one of {', '.join(MATCHERS)}, or a Matcher")
+    raise ConfigError(f"matching is {matching!r}; expected one of {', '.join(MATCHERS)}, or a Matcher.")

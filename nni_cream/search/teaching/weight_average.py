@@ -102,8 +102,8 @@ class WeightAverage:
         different = [name for name in self._averages.keys() | saved.keys() if not self._fits(name, saved.get(name))]
         if different:
             raise SearchError(
-                f"the checkpoint's averaged weights do not fit: {', '.join(sorted(different)[:3])}; resume with the "
-                "space and the module that the search was started with"
+                f"the averaged weights of the checkpoint do not fit: {', '.join(sorted(different)[:3])}; expected "
+                "those of this space and module. Resume with the ones that the search was started with."
             )
         self.updates = int(state["updates"])
         self._log_decay = float(state.get("log_decay", 0.0))  # before there was one, all averages were up to date

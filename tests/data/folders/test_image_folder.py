@@ -88,15 +88,15 @@ def with_everything(root: Path) -> None:
             lambda root: fill(root, cats=9, dogs=9),
             {"test": 0.5, "validation": 0.5},
             ConfigError,
-            ["leave nothing for train"],
+            ["are the whole; expected less than 1 together"],
         ),
         (
             lambda root: fill(root, cats=9, dogs=9),
             {"test": 0.02},
             ConfigError,
-            ["test: 0.02 of 18 images are 0", "0.11"],
+            ["test is 0.02; expected at least 0.11", "0 of 18 images"],
         ),
-        (lambda root: fill(root, cats=9, dogs=2), {}, ConfigError, ["'dogs' has 2 images", "at least 3"]),
+        (lambda root: fill(root, cats=9, dogs=2), {}, ConfigError, ["class 'dogs' is 2; expected at least 3"]),
         (lambda root: fill(root, cats=9, dogs=0) and (root / "dogs").mkdir(), {}, DataError, ["no image in 1", "dogs"]),
     ],
 )
@@ -111,5 +111,5 @@ def test_folder_or_share_that_does_not_fit_is_told(
 
 
 def test_missing_folder_is_told_with_the_layout(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent: no such folder\. Expected either sub-folders train, val"):
+    with pytest.raises(DataError, match=r"absent: there is no such folder\. Expected either sub-folders train, val"):
         load(tmp_path / "absent")

@@ -132,9 +132,9 @@ def test_folder_that_is_laid_out_otherwise_is_told(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"validation": 18}, r"ask for 7 images or more of each class; class number \d has 6"),
+        ({"validation": 18}, r"need 7 or more images of each class; expected at most 6, those of class number \d"),
         ({"validation": 2}, "validation is 2; expected a whole number of at least 3"),
-        ({"train": 15}, r"train \(15\) and validation \(6\) ask for 7 images"),
+        ({"train": 15}, r"train \(15\) and validation \(6\) need 7 or more images"),
         ({"seed": -1}, "seed is -1; expected a whole number"),
         ({"augment": "more"}, "augment is .more.; expected one of none, crop, paper"),
     ],

@@ -133,9 +133,9 @@ def test_list_of_another_form_is_told(tmp_path: Path, content: str, words: list[
         (
             "train/n00000001/train_1_0.JPEG\nval/n00000002/val_2_0.JPEG",
             ConfigError,
-            "2 classes have images in train or",
+            "2 classes are in train or",
         ),
-        ("n00000009", DataError, "n00000009: no such folder; the list names a class"),
+        ("n00000009", DataError, "n00000009: there is no such folder; expected the classes of the list"),
     ],
 )
 def test_list_that_does_not_fit_the_images_is_told(
@@ -165,7 +165,7 @@ def test_impossible_number_is_told(
 
 
 def test_folder_that_is_no_imagenet_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no such folder\. Expected the layout train/<wnid>"):
+    with pytest.raises(DataError, match=r"there is no such folder\. Expected the layout train/<wnid>"):
         make(tmp_path / "absent", tmp_path / "out")
 
 
@@ -194,7 +194,7 @@ def test_files_that_were_added_to_a_folder_keep_it_from_being_replaced(write_ima
     make(root, out)
     (out / "search").mkdir()
     (out / "search" / "best.json").write_text("mine")
-    with pytest.raises(FileError, match=r"holds 1 files that this command did not make.*: search/best\.json; move"):
+    with pytest.raises(FileError, match=r"holds 1 files that this command did not make.*: search/best\.json\. Move"):
         make(root, out, force=True)
     assert (out / "search" / "best.json").read_text() == "mine"
 
@@ -265,7 +265,7 @@ def test_loader_tells_a_folder_that_was_not_made_or_is_not_complete(write_imagen
         data.create("subimagenet", root=str(root))
     make(root, out)
     (out / images_of(out)[0]).unlink()
-    with pytest.raises(DataError, match=r"1 files of list\.txt are not there, and 0 are there that it does not list"):
+    with pytest.raises(DataError, match=r"lacks 1 files of list\.txt, and holds 0 others"):
         data.create("subimagenet", root=str(out), validation=2)
 
 

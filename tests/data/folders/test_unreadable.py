@@ -140,7 +140,7 @@ def test_files_are_not_looked_into_without_check(write_imagenet: Write) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"max_unreadable": 2, "check": False}, "max_unreadable is 2, but check is false"),
+        ({"max_unreadable": 2, "check": False}, "max_unreadable is 2; expected 0, since check is false"),
         ({"max_unreadable": -1}, "max_unreadable is -1; expected a whole number of at least 0"),
         ({"check": "yes"}, "check is .yes.; expected true or false"),
         ({"cache": 1}, "cache is 1; expected true or false"),

@@ -271,7 +271,7 @@ def test_cost_range_holds_for_every_sampled_path():
 
 
 def test_an_unreachable_cost_range_is_refused_with_the_reachable_one():
-    with pytest.raises(SpaceError, match=r"reachable range of this space is"):
+    with pytest.raises(SpaceError, match=r"no path was found; expected a range within"):
         search(cost_range=(1e9, None))
 
 
@@ -623,7 +623,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     torch.save(content, path)
     use = evaluator(max_epochs=3)
     use.fit_kwargs["ckpt_path"] = path
-    with pytest.raises(SearchError, match="not written by a Cream search"):
+    with pytest.raises(SearchError, match="expected a checkpoint of a Cream search"):
         run(LayerSpace(), cream(board_size=3, warmup=0), use)
 
 
@@ -735,7 +735,7 @@ def test_a_training_step_that_does_not_run_the_model_is_refused():
         def training_step(self, batch, batch_idx):
             return self.model.head.weight.square().sum()
 
-    with pytest.raises(SearchError, match="nothing to distil"):
+    with pytest.raises(SearchError, match="did not run the model with gradients"):
         run(LayerSpace(), cream(board_size=3, warmup=0), custom_evaluator(Elsewhere()))
 
 
@@ -762,13 +762,15 @@ def test_batches_that_are_not_pairs_are_refused():
 
 
 def test_a_warm_up_as_long_as_the_training_is_refused():
-    with pytest.raises(ConfigError, match="warmup is 2 epochs but the trainer runs only 2"):
+    with pytest.raises(ConfigError, match="warmup is 2 epochs; expected fewer than the 2 of the trainer"):
         search(warmup=2, trainer={"max_epochs": 2})
 
 
 @pytest.mark.parametrize("steps", [6, 8])
 def test_a_warm_up_that_is_longer_than_the_steps_is_refused(steps):
-    with pytest.raises(ConfigError, match=f"warmup is 1 epochs of 8 steps but the trainer runs only {steps} steps"):
+    with pytest.raises(
+        ConfigError, match=f"warmup is 1 epochs of 8 steps; expected less than the {steps} steps of the trainer"
+    ):
         search(warmup=1, trainer={"max_epochs": -1, "max_steps": steps})
 
 
@@ -777,7 +779,7 @@ def test_a_training_that_is_stopped_within_its_warm_up_does_not_end_as_if_it_had
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
             trainer.should_stop = True
 
-    with pytest.raises(SearchError, match=r"board is empty after \d+ steps: the training ended within its warm-up"):
+    with pytest.raises(SearchError, match=r"board is empty after \d+ steps; .* the training ended within its warm-up"):
         search(warmup=1, trainer={"callbacks": [Stop()], "max_epochs": 3})
 
 
@@ -793,7 +795,7 @@ def test_an_empty_board_has_nothing_to_export():
 
 
 def test_a_score_that_is_not_finite_is_an_error():
-    with pytest.raises(SearchError, match="score of a path became nan"):
+    with pytest.raises(SearchError, match="score of a path is nan"):
         search(score=lambda output, target: torch.full((len(target),), math.nan))
 
 
@@ -804,7 +806,7 @@ def test_a_score_that_stops_being_finite_when_the_board_is_rescored_is_an_error(
         calls.append(1)
         return torch.full((len(target),), 0.5 if len(calls) <= 12 else math.nan)  # three candidates in four chunks
 
-    with pytest.raises(SearchError, match="score of a path became nan at step 8"):
+    with pytest.raises(SearchError, match="score of a path is nan at step 8"):
         search(score=failing, board_size=3, score_interval=1000, matching="best")
 
 

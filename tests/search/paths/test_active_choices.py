@@ -168,7 +168,7 @@ def test_no_architecture_is_on_the_board_twice():
 
 
 def test_a_board_larger_than_the_number_of_architectures_is_refused():
-    with pytest.raises(ConfigError, match="only 14 paths"):
+    with pytest.raises(ConfigError, match="expected at most 14"):
         CreamStrategy(board_size=15).mutate_model(DeepSpace())
 
 

@@ -107,7 +107,7 @@ TABLE = CostTable(0.0, {"a": {1: 1.0, 2: 2.0, 3: 3.0}, "b": {10: 10.0, 20: 20.0,
 @pytest.mark.parametrize("cost_range", [(100, 200), (None, 5), (14, 20)])
 def test_a_range_without_a_path_is_refused_before_the_first_draw(table, cost_range):
     sampler = RandomPaths(SPACE, cost_range=cost_range)
-    with pytest.raises(SpaceError, match=r"holds no path .* reachable range of this space is 11 to 33"):
+    with pytest.raises(SpaceError, match=r"no path was found; expected a range within 11 to 33"):
         sampler.constrain(cost, table=table)
 
 
@@ -204,7 +204,7 @@ def test_a_range_that_is_not_a_pair_of_numbers_is_refused(cost_range):
 
 
 def test_an_empty_range_is_refused():
-    with pytest.raises(ConfigError, match="low end is above"):
+    with pytest.raises(ConfigError, match="low end that is not above"):
         check_cost_range((3, 2))
 
 

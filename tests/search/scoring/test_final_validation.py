@@ -147,7 +147,7 @@ def test_a_training_that_goes_on_drops_the_validated_accuracies():
 
 
 def test_before_the_search_there_is_nothing_to_finalise():
-    with pytest.raises(SearchError, match="nothing to finalise before the search has run"):
+    with pytest.raises(SearchError, match="the search has not run"):
         finalised(cream())
 
 

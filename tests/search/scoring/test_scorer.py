@@ -247,7 +247,7 @@ def test_an_empty_loader_is_an_error():
         ([torch.zeros(3)], r"holds \['Tensor'\]"),
         ({"x": 1}, "holds dict"),
         ([torch.zeros(3), "labels"], r"\['Tensor', 'str'\]"),
-        ([torch.zeros(3), torch.zeros(2)], "3 inputs but 2 targets"),
+        ([torch.zeros(3), torch.zeros(2)], "3 inputs and 2 targets"),
         ([torch.zeros(3), torch.tensor(1)], "pair"),
     ],
 )
@@ -288,7 +288,7 @@ def test_a_score_that_is_not_one_a_sample_is_an_error(function, found):
 
 def test_a_score_above_its_bound_is_an_error():
     score = Score(lambda output, target: torch.full((len(target),), 1.5), upper_bound=1.0)
-    with pytest.raises(SearchError, match=r"returned 1\.5, above its upper_bound 1\.0"):
+    with pytest.raises(SearchError, match=r"returned 1\.5; expected at most its upper_bound, 1\.0"):
         a_scorer(score, torch.zeros(6, dtype=torch.long)).score({})
 
 

@@ -332,12 +332,12 @@ def test_before_its_start_the_meta_network_does_not_learn():
 
 
 def test_a_start_after_the_end_of_the_training_is_refused():
-    with pytest.raises(ConfigError, match=r"teaching.start is 4 epochs .* there would be no teachers"):
+    with pytest.raises(ConfigError, match=r"teaching.start is 4 epochs; .* there would be no teachers"):
         search(cream(distillation_start=4), max_epochs=4)
 
 
 def test_a_fraction_of_a_training_without_an_end_is_refused_by_the_settings_name():
-    with pytest.raises(ConfigError, match=r"teaching.start is 0\.5, a fraction of a training that has no end"):
+    with pytest.raises(ConfigError, match=r"teaching.start is 0\.5; expected a whole number of epochs"):
         search(cream(distillation_start=0.5), max_epochs=-1)
 
 

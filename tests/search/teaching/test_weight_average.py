@@ -190,7 +190,7 @@ def test_weights_of_sixteen_bits_are_averaged_in_thirty_two():
 
 def test_averages_of_another_module_are_refused():
     state = WeightAverage(nn.Linear(3, 2), 0.5).state_dict()
-    with pytest.raises(SearchError, match="do not fit: weight; resume with the space"):
+    with pytest.raises(SearchError, match="do not fit: weight; expected those of this space"):
         WeightAverage(nn.Linear(4, 2), 0.5).load_state_dict(state)
 
 

@@ -177,7 +177,9 @@ class LatencyTable:
         }
         groups = supernet.usage.groups
         if groups is None:
-            raise SpaceError("the space has too many combinations of depths and layers for a table of latencies")
+            raise SpaceError(
+                "the space has too many combinations of depths and layers; expected fewer, for a table of latencies."
+            )
         return CostTable(base, named, groups)
 
     def check_space(self, supernet: Supernet) -> None:
@@ -191,21 +193,21 @@ class LatencyTable:
         foreign = [label for label in columns if label not in expected]
         if lacking or foreign:
             raise SpaceError(
-                f"the latency table is of another space: it lacks the labels {lacking[:3]} of this space, and has "
-                f"{foreign[:3]}, which this space has not; make a table of this space with `nni-cream latency`"
+                f"the latency table is of another space: it lacks the labels {lacking[:3]} and has the foreign labels "
+                f"{foreign[:3]}. Make a table of this space with `nni-cream latency`."
             )
         for measured in self.sizes:
             for label, column in measured.columns.items():
                 if set(column) != expected[label]:
                     raise SpaceError(
-                        f"the latency table is of another space: label {label!r} has the values {sorted(column)} there "
-                        f"and {sorted(expected[label])} here; make a table of this space with `nni-cream latency`"
+                        f"the latency table is of another space: values of label {label!r} are {sorted(column)}; "
+                        f"expected {sorted(expected[label])}. Make a table of this space with `nni-cream latency`."
                     )
         # A table written by hand has no digest.
         if self.space is not None and self.space != space_digest(supernet):
             raise SpaceError(
                 "the latency table is of another space: its choices have the same names, but layers of other shapes "
-                "(widths, classes or channels); make a table of this space with `nni-cream latency`"
+                "(widths, classes or channels). Make a table of this space with `nni-cream latency`."
             )
 
     def _at(self, shape: tuple[int, ...]) -> tuple[float, dict[str, dict[str, float]]]:
@@ -218,8 +220,8 @@ class LatencyTable:
         if not (below and above and same):
             sizes = ", ".join("x".join(map(str, item.shape)) for item in self.sizes)
             raise SpaceError(
-                f"the latency table has no latencies for inputs of {'x'.join(map(str, shape))}, only for {sizes} and "
-                "sizes between them; measure that size too (image_sizes)"
+                f"the shape of the inputs is {'x'.join(map(str, shape))}; expected one of {sizes} or between them, "
+                "which the latency table has. Measure that size too (image_sizes)."
             )
         low, high = below[-1], above[0]
         # The size itself is in the table: there is nothing to interpolate.

@@ -43,8 +43,8 @@ class LatencySettings(LatencyOptions):
             self._check_table(self.table)
         elif _kind(self.device) is None:
             raise ConfigError(
-                f"latency.device is {self.device!r}, which is no device of torch here, so nothing can be measured on "
-                "it; give a table that was made on it, or a device such as 'cpu' or 'cuda'"
+                f"latency.device is {self.device!r}; expected a device of torch here, such as 'cpu' or 'cuda', since "
+                f"latencies are measured on it. Give one, or a table that was made on {self.device!r}."
             )
 
     def _check_table(self, table: LatencyTable) -> None:
@@ -52,17 +52,17 @@ class LatencySettings(LatencyOptions):
         expected = device_name(self.torch_device) if here else self.device
         if table.device != expected:
             raise ConfigError(
-                f"the latency table was made on the device {table.device!r}, but latency.device is {self.device!r}"
-                f"{f', here {expected!r}' if here else ''}; make a table on this device, or set device to "
-                f"{table.device!r} if it is the one that the network is for"
+                f"latency.device is {self.device!r}{f', here {expected!r}' if here else ''}; expected "
+                f"{table.device!r}, the device of the latency table. Make a table on this device, or set device to "
+                f"{table.device!r} if the network is for it."
             )
         for name in ("batch_size", "threads"):
             # Left out, an option takes the table's value, so only one that the user sets can contradict it.
             wanted, made = getattr(self, name), table.settings.get(name)
             if wanted is not None and wanted != made:
                 raise ConfigError(
-                    f"latency.{name} is {wanted}, but the latency table was made with {made}; make another table, or "
-                    f"leave {name} out"
+                    f"latency.{name} is {wanted}; expected {made}, as in the latency table. Make another table, or "
+                    f"leave {name} out."
                 )
 
     @property
@@ -70,7 +70,8 @@ class LatencySettings(LatencyOptions):
         """The device to measure on."""
         if _kind(self.device) is None:
             raise ConfigError(
-                f"latency device {self.device!r} is no device of torch here: nothing can be measured on it"
+                f"latency.device is {self.device!r}; expected a device of torch here, since latencies are measured on "
+                "it."
             )
         if self.device == "auto":
             return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -36,7 +36,7 @@ PRIOR = 0.25
 """Weight, in paths, of the belief that a block takes in a network what it takes alone."""
 
 _Parts: TypeAlias = list[tuple[int, Any]]
-"""What a value of a choice adds: times of blocks, each with its sign."""
+"""Time that a value of a choice adds: times of blocks, each with its sign."""
 _logger = logging.getLogger(__name__)
 
 
@@ -106,8 +106,8 @@ def measure_table(
     """
     if not has_table(supernet):
         raise SpaceError(
-            "the latencies of this space cannot be put into a table: it has choices that are neither a LayerChoice nor "
-            "the depth of a Repeat; a search measures whole networks instead"
+            "the latencies of this space cannot be put into a table; expected only choices that are a LayerChoice or "
+            "the depth of a Repeat. Search without a table: it measures whole networks."
         )
     watch = stopwatch(settings, clock)
     # Moving the user's supernet to another device would break the search.
@@ -141,7 +141,7 @@ def _check(errors: list[float], paths: int) -> dict[str, Any]:
     typical = float(np.median(errors))
     if typical > TOLERANCE:
         _logger.warning(
-            "The table of latencies is off by %.0f %% (median) against whole networks of %d random paths; measure on "
+            "The table of latencies is off by %.0f %% (median) against whole networks of %d random paths. Measure on "
             "an idle machine, or with more repeats.",
             100 * typical,
             paths,
@@ -246,7 +246,10 @@ def _resized(inputs: Inputs, sizes: Sequence[int] | None) -> Iterator[Inputs]:
         yield inputs
         return
     if not any(isinstance(leaf, Tensor) and leaf.ndim == 4 for leaf in tree_leaves(inputs)):
-        raise ConfigError(f"latency image_sizes is {sizes!r}, but the inputs of the space are no images (N, C, H, W)")
+        raise ConfigError(
+            f"latency.image_sizes is {sizes!r}; expected None, since the inputs of the space are no images (N, C, H, "
+            "W)."
+        )
     for size in sizes:
         yield tree_map(lambda leaf, side=size: interpolate(leaf, (side, side)) if _is_image(leaf) else leaf, inputs)
 

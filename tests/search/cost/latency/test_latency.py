@@ -139,7 +139,7 @@ def test_latencies_between_two_measured_sizes_are_linear_in_the_pixels(table):
 
 @pytest.mark.parametrize("shape", [(1, 7, 7), (1, 17, 17), (3, 8, 8)])
 def test_sizes_outside_the_measured_ones_are_refused(table, shape):
-    with pytest.raises(SpaceError, match=r"only for 1x8x8, 1x16x16"):
+    with pytest.raises(SpaceError, match=r"expected one of 1x8x8, 1x16x16"):
         model(given(table), torch.zeros(2, *shape))
 
 
@@ -158,7 +158,7 @@ def test_a_table_of_other_values_is_refused_with_the_label(table):
     content = json.loads(json.dumps(table.to_json()))
     for size in content["sizes"]:
         size["columns"]["block_1"]["idle"] = size["columns"]["block_1"].pop("fast")
-    with pytest.raises(SpaceError, match=r"'block_1' has the values \['idle', 'slow'\]"):
+    with pytest.raises(SpaceError, match=r"'block_1' are \['idle', 'slow'\]"):
         model(given(table, sizes=content["sizes"]))
 
 
@@ -175,21 +175,21 @@ def test_a_table_of_other_widths_is_refused(table):
 
 def test_a_table_of_another_device_needs_its_name(table):
     phone = LatencyTable.from_json(table.to_json() | {"device": "phone"})
-    with pytest.raises(ConfigError, match=r"made on the device 'phone', but latency.device is 'cpu'"):
+    with pytest.raises(ConfigError, match=r"latency.device is 'cpu'.*; expected 'phone'"):
         LatencySettings(device="cpu", table=phone)
-    with pytest.raises(ConfigError, match=r"made on the device 'phone', but latency.device is 'tablet'"):
+    with pytest.raises(ConfigError, match=r"latency.device is 'tablet'; expected 'phone'"):
         LatencySettings(device="tablet", table=phone)
     assert model(LatencySettings(device="phone", table=phone))(paths()[0]) == pytest.approx(expected(paths()[0]))
 
 
 def test_a_device_that_is_not_here_cannot_be_measured():
-    with pytest.raises(ConfigError, match=r"'phone'.* no device of torch here"):
+    with pytest.raises(ConfigError, match=r"'phone'; expected a device of torch here"):
         LatencySettings(device="phone")
 
 
 @pytest.mark.parametrize("name", ["batch_size", "threads"])
 def test_settings_that_contradict_the_table_are_refused(table, name):
-    with pytest.raises(ConfigError, match=rf"{name} is 9, but the latency table was made with 1"):
+    with pytest.raises(ConfigError, match=rf"{name} is 9; expected 1, as in the latency table"):
         LatencySettings(
             device="cpu", table=LatencyTable.from_json(table.to_json() | {"settings": {name: 1}}), **{name: 9}
         )

@@ -1,0 +1,84 @@
+"""Progress of an experiment's trials on the console."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from nni_cream.errors import ManagerError
+from nni_cream.manager.page import PAGE
+from nni_cream.manager.rest_client import Manager, job_parameters, metric
+
+__all__ = ["wait_for_page", "watch_trials"]
+
+_POLL_SECONDS = 1.0
+_PAGE_SECONDS = 15
+_LOG_LINES = 30
+
+
+def wait_for_page(log: Path) -> None:
+    """Wait a little for the tuner to put the board page in its place, so that its address leads there."""
+    deadline = time.monotonic() + _PAGE_SECONDS
+    while not (log / PAGE).exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def watch_trials(manager: Manager, expected: int, log: Path, console: Console) -> None:
+    """Show the trials until the experiment has ended; raise ``ManagerError`` if the manager has an error or is gone."""
+    bar = Progress(
+        TextColumn("trials"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}  {task.description}"),
+        TimeElapsedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    seen: dict[str, str] = {}
+    with bar:
+        task = bar.add_task("", total=expected)
+        while True:
+            status = manager.get("/check-status")
+            jobs = manager.jobs()
+            bar.update(task, completed=sum("endTime" in job for job in jobs), description=_now(manager, jobs))
+            if not console.is_terminal:
+                _print_changes(jobs, seen, console)
+            if status["status"] == "DONE":
+                return
+            if status["status"] in ("STOPPING", "STOPPED"):
+                raise ManagerError("the experiment was stopped before its end.")
+            if status["status"] == "ERROR":
+                raise ManagerError(_describe_error(log, status))
+            time.sleep(_POLL_SECONDS)
+
+
+def _describe_error(log: Path, status: Mapping[str, Any]) -> str:
+    file = log / "dispatcher.log"
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    errors = "; ".join(status.get("errors", ()))
+    return "\n  ".join([f"NNI's manager reports an error: {errors} (end of {file}:)", *lines[-_LOG_LINES:]])
+
+
+def _now(manager: Manager, jobs: list[dict[str, Any]]) -> str:
+    running = [job for job in jobs if job["status"] == "RUNNING"]
+    if not running:
+        return ""
+    job = running[0]
+    latest = [item for item in manager.get("/metric-data-latest") if item["trialJobId"] == job["trialJobId"]]
+    role = job_parameters(job).get("role", "trial")
+    if not latest:
+        return f"{role}: starting"
+    figures = metric(latest[-1])
+    return f"{role}: epoch {figures.get('epoch', 0):.0f}, accuracy {figures['default']:.4f}"
+
+
+def _print_changes(jobs: list[dict[str, Any]], seen: dict[str, str], console: Console) -> None:
+    for job in jobs:
+        if seen.get(job["trialJobId"]) != job["status"]:
+            seen[job["trialJobId"]] = job["status"]
+            role = job_parameters(job).get("role", "trial")
+            console.print(f"trial {job['sequenceId']} ({role}): {job['status'].lower()}")
