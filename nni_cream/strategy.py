@@ -28,6 +28,7 @@ from nni_cream.search.sampling.samplers import PathSampler, resolve_sampler
 from nni_cream.search.scoring.final_validation import Finalist, finalise
 from nni_cream.search.scoring.scores import Score, ScoreFunction, resolve_score
 from nni_cream.search.settings import Scoring, SearchSettings, Teaching
+from nni_cream.search.supernet.sliced_layer import check_shared
 from nni_cream.search.supernet.supernet import Supernet, freezable_hooks
 from nni_cream.search.teaching.losses import Distillation, LossFunction, resolve_distillation
 from nni_cream.search.teaching.matchers import Matcher, resolve_matcher
@@ -165,6 +166,7 @@ class CreamStrategy(RandomOneShot):
             )
         check_mutables(model.simplify())
         check_depths(model)
+        check_shared(model)
         count = count_architectures(model)
         if count < self._board.capacity:
             raise ConfigError(

@@ -17,24 +17,32 @@ from nni_cream.search.paths.encoded_path import Path
 __all__ = ["frozen_view", "used_parameters"]
 
 
-def frozen_view(module: nn.Module, sample: Path) -> Any:
+def frozen_view(module: nn.Module, sample: Path, memo: dict[nn.Module, nn.Module] | None = None) -> Any:
     """Return what NNI's ``freeze`` returns, made of the supernet's own layers where possible.
 
     NNI copies every module that holds a choice, with all its candidates. On the paper's space this takes a second a
     path, and the memory of several supernets. Copy the result before you train, move or switch it.
     """
+    memo = {} if memo is None else memo
+    # A module in two places stays one, or its weights would no longer be shared.
+    if module not in memo:
+        memo[module] = _view(module, sample, memo)
+    return memo[module]
+
+
+def _view(module: nn.Module, sample: Path, memo: dict[nn.Module, nn.Module]) -> Any:
     # A subclass with a ``freeze`` of its own may build something else, so its own method decides below.
     kind: Any = type(module)
     if isinstance(module, LayerChoice) and kind.freeze is LayerChoice.freeze:
-        return frozen_view(module[module.choice.freeze(sample)], sample)
+        return frozen_view(module[module.choice.freeze(sample)], sample, memo)
     if isinstance(module, Repeat) and kind.freeze is Repeat.freeze:
         depth = module.depth_choice
         count = depth.freeze(sample) if isinstance(depth, Mutable) else depth
-        return nn.Sequential(*(frozen_view(block, sample) for block in list(module.blocks)[:count]))
+        return nn.Sequential(*(frozen_view(block, sample, memo) for block in list(module.blocks)[:count]))
     if isinstance(module, Mutable) and _has_its_own_way(module):
         return module.freeze(sample)
     children = {name: child for name, child in module._modules.items() if child is not None}
-    frozen = {name: frozen_view(child, sample) for name, child in children.items()}
+    frozen = {name: frozen_view(child, sample, memo) for name, child in children.items()}
     if all(frozen[name] is child for name, child in children.items()):
         return module
     # The shallow copy still shares the dict of children: it gets its own, so that the supernet keeps its candidates.

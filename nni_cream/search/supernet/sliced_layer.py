@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from nni.mutable import LabeledMutable, Mutable
 from nni.mutable.annotation import Constraint
-from nni.nas.nn.pytorch.base import ParametrizedModule
+from nni.nas.nn.pytorch.base import MutableModule, ParametrizedModule
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -19,7 +19,7 @@ from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.supernet.layer_sizes import Cut, LayerSizes, cuts_of, sliced
 from nni_cream.search.supernet.user_changes import keep_changes
 
-__all__ = ["SlicedLayer", "check_combinations"]
+__all__ = ["SlicedLayer", "check_combinations", "check_shared"]
 
 
 @dataclass
@@ -191,6 +191,29 @@ def check_combinations(space: nn.Module, mutables: Mapping[str, LabeledMutable])
             raise SpaceError(f"{module.sizes.title}: {reason}. Change the choices, or exclude it by a constraint")
 
 
+def check_shared(space: nn.Module) -> None:
+    """Raise ``SpaceError`` for what NNI's mutation would part: layers with choices that share weights or a parent."""
+    owners: dict[int, list[str]] = {}
+    for name, module in space.named_modules():
+        for weight in module._parameters.values():
+            owners.setdefault(id(weight), []).append(name)
+        chosen = [child for child in module._modules.values() if isinstance(child, MutableModule) and child.mutables]
+        twice = next((child for child in chosen if sum(other is child for other in chosen) > 1), None)
+        if twice is not None:
+            raise SpaceError(
+                f"module {name!r} holds one {type(twice).__name__} with choices under two names; expected one name. Use "
+                "that in forward wherever the module runs"
+            )
+    for name, module in space.named_modules():
+        if isinstance(module, ParametrizedModule) and module.mutables:
+            others = {other for weight in module.parameters(recurse=False) for other in owners[id(weight)]} - {name}
+            if others:
+                raise SpaceError(
+                    f"layer {name!r} ({type(module).__name__}) shares weights with {sorted(others)}, and has choices; "
+                    "its weights of all sizes would be others. Use the layer itself in both places"
+                )
+
+
 @functools.cache
 def _class_of(kind: type[nn.Module]) -> Any:
     # A subclass of the layer's own class, since much code asks for isinstance(module, nn.Linear) and the like.
@@ -209,6 +232,8 @@ def _check_kind(module: Any, title: str) -> None:
         raise SpaceError(f"{title} is lazy; a layer with choices needs all its sizes from the start")
     if not (module.mutables or any(_nested(list(_values(module))))):
         return
+    if not kind._bound_type.__module__.startswith("torch.nn.") and next(module.buffers(), None) is not None:
+        raise SpaceError(f"{title} has choices and buffers, which may depend on these; use a LayerChoice instead")
     for value in _values(module):
         if isinstance(value, list | tuple | dict | set) and any(_nested(value)):
             raise SpaceError(
