@@ -55,6 +55,8 @@ class LayerSizes:
         Name of a module within the layer -> its attributes that no choice decides.
     invalid
         Combinations that torch refuses -> its reason.
+    partly_kept
+        Weights that the space initialises itself, for one of their sizes.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class LayerSizes:
 
     def __init__(self, title: str, layer: Any) -> None:
         self.title = title
+        self.partly_kept: str | None = None
         self._kind: type[nn.Module] = layer._bound_type
         self._args, self._kwargs = layer.trace_args, {k: v for k, v in layer.trace_kwargs.items() if k != "device"}
         self._device = layer.trace_kwargs.get("device")

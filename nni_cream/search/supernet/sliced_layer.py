@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,7 +20,9 @@ from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.supernet.layer_sizes import Cut, LayerSizes, cuts_of, sliced
 from nni_cream.search.supernet.user_changes import keep_changes
 
-__all__ = ["SlicedLayer", "check_combinations", "check_shared"]
+__all__ = ["SlicedLayer", "check_shared", "check_sizes"]
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -181,14 +184,24 @@ class SlicedLayer(BaseSuperNetModule):
         return _Skeleton(module, parts)
 
 
-def check_combinations(space: nn.Module, mutables: Mapping[str, LabeledMutable]) -> None:
-    """Raise ``SpaceError`` for a layer whose choices meet in a combination that torch refuses."""
-    if any(isinstance(mutable, Constraint) for mutable in mutables.values()):
-        return  # it may exclude these
-    for module in space.modules():
-        if isinstance(module, SlicedLayer) and module.sizes.invalid:
-            reason = next(iter(module.sizes.invalid.values()))
-            raise SpaceError(f"{module.sizes.title}: {reason}. Change the choices, or exclude it by a constraint")
+def check_sizes(space: nn.Module, mutables: Mapping[str, LabeledMutable]) -> None:
+    """Raise ``SpaceError`` for a combination that torch refuses; warn once of initial values that are partly kept."""
+    every = [module.sizes for module in space.modules() if isinstance(module, SlicedLayer)]
+    invalid = next((sizes for sizes in every if sizes.invalid), None)
+    # A constraint may exclude these combinations.
+    if invalid is not None and not any(isinstance(mutable, Constraint) for mutable in mutables.values()):
+        reason = next(iter(invalid.invalid.values()))
+        raise SpaceError(f"{invalid.title}: {reason}. Change the choices, or exclude it by a constraint")
+    partly = [sizes for sizes in every if sizes.partly_kept]
+    if partly:
+        _logger.warning(
+            "The space initialises weights of %d layers with choices itself, such as %s. These values are kept for the "
+            "sizes that the space built; the rest of the largest sizes has torch's default initialisation.",
+            len(partly),
+            "; ".join(str(sizes.partly_kept) for sizes in partly[:3]),
+        )
+    for sizes in partly:
+        sizes.partly_kept = None
 
 
 def check_shared(space: nn.Module) -> None:

@@ -25,7 +25,7 @@ from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.paths.choices import check_depths, check_mutables, decode_path
 from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.supernet.frozen import frozen_view
-from nni_cream.search.supernet.sliced_layer import SlicedLayer, check_combinations
+from nni_cream.search.supernet.sliced_layer import SlicedLayer, check_sizes
 
 __all__ = ["FreezableCell", "Supernet", "freezable_hooks", "single_values_explained"]
 
@@ -52,7 +52,7 @@ class Supernet:
         self.mutables: dict[str, LabeledMutable] = space.simplify()
         check_mutables(self.mutables)
         check_depths(space)
-        check_combinations(space, self.mutables)
+        check_sizes(space, self.mutables)
         self.usage = Usage(space)
         self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
         self.refresh()

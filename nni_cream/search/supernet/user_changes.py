@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import Any
 
@@ -13,6 +12,7 @@ from nni_cream.errors import SpaceError
 from nni_cream.rng import preserved_rng
 from nni_cream.search.supernet.layer_sizes import (
     Combination,
+    Cut,
     LayerSizes,
     cuts_of,
     plain_attributes,
@@ -22,9 +22,6 @@ from nni_cream.search.supernet.layer_sizes import (
 )
 
 __all__ = ["keep_changes"]
-
-_logger = logging.getLogger(__name__)
-
 
 def keep_changes(layer: nn.Module, original: nn.Module, sizes: LayerSizes) -> None:
     """Give a layer of all sizes what the space changed on the layer that it replaces.
@@ -36,7 +33,8 @@ def keep_changes(layer: nn.Module, original: nn.Module, sizes: LayerSizes) -> No
     original
         The layer that the space built, of the sizes of the first choices.
     sizes
-        All sizes of the layer; it learns the attributes that the space added.
+        All sizes of the layer; it learns the attributes that the space added, and the weights of which only the values
+        of some sizes are kept.
 
     Raises
     ------
@@ -49,14 +47,8 @@ def keep_changes(layer: nn.Module, original: nn.Module, sizes: LayerSizes) -> No
     # The fresh layer is only for comparison, so the space's random numbers stay as they were.
     with preserved_rng():
         fresh = sizes.fresh(combination)
-    unlike = [name for name in combination.shapes if not _keep_values(layer, original, fresh, name, sizes)]
-    if unlike:
-        _logger.warning(
-            "%s: the space initialises %s itself. These values are kept for the sizes of the first choices; the rest "
-            "of the largest sizes has torch's default initialisation.",
-            sizes.title,
-            " and ".join(unlike),
-        )
+    names = [name for name in combination.shapes if not _keep_values(layer, original, fresh, name, sizes)]
+    sizes.partly_kept = f"{sizes.title}: {', '.join(names)}" if names else None
 
 
 def _combination_of(original: nn.Module, sizes: LayerSizes) -> Combination:
@@ -134,12 +126,16 @@ def _constant(tensor: Tensor) -> bool:
     return bool((tensor == tensor.flatten()[0]).all())
 
 
-def _paste(target: Tensor, cuts: Any, source: Tensor) -> None:
+def _paste(target: Tensor, cuts: list[Cut], source: Tensor) -> None:
+    if all(parts == 1 for _, parts, _, _ in cuts):
+        place = sliced(target, cuts)
+        assert place is not None
+        place.copy_(source)
+        return
     # By position: a slice of several blocks is a copy, so it cannot be written through.
-    places = torch.arange(target.numel(), device=target.device).view(target.shape)
-    chosen = sliced(places, cuts)
-    assert chosen is not None
-    target.view(-1)[chosen.flatten()] = source.flatten()
+    places = sliced(torch.arange(target.numel(), device=target.device).view(target.shape), cuts)
+    assert places is not None
+    target.view(-1)[places.flatten()] = source.flatten()
 
 
 def _alike(values: Tensor, fresh: Tensor) -> bool:

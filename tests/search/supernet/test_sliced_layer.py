@@ -243,8 +243,9 @@ def test_values_of_the_first_choices_are_kept_and_a_custom_initialisation_is_nam
     assert torch.equal(frozen.conv.weight, values)
     assert torch.equal(net.freeze({"width": 8, "kernel": 5}).head.bias, bias)
     assert [record.message for record in caplog.records if "initialises" in record.message] == [
-        "layer 'conv' (MutableConv2d): the space initialises weight itself. These values are kept for the sizes of the "
-        "first choices; the rest of the largest sizes has torch's default initialisation."
+        "The space initialises weights of 1 layers with choices itself, such as layer 'conv' (MutableConv2d): weight. "
+        "These values are kept for the sizes that the space built; the rest of the largest sizes has torch's default "
+        "initialisation."
     ]
     caplog.clear()
     supernet(Changed())
