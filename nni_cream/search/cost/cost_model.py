@@ -16,7 +16,7 @@ from torch import nn
 
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.rng import preserved_rng
-from nni_cream.search.cost.macs import OperationCounter, of_one, unfused
+from nni_cream.search.cost.macs import counting, of_one, unfused
 from nni_cream.search.cost.separate_choices import Inputs, alone, batch_of, record_inputs
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path, path_key
@@ -262,7 +262,7 @@ class CostModel:
         return self._count(lambda: self._supernet.space(*inputs, **keywords))
 
     def _count(self, run: Callable[[], object]) -> int:
-        with self._supernet.detached(), unfused(self._supernet.space), OperationCounter() as counter:
+        with self._supernet.detached(), unfused(self._supernet.space), counting() as counter:
             run()
         self._warn_of(counter.unknown - self._warned)
         return counter.operations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["OperationCounter", "of_one", "unfused"]
+__all__ = ["counting", "of_one", "unfused"]
 
 
 def of_one(operations: Callable[[int], int]) -> float:
@@ -41,16 +41,6 @@ class OperationCounter(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.operations: int = 0
         self.unknown: set[str] = set()
-        self._products = _VectorProducts(self)
-
-    def __enter__(self) -> Self:
-        super().__enter__()  # type: ignore[no-untyped-call]
-        self._products.__enter__()  # type: ignore[no-untyped-call]
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._products.__exit__(*error)  # type: ignore[no-untyped-call]
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -86,6 +76,13 @@ class _VectorProducts(TorchFunctionMode):
         return output
 
 
+@contextmanager
+def counting() -> Iterator[OperationCounter]:
+    """Count the operations inside."""
+    with OperationCounter() as counter, _VectorProducts(counter):
+        yield counter
+
+
 _aten = torch.ops.aten
 _OUTER = {torch.outer, torch.ger, torch.kron, Tensor.outer, Tensor.ger, Tensor.kron}
 _OWN: dict[Any, Callable[..., int | None]] = {
@@ -112,7 +109,8 @@ def _formula(packet: Any) -> Any:
 
 @functools.cache
 def _is_composite(operation: Any) -> bool:
-    return operation not in _OWN and bool(operation._can_decompose())
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), key))
 
 
 # These read weights without multiplying matrices, so a warning about them would be noise.
