@@ -185,7 +185,8 @@ class CostModel:
 
     def _covering(self) -> Iterator[Path]:
         """Yield paths that together use every value of every label."""
-        usage, mutables = self._supernet.usage, cast("dict[str, Categorical]", self._supernet.mutables)
+        usage = self._supernet.usage
+        mutables: dict[str, Any] = dict(self._supernet.mutables)
         largest = usage.largest()
         deciders = {label for group in usage.groups or () for label in group.deciders}
         left = {(label, index) for label, choice in mutables.items() for index in range(len(choice.values))}
@@ -213,12 +214,16 @@ class CostModel:
         """Measure what each candidate adds to the first by the candidates alone, where possible."""
         choices = alone(self._supernet)
         if self._cost == "params":
-            return {label: self._column(label, functools.partial(_params_of, layers)) for label, layers in choices.items()}
+            return {
+                label: self._column(label, functools.partial(_params_of, layers)) for label, layers in choices.items()
+            }
         seen = functools.cache(functools.partial(self._record, choices))
 
         def adds(label: str, value: Any) -> float:
             layers = choices[label]
-            return self._of_one(lambda size: sum(self._count_alone(layer[value], seen(size)[layer]) for layer in layers))
+            return self._of_one(
+                lambda size: sum(self._count_alone(layer[value], seen(size)[layer]) for layer in layers)
+            )
 
         return {
             label: self._column(label, functools.partial(adds, label))

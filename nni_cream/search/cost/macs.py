@@ -92,7 +92,9 @@ _OWN: dict[Any, Callable[..., int | None]] = {
     _aten._euclidean_dist: lambda first, second: first.numel() * second.shape[-2],
     # Other distances than Euclidean ones multiply nothing, or take powers.
     _aten._cdist_forward: lambda first, second, p, *_: first.numel() * second.shape[-2] if p == 2 else None,
-    _aten.conv_tbc: lambda x, weight, bias, pad=0: (x.shape[0] + 2 * pad - len(weight) + 1) * x.shape[1] * weight.numel(),
+    _aten.conv_tbc: lambda x, weight, bias, pad=0: (
+        (x.shape[0] + 2 * pad - len(weight) + 1) * x.shape[1] * weight.numel()
+    ),
 }
 for _packet in (_aten.addmv, _aten.addmv_):
     _OWN[_packet] = lambda start, matrix, vector: matrix.numel()
@@ -101,6 +103,10 @@ for _packet in (_aten.addr, _aten.addr_):
 for _packet in (_aten.addbmm, _aten.addbmm_):
     _OWN[_packet] = lambda start, first, second: first.numel() * second.shape[-1]
 _IN_PLACE = {_aten.addmm_: _aten.addmm, _aten.baddbmm_: _aten.baddbmm}
+
+
+def _steps(x: Tensor, weight: Tensor, pad: int) -> int:
+    return x.shape[0] + 2 * pad - weight.shape[0] + 1
 
 
 def _formula(packet: Any) -> Any:

@@ -88,12 +88,15 @@ class LayerSizes:
         """Return the index of each choice."""
         return tuple(choice.values.index(sample[label]) for label, choice in self.choices.items())
 
+    def _sample(self, key: tuple[int, ...]) -> Path:
+        choices = self.choices.items()
+        return {label: choice.values[index] for index, (label, choice) in zip(key, choices, strict=True)}
+
     def build(self, key: tuple[int, ...], device: Any = "meta") -> nn.Module:
         """Build the plain layer of a combination; raise ``SpaceError`` if torch refuses it."""
         if key in self.invalid:
             raise SpaceError(f"{self.title}: {self.invalid[key]}")
-        sample = {label: choice.values[index] for index, (label, choice) in zip(key, self.choices.items(), strict=True)}
-        args, kwargs = ParametrizedModule.freeze_init_arguments(sample, *self._args, **self._kwargs)
+        args, kwargs = ParametrizedModule.freeze_init_arguments(self._sample(key), *self._args, **self._kwargs)
         with torch.device(device), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the space's own layer has warned already
             return self._kind(*args, **kwargs)
@@ -141,13 +144,13 @@ class LayerSizes:
 
     def _list(self) -> Iterator[Combination]:
         for key in itertools.product(*(range(len(choice.values)) for choice in self.choices.values())):
+            sample = self._sample(key)
             try:
                 module = self.build(key)
             except (ValueError, RuntimeError, AssertionError, TypeError, ZeroDivisionError) as error:
-                values = {str(label): choice.values[index] for index, (label, choice) in zip(key, self.choices.items())}
+                values = {str(label): value for label, value in sample.items()}
                 self.invalid[key] = f"torch refuses {values}: {error}"
                 continue
-            sample = {label: choice.values[index] for index, (label, choice) in zip(key, self.choices.items())}
             attributes = {name: plain_attributes(part) for name, part in module.named_modules()}
             yield Combination(sample, shapes_of(module), attributes)
 
@@ -172,7 +175,9 @@ class LayerSizes:
         for item in self.combinations:
             for path, attributes in item.attributes.items():
                 known = shared.setdefault(path, dict(attributes))
-                differing = [name for name in known if name not in attributes or not same(known[name], attributes[name])]
+                differing = [
+                    name for name in known if name not in attributes or not same(known[name], attributes[name])
+                ]
                 for name in differing:
                     del known[name]
         return {path: [*attributes] for path, attributes in shared.items()}

@@ -117,8 +117,9 @@ class SlicedLayer(BaseSuperNetModule):
         sizes = LayerSizes(title, module)
         kind = _class_of(module._bound_type)
         layer = cast(SlicedLayer, kind.__new__(kind))
-        vars(layer).update(vars(sizes.largest()))
-        vars(layer).update(sizes=sizes, _skeletons=_Skeletons(), _mutables=list(module.mutables))
+        own = {"sizes": sizes, "_skeletons": _Skeletons(), "_mutables": list(module.mutables)}
+        # Not by setattr, which a recurrent layer has of its own.
+        layer.__dict__.update(vars(sizes.largest()) | own)
         keep_changes(layer, module, sizes)
         return layer
 
@@ -172,15 +173,15 @@ class SlicedLayer(BaseSuperNetModule):
         for path, inner in module.named_modules():
             prefix = f"{path}." if path else ""
             kinds: list[Any] = [inner._parameters, inner._buffers]
-            cuts = [
+            parameters, buffers = (
                 {
                     name: cuts_of(inner, name, value.shape, self.sizes.whole[prefix + name])
                     for name, value in kind.items()
                     if value is not None
                 }
                 for kind in kinds
-            ]
-            parts.append(_Part(inner, self.get_submodule(path), *cuts, self.sizes.shared[path]))
+            )
+            parts.append(_Part(inner, self.get_submodule(path), parameters, buffers, self.sizes.shared[path]))
         return _Skeleton(module, parts)
 
 
@@ -214,8 +215,8 @@ def check_shared(space: nn.Module) -> None:
         twice = next((child for child in chosen if sum(other is child for other in chosen) > 1), None)
         if twice is not None:
             raise SpaceError(
-                f"module {name!r} holds one {type(twice).__name__} with choices under two names; expected one name. Use "
-                "that in forward wherever the module runs"
+                f"module {name!r} holds one {type(twice).__name__} with choices under two names; expected one name. "
+                "Use that in forward wherever the module runs"
             )
     for name, module in space.named_modules():
         if isinstance(module, ParametrizedModule) and module.mutables:
@@ -241,7 +242,7 @@ def _check_kind(module: Any, title: str) -> None:
             f"{title} is a subclass or a parametrization of {kind.__mro__[1].__name__}, which NNI freezes to a plain "
             f"{module._bound_type.__name__}. Write it as an nn.Module of its own that holds the layer"
         )
-    if isinstance(module, LazyModuleMixin) and module.mutables:
+    if issubclass(kind, LazyModuleMixin) and module.mutables:
         raise SpaceError(f"{title} is lazy; a layer with choices needs all its sizes from the start")
     if not (module.mutables or any(_nested(list(_values(module))))):
         return
@@ -250,8 +251,8 @@ def _check_kind(module: Any, title: str) -> None:
     for value in _values(module):
         if isinstance(value, list | tuple | dict | set) and any(_nested(value)):
             raise SpaceError(
-                f"{title}: an argument is {value!r}, with a choice inside; expected an nni.choice of whole values, such "
-                "as nni.choice('kernel', [(1, 3), (3, 3)]), or an nni.mutable.MutableList"
+                f"{title}: an argument is {value!r}, with a choice inside; expected an nni.choice of whole values. "
+                "Write nni.choice('kernel', [(1, 3), (3, 3)]) or the like, or an nni.mutable.MutableList"
             )
         if isinstance(value, nn.Module):
             raise SpaceError(f"{title} has choices and takes a module as an argument; use a LayerChoice instead")

@@ -236,8 +236,8 @@ def freezable_hooks(hooks: list[Any]) -> list[Any]:
 def _mutate_input(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> Any:
     if type(module) is InputChoice and (module.n_chosen is None or module.reduction == "none"):
         raise SpaceError(
-            f"InputChoice {name!r} has n_chosen={module.n_chosen} and reduction={module.reduction!r}; expected a number "
-            "and 'sum', 'mean' or 'concat'. Give n_chosen, or several InputChoices"
+            f"InputChoice {name!r} has n_chosen={module.n_chosen} and reduction={module.reduction!r}; expected a "
+            "number and 'sum', 'mean' or 'concat'. Give n_chosen, or several InputChoices"
         )
     return PathSamplingInput.mutate(module, name, memo, mutate_kwargs)
 

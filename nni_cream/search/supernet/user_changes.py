@@ -23,6 +23,7 @@ from nni_cream.search.supernet.layer_sizes import (
 
 __all__ = ["keep_changes"]
 
+
 def keep_changes(layer: nn.Module, original: nn.Module, sizes: LayerSizes) -> None:
     """Give a layer of all sizes what the space changed on the layer that it replaces.
 
@@ -80,9 +81,7 @@ def _decided_changes(attributes: dict[str, dict[str, Any]], item: Combination, s
     ]
 
 
-def _keep_attributes(
-    own: nn.Module, path: str, module: nn.Module, sizes: LayerSizes, combination: Combination
-) -> None:
+def _keep_attributes(own: nn.Module, path: str, module: nn.Module, sizes: LayerSizes, combination: Combination) -> None:
     if any(name.endswith("hooks") and value for name, value in vars(module).items()):
         raise SpaceError(
             f"{sizes.title} has hooks, which would be lost when a path is frozen; register them on a module around it"
@@ -92,7 +91,7 @@ def _keep_attributes(
     if "forward" in added or path not in combination.attributes:
         raise SpaceError(f"{sizes.title}: its parts or its forward were replaced, which a frozen path would not have")
     sizes.shared[path] += added
-    vars(own).update({name: attributes[name] for name in sizes.shared[path] if name in attributes})
+    own.__dict__.update({name: attributes[name] for name in sizes.shared[path] if name in attributes})
 
 
 @torch.no_grad()

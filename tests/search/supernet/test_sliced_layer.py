@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable
 
 import nni
+import nni.nas.hub.pytorch as hub
 import nni.nas.nn.pytorch as layers
 import pytest
 import torch
@@ -15,7 +16,8 @@ from nni.nas.space import model_context
 from torch import Tensor, nn
 
 from nni_cream.errors import SpaceError
-from nni_cream.search import CostModel
+from nni_cream.export import write_formats
+from nni_cream.search import CostModel, RandomPaths
 from tests.search.small import supernet
 
 
@@ -75,7 +77,11 @@ def check_one_network(make: Callable[[], ModelSpace], *inputs: Tensor) -> int:
             for name, buffer in again.named_buffers():
                 torch.testing.assert_close(buffer, dict(frozen.named_buffers())[name])
             totals = [
-                sum(float(weight.grad.double().square().sum()) for weight in network.parameters() if weight.grad is not None)
+                sum(
+                    float(weight.grad.double().square().sum())
+                    for weight in network.parameters()
+                    if weight.grad is not None
+                )
                 for network in (net.space, frozen, rebuilt)
             ]
             assert totals == pytest.approx([totals[0]] * 3, rel=1e-4)
@@ -107,32 +113,89 @@ REST: dict[str, tuple] = {
     "adaptive pool": (IMAGE, lambda: layers.MutableAdaptiveAvgPool2d(pick(1, (2, 3)))),
     "activation": (IMAGE, lambda: layers.MutableLeakyReLU(pick(0.01, 0.3))),
     "rrelu": (IMAGE, lambda: layers.MutableRReLU(upper=pick(0.2, 0.9))),
-    "upsample": (IMAGE, lambda: layers.MutableUpsample(scale_factor=pick(1, 2), mode=pick("nearest", "bilinear", label="b"))),
+    "upsample": (
+        IMAGE,
+        lambda: layers.MutableUpsample(scale_factor=pick(1, 2), mode=pick("nearest", "bilinear", label="b")),
+    ),
     "padding": (IMAGE, lambda: layers.MutableZeroPad2d(pick(0, (1, 0, 2, 1)))),
     "list of choices": (IMAGE, lambda: layers.MutableAvgPool2d(MutableList([pick(1, 2), pick(1, 3, label="b")]))),
     "flatten": (IMAGE, lambda: layers.MutableFlatten(pick(1, 2))),
     "pixel shuffle": (IMAGE, lambda: layers.MutablePixelShuffle(pick(1, 2))),
     "softmax": (IMAGE, lambda: layers.MutableSoftmax(dim=pick(1, 3))),
     "linear": (ROW, lambda: layers.MutableLinear(9, pick(2, 5) * 2, bias=pick(True, False, label="b"))),
-    "conv2d": (IMAGE, lambda: layers.MutableConv2d(4, pick(4, 8), pick((1, 3), (3, 1), 3, label="b"), groups=pick(1, 4, label="c"), padding="same", padding_mode="circular")),
-    "conv1d": (ROW, lambda: layers.MutableConv1d(4, pick(2, 6), pick(1, 3, 5, label="b"), padding=pick(1, 3, 5, label="b") // 2)),
-    "conv3d": (CUBE, lambda: layers.MutableConv3d(4, pick(2, 4), pick(1, 3, label="b"), dilation=pick(1, 2, label="c"))),
-    "transposed": (IMAGE, lambda: layers.MutableConvTranspose2d(4, pick(2, 4), pick(2, 3, label="b"), stride=pick(1, 2, label="c"))),
-    "batch norm 2d": (IMAGE, lambda: layers.MutableBatchNorm2d(4, eps=pick(1e-5, 0.1), affine=pick(True, False, label="b"))),
+    "conv2d": (
+        IMAGE,
+        lambda: layers.MutableConv2d(
+            4,
+            pick(4, 8),
+            pick((1, 3), (3, 1), 3, label="b"),
+            groups=pick(1, 4, label="c"),
+            padding="same",
+            padding_mode="circular",
+        ),
+    ),
+    "conv1d": (
+        ROW,
+        lambda: layers.MutableConv1d(4, pick(2, 6), pick(1, 3, 5, label="b"), padding=pick(1, 3, 5, label="b") // 2),
+    ),
+    "conv3d": (
+        CUBE,
+        lambda: layers.MutableConv3d(4, pick(2, 4), pick(1, 3, label="b"), dilation=pick(1, 2, label="c")),
+    ),
+    "transposed": (
+        IMAGE,
+        lambda: layers.MutableConvTranspose2d(4, pick(2, 4), pick(2, 3, label="b"), stride=pick(1, 2, label="c")),
+    ),
+    "batch norm 2d": (
+        IMAGE,
+        lambda: layers.MutableBatchNorm2d(4, eps=pick(1e-5, 0.1), affine=pick(True, False, label="b")),
+    ),
     "cumulative norm": (IMAGE, lambda: layers.MutableBatchNorm2d(4, momentum=pick(None, 0.1, 0.9))),
     "layer norm": (IMAGE, lambda: layers.MutableLayerNorm(pick((8, 8), [8, 8]), eps=pick(1e-5, 0.1, label="b"))),
     "rms norm": (SEQUENCE, lambda: layers.MutableRMSNorm(8, eps=pick(1e-5, 0.1))),
-    "instance norm": (IMAGE, lambda: layers.MutableInstanceNorm2d(4, momentum=pick(0.1, 0.5), affine=True, track_running_stats=pick(True, False, label="b"))),
+    "instance norm": (
+        IMAGE,
+        lambda: layers.MutableInstanceNorm2d(
+            4, momentum=pick(0.1, 0.5), affine=True, track_running_stats=pick(True, False, label="b")
+        ),
+    ),
     "prelu": (IMAGE, lambda: layers.MutablePReLU(pick(1, 4))),
-    "deep lstm": (SEQUENCE, lambda: layers.MutableLSTM(8, 8, pick(1, 2), bias=pick(True, False, label="b"), batch_first=True, bidirectional=pick(True, False, label="c"))),
-    "lstm": (SEQUENCE, lambda: layers.MutableLSTM(8, hidden_size=pick(4, 6), num_layers=pick(1, 2, label="b"), batch_first=True, bidirectional=pick(True, False, label="c"))),
+    "deep lstm": (
+        SEQUENCE,
+        lambda: layers.MutableLSTM(
+            8,
+            8,
+            pick(1, 2),
+            bias=pick(True, False, label="b"),
+            batch_first=True,
+            bidirectional=pick(True, False, label="c"),
+        ),
+    ),
+    "lstm": (
+        SEQUENCE,
+        lambda: layers.MutableLSTM(
+            8,
+            hidden_size=pick(4, 6),
+            num_layers=pick(1, 2, label="b"),
+            batch_first=True,
+            bidirectional=pick(True, False, label="c"),
+        ),
+    ),
     "projected lstm": (SEQUENCE, lambda: layers.MutableLSTM(8, 6, proj_size=pick(0, 2, 4), num_layers=2)),
     "gru": (SEQUENCE, lambda: layers.MutableGRU(8, pick(4, 6), num_layers=2, dropout=pick(0.1, 0.5, label="b"))),
     "rnn": (SEQUENCE, lambda: layers.MutableRNN(8, pick(4, 6), nonlinearity=pick("tanh", "relu", label="b"))),
     "cell": (torch.randn(4, 8), lambda: layers.MutableGRUCell(8, pick(4, 6))),
-    "attention": (SEQUENCE, lambda: Attention(8, pick(1, 2, 4), kdim=pick(8, 4, label="b"), bias=pick(True, False, label="c"))),
-    "transformer layer": (SEQUENCE, lambda: layers.MutableTransformerEncoderLayer(8, pick(1, 2), dim_feedforward=pick(4, 12, label="b"), batch_first=True, dropout=0.0)),
-}  # fmt: skip
+    "attention": (
+        SEQUENCE,
+        lambda: Attention(8, pick(1, 2, 4), kdim=pick(8, 4, label="b"), bias=pick(True, False, label="c")),
+    ),
+    "transformer layer": (
+        SEQUENCE,
+        lambda: layers.MutableTransformerEncoderLayer(
+            8, pick(1, 2), dim_feedforward=pick(4, 12, label="b"), batch_first=True, dropout=0.0
+        ),
+    ),
+}
 
 
 @pytest.mark.parametrize("name", REST)
@@ -143,14 +206,39 @@ def test_a_layer_with_choices_is_one_network_on_every_path(name):
 
 ROWS: dict[str, tuple] = {
     "linear": (ROW, lambda: layers.MutableLinear(9, pick(2, 6)), lambda: layers.MutableLinear(pick(2, 6), 3)),
-    "conv2d and norm": (IMAGE, lambda: layers.MutableConv2d(4, pick(4, 8), 3), lambda: layers.MutableBatchNorm2d(pick(4, 8)), lambda: layers.MutableConv2d(pick(4, 8), pick(4, 8), 3, groups=pick(4, 8))),
-    "conv1d and norm": (ROW, lambda: layers.MutableConv1d(4, pick(2, 6), 3), lambda: layers.MutableBatchNorm1d(pick(2, 6)), lambda: layers.MutablePReLU(pick(2, 6))),
-    "conv3d and norms": (CUBE, lambda: layers.MutableConv3d(4, pick(2, 6), 3), lambda: layers.MutableBatchNorm3d(pick(2, 6)), lambda: layers.MutableInstanceNorm3d(pick(2, 6), affine=True)),
-    "group norm": (IMAGE, lambda: layers.MutableConv2d(4, pick(4, 8), 3), lambda: layers.MutableGroupNorm(pick(1, 2, label="b"), pick(4, 8)), lambda: layers.MutableConvTranspose2d(pick(4, 8), 2, 3)),
-    "embedding": (TOKENS, lambda: layers.MutableEmbedding(pick(5, 9, label="b"), pick(4, 8), padding_idx=0), lambda: layers.MutableLayerNorm(pick(4, 8)), lambda: layers.MutableGRU(pick(4, 8), 3)),
+    "conv2d and norm": (
+        IMAGE,
+        lambda: layers.MutableConv2d(4, pick(4, 8), 3),
+        lambda: layers.MutableBatchNorm2d(pick(4, 8)),
+        lambda: layers.MutableConv2d(pick(4, 8), pick(4, 8), 3, groups=pick(4, 8)),
+    ),
+    "conv1d and norm": (
+        ROW,
+        lambda: layers.MutableConv1d(4, pick(2, 6), 3),
+        lambda: layers.MutableBatchNorm1d(pick(2, 6)),
+        lambda: layers.MutablePReLU(pick(2, 6)),
+    ),
+    "conv3d and norms": (
+        CUBE,
+        lambda: layers.MutableConv3d(4, pick(2, 6), 3),
+        lambda: layers.MutableBatchNorm3d(pick(2, 6)),
+        lambda: layers.MutableInstanceNorm3d(pick(2, 6), affine=True),
+    ),
+    "group norm": (
+        IMAGE,
+        lambda: layers.MutableConv2d(4, pick(4, 8), 3),
+        lambda: layers.MutableGroupNorm(pick(1, 2, label="b"), pick(4, 8)),
+        lambda: layers.MutableConvTranspose2d(pick(4, 8), 2, 3),
+    ),
+    "embedding": (
+        TOKENS,
+        lambda: layers.MutableEmbedding(pick(5, 9, label="b"), pick(4, 8), padding_idx=0),
+        lambda: layers.MutableLayerNorm(pick(4, 8)),
+        lambda: layers.MutableGRU(pick(4, 8), 3),
+    ),
     "attention": (SEQUENCE, lambda: Attention(pick(4, 8), 2), lambda: layers.MutableLinear(pick(4, 8), 3)),
     "bag": (TOKENS, lambda: layers.MutableEmbeddingBag(5, pick(4, 8), mode=pick("sum", "mean", label="b"))),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -352,7 +440,10 @@ class MutableTable(ParametrizedModule, Table, wraps=Table):
     ("make", "message"),
     [
         (lambda: MyLinear(8, pick(2, 4)), r"layer 'layers.0' \(MyLinear\) is a subclass"),
-        (lambda: nn.utils.parametrizations.weight_norm(layers.MutableLinear(8, pick(2, 4))), "a parametrization of MutableLinear"),
+        (
+            lambda: nn.utils.parametrizations.weight_norm(layers.MutableLinear(8, pick(2, 4))),
+            "a parametrization of MutableLinear",
+        ),
         (lambda: nn.utils.weight_norm(layers.MutableLinear(8, pick(2, 4))), r"\(MutableLinear\) holds .*weight_g"),
         (hooked, r"\(MutableLinear\) has hooks"),
         (without_bias, r"\(MutableLinear\) holds \['weight'\]"),
@@ -373,7 +464,7 @@ class MutableTable(ParametrizedModule, Table, wraps=Table):
         (lambda: layers.InputChoice(2, n_chosen=1, reduction="none", label="a"), "reduction='none'"),
         (lambda: Own(), "'layers.0' is a Own with choices \\['a'\\] of its own"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_one_network_is_refused_by_name(make, message):
     with pytest.raises(SpaceError, match=message):
         supernet(One((make, lambda: layers.MutableDropout(pick(0.1, 0.2, label="other")))))
@@ -394,7 +485,9 @@ def test_costs_are_those_of_the_frozen_network(cost):
 
 
 def test_values_that_no_cost_depends_on_cost_nothing():
-    net = supernet(One((lambda: layers.MutableDropout(pick(0.1, 0.5)), lambda: layers.MutableLinear(8, pick(2, 4, label="b")))))
+    net = supernet(
+        One((lambda: layers.MutableDropout(pick(0.1, 0.5)), lambda: layers.MutableLinear(8, pick(2, 4, label="b"))))
+    )
     model = CostModel(net, (SEQUENCE,))
     assert model.additive
     assert [model({"a": drop, "b": width}) for drop in (0.1, 0.5) for width in (2, 4)] == [96, 192, 96, 192]
@@ -410,3 +503,64 @@ def test_a_copy_of_a_supernet_has_layers_of_its_own():
         parameter.data.zero_()
     assert torch.equal(net.space(IMAGE), expected)
     assert not other(IMAGE).any()
+
+
+class Rows(ModelSpace):
+    """Rows of images through a convolution, a norm, dropout and a recurrent layer of chosen widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        width = nni.choice("width", [4, 6])
+        self.conv = layers.MutableConv1d(8, width, nni.choice("kernel", [1, 3]), padding="same")
+        self.norm = layers.MutableGroupNorm(2, width)
+        self.dropout = layers.MutableDropout(nni.choice("dropout", [0.1, 0.5]))
+        self.recurrent = layers.MutableLSTM(8, hidden_size=nni.choice("hidden", [3, 5]), batch_first=True)
+        self.head = layers.MutableLinear(nni.choice("hidden", [3, 5]), 2)
+
+    def forward(self, x):
+        x = self.dropout(torch.relu(self.norm(self.conv(x[:, 0]))))
+        return self.head(self.recurrent(x)[0].mean(1))
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(torch.__version__ < "2.7", reason="the export extra needs PyTorch 2.7")
+@pytest.mark.parametrize("form", ["code", "onnx"])
+def test_a_frozen_path_exports(form, tmp_path):
+    net, images = supernet(Rows()), torch.randn(3, 1, 8, 8)
+    frozen = net.freeze({"width": 4, "kernel": 3, "dropout": 0.5, "hidden": 3}).eval()
+    assert write_formats(frozen, images, tmp_path, [form])[form] < 1e-5
+
+
+def test_recurrent_and_convolutional_layers_are_one_network_together():
+    assert check_one_network(Rows, torch.randn(3, 1, 8, 8)) == 16
+
+
+HUB = {
+    "MobileNetV3": lambda: hub.MobileNetV3Space(num_labels=4, base_widths=(8, 8, 8, 8, 8, 8, 8, 8, 16)),
+    "ProxylessNAS": lambda: hub.ProxylessNAS(num_labels=4, base_widths=(8, 8, 8, 8, 8, 8, 8, 8, 16)),
+    "ShuffleNet": lambda: hub.ShuffleNetSpace(num_labels=4, channel_search=True),
+}
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("name", HUB)
+def test_spaces_of_nnis_hub_that_set_values_afterwards_are_one_network(name):
+    torch.manual_seed(0)
+    net, images = supernet(HUB[name]()), torch.randn(2, 3, 64, 64)
+    for path in (RandomPaths(net.space, seed=seed).draw() for seed in range(2)):
+        with model_context(path):
+            rebuilt = HUB[name]()
+        for training in (True, False):
+            frozen = net.freeze(path)
+            # In order: NNI's MobileNetV3 numbers its layers anew when it is built without a candidate.
+            rebuilt.load_state_dict(dict(zip(rebuilt.state_dict(), frozen.state_dict().values(), strict=True)))
+            net.activate(path)
+            outputs = [run(network, (images,), training) for network in (net.space, frozen, rebuilt)]
+            assert torch.equal(outputs[0], outputs[1])
+            assert torch.equal(outputs[0], outputs[2])
+        norms = [
+            [(m.eps, m.momentum) for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+            for network in (frozen, rebuilt)
+        ]
+        assert norms[0] == norms[1]
+        assert name == "ShuffleNet" or 1e-3 in {eps for eps, _ in norms[0]}
