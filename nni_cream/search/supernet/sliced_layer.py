@@ -248,6 +248,8 @@ def _check_kind(module: Any, title: str) -> None:
         return
     if not kind._bound_type.__module__.startswith("torch.nn.") and next(module.buffers(), None) is not None:
         raise SpaceError(f"{title} has choices and buffers, which may depend on these; use a LayerChoice instead")
+    if getattr(module, "sparse", False):
+        raise SpaceError(f"{title} has sparse=True and choices; torch has no sparse gradient of a slice")
     for value in _values(module):
         if isinstance(value, list | tuple | dict | set) and any(_nested(value)):
             raise SpaceError(

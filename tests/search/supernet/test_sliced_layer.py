@@ -189,6 +189,11 @@ REST: dict[str, tuple] = {
         SEQUENCE,
         lambda: Attention(8, pick(1, 2, 4), kdim=pick(8, 4, label="b"), bias=pick(True, False, label="c")),
     ),
+    "bilinear": ((SEQUENCE, SEQUENCE), lambda: layers.MutableBilinear(8, 8, pick(2, 4))),
+    "transformer": (
+        (SEQUENCE, SEQUENCE),
+        lambda: layers.MutableTransformer(8, 2, pick(1, 2), 1, dim_feedforward=pick(4, 8, label="b"), dropout=0.0),
+    ),
     "transformer layer": (
         SEQUENCE,
         lambda: layers.MutableTransformerEncoderLayer(
@@ -200,8 +205,8 @@ REST: dict[str, tuple] = {
 
 @pytest.mark.parametrize("name", REST)
 def test_a_layer_with_choices_is_one_network_on_every_path(name):
-    x, make = REST[name]
-    assert check_one_network(lambda: One((make,)), x) > 1
+    inputs, make = REST[name]
+    assert check_one_network(lambda: One((make,)), *(inputs if isinstance(inputs, tuple) else (inputs,))) > 1
 
 
 ROWS: dict[str, tuple] = {
@@ -237,6 +242,11 @@ ROWS: dict[str, tuple] = {
         lambda: layers.MutableGRU(pick(4, 8), 3),
     ),
     "attention": (SEQUENCE, lambda: Attention(pick(4, 8), 2), lambda: layers.MutableLinear(pick(4, 8), 3)),
+    "renormalised embedding": (
+        TOKENS,
+        lambda: layers.MutableEmbedding(5, pick(4, 8), max_norm=pick(0.5, 1.0, label="b")),
+        lambda: layers.MutableLinear(pick(4, 8), 3),
+    ),
     "bag": (TOKENS, lambda: layers.MutableEmbeddingBag(5, pick(4, 8), mode=pick("sum", "mean", label="b"))),
 }
 
@@ -450,6 +460,7 @@ class MutableTable(ParametrizedModule, Table, wraps=Table):
         (other_eps, "eps was changed .* a choice decides it"),
         (patched, "forward were replaced"),
         (lambda: layers.MutableLazyLinear(pick(2, 4)), "is lazy"),
+        (lambda: layers.MutableEmbedding(5, pick(2, 4), sparse=True), "sparse=True"),
         (lambda: layers.MutableAvgPool2d((pick(1, 2), 1)), "with a choice inside"),
         (lambda: layers.MutableLayerNorm(pick(8, (8, 8))), "weight has 1 or 2 dimensions"),
         (lambda: MutableEither(pick(True, False)), "which layers it holds"),
