@@ -236,7 +236,7 @@ class Options:
         name = cls.prefix.removesuffix(".") or cls.__name__
         if not isinstance(value, Mapping):
             expected = ", ".join([*cls.presets, f"a mapping or {cls.__name__}(...)"])
-            raise ConfigError(f"{name} is {show(value)}; expected {expected}")
+            raise ConfigError(f"{name} is {show(value)}; expected {expected}.")
         known = [item.name for item in options_of(cls)]
         for key in value:
             if key not in known:

@@ -65,7 +65,13 @@ def _call(module: nn.Module, kind: type[nn.Module], shorten: bool) -> Call:
 
 
 def _parameters(kind: type[nn.Module]) -> Iterator[inspect.Parameter]:
-    for parameter in list(inspect.signature(kind.__init__).parameters.values())[1:]:
+    if issubclass(kind, nn.RNNBase):
+        # A recurrent layer takes *args; its base class names these, after the mode.
+        parameters = [*inspect.signature(nn.RNNBase.__init__).parameters.values()][2:]
+        parameters.append(inspect.Parameter("nonlinearity", inspect.Parameter.KEYWORD_ONLY, default="tanh"))
+    else:
+        parameters = [*inspect.signature(kind.__init__).parameters.values()][1:]
+    for parameter in parameters:
         is_named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
         if is_named and parameter.name not in _NOT_ARGUMENTS and not parameter.name.startswith("_"):
             yield parameter

@@ -103,7 +103,7 @@ class FullRecipe(Options):
         super().__post_init__()
         if self.mixes and self.batch_size % 2:
             raise ConfigError(
-                f"recipe.batch_size: {self.batch_size}; Mixup and CutMix mix pairs, expected an even number"
+                f"recipe.batch_size is {self.batch_size}; expected an even number, since Mixup and CutMix mix pairs."
             )
 
     @property

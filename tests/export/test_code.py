@@ -14,6 +14,8 @@ from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
 from nni_cream.errors import ExportError
 from nni_cream.export import network_code
+from nni_cream.export.expressions import flat
+from nni_cream.export.layers import layer_code
 from nni_cream.spaces import CreamSpace, DigitsSpace
 from tests.export.networks import CellSpace, drawn, imported, settled
 
@@ -162,6 +164,18 @@ def test_layer_is_made_with_the_arguments_that_it_has(layer: nn.Module) -> None:
     copy = rebuilt(nn.Sequential(layer), images)
     assert repr(copy[0]) == repr(layer)
     torch.testing.assert_close(copy(images.clone()), nn.Sequential(layer).eval()(images.clone()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("layer", "code"),
+    [
+        (nn.LSTM(8, 3, 2, proj_size=2), "nn.LSTM(8, 3, num_layers=2, proj_size=2)"),
+        (nn.GRU(8, 3, batch_first=True, bidirectional=True), "nn.GRU(8, 3, batch_first=True, bidirectional=True)"),
+        (nn.RNN(8, 3, nonlinearity="relu", bias=False), 'nn.RNN(8, 3, bias=False, nonlinearity="relu")'),
+    ],
+)
+def test_recurrent_layer_is_made_with_the_arguments_that_it_has(layer: nn.Module, code: str) -> None:
+    assert flat(layer_code(layer, "layer")) == code
 
 
 class ByValue(nn.Module):

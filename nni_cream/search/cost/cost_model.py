@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias, cast
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.rng import preserved_rng
-from nni_cream.search.cost.macs import OperationCounter, unfused
+from nni_cream.search.cost.macs import counting, of_one, unfused
 from nni_cream.search.cost.separate_choices import Inputs, alone, batch_of, record_inputs
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path, path_key
@@ -97,6 +98,7 @@ class CostModel:
         self._meta = _on_meta(supernet) if cost == "params" else None
         self._known: dict[str, float] = {}
         self._warned: set[str] = set()
+        self._proportional = False
         self.table: CostTable | None = None
         self._sampler = RandomPaths(supernet.space, seed)
         self._halves = np.random.Generator(np.random.PCG64(seed))
@@ -155,17 +157,50 @@ class CostModel:
         usage, mutables = self._supernet.usage, self._supernet.mutables
         if usage.groups is None or not all(isinstance(mutable, Categorical) for mutable in mutables.values()):
             return
+        self._proportional = self._cost == "macs" and self._grows_with_batch(self._sampler.first())
+        self.table = self._additive_table()
+        if self.table is None or not self._proportional:
+            self._proportional = False
+        elif not all(map(self._grows_with_batch, self._covering())):
+            self._proportional = False
+            self.table = self._additive_table()
+
+    def _additive_table(self) -> CostTable | None:
+        """Return the table of the costs; ``None`` if these are no sum over the choices."""
         if not all(self._looks_additive() for _ in range(self.checks // 4)):
-            return  # found out without measuring every choice
+            return None  # found out without measuring every choice
+        usage, mutables = self._supernet.usage, self._supernet.mutables
         alone = self._measure_alone()
         columns = {label: alone.get(label) or self._measure_within(label) for label in mutables}
         first = self._sampler.first()  # its own columns are not always 0: a depth is measured from the smallest
-        base = self.measure(first) - CostTable(0.0, columns, usage.groups)(first)
-        table = CostTable(base, columns, usage.groups)
+        groups = usage.groups or ()
+        base = self.measure(first) - CostTable(0.0, columns, groups)(first)
+        table = CostTable(base, columns, groups)
         paths = [self._sampler.draw() for _ in range(self.checks)]
         # Counts are whole numbers, so a smaller difference is only rounding of floats.
-        if not any(abs(table(path) - self.measure(path)) > 0.5 for path in paths):
-            self.table = table
+        return None if any(abs(table(path) - self.measure(path)) > 0.5 for path in paths) else table
+
+    def _grows_with_batch(self, path: Path) -> bool:
+        """Return whether all work of a path is proportional to the batch."""
+        two = self._operations(path, 2) if self.table is None else 4 * self.table(path)
+        return abs(3 * two - 2 * self._operations(path, 3)) < 1
+
+    def _covering(self) -> Iterator[Path]:
+        """Yield paths that together use every value of every label."""
+        usage = self._supernet.usage
+        mutables: dict[str, Any] = dict(self._supernet.mutables)
+        largest = usage.largest()
+        deciders = {label for group in usage.groups or () for label in group.deciders}
+        left = {(label, index) for label, choice in mutables.items() for index in range(len(choice.values))}
+        for index in range(max(len(choice.values) for choice in mutables.values())):
+            values = {label: choice.values[index % len(choice.values)] for label, choice in mutables.items()}
+            for path in (values, values | {label: largest[label] for label in deciders}):
+                new = {(label, mutables[label].values.index(path[label])) for label in usage.labels(path)} & left
+                if new:
+                    left -= new
+                    yield usage.canonical(path)
+        for label, index in sorted(left):
+            yield usage.canonical(usage.using(label) | {label: mutables[label].values[index]})
 
     def _measure_within(self, label: str) -> dict[Any, float]:
         """Measure by whole networks what each value of a label adds to the first."""
@@ -180,21 +215,34 @@ class CostModel:
     def _measure_alone(self) -> dict[str, dict[Any, float]]:
         """Measure what each candidate adds to the first by the candidates alone, where possible."""
         choices = alone(self._supernet)
-        inputs: dict[nn.Module, Inputs] = {}
-        if self._cost == "macs":
-            every = [(label, layer) for label, layers in choices.items() for layer in layers]
-            inputs = record_inputs(self._supernet, every, self._count_macs)
-            choices = {label: layers for label, layers in choices.items() if all(layer in inputs for layer in layers)}
-        columns: dict[str, dict[Any, float]] = {}
-        for label, layers in choices.items():
-            values = self._supernet.mutables[label].values
-            costs = [sum(self._count_alone(layer[value], inputs.get(layer)) for layer in layers) for value in values]
-            columns[label] = {value: cost - costs[0] for value, cost in zip(values, costs, strict=True)}
-        return columns
+        if self._cost == "params":
+            return {
+                label: self._column(label, functools.partial(_params_of, layers)) for label, layers in choices.items()
+            }
+        seen = functools.cache(functools.partial(self._record, choices))
 
-    def _count_alone(self, candidate: nn.Module, inputs: Inputs | None) -> float:
-        if inputs is None:
-            return float(sum(parameter.numel() for parameter in candidate.parameters()))
+        def adds(label: str, value: Any) -> float:
+            layers = choices[label]
+            return self._of_one(
+                lambda size: sum(self._count_alone(layer[value], seen(size)[layer]) for layer in layers)
+            )
+
+        return {
+            label: self._column(label, functools.partial(adds, label))
+            for label, layers in choices.items()
+            if all(layer in seen(2) for layer in layers)
+        }
+
+    def _column(self, label: str, cost: Callable[[Any], float]) -> dict[Any, float]:
+        costs = {value: cost(value) for value in self._supernet.mutables[label].values}
+        first = next(iter(costs.values()))
+        return {value: cost - first for value, cost in costs.items()}
+
+    def _record(self, choices: Mapping[str, list[Any]], size: int) -> dict[nn.Module, Inputs]:
+        every = [(label, layer) for label, layers in choices.items() for layer in layers]
+        return record_inputs(self._supernet, every, lambda path: self._operations(path, size))
+
+    def _count_alone(self, candidate: nn.Module, inputs: Inputs) -> int:
         return self._count(lambda: candidate(*inputs[0], **inputs[1]))
 
     def _looks_additive(self) -> bool:
@@ -208,17 +256,23 @@ class CostModel:
         return abs(sum(map(self.measure, mixed)) - sum(map(self.measure, (first, second)))) < 0.5
 
     def _count_macs(self, path: Path) -> float:
-        # Two samples: BatchNorm refuses a batch whose channels hold one value. Real tensors: faster than torch's meta
-        # device, whose shapes are worked out in Python.
-        inputs, keywords = batch_of((self._inputs, self._keywords), 2)
+        return self._of_one(lambda size: self._operations(path, size))
+
+    def _of_one(self, operations: Callable[[int], int]) -> float:
+        # Every path would run twice, which is needless where a few runs have shown that nothing is fixed.
+        return operations(2) / 4 if self._proportional else of_one(operations)
+
+    def _operations(self, path: Path, size: int) -> int:
+        # Real tensors: faster than torch's meta device, whose shapes are worked out in Python.
+        inputs, keywords = batch_of((self._inputs, self._keywords), size)
         self._supernet.activate(path)
         return self._count(lambda: self._supernet.space(*inputs, **keywords))
 
-    def _count(self, run: Callable[[], object]) -> float:
-        with self._supernet.detached(), unfused(self._supernet.space), OperationCounter() as counter:
+    def _count(self, run: Callable[[], object]) -> int:
+        with self._supernet.detached(), unfused(self._supernet.space), counting() as counter:
             run()
         self._warn_of(counter.unknown - self._warned)
-        return float(counter.operations) / 2 / 2  # two operations a multiply-add, two samples
+        return counter.operations
 
     def _warn_of(self, unknown: set[str]) -> None:
         self._warned |= unknown
@@ -234,6 +288,10 @@ class CostModel:
         with torch.device("meta"):
             network = self._meta.view(path)
         return float(sum(parameter.numel() for parameter in network.parameters()))
+
+
+def _params_of(layers: Sequence[Any], value: Any) -> float:
+    return float(sum(weight.numel() for layer in layers for weight in layer[value].parameters()))
 
 
 def _on_meta(supernet: Supernet) -> Supernet:

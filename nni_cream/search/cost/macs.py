@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-__all__ = ["OperationCounter", "unfused"]
+__all__ = ["counting", "of_one", "unfused"]
+
+
+def of_one(operations: Callable[[int], int]) -> float:
+    """Return the multiply-adds of one sample, from the operations of batches of two, three and, if need be, four.
+
+    Work that does not grow with the batch counts once. Batches of one are not run: BatchNorm refuses one value a
+    channel, and ``squeeze`` takes the batch for a dimension to drop.
+    """
+    two, three = operations(2), operations(3)
+    if 3 * two == 2 * three:
+        return two / 2 / 2  # two operations a multiply-add, two samples
+    # The parabola through three points: it also holds samples that are compared with each other.
+    return (3 * two - 3 * three + operations(4)) / 2
 
 
 class OperationCounter(TorchDispatchMode):
-    """Counts by the formulas of torch's ``FlopCounterMode``, without its bookkeeping by module."""
+    """Counts by the formulas of torch's ``FlopCounterMode``, without its bookkeeping by module.
+
+    Formulas of our own follow for products of vectors and for distances, for which torch has none.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -25,18 +43,86 @@ class OperationCounter(TorchDispatchMode):
         self.unknown: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
+        kwargs = kwargs or {}
+        packet = func._overloadpacket
+        formula = _formula(packet)
+        if formula is None and _is_composite(func):
+            # Under inference_mode torch hands over nn.functional.linear and the like whole.
+            with self:
+                return func.decompose(*args, **kwargs)
+        output = func(*args, **kwargs)
         if formula is not None:
-            self.operations += formula(*args, **(kwargs or {}), out_val=output)
+            self.operations += formula(*args, **kwargs, out_val=output)
+        elif (own := _OWN.get(packet)) is not None and (count := own(*args)) is not None:
+            self.operations += 2 * count
         elif _multiplies_weights(func, args):
-            self.unknown.add(str(func._overloadpacket))
+            self.unknown.add(str(packet))
         return output
+
+
+class _VectorProducts(TorchFunctionMode):
+    """Counts products that torch runs as element-wise ones, which a dispatch mode cannot recognise."""
+
+    def __init__(self, counter: OperationCounter) -> None:
+        super().__init__()
+        self._counter = counter
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in _OUTER:
+            self._counter.operations += 2 * output.numel()
+        elif func is torch.linalg.vecdot:
+            self._counter.operations += 2 * torch.broadcast_tensors(*args[:2])[0].numel()
+        return output
+
+
+@contextmanager
+def counting() -> Iterator[OperationCounter]:
+    """Count the operations inside."""
+    with OperationCounter() as counter, _VectorProducts(counter):
+        yield counter
+
+
+_aten = torch.ops.aten
+_OUTER = {torch.outer, torch.ger, torch.kron, Tensor.outer, Tensor.ger, Tensor.kron}
+_OWN: dict[Any, Callable[..., int | None]] = {
+    _aten.mv: lambda matrix, vector: matrix.numel(),
+    _aten.dot: lambda first, second: first.numel(),
+    _aten.vdot: lambda first, second: first.numel(),
+    _aten._euclidean_dist: lambda first, second: first.numel() * second.shape[-2],
+    # Other distances than Euclidean ones multiply nothing, or take powers.
+    _aten._cdist_forward: lambda first, second, p, *_: first.numel() * second.shape[-2] if p == 2 else None,
+    _aten.conv_tbc: lambda x, weight, bias, pad=0: (
+        (x.shape[0] + 2 * pad - len(weight) + 1) * x.shape[1] * weight.numel()
+    ),
+}
+for _packet in (_aten.addmv, _aten.addmv_):
+    _OWN[_packet] = lambda start, matrix, vector: matrix.numel()
+for _packet in (_aten.addr, _aten.addr_):
+    _OWN[_packet] = lambda start, first, second: first.numel() * second.numel()
+for _packet in (_aten.addbmm, _aten.addbmm_):
+    _OWN[_packet] = lambda start, first, second: first.numel() * second.shape[-1]
+_IN_PLACE = {_aten.addmm_: _aten.addmm, _aten.baddbmm_: _aten.baddbmm}
+
+
+def _steps(x: Tensor, weight: Tensor, pad: int) -> int:
+    return x.shape[0] + 2 * pad - weight.shape[0] + 1
+
+
+def _formula(packet: Any) -> Any:
+    return flop_registry.get(_IN_PLACE.get(packet, packet))
+
+
+@functools.cache
+def _is_composite(operation: Any) -> bool:
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), key))
 
 
 # These read weights without multiplying matrices, so a warning about them would be noise.
 _FREE = {
     "embedding",
+    "_embedding_bag",
     "native_layer_norm",
     "native_group_norm",
     "native_batch_norm",
@@ -44,6 +130,19 @@ _FREE = {
     "stack",
     "_to_copy",
     "copy_",
+    "index",
+    "index_select",
+    "gather",
+    "repeat",
+    "roll",
+    "sum",
+    "mean",
+    "var",
+    "var_mean",
+    "linalg_vector_norm",
+    "_weight_norm_interface",
+    "constant_pad_nd",
+    "_unsafe_view",
 }
 
 
@@ -51,7 +150,15 @@ def _multiplies_weights(operation: Any, args: Any) -> bool:
     """Return whether an operation computes with a matrix of weights, beyond viewing or moving it."""
     if operation.is_view or torch.Tag.pointwise in operation.tags or operation._overloadpacket.__name__ in _FREE:
         return False
-    return any(isinstance(item, nn.Parameter) and item.ndim > 1 for item in tree_leaves(args))
+    return any(_is_matrix_of_weights(item) for item in tree_leaves(args))
+
+
+def _is_matrix_of_weights(item: Any) -> bool:
+    if not isinstance(item, Tensor):
+        return False
+    # A layer may work on a view of its weights.
+    weight = item if item._base is None else item._base
+    return isinstance(weight, nn.Parameter) and weight.ndim > 1
 
 
 @contextmanager

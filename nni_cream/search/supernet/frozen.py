@@ -24,23 +24,31 @@ __all__ = ["frozen_copy", "frozen_view", "used_parameters"]
 _KEEPS_WEIGHTS: WeakKeyDictionary[type, bool] = WeakKeyDictionary()
 
 
-def frozen_view(module: nn.Module, sample: Path) -> Any:
+def frozen_view(module: nn.Module, sample: Path, memo: dict[nn.Module, nn.Module] | None = None) -> Any:
     """Return what NNI's ``freeze`` returns, made of the supernet's own layers where possible.
 
     NNI copies every module that holds a choice, with all its candidates. On the paper's space this takes a second a
     path, and the memory of several supernets. Copy the result before you train, move or switch it.
     """
+    memo = {} if memo is None else memo
+    # A module in two places stays one, or its weights would no longer be shared.
+    if module not in memo:
+        memo[module] = _view(module, sample, memo)
+    return memo[module]
+
+
+def _view(module: nn.Module, sample: Path, memo: dict[nn.Module, nn.Module]) -> Any:
     # A subclass with a ``freeze`` of its own may build something else, so its own method decides below.
     kind: Any = type(module)
     if isinstance(module, LayerChoice) and kind.freeze is LayerChoice.freeze:
-        return frozen_view(module[module.choice.freeze(sample)], sample)
+        return frozen_view(module[module.choice.freeze(sample)], sample, memo)
     if isinstance(module, Repeat) and kind.freeze is Repeat.freeze:
         depth = module.depth_choice
         count = depth.freeze(sample) if isinstance(depth, Mutable) else depth
-        return nn.Sequential(*(frozen_view(block, sample) for block in list(module.blocks)[:count]))
+        return nn.Sequential(*(frozen_view(block, sample, memo) for block in list(module.blocks)[:count]))
     if isinstance(module, Mutable) and _has_its_own_way(module, sample):
         return kind.freeze(module, sample)
-    return _view_of_children(module, sample)
+    return _view_of_children(module, sample, memo)
 
 
 def frozen_copy(module: nn.Module, sample: Path) -> nn.Module:
@@ -49,14 +57,15 @@ def frozen_copy(module: nn.Module, sample: Path) -> nn.Module:
     return network
 
 
-def _view_of_children(module: nn.Module, sample: Path) -> nn.Module:
+def _view_of_children(module: nn.Module, sample: Path, memo: dict[nn.Module, nn.Module]) -> nn.Module:
     children = {name: child for name, child in module._modules.items() if child is not None}
-    frozen = {name: frozen_view(child, sample) for name, child in children.items()}
+    frozen = {name: frozen_view(child, sample, memo) for name, child in children.items()}
     if all(frozen[name] is child for name, child in children.items()):
         return module
     # The shallow copy still shares the dict of children: it gets its own, so that the supernet keeps its candidates.
     view = copy.copy(module)
     view.__dict__["_modules"] = {**module._modules, **frozen}
+    view.__dict__.pop("freeze", None)  # of a supernet, which it would keep in memory
     return view
 
 
@@ -79,7 +88,7 @@ def _keeps_weights(module: Any, sample: Path) -> bool:
     """
     with preserved_rng():
         own = type(module).freeze(module, sample).state_dict()
-    ours = _view_of_children(module, sample).state_dict()
+    ours = _view_of_children(module, sample, {}).state_dict()
     if own.keys() != ours.keys():
         return True  # a network of its own, which the check of the supernet compares
     return all(own[name].shape == ours[name].shape and torch.equal(own[name], ours[name]) for name in ours)

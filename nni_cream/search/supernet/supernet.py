@@ -8,21 +8,23 @@ from typing import Any, cast
 
 import torch
 from nni.mutable import LabeledMutable
-from nni.nas.nn.pytorch import Cell, ModelSpace
+from nni.nas.nn.pytorch import Cell, InputChoice, ModelSpace
+from nni.nas.nn.pytorch.base import MutableModule
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.operation import NATIVE_MIXED_OPERATIONS
-from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell
+from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingCell, PathSamplingInput
 from nni.nas.space import model_context
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-from nni_cream.errors import ConfigError
+from nni_cream.errors import ConfigError, SpaceError
 from nni_cream.rng import preserved_rng
 from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.paths.choices import check_depths, check_mutables, decode_path
 from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.supernet.frozen import frozen_copy, frozen_view
+from nni_cream.search.supernet.sliced_layer import SlicedLayer, check_sizes
 
 __all__ = ["FreezableCell", "Supernet", "freezable_hooks", "single_values_explained"]
 
@@ -49,6 +51,7 @@ class Supernet:
         self.mutables: dict[str, LabeledMutable] = space.simplify()
         check_mutables(self.mutables)
         check_depths(space)
+        check_sizes(space, self.mutables)
         self.usage = Usage(space)
         self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
         self.refresh()
@@ -233,38 +236,39 @@ class FreezableCell(PathSamplingCell):
         return cell
 
 
-class _FreezableOperation:
-    """Makes NNI's mixed operations (those with ValueChoice arguments) freeze under current torch, and faster."""
-
-    _simplified: dict[str, LabeledMutable] | None = None
-
-    def simplify(self, is_leaf: Any = None) -> dict[str, LabeledMutable]:
-        """Cache the choices: NNI computes them again for every operation whenever a path is set."""
-        # Another notion of a leaf gives another result, so only the default one is cached.
-        if is_leaf is not None:
-            return cast("dict[str, LabeledMutable]", super().simplify(is_leaf))  # type: ignore[misc]
-        if self._simplified is None:
-            self._simplified = super().simplify()  # type: ignore[misc]
-        return cast("dict[str, LabeledMutable]", self._simplified)
-
-    def freeze_weight(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Drop absent weights: torch refuses ``None`` for a missing bias."""
-        weights = super().freeze_weight(*args, **kwargs)  # type: ignore[misc]
-        return {name: value for name, value in weights.items() if value is not None}
-
-
-FREEZABLE_OPERATIONS: tuple[Any, ...] = tuple(
-    type(f"Freezable{operation.__name__}", (_FreezableOperation, operation), {})
-    for operation in NATIVE_MIXED_OPERATIONS
-)
-
-
 def freezable_hooks(hooks: list[Any]) -> list[Any]:
     """Replace NNI's mutation hooks whose modules cannot be frozen with their weights, in the same order."""
     # The first hook that fits a module wins, so a replacement has to keep the place of the original.
-    theirs = [PathSamplingCell.mutate, *(operation.mutate for operation in NATIVE_MIXED_OPERATIONS)]
-    ours = [FreezableCell.mutate, *(operation.mutate for operation in FREEZABLE_OPERATIONS)]
-    return [ours[theirs.index(hook)] if hook in theirs else hook for hook in hooks]
+    ours: dict[Any, Any] = {
+        PathSamplingCell.mutate: FreezableCell.mutate,
+        PathSamplingInput.mutate: _mutate_input,
+        NATIVE_MIXED_OPERATIONS[0].mutate: SlicedLayer.mutate,
+    }
+    dropped = [operation.mutate for operation in NATIVE_MIXED_OPERATIONS[1:]]
+    # By name: see strategy.py about importing NNI's module of strategies, which has this one.
+    kept = [hook for hook in hooks if hook not in dropped and getattr(hook, "__name__", "") != "no_default_hook"]
+    return [*(ours.get(hook, hook) for hook in kept), _refuse]
+
+
+def _mutate_input(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> Any:
+    if type(module) is InputChoice and (module.n_chosen is None or module.reduction == "none"):
+        raise SpaceError(
+            f"InputChoice {name!r} has n_chosen={module.n_chosen} and reduction={module.reduction!r}; expected a "
+            "number and 'sum', 'mean' or 'concat'. Give n_chosen, or several InputChoices"
+        )
+    return PathSamplingInput.mutate(module, name, memo, mutate_kwargs)
+
+
+def _refuse(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: dict[str, Any]) -> bool:
+    """Raise ``SpaceError`` for choices that no hook has taken."""
+    if isinstance(module, MutableModule) and module.mutables:
+        labels = sorted({str(label) for mutable in module.mutables for label in mutable.simplify()})
+        raise SpaceError(
+            f"module {name!r} is a {type(module).__name__} with choices {labels} of its own; expected a LayerChoice, "
+            "InputChoice, Repeat, Cell, or a layer of nni.nas.nn.pytorch with nni.choice arguments. Build it of these, "
+            "or give a mutation hook for it"
+        )
+    return True
 
 
 def _freeze_part(part: Any, sample: Path) -> Any:
