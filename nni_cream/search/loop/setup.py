@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.utilities.data import sized_len
 from torch import Tensor
 
 from nni_cream.errors import SearchError
@@ -23,7 +24,8 @@ from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.sampling.samplers import PathSampler
 from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interval
-from nni_cream.search.scoring.scorer import PathScorer, ValidationSubset, split_batch
+from nni_cream.search.scoring.scorer import PathScorer
+from nni_cream.search.scoring.validation_subset import ValidationSubset, split_batch
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import observed
 from nni_cream.search.supernet.outputs import main_output
@@ -35,6 +37,7 @@ from nni_cream.search.teaching.weight_average import WeightAverage
 __all__ = ["PreparedLightningModule"]
 
 _MOST_SCORED = 256
+_MOST_READ = 100_000
 # A rejected candidate would not have reached the board with this probability, at each look [ours].
 _CONFIDENCE = 0.9999
 
@@ -190,7 +193,8 @@ class PreparedLightningModule(HostLightningModule):
         self._batch_size = batch_size
         # Two images: BatchNorm has no statistics of one. A clone: a view would keep the whole batch in memory.
         self._example = inputs = inputs[:2].detach().clone()
-        self.supernet.activate(self.paths.first())
+        path = self.paths.first()
+        self.supernet.activate(path)
         with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
             output = self._predict(inputs)
         if not calls:
@@ -212,20 +216,29 @@ class PreparedLightningModule(HostLightningModule):
                 share=self.trainer.strategy.broadcast,
                 leader=self.trainer.is_global_zero,
             )
-            self.scorer = self._make_scorer(main_output(output))
+            self.scorer = self._make_scorer()
             self.costs.constrain(self.paths)
+        self._check_objective(path, main_output(output))
         self._parts_ready = True
 
-    def _make_scorer(self, output: Tensor) -> PathScorer:
+    def _make_scorer(self) -> PathScorer:
+        settings, net, loader = self.settings, self.supernet, self._validation_batches()
         subset = ValidationSubset.collect(
-            self.transferred(self._validation_batches()),
-            self.settings.scoring.images,
+            self.transferred(loader),
+            settings.scoring.images,
             self._scored_at_once(),
-            output.shape[1] if output.ndim == 2 else None,
             self.device,
+            settings.seed,
+            most=_MOST_READ if sized_len(loader) is None else None,  # without a length it may have no end
         )
-        settings, net = self.settings, self.supernet
         return PathScorer(subset, self._predict, net.activate, net.detached, settings.score, _CONFIDENCE)
+
+    def _check_objective(self, path: Path, output: Tensor) -> None:
+        """Raise SearchError before the first step if the outputs fit neither score nor distillation."""
+        with self._autocast():
+            self.scorer.check(path)
+        if not isinstance(self.matcher, NoMatcher):
+            self.settings.distillation.features(output)
 
     def _scored_at_once(self) -> int:
         """Return how many images one scoring pass takes."""

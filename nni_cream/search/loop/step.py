@@ -18,7 +18,7 @@ from nni_cream.search.loop.image_order import end_resumed_epoch
 from nni_cream.search.loop.setup import PreparedLightningModule
 from nni_cream.search.paths.encoded_path import Path, encode_path
 from nni_cream.search.scoring.candidates import rescored_entries
-from nni_cream.search.scoring.scorer import split_batch
+from nni_cream.search.scoring.validation_subset import split_batch
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import Call, muted, observed
 from nni_cream.search.supernet.supernet import single_values_explained
