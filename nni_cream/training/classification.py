@@ -113,8 +113,11 @@ class ClassificationModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Return SGD and a schedule that Lightning advances after every step."""
         steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
-            raise SearchError("the cosine schedule needs an end. Set max_epochs or max_steps of the trainer.")
+        if not 0 <= steps < math.inf:  # Lightning says -1 where a loader has no length
+            raise SearchError(
+                "the cosine schedule needs a known end. Set max_epochs or max_steps of the trainer; a loader without a "
+                "length needs max_steps."
+            )
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [
             {

@@ -59,13 +59,45 @@ class HostLightningModule(RandomSamplingLightningModule):
 
     Loss, optimizers, schedulers, ``log`` calls, clipping, batch transfer and validation hooks behave as if Lightning
     ran the user's module itself. NNI's base class forwards about half of the hooks; this class adds the others.
+    Attributes pass through in both directions, since callbacks get this module in the place of the user's.
     """
+
+    supernet: Supernet  # made when the training starts
+    _hosting = False  # whether attributes that this class does not have are the user's
 
     def __init__(self, training_module: pl.LightningModule, settings: SearchSettings) -> None:
         super().__init__(training_module)
         self.settings = settings
-        self.supernet: Supernet  # made when the training starts
         self._loss: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the user's module: callbacks see it through this one (``pl_module.backbone``)."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            modules = self.__dict__.get("_modules", {})
+            # Parts that are made when the training starts are never the user's.
+            if "training_module" not in modules or _declared(type(self), name):
+                raise
+            return getattr(modules["training_module"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Write an attribute where :meth:`__getattr__` reads it; a new public one is the user's."""
+        if self.__dict__.get("_hosting") and self._is_users(name):
+            setattr(self.training_module, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _is_users(self, name: str) -> bool:
+        kept = (self.__dict__, self._parameters, self._buffers, self._modules)
+        if any(name in names for names in kept) or hasattr(type(self), name) or _declared(type(self), name):
+            return False
+        return not name.startswith("_") or hasattr(self.training_module, name)
+
+    @property
+    def hparams(self) -> Any:
+        """The hyperparameters of the user's module."""
+        return self.training_module.hparams
 
     def _predict(self, inputs: Tensor) -> Any:
         """Run the active path: the user's ``forward`` if the module has one, else the model."""
@@ -133,6 +165,10 @@ class HostLightningModule(RandomSamplingLightningModule):
             return values
         reduced: Tensor = self.trainer.strategy.reduce(values, reduce_op="mean")
         return reduced
+
+
+def _declared(kind: type, name: str) -> bool:
+    return any(name in inspect.get_annotations(base) for base in kind.__mro__)
 
 
 for _name in _HOOKS:

@@ -49,6 +49,12 @@ class PreparedLightningModule(HostLightningModule):
     network see them. A search resumed from a checkpoint equals one that was never interrupted.
     """
 
+    # Made when the training starts, or on the first batch.
+    paths: RandomPaths
+    distiller: Distiller
+    scorer: PathScorer
+    costs: Costs
+
     def __init__(
         self,
         training_module: pl.LightningModule,
@@ -67,12 +73,8 @@ class PreparedLightningModule(HostLightningModule):
         self.average: WeightAverage | None = None
         self.tally = Tally()
         self.window = CandidateWindow()
-        self.paths: RandomPaths
         self.sampler: PathSampler = settings.sampling
         self.matcher: Matcher = settings.matching
-        self.distiller: Distiller
-        self.scorer: PathScorer
-        self.costs: Costs
         self._validation_batches = validation_batches
         self._step = self._scored = self._admitted = 0
         self._steps_before = 0
@@ -118,6 +120,14 @@ class PreparedLightningModule(HostLightningModule):
 
     def on_fit_start(self) -> None:
         """Check the settings against the trainer and the space, and restore a checkpoint's state."""
+        self._begin()
+        if self._resumed is not None:
+            restore_parts(self, self._resumed)
+        super().on_fit_start()
+        self._order.fit_starts()
+
+    def _begin(self) -> None:
+        """Make the parts that need no batch, and forget an earlier training."""
         if not self.training_module.automatic_optimization:
             raise SearchError(
                 f"{type(self.training_module).__name__} sets automatic_optimization = False; the joint loss can only "
@@ -142,10 +152,6 @@ class PreparedLightningModule(HostLightningModule):
         )
         self._parts_ready = False
         self.board.validate({})  # further training moves the weights, so validated accuracies no longer hold
-        if self._resumed is not None:
-            restore_parts(self, self._resumed)
-        super().on_fit_start()
-        self._order.fit_starts()
 
     def on_train_start(self) -> None:
         """Check the warm-up against the length of the training; resume within an epoch if a checkpoint says so."""
@@ -254,6 +260,12 @@ class PreparedLightningModule(HostLightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of the search, then call the user's hook."""
+        # Callbacks come before this module, and LearningRateFinder trains in its ``on_fit_start``, from a checkpoint of
+        # the beginning that it returns to.
+        if not hasattr(self, "supernet"):
+            self._begin()
+        # A weights-only load would refuse whatever classes the user's hyperparameters hold.
+        checkpoint.pop(self.CHECKPOINT_HYPER_PARAMS_KEY, None)
         save_state(self, checkpoint)
         self.training_module.on_save_checkpoint(checkpoint)
 
