@@ -104,7 +104,8 @@ class HostLightningModule(RandomSamplingLightningModule):
         # A user's forward may normalise or reshape; skipping it would score another function than the trained one.
         own = type(self.training_module).forward is not pl.LightningModule.forward
         with single_values_explained(
-            f"scoring.images is {self.settings.scoring.images}; expected at least 2 validation images. Give more"
+            f"scoring.images is {self.settings.scoring.images}; expected at least 2 validation images of each shape. "
+            "Give more, or pad them to one shape"
         ):
             return self.training_module(inputs) if own else self.supernet.space(inputs)
 

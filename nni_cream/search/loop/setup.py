@@ -123,6 +123,8 @@ class PreparedLightningModule(HostLightningModule):
         self._begin()
         if self._resumed is not None:
             restore_parts(self, self._resumed)
+            if self._resumed["order"]["iterator"] is None:  # of a moment before the first epoch: no order to repeat
+                self._go_on()
         super().on_fit_start()
         self._order.fit_starts()
 

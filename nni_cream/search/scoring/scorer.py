@@ -97,9 +97,10 @@ class PathScorer:
         """Raise SearchError before the training if outputs and targets do not fit the score."""
         # The first score is due after the warm-up: a late moment to hear that it cannot be computed.
         self._activate(path)
-        inputs, targets = self.subset.chunks[0]
+        chunks = self.subset.chunks
         with self._undisturbed():
-            self._score.sums(main_output(self._predict(inputs)), targets)
+            for inputs, targets in chunks[:1] + chunks[1:][-1:]:  # the last is of the rarest shape
+                self._score.sums(main_output(self._predict(inputs)), targets)
 
     def _rejected(self, sums: Sequence[float], left: int, above: float) -> bool:
         """Whether a mean score of the images so far settles that the path misses the bar."""
