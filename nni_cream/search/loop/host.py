@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from nni.nas.evaluator.pytorch import LightningModule
 from nni.nas.oneshot.pytorch.sampling import RandomSamplingLightningModule
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from nni_cream.search.supernet.supernet import Supernet, single_values_explained
 
 __all__ = ["HostLightningModule", "call_step"]
 
+_logger = logging.getLogger(__name__)
+_WITHOUT_USERS_NAMES = ("pytorch_lightning.", "lightning.", "nni.", "nni_cream.")  # packages of callbacks
 _HOOKS = (
     "prepare_data",
     "configure_callbacks",
@@ -83,16 +87,35 @@ class HostLightningModule(RandomSamplingLightningModule):
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Write an attribute where :meth:`__getattr__` reads it; a new public one is the user's."""
-        if self.__dict__.get("_hosting") and self._is_users(name):
+        if name not in self.__dict__ and self._hosting and self._is_users(name):
             setattr(self.training_module, name, value)
         else:
             super().__setattr__(name, value)
 
     def _is_users(self, name: str) -> bool:
-        kept = (self.__dict__, self._parameters, self._buffers, self._modules)
-        if any(name in names for names in kept) or hasattr(type(self), name) or _declared(type(self), name):
+        registered = name in self._parameters or name in self._buffers or name in self._modules
+        if registered or hasattr(type(self), name) or _declared(type(self), name):
             return False
         return not name.startswith("_") or hasattr(self.training_module, name)
+
+    def _tell_of_hidden_attributes(self) -> None:
+        """Warn of attributes that the user's callbacks cannot see, since the search has one of the same name."""
+        callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
+        own = [type(item).__name__ for item in callbacks if not type(item).__module__.startswith(_WITHOUT_USERS_NAMES)]
+        plain, module = set(dir(LightningModule())), self.training_module
+        hidden = [
+            name
+            for name in sorted(set(dir(module)) - plain)
+            if not name.startswith("_") and (name in vars(self) or hasattr(type(self), name))
+        ]
+        if own and hidden:
+            _logger.warning(
+                "%s has the attribute %s, which the search has, too; expected another name, since the callback %s gets "
+                "the search's. Rename it, or read it from pl_module.training_module",
+                type(module).__name__,
+                " and ".join(hidden),
+                own[0],
+            )
 
     @property
     def hparams(self) -> Any:

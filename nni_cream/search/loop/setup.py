@@ -121,6 +121,7 @@ class PreparedLightningModule(HostLightningModule):
     def on_fit_start(self) -> None:
         """Check the settings against the trainer and the space, and restore a checkpoint's state."""
         self._begin()
+        self._tell_of_hidden_attributes()
         if self._resumed is not None:
             restore_parts(self, self._resumed)
             if self._resumed["order"]["iterator"] is None:  # of a moment before the first epoch: no order to repeat

@@ -179,10 +179,7 @@ class Score:
     def sums(self, output: Tensor, targets: Tensor) -> list[float]:
         """Return sums over a batch that add up over batches: of the scores and of their squares, or of the counts.
 
-        Raises
-        ------
-        SearchError
-            Unless there is one score, or one row of counts, a sample, and no score is above the bound.
+        SearchError if there is not one score, or one row of counts, a sample, or a score is above the bound.
         """
         with failures_of("score", self.function):
             scores = self.function(output, targets)

@@ -90,6 +90,15 @@ def test_attributes_pass_through_to_the_users_module_in_both_directions():
         _ = strategy.oneshot_module.missing
 
 
+def test_a_name_that_hides_an_attribute_from_the_users_callbacks_is_told(caplog):
+    module = Own()
+    module.warmup = 5
+    search(module, BackboneFinetuning(1))
+    assert "has the attribute" not in caplog.text
+    search(module, Curious())
+    assert "Own has the attribute warmup, which the search has, too" in caplog.text
+
+
 def test_the_parts_of_the_search_stay_its_own():
     module = Own()
     strategy = search(module)
