@@ -15,6 +15,7 @@ from nni.nas.space import RawFormatModelSpace
 # From here and not from nni.nas.oneshot.pytorch.strategy: imported first, that module makes NNI replace all its
 # one-shot strategies, for the whole process, by classes that fail when they run.
 from nni.nas.strategy import RandomOneShot
+from pytorch_lightning import callbacks
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 
@@ -25,7 +26,7 @@ from nni_cream.search.cost.costs import Cost, Costs, check_costs, check_ranges
 from nni_cream.search.cost.latency.stopwatch import LatencySettings
 from nni_cream.search.loop.step import CreamLightningModule
 from nni_cream.search.paths.active_choices import count_architectures
-from nni_cream.search.paths.choices import check_depths, check_mutables
+from nni_cream.search.paths.choices import check_depths, check_mutables, check_sizes
 from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.sampling.samplers import PathSampler, resolve_sampler
@@ -45,6 +46,10 @@ _logger = logging.getLogger(__name__)
 
 MutationHook: TypeAlias = Callable[..., Any]
 Range: TypeAlias = Sequence[float | None]
+# Lightning's other averages, where the installed version has them.
+_AVERAGING = tuple(
+    getattr(callbacks, name) for name in ("StochasticWeightAveraging", "WeightAveraging") if hasattr(callbacks, name)
+)
 Ranges: TypeAlias = Range | Mapping[str, Range] | Sequence[Range | None]
 
 
@@ -79,11 +84,13 @@ class CreamStrategy(RandomOneShot):
     scoring
         A :class:`~nni_cream.search.Scoring`: how many images score a path, and how often.
     score
-        ``"top1"``, ``"negative_squared_error"`` (regression), a function ``(output, target) -> score of each sample``
-        (higher is better), or a :class:`~nni_cream.search.Score` with an upper bound.
+        ``"top1"``, ``"balanced_accuracy"``, ``"binary"`` (one logit), ``"multilabel"``, ``"miou"`` (segmentation),
+        ``"negative_squared_error"`` (regression), a function ``(output, target) -> score of each sample`` (higher is
+        better), or a :class:`~nni_cream.search.Score` with an upper bound or a value of the whole set.
     distillation
-        ``"soft_cross_entropy"``, ``"mean_squared_error"`` (regression), a function ``(student output, teacher output)
-        -> loss``, or a :class:`~nni_cream.search.Distillation`.
+        ``"soft_cross_entropy"``, ``"binary_cross_entropy"`` (one logit, several labels), ``"mean_squared_error"``
+        (regression), a function ``(student output, teacher output) -> loss``, or a
+        :class:`~nni_cream.search.Distillation`.
     sampling
         ``"uniform"``, or a :class:`~nni_cream.search.PathSampler` of your own.
     ema_decay
@@ -172,6 +179,7 @@ class CreamStrategy(RandomOneShot):
             raise SpaceError(
                 f"the search space is a {type(model).__name__}; expected a subclass of nni.nas.nn.pytorch.ModelSpace."
             )
+        check_sizes(model, "the search space")
         check_mutables(model.simplify())
         check_depths(model)
         check_shared(model)
@@ -240,8 +248,19 @@ class CreamStrategy(RandomOneShot):
                 "the evaluator lacks train_dataloaders or val_dataloaders; expected both. The former train the "
                 "weights, the latter are for the board and the meta network."
             )
+        check_sizes(evaluator.module, "the evaluator's module")
         _check_device_strategy(evaluator.trainer)
+        self._check_averages(evaluator.trainer)
         return super().mutate_evaluator(evaluator)
+
+    def _check_averages(self, trainer: Any) -> None:
+        averaging = [item for item in getattr(trainer, "callbacks", ()) if isinstance(item, _AVERAGING)]
+        if averaging and self._settings.ema_decay is not None:
+            name, decay = type(averaging[0]).__name__, self._settings.ema_decay
+            raise SearchError(
+                f"ema_decay is {decay}, but the trainer's callbacks hold a {name}; expected "
+                "one average of the weights. Set ema_decay=None, or leave out the callback"
+            )
 
     def val_dataloader(self, train_dataloader_fn: Callable[[], Any], val_dataloader_fn: Callable[[], Any]) -> Any:
         """Return the validation loaders, and remember their source for the board."""

@@ -7,12 +7,13 @@ import sys
 from functools import partial
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.evaluator.pytorch import Classification, DataLoader
 from nni.nas.experiment import NasExperiment
 from nni.nas.hub.pytorch import MobileNetV3Space, ProxylessNAS
-from nni.nas.nn.pytorch import ModelSpace
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from nni.nas.space import model_context
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -22,7 +23,7 @@ import nni_cream
 from nni_cream import CreamStrategy, spaces
 from nni_cream.errors import ConfigError, SearchError, SpaceError
 from nni_cream.search import CostModel, RandomPaths, Supernet
-from tests.search.small import TRAINER, CellSpace, LayerSpace, ValueSpace, cream, digits, evaluator
+from tests.search.small import TRAINER, CellSpace, LayerSpace, ValueSpace, cream, custom_evaluator, digits, evaluator
 
 
 def colour_evaluator(size: int) -> Classification:
@@ -328,3 +329,38 @@ def test_statistics_are_there_before_and_after():
     assert strategy.statistics == {}
     run(LayerSpace(), strategy)
     assert strategy.statistics["board_size"] == 3
+
+
+class Lazy(LayerSpace):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.LazyLinear(10)
+
+
+class LazyCandidate(LayerSpace):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = LayerChoice([nn.Identity(), nn.Sequential(nn.LazyBatchNorm2d())], label="norm")
+
+
+@pytest.mark.parametrize(
+    ("space", "words"),
+    [
+        (Lazy, r"module 'head' of the search space is a LazyLinear .* Give its sizes: Linear\("),
+        (LazyCandidate, r"module 'norm.1.0' of the search space is a LazyBatchNorm2d"),
+    ],
+)
+def test_a_lazy_module_is_refused_by_name_before_the_training(space, words):
+    with pytest.raises(SpaceError, match=words):
+        CreamStrategy(board_size=3).mutate_model(space())
+
+
+def test_a_lazy_module_around_the_model_is_refused_too():
+    class Around(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.LazyConv2d(4, 3)
+
+    use = custom_evaluator(Around())
+    with pytest.raises(SpaceError, match="module 'last' of the evaluator's module is a LazyConv2d"):
+        CreamStrategy(board_size=3).mutate_evaluator(use)

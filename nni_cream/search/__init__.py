@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from nni_cream.search.scoring.final_validation import finalise as finalise
     from nni_cream.search.scoring.final_validation import validate_path as validate_path
     from nni_cream.search.scoring.scorer import PathScorer as PathScorer
-    from nni_cream.search.scoring.scorer import ValidationSubset as ValidationSubset
     from nni_cream.search.scoring.scores import Score as Score
+    from nni_cream.search.scoring.validation_subset import ValidationSubset as ValidationSubset
     from nni_cream.search.settings import Scoring as Scoring
     from nni_cream.search.settings import SearchSettings as SearchSettings
     from nni_cream.search.settings import Teaching as Teaching
@@ -70,8 +70,9 @@ __getattr__ = lazy_names(
         "nni_cream.search.sampling.samplers": "PathSampler",
         "nni_cream.search.scoring.candidates": "CandidateWindow rescored_entries scoring_interval",
         "nni_cream.search.scoring.final_validation": "Finalist finalise validate_path",
-        "nni_cream.search.scoring.scorer": "PathScorer ValidationSubset",
+        "nni_cream.search.scoring.scorer": "PathScorer",
         "nni_cream.search.scoring.scores": "Score",
+        "nni_cream.search.scoring.validation_subset": "ValidationSubset",
         "nni_cream.search.settings": "Scoring SearchSettings Teaching",
         "nni_cream.search.supernet.supernet": "FreezableCell Supernet",
         "nni_cream.search.teaching.losses": "Distillation",

@@ -177,13 +177,13 @@ class SearchSettings(Options):
     scoring: Any = option(Scoring(), _MAPPING, "How paths are scored, and how often.", plain=False, nested=Scoring)
     score: Any = option(
         "top1",
-        one_of("top1", "negative_squared_error") | IMPORTABLE,
-        "Score of a sample; higher is better.",
+        one_of("top1", "balanced_accuracy", "binary", "multilabel", "miou", "negative_squared_error") | IMPORTABLE,
+        "Score of a path: a mean over samples, or `balanced_accuracy` or `miou` of all; higher is better.",
         plain=False,
     )
     distillation: Any = option(
         "soft_cross_entropy",
-        one_of("soft_cross_entropy", "mean_squared_error") | IMPORTABLE,
+        one_of("soft_cross_entropy", "binary_cross_entropy", "mean_squared_error") | IMPORTABLE,
         "Loss between the student's and the teacher's output.",
         plain=False,
     )

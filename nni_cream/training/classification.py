@@ -119,10 +119,10 @@ class ClassificationModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """Return SGD and a schedule that Lightning advances after every step."""
         steps = self.trainer.estimated_stepping_batches
-        if not math.isfinite(steps):
+        if not 0 <= steps < math.inf:  # Lightning says -1 where a loader has no length
             raise SearchError(
-                "max_epochs and max_steps of the trainer are not set; expected one of them, since the cosine schedule "
-                "needs an end."
+                "max_epochs and max_steps of the trainer give no end; expected one for the cosine schedule. Set "
+                "max_epochs, or max_steps for a loader without a length."
             )
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         groups: list[dict[str, Any]] = [

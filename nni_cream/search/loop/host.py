@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from nni.nas.evaluator.pytorch import LightningModule
 from nni.nas.oneshot.pytorch.sampling import RandomSamplingLightningModule
 from torch import Tensor
 
@@ -17,6 +19,8 @@ from nni_cream.search.supernet.supernet import Supernet, single_values_explained
 
 __all__ = ["HostLightningModule", "call_step"]
 
+_logger = logging.getLogger(__name__)
+_WITHOUT_USERS_NAMES = ("pytorch_lightning.", "lightning.", "nni.", "nni_cream.")  # packages of callbacks
 _HOOKS = (
     "prepare_data",
     "configure_callbacks",
@@ -59,20 +63,72 @@ class HostLightningModule(RandomSamplingLightningModule):
 
     Loss, optimizers, schedulers, ``log`` calls, clipping, batch transfer and validation hooks behave as if Lightning
     ran the user's module itself. NNI's base class forwards about half of the hooks; this class adds the others.
+    Attributes pass through in both directions, since callbacks get this module in the place of the user's.
     """
+
+    supernet: Supernet  # made when the training starts
+    _hosting = False  # whether attributes that this class does not have are the user's
 
     def __init__(self, training_module: pl.LightningModule, settings: SearchSettings) -> None:
         super().__init__(training_module)
         self.settings = settings
-        self.supernet: Supernet  # made when the training starts
         self._loss: Tensor | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Return an attribute of the user's module: callbacks see it through this one (``pl_module.backbone``)."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            modules = self.__dict__.get("_modules", {})
+            # Parts that are made when the training starts are never the user's.
+            if "training_module" not in modules or _declared(type(self), name):
+                raise
+            return getattr(modules["training_module"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Write an attribute where :meth:`__getattr__` reads it; a new public one is the user's."""
+        if name not in self.__dict__ and self._hosting and self._is_users(name):
+            setattr(self.training_module, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _is_users(self, name: str) -> bool:
+        registered = name in self._parameters or name in self._buffers or name in self._modules
+        if registered or hasattr(type(self), name) or _declared(type(self), name):
+            return False
+        return not name.startswith("_") or hasattr(self.training_module, name)
+
+    def _tell_of_hidden_attributes(self) -> None:
+        """Warn of attributes that the user's callbacks cannot see, since the search has one of the same name."""
+        callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
+        own = [type(item).__name__ for item in callbacks if not type(item).__module__.startswith(_WITHOUT_USERS_NAMES)]
+        plain, module = set(dir(LightningModule())), self.training_module
+        hidden = [
+            name
+            for name in sorted(set(dir(module)) - plain)
+            if not name.startswith("_") and (name in vars(self) or hasattr(type(self), name))
+        ]
+        if own and hidden:
+            _logger.warning(
+                "%s has the attribute %s, which the search has, too; expected another name, since the callback %s gets "
+                "the search's. Rename it, or read it from pl_module.training_module",
+                type(module).__name__,
+                " and ".join(hidden),
+                own[0],
+            )
+
+    @property
+    def hparams(self) -> Any:
+        """The hyperparameters of the user's module."""
+        return self.training_module.hparams
 
     def _predict(self, inputs: Tensor) -> Any:
         """Run the active path: the user's ``forward`` if the module has one, else the model."""
         # A user's forward may normalise or reshape; skipping it would score another function than the trained one.
         own = type(self.training_module).forward is not pl.LightningModule.forward
         with single_values_explained(
-            f"scoring.images is {self.settings.scoring.images}; expected at least 2 validation images"
+            f"scoring.images is {self.settings.scoring.images}; expected at least 2 validation images of each shape. "
+            "Give more, or pad them to one shape"
         ):
             return self.training_module(inputs) if own else self.supernet.space(inputs)
 
@@ -133,6 +189,10 @@ class HostLightningModule(RandomSamplingLightningModule):
             return values
         reduced: Tensor = self.trainer.strategy.reduce(values, reduce_op="mean")
         return reduced
+
+
+def _declared(kind: type, name: str) -> bool:
+    return any(name in inspect.get_annotations(base) for base in kind.__mro__)
 
 
 for _name in _HOOKS:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+from lightning_fabric.utilities.data import sized_len
 from torch import Tensor, nn
 
 from nni_cream.errors import SearchError
@@ -23,7 +24,8 @@ from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.sampling.samplers import PathSampler
 from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interval
-from nni_cream.search.scoring.scorer import PathScorer, ValidationSubset, split_batch
+from nni_cream.search.scoring.scorer import PathScorer
+from nni_cream.search.scoring.validation_subset import ValidationSubset, split_batch
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import observed
 from nni_cream.search.supernet.outputs import main_output
@@ -36,6 +38,7 @@ from nni_cream.search.teaching.weight_average import WeightAverage
 __all__ = ["PreparedLightningModule"]
 
 _MOST_SCORED = 256
+_MOST_READ = 100_000
 # Each takes some forward passes over two images; the check must be short beside a search.
 _VERIFIED = 3
 # A rejected candidate would not have reached the board with this probability, at each look [ours].
@@ -48,6 +51,12 @@ class PreparedLightningModule(HostLightningModule):
     ``validation_batches`` returns an iterable of pairs (x, y) that never train the weights; the board and the meta
     network see them. A search resumed from a checkpoint equals one that was never interrupted.
     """
+
+    # Made when the training starts, or on the first batch.
+    paths: RandomPaths
+    distiller: Distiller
+    scorer: PathScorer
+    costs: Costs
 
     def __init__(
         self,
@@ -68,12 +77,8 @@ class PreparedLightningModule(HostLightningModule):
         self.average: WeightAverage | None = None
         self.tally = Tally()
         self.window = CandidateWindow()
-        self.paths: RandomPaths
         self.sampler: PathSampler = settings.sampling
         self.matcher: Matcher = settings.matching
-        self.distiller: Distiller
-        self.scorer: PathScorer
-        self.costs: Costs
         self._validation_batches = validation_batches
         self._rebuild = rebuild
         self._step = self._scored = self._admitted = 0
@@ -121,6 +126,17 @@ class PreparedLightningModule(HostLightningModule):
 
     def on_fit_start(self) -> None:
         """Check the settings against the trainer and the space, and restore a checkpoint's state."""
+        self._begin()
+        self._tell_of_hidden_attributes()
+        if self._resumed is not None:
+            restore_parts(self, self._resumed)
+            if self._resumed["order"]["iterator"] is None:  # of a moment before the first epoch: no order to repeat
+                self._go_on()
+        super().on_fit_start()
+        self._order.fit_starts()
+
+    def _begin(self) -> None:
+        """Make the parts that need no batch, and forget an earlier training."""
         if not self.training_module.automatic_optimization:
             raise SearchError(
                 f"{type(self.training_module).__name__}.automatic_optimization is False; expected True, since the "
@@ -145,10 +161,6 @@ class PreparedLightningModule(HostLightningModule):
         )
         self._parts_ready = False
         self.board.validate({})  # further training moves the weights, so validated accuracies no longer hold
-        if self._resumed is not None:
-            restore_parts(self, self._resumed)
-        super().on_fit_start()
-        self._order.fit_starts()
 
     def on_train_start(self) -> None:
         """Check the warm-up against the length of the training; resume within an epoch if a checkpoint says so."""
@@ -196,7 +208,8 @@ class PreparedLightningModule(HostLightningModule):
         self._batch_size = batch_size
         # Two images: BatchNorm has no statistics of one. A clone: a view would keep the whole batch in memory.
         self._example = inputs = inputs[:2].detach().clone()
-        self.supernet.activate(self.paths.first())
+        path = self.paths.first()
+        self.supernet.activate(path)
         with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
             output = self._predict(inputs)
         if not calls:
@@ -221,8 +234,9 @@ class PreparedLightningModule(HostLightningModule):
                 share=self.trainer.strategy.broadcast,
                 leader=self.trainer.is_global_zero,
             )
-            self.scorer = self._make_scorer(main_output(output))
+            self.scorer = self._make_scorer()
             self.costs.constrain(self.paths)
+        self._check_objective(path, main_output(output))
         self._parts_ready = True
 
     def _random_paths(self, number: int) -> list[Path]:
@@ -234,16 +248,24 @@ class PreparedLightningModule(HostLightningModule):
         with self._autocast():
             verify(self.supernet, self._inside, paths, self._rebuild)
 
-    def _make_scorer(self, output: Tensor) -> PathScorer:
+    def _make_scorer(self) -> PathScorer:
+        settings, net, loader = self.settings, self.supernet, self._validation_batches()
         subset = ValidationSubset.collect(
-            self.transferred(self._validation_batches()),
-            self.settings.scoring.images,
+            self.transferred(loader),
+            settings.scoring.images,
             self._scored_at_once(),
-            output.shape[1] if output.ndim == 2 else None,
             self.device,
+            settings.seed,
+            most=_MOST_READ if sized_len(loader) is None else None,  # without a length it may have no end
         )
-        settings, net = self.settings, self.supernet
         return PathScorer(subset, self._predict, net.activate, net.detached, settings.score, _CONFIDENCE)
+
+    def _check_objective(self, path: Path, output: Tensor) -> None:
+        """Raise SearchError before the first step if the outputs fit neither score nor distillation."""
+        with self._autocast():
+            self.scorer.check(path)
+        if not isinstance(self.matcher, NoMatcher):
+            self.settings.distillation.features(output)
 
     def _scored_at_once(self) -> int:
         """Return how many images one scoring pass takes."""
@@ -259,6 +281,12 @@ class PreparedLightningModule(HostLightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of the search, then call the user's hook."""
+        # Callbacks come before this module, and LearningRateFinder trains in its ``on_fit_start``, from a checkpoint of
+        # the beginning that it returns to.
+        if not hasattr(self, "supernet"):
+            self._begin()
+        # A weights-only load would refuse whatever classes the user's hyperparameters hold.
+        checkpoint.pop(self.CHECKPOINT_HYPER_PARAMS_KEY, None)
         save_state(self, checkpoint)
         self.training_module.on_save_checkpoint(checkpoint)
 

@@ -18,11 +18,11 @@ from nni_cream.search.loop.image_order import end_resumed_epoch
 from nni_cream.search.loop.setup import PreparedLightningModule
 from nni_cream.search.paths.encoded_path import Path, encode_path
 from nni_cream.search.scoring.candidates import rescored_entries
-from nni_cream.search.scoring.scorer import split_batch
+from nni_cream.search.scoring.validation_subset import split_batch
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import Call, muted, observed
 from nni_cream.search.supernet.supernet import single_values_explained
-from nni_cream.search.teaching.matchers import Match
+from nni_cream.search.teaching.matchers import Match, NoMatcher
 from nni_cream.search.teaching.meta_gradient import match_weight_gradient
 
 __all__ = ["CreamLightningModule"]
@@ -66,13 +66,16 @@ class CreamLightningModule(PreparedLightningModule):
         self._task: Tensor | None = None
         self._open_step: tuple[Path, Any] | None = None
         self._changed = False
+        self._untaught = False
+        self._hosting = True
 
     # The paper's loop -------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Draw a path, pick its teacher, return the joint loss (METHOD.md, "The loop", steps 1 to 3)."""
         path = self.sampler.draw()
-        match = None if self.untaught.lasts(self.trainer) else self.matcher.pick(path, self.board.entries)
+        self._untaught = self.untaught.lasts(self.trainer)
+        match = None if self._untaught else self.matcher.pick(path, self.board.entries)
         self._count(match)
         self.supernet.activate(path)
         with observed(self.supernet.space) as calls:
@@ -272,6 +275,14 @@ class CreamLightningModule(PreparedLightningModule):
             raise SearchError(
                 f"the board is empty after {self._step} steps; expected an entry, but the training ended within its "
                 f"warm-up ({self.warmup.length}). Train for longer or warm up for less."
+            )
+        if self._untaught and not isinstance(self.matcher, NoMatcher):
+            _logger.warning(
+                "%s is %s, but the training ended before it, after %d steps; expected some training with teachers. "
+                "Nothing was distilled: train for longer, stop later, or start earlier",
+                self.untaught.name,
+                self.untaught.length,
+                self._step,
             )
 
     def export(self) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Warmup"]
 
+_logger = logging.getLogger(__name__)
+
 
 class Warmup:
     """The first part of a search (paper: 20 of 120 epochs).
 
-    ``length`` is epochs if an integer, a share of the training in [0, 1) if a float. ``name`` and ``consequence`` word
+    ``length`` is epochs if an integer, a share of the training in [0, 1) if a float; of its epochs, rounded up, if a
+    loader without a length leaves the number of steps open. ``name`` and ``consequence`` word
     the errors: the setting, and what follows if the training ends too early.
     """
 
@@ -27,6 +31,7 @@ class Warmup:
         self.name = name
         self.consequence = consequence
         self._steps = 0.0
+        self._epochs: int | None = length if isinstance(length, int) else None
 
     def check(self, trainer: pl.Trainer) -> None:
         """Refuse a warm-up of epochs that leaves none for the board."""
@@ -45,7 +50,9 @@ class Warmup:
         if isinstance(self.length, int):
             self._check_fits(trainer, steps)
         elif math.isfinite(steps) or not self.length:
-            self._steps = steps * self.length if self.length else 0.0
+            self._steps, self._epochs = steps * self.length if self.length else 0.0, None
+        elif (trainer.max_epochs or -1) > 0:
+            self._epochs = self._whole_epochs(int(trainer.max_epochs or 0))
         else:
             raise ConfigError(
                 f"{self.name} is {self.length}; expected a whole number of epochs, since the training has no end. Give "
@@ -54,9 +61,19 @@ class Warmup:
 
     def lasts(self, trainer: pl.Trainer) -> bool:
         """Whether the training is still within its warm-up."""
-        if isinstance(self.length, int):
-            return bool(trainer.current_epoch < self.length)
+        if self._epochs is not None:
+            return bool(trainer.current_epoch < self._epochs)
         return bool(trainer.global_step < self._steps)
+
+    def _whole_epochs(self, epochs: int) -> int:
+        if epochs == 1:
+            _logger.warning(
+                "%s is %s of one epoch of unknown length; expected several epochs or a known length. It is taken as 0; "
+                "set limit_train_batches or max_steps of the trainer",
+                self.name,
+                self.length,
+            )
+        return min(math.ceil(self.length * epochs), epochs - 1)
 
     def _check_fits(self, trainer: pl.Trainer, steps: float) -> None:
         # max_steps may end a training before max_epochs does, which check() cannot see.

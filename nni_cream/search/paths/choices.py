@@ -11,11 +11,12 @@ from nni.mutable import Categorical, CategoricalMultiple, LabeledMutable, Mutabl
 from nni.mutable.annotation import Constraint
 from nni.nas.nn.pytorch import Repeat
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from nni_cream.errors import SpaceError
 from nni_cream.search.paths.encoded_path import Path, encode_value
 
-__all__ = ["Options", "check_depths", "check_mutables", "count_values", "decode_path"]
+__all__ = ["Options", "check_depths", "check_mutables", "check_sizes", "count_values", "decode_path"]
 
 
 class Options:
@@ -103,6 +104,17 @@ def check_mutables(mutables: Mapping[str, LabeledMutable]) -> None:
             raise SpaceError(
                 f"mutable {label!r} is a {type(mutable).__name__}; expected a finite choice. Use nni.choice with the "
                 "values to try."
+            )
+
+
+def check_sizes(module: nn.Module, what: str) -> None:
+    """Raise ``SpaceError`` for a lazy module, whose weights have no shape before the first batch."""
+    for name, part in module.named_modules():
+        if any(map(is_lazy, [*part._parameters.values(), *part._buffers.values()])):
+            kind = type(part).__name__
+            raise SpaceError(
+                f"module {name!r} of {what} is a {kind} without sizes; expected weights of known shapes. Give its "
+                f"sizes: {kind.removeprefix('Lazy')}(...)"
             )
 
 

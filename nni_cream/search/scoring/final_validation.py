@@ -21,7 +21,8 @@ from nni_cream.errors import SearchError
 from nni_cream.rng import preserved_rng
 from nni_cream.search.board import BoardEntry
 from nni_cream.search.paths.encoded_path import Path
-from nni_cream.search.scoring.scorer import split_batch, sum_of_scores
+from nni_cream.search.scoring.scores import add_sums
+from nni_cream.search.scoring.validation_subset import split_batch
 from nni_cream.search.supernet.outputs import main_output
 from nni_cream.search.supernet.supernet import single_values_explained
 
@@ -82,7 +83,7 @@ def validate_path(
     validation_batches: Iterable[Any],
     images: int,
 ) -> float:
-    """Return the mean score of any path of a trained supernet, measured as :func:`finalise` does."""
+    """Return the score of any path of a trained supernet, measured as :func:`finalise` does."""
     with preserved_rng(module.settings.seed), torch.no_grad():
         return _validated(module, [path], training_batches, validation_batches, images)[1][0]
 
@@ -159,16 +160,17 @@ def _enough(module: CreamLightningModule, batches: Iterable[Any], images: int) -
 
 
 def _validate(module: CreamLightningModule, together: _Together, batches: Iterable[Any]) -> list[float]:
-    totals, seen = [0.0] * len(together.networks), 0
+    score, seen = module.settings.score, 0
+    sums: list[list[float]] = [[] for _ in together.networks]
     for batch in module.transferred(batches):
         inputs, targets = split_batch(batch)
         outputs: Sequence[Tensor] = together(inputs)
         seen += len(targets)
-        scores = [sum_of_scores(module.settings.score, output, targets) for output in outputs]
-        totals = [total + score for total, score in zip(totals, scores, strict=True)]
+        sums = [add_sums(before, score.sums(output, targets)) for before, output in zip(sums, outputs, strict=True)]
     if not seen:
-        raise SearchError("the validation loader yields no images; expected some for the final validation.")
+        raise SearchError("the validation loader yields no images; the final validation needs some")
+    scores = [score.of(total, seen) for total in sums]
     # NaN has no place in an order: the best entry would be an arbitrary one.
-    if not all(map(math.isfinite, totals)):
-        raise SearchError(f"the scores of the final validation are {totals}; expected finite numbers.")
-    return [total / seen for total in totals]
+    if not all(map(math.isfinite, scores)):
+        raise SearchError(f"the final validation gave {scores}; expected finite scores")
+    return scores

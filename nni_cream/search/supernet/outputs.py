@@ -7,16 +7,30 @@ from typing import Any
 
 from torch import Tensor
 
+from nni_cream.errors import SearchError
+
 __all__ = ["main_output"]
+
+_NAMES = ("logits", "out")  # of Hugging Face's networks, of torchvision's for segmentation
 
 
 def main_output(output: Any) -> Tensor:
-    """Pick the main tensor: the output itself, the first item of a sequence, or ``logits`` of a mapping."""
-    if isinstance(output, Mapping):
-        output = output["logits"]
-    # The first item may itself hold several tensors.
-    while isinstance(output, list | tuple):
-        output = output[0]
-    if not isinstance(output, Tensor):
-        raise TypeError(f"the network returned {type(output).__name__}; expected a tensor, tuple or dict")
+    """Pick the main tensor: the output itself, the first of a sequence, or ``logits`` or ``out`` of a mapping.
+
+    Raises SearchError, with the names found, if there is none.
+    """
+    # What is picked may itself hold several tensors.
+    while not isinstance(output, Tensor):
+        if isinstance(output, list | tuple) and output:
+            output = output[0]
+            continue
+        items = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
+        name = next((name for name in _NAMES if name in items), None)
+        if name is None:
+            found = f" with {[*items]}" if items else ""
+            raise SearchError(
+                f"the network returned a {type(output).__name__}{found}; expected a tensor, a sequence that begins "
+                "with one, or a mapping with 'logits' or 'out'. Return one of these from forward"
+            )
+        output = items[name]
     return output

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from nni_cream.errors import SearchError
 from nni_cream.search.paths.encoded_path import Path
-from nni_cream.search.scoring.scorer import split_batch, sum_of_scores
 from nni_cream.search.scoring.scores import Score
+from nni_cream.search.scoring.validation_subset import split_batch
 from nni_cream.search.settings import Teaching
 from nni_cream.search.supernet.forward_recorder import Call
 from nni_cream.search.supernet.frozen import used_parameters
@@ -106,10 +106,11 @@ class Distiller:
 
     @torch.no_grad()
     def _beats(self, teachers: Sequence[Tensor], students: Sequence[Tensor], batch: Any) -> bool:
-        """Whether the teacher has the higher mean score on the batch; a tie does not count."""
+        """Whether the teacher has the higher score on the batch; a tie does not count."""
         targets, score = split_batch(batch)[1], self._score
+        # As if of one sample: a mean is compared by its sum, which is not rounded.
         leads = [
-            sum_of_scores(score, teacher, targets) - sum_of_scores(score, student.detach(), targets)
+            score.of(score.sums(teacher, targets), 1) - score.of(score.sums(student.detach(), targets), 1)
             for teacher, student in zip(teachers, students, strict=True)
         ]
         # Each rank sees another batch. One mean opens the gate in all of them or in none, so gradients still match.

@@ -7,16 +7,18 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nni_cream.errors import ConfigError
+from nni_cream.errors import ConfigError, SearchError
 from nni_cream.search.user_functions import function_name
 
 __all__ = [
     "DISTILLATIONS",
     "Distillation",
     "LossFunction",
+    "binary_cross_entropy",
     "mean_squared_error",
     "resolve_distillation",
     "soft_cross_entropy",
@@ -40,12 +42,15 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
     Returns
     -------
     Tensor
-        Mean over the batch, shape ().
+        Mean over the batch and further dimensions, shape ().
+
+    Raises
+    ------
+    SearchError
+        If there is a single logit, whose softmax is 1 whatever its value.
     """
-    # A softmax over many classes loses small probabilities in 16 bits.
-    student = student.float() if student.dtype.itemsize < 4 else student
-    # The teacher may have run under autocast: both sides need one precision.
-    teacher = teacher.to(student.dtype)
+    _check_several(student)
+    student, teacher = _precise(student, teacher)
     if temperature != 1:
         student, teacher = student / temperature, teacher / temperature
     log_probabilities = functional.log_softmax(student, dim=1)
@@ -55,13 +60,43 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, temperature: float = 1.
     return loss if temperature == 1 else temperature**2 * loss
 
 
+def binary_cross_entropy(student: Tensor, teacher: Tensor) -> Tensor:
+    """Cross-entropy of the student's logits with the teacher's sigmoid as target, for one logit or several labels.
+
+    Both have the same shape (N, ...); the mean over all values has shape ().
+    """
+    student, teacher = _precise(student, teacher)
+    return functional.binary_cross_entropy_with_logits(student, teacher.sigmoid())
+
+
 def mean_squared_error(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean squared difference of two outputs of the same shape, for regression; shape ()."""
     return functional.mse_loss(student, teacher.to(student.dtype))
 
 
+def _precise(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    # A softmax over many classes loses small probabilities in 16 bits.
+    student = student.float() if student.dtype.itemsize < 4 else student
+    # The teacher may have run under autocast: both sides need one precision.
+    return student, teacher.to(student.dtype)
+
+
+def _check_several(output: Tensor) -> None:
+    if output.ndim < 2 or output.shape[1] == 1:
+        raise SearchError(
+            f"distillation is 'soft_cross_entropy' for outputs {(*output.shape,)}; expected logits (N, classes, ...) "
+            "of two classes or more: the softmax of one logit teaches nothing. Take 'binary_cross_entropy' for one "
+            "logit, 'mean_squared_error' for regression, or matching='none'"
+        )
+
+
 def _probabilities(output: Tensor) -> Tensor:
+    _check_several(output)
     return functional.softmax(output.float(), dim=1)
+
+
+def _sigmoid(output: Tensor) -> Tensor:
+    return torch.sigmoid(output.float())
 
 
 def _as_is(output: Tensor) -> Tensor:
@@ -96,6 +131,7 @@ class Distillation:
 
 DISTILLATIONS: dict[str, Distillation] = {
     "soft_cross_entropy": Distillation(soft_cross_entropy, _probabilities),
+    "binary_cross_entropy": Distillation(binary_cross_entropy, _sigmoid),
     "mean_squared_error": Distillation(mean_squared_error),
 }
 

@@ -33,11 +33,12 @@ class WeightAverage:
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self._parameters = {name: item for name, item in module.named_parameters() if item.requires_grad}
-        self._averages = {name: _wide(parameter.detach()).clone() for name, parameter in self._parameters.items()}
-        self._names = {parameter: name for name, parameter in self._parameters.items()}
+        self._parameters = dict(module.named_parameters())
+        self._averages: dict[str, Tensor] = {}
+        self._names: dict[nn.Parameter, str] = {}
         self._log_decay = 0.0  # of all steps so far, multiplied
-        self._settled = dict.fromkeys(self._averages, 0.0)  # what that was when an average was last brought up to date
+        self._settled: dict[str, float] = {}  # what that was when an average was last brought up to date
+        self._add(name for name, parameter in self._parameters.items() if parameter.requires_grad)
 
     @property
     def nbytes(self) -> int:
@@ -46,7 +47,17 @@ class WeightAverage:
 
     def before_step(self) -> None:
         """Update the averages of the weights that an optimizer step will change: all with a gradient."""
-        self._settle(name for name, parameter in self._parameters.items() if parameter.grad is not None)
+        moving = [name for name, parameter in self._parameters.items() if parameter.grad is not None]
+        self._add(name for name in moving if name not in self._averages)
+        self._settle(moving)
+
+    def _add(self, names: Iterable[str]) -> None:
+        """Begin the averages of weights; one that was frozen until now has not moved, so its average is its value."""
+        for name in names:
+            parameter = self._parameters[name]
+            self._averages[name] = _wide(parameter.detach()).clone()
+            self._names[parameter] = name
+            self._settled[name] = self._log_decay
 
     def update(self) -> None:
         """Count an optimizer step, after which the weights are what they are now."""
@@ -99,6 +110,7 @@ class WeightAverage:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a checkpoint; raise SearchError if it holds averages of other weights."""
         saved = state["averages"]
+        self._add(name for name in saved if name in self._parameters and name not in self._averages)
         different = [name for name in self._averages.keys() | saved.keys() if not self._fits(name, saved.get(name))]
         if different:
             raise SearchError(

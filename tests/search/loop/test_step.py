@@ -804,7 +804,8 @@ def test_a_score_that_stops_being_finite_when_the_board_is_rescored_is_an_error(
 
     def failing(output, target):
         calls.append(1)
-        return torch.full((len(target),), 0.5 if len(calls) <= 12 else math.nan)  # three candidates in four chunks
+        # Two before the first step, then three candidates in four chunks.
+        return torch.full((len(target),), 0.5 if len(calls) <= 14 else math.nan)
 
     with pytest.raises(SearchError, match="score of a path is nan at step 8"):
         search(score=failing, board_size=3, score_interval=1000, matching="best")

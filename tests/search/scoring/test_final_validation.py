@@ -135,7 +135,8 @@ def test_what_the_users_module_has_around_the_model_takes_part():
         )  # of the batch's statistics, as while they were estimated
         logits = finalist.network.eval()(VALIDATION.tensors[0])
         scaled = (logits - outputs.mean(0)) / (outputs.var(0) + 1e-5).sqrt() * before["weight"] + before["bias"]
-    assert finalist.entry.validated == accuracy_score(VALIDATION.tensors[1], scaled.flip(1).argmax(1))
+    expected = accuracy_score(VALIDATION.tensors[1], scaled.flip(1).argmax(1))
+    assert finalist.entry.validated == pytest.approx(expected, abs=0.01)  # the scaling magnifies rounding
 
 
 def test_a_training_that_goes_on_drops_the_validated_accuracies():

@@ -9,19 +9,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
+from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor
 from torch.nn import functional
 
 from nni_cream.errors import SearchError
 from nni_cream.search import BoardEntry, PathScorer, PrioritizedBoard, RandomPaths, Score, ValidationSubset
-from nni_cream.search.scoring.scorer import split_batch
 from nni_cream.search.scoring.scores import SCORES
 from tests.search.small import LayerSpace, digits, supernet
 
 
-def subset_of(dataset, size: int, chunk: int, classes: int | None = 10) -> ValidationSubset:
-    loader = torch.utils.data.DataLoader(dataset, batch_size=70)
-    return ValidationSubset.collect(loader, size, chunk, classes, "cpu")
+def subset_of(dataset, size: int, chunk: int) -> ValidationSubset:
+    return ValidationSubset.collect(torch.utils.data.DataLoader(dataset, batch_size=70), size, chunk, "cpu")
 
 
 def scorer_of_answers(size: int, chunk: int, confidence: float | None = None) -> PathScorer:
@@ -178,99 +177,9 @@ def test_scoring_leaves_every_parameter_buffer_and_generator_as_it_was():
     assert all(module.training for module in net.space.modules())
 
 
-def test_subset_is_balanced_over_classes():
-    subset = subset_of(digits(400), 100, 30)
-    labels = torch.cat([y for _, y in subset.chunks])
-    assert torch.bincount(labels, minlength=10).tolist() == [10] * 10
-
-
-def test_chunks_are_nearly_equal_and_no_larger_than_asked():
-    sizes = [len(y) for _, y in subset_of(digits(101), 101, 25).chunks]
-    assert sum(sizes) == 101
-    assert max(sizes) <= 25
-    assert max(sizes) - min(sizes) <= 1
-
-
-def test_a_class_with_too_few_images_is_filled_up_with_others():
-    only_zeros = torch.utils.data.TensorDataset(torch.zeros(30, 1, 8, 8), torch.zeros(30, dtype=torch.long))
-    assert len(subset_of(only_zeros, 20, 20)) == 20
-
-
-def test_fewer_images_than_wanted_are_all_kept():
-    assert len(subset_of(digits(50), 2048, 256)) == 50
-
-
-@pytest.mark.parametrize("classes", [None, 3])
-def test_targets_that_are_not_classes_are_taken_as_they_come(classes):
-    data = torch.utils.data.TensorDataset(torch.zeros(30, 4), torch.randn(30, 3))
-    assert len(subset_of(data, 20, 20, classes=classes)) == 20
-
-
-@pytest.mark.parametrize(("classes", "each"), [(100, 100), (1000, 50), (7, 300)])
-def test_a_subset_of_images_sorted_by_class_is_balanced(classes, each):
-    labels = torch.arange(classes).repeat_interleave(each)
-    subset = subset_of(torch.utils.data.TensorDataset(torch.zeros(len(labels), 1), labels), 2048, 256, classes)
-    counts = torch.bincount(torch.cat([y for _, y in subset.chunks]), minlength=classes)
-    assert counts.sum() == 2048
-    assert counts.max() - counts.min() <= 1
-    first = subset.chunks[0][1]
-    assert len(first.unique()) == min(classes, len(first)), "every chunk is a mixture of classes"
-
-
-def test_a_rare_class_is_in_the_subset_and_the_others_fill_it_up():
-    labels = torch.cat([torch.zeros(500), torch.ones(3), torch.full((500,), 2)]).long()
-    subset = subset_of(torch.utils.data.TensorDataset(torch.arange(1003.0)[:, None], labels), 100, 100, 3)
-    inputs, targets = subset.chunks[0]
-    assert sorted(torch.bincount(targets).tolist()) == [3, 48, 49]
-    assert sorted(inputs[targets == 0, 0].tolist()) == list(map(float, range(int((targets == 0).sum()))))
-
-
-def test_a_subset_keeps_no_more_than_its_own_images_in_memory():
-    subset = subset_of(digits(700), 20, 20)
-    assert sum(x.untyped_storage().nbytes() for x, _ in subset.chunks) == 20 * 64 * 4
-
-
-def test_probe_is_the_first_images():
-    subset = subset_of(digits(50), 50, 25)
-    assert torch.equal(subset.probe(4), subset.chunks[0][0][:4])
-
-
-def test_an_empty_loader_is_an_error():
-    with pytest.raises(SearchError, match="no images"):
-        ValidationSubset.collect([], 10, 5, 10, "cpu")
-
-
-@pytest.mark.parametrize(
-    ("batch", "message"),
-    [
-        (torch.zeros(3), "holds Tensor"),
-        ([torch.zeros(3)], r"holds \['Tensor'\]"),
-        ({"x": 1}, "holds dict"),
-        ([torch.zeros(3), "labels"], r"\['Tensor', 'str'\]"),
-        ([torch.zeros(3), torch.zeros(2)], "3 inputs and 2 targets"),
-        ([torch.zeros(3), torch.tensor(1)], "pair"),
-    ],
-)
-def test_a_batch_that_is_not_a_pair_is_an_error(batch, message):
-    with pytest.raises(SearchError, match=message):
-        split_batch(batch)
-
-
 def a_scorer(score: Score, targets: Tensor) -> PathScorer:
     chunks = ((torch.randn(len(targets), 10, generator=torch.Generator().manual_seed(0)), targets),)
     return PathScorer(ValidationSubset(chunks), lambda x: x, lambda path: None, nullcontext, score)
-
-
-@pytest.mark.parametrize(
-    "targets",
-    [
-        torch.zeros(6, 1, dtype=torch.long),
-        functional.one_hot(torch.arange(10), 10),
-    ],
-)
-def test_targets_that_the_score_does_not_fit_are_an_error(targets):
-    with pytest.raises(SearchError, match=r"'top1' returned \(\d+, \d+\) .* expected a tensor of shape \(\d+,\)"):
-        a_scorer(SCORES["top1"], targets).score({})
 
 
 @pytest.mark.parametrize(
@@ -301,8 +210,36 @@ def test_an_error_of_a_users_score_names_the_function():
     assert isinstance(caught.value.__cause__, IndexError)
 
 
-@pytest.mark.parametrize(("size", "chunk", "smallest"), [(63, 2, 2), (64, 2, 2), (3, 2, 3), (9, 4, 3), (3, 1, 1)])
-def test_no_image_is_alone_in_its_chunk_unless_all_are_wanted_alone(size: int, chunk: int, smallest: int):
-    subset = subset_of(digits(100), size, chunk)
-    assert len(subset) == size
-    assert min(len(targets) for _, targets in subset.chunks) == smallest
+def test_a_figure_of_the_whole_subset_is_exact_over_chunks_and_never_rejected_early():
+    logits, labels = torch.randn(90, 3), torch.tensor([0] * 70 + [1] * 15 + [2] * 5)[torch.randperm(90)]
+    subset = ValidationSubset(tuple(zip(logits.split(11), labels.split(11), strict=True)))
+    scorer = PathScorer(subset, lambda x: x, lambda path: None, nullcontext, SCORES["balanced_accuracy"], 0.9999)
+    expected = balanced_accuracy_score(labels, logits.argmax(1))
+    assert scorer.score({}, above=math.inf) == pytest.approx(expected)
+    assert scorer.images_seen == 90
+
+
+def test_a_score_that_does_not_fit_is_found_before_the_first_step():
+    with pytest.raises(SearchError, match="score is 'top1' for outputs"):
+        a_scorer(SCORES["top1"], torch.zeros(6)).check({})
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("nni_cream")]
+
+
+def test_paths_that_all_score_the_same_are_told_once(caplog):
+    scorer = scorer_of_answers(12, chunk=3)
+    for index in range(25):
+        scorer.score({"right": [True] * 3 + [False] * 9, "other": index})
+        assert len(warnings_of(caplog)) == (index >= 9)
+    assert "score is 'top1' and gave the first 10 paths the same value, 0.25" in warnings_of(caplog)[0]
+
+
+def test_one_path_scored_often_or_one_other_score_is_no_reason_to_warn(caplog):
+    scorer = scorer_of_answers(12, chunk=3)
+    for _ in range(20):
+        scorer.score({"right": [True] * 12})
+    for index in range(20):
+        scorer.score({"right": [True] * 11 + [index != 5], "other": index})
+    assert not warnings_of(caplog)

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional
 
-from nni_cream.errors import ConfigError
-from nni_cream.search.scoring.scores import SCORES, Score, negative_squared_error, resolve_score, top1
+from nni_cream.errors import ConfigError, SearchError
+from nni_cream.search.scoring.scores import SCORES, Score, resolve_score
 from nni_cream.search.supernet.outputs import main_output
 from nni_cream.search.teaching.losses import (
     DISTILLATIONS,
     Distillation,
+    binary_cross_entropy,
     mean_squared_error,
     resolve_distillation,
     soft_cross_entropy,
@@ -53,13 +57,35 @@ def test_mean_squared_error_equals_torchs():
     torch.testing.assert_close(mean_squared_error(STUDENT, TEACHER), functional.mse_loss(STUDENT, TEACHER))
 
 
-def test_top1_is_one_where_the_label_has_the_largest_logit():
-    assert top1(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([1, 1])).tolist() == [1.0, 0.0]
+def test_binary_cross_entropy_equals_the_divergence_of_bernoulli_distributions():
+    """The oracle is torch's Kullback-Leibler divergence of distributions, plus the teacher's entropy."""
+    student, teacher = (torch.distributions.Bernoulli(logits=logits.double()) for logits in (STUDENT, TEACHER))
+    expected = (torch.distributions.kl_divergence(teacher, student) + teacher.entropy()).mean()
+    torch.testing.assert_close(binary_cross_entropy(STUDENT.double(), TEACHER), expected)
 
 
-def test_negative_squared_error_is_a_mean_over_the_values_of_a_sample():
-    output, target = torch.tensor([[1.0], [3.0]]), torch.tensor([1.0, 1.0])
-    assert negative_squared_error(output, target).tolist() == [0.0, -4.0]
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 4)])
+def test_binary_cross_entropy_pulls_the_student_to_the_teacher(shape):
+    student, teacher = torch.zeros(shape, requires_grad=True), torch.full(shape, 2.0)
+    binary_cross_entropy(student, teacher).backward()
+    assert (student.grad < 0).all()
+    found = binary_cross_entropy(student.detach().half(), teacher.half())
+    assert found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 1, 4, 4)])
+def test_the_softmax_of_one_logit_is_refused(shape):
+    distillation = DISTILLATIONS["soft_cross_entropy"]
+    with pytest.raises(SearchError, match=r"softmax of one logit teaches nothing\. Take 'binary_cross_entropy'"):
+        distillation.loss(torch.randn(shape), torch.randn(shape))
+    with pytest.raises(SearchError, match="distillation is 'soft_cross_entropy' for outputs"):
+        distillation.features(torch.randn(shape))
+
+
+def test_the_outputs_of_segmentation_are_distilled_pixel_by_pixel():
+    student, teacher = torch.randn(2, 5, 3, 4), torch.randn(2, 5, 3, 4)
+    pixels = [logits.movedim(1, -1).reshape(-1, 5) for logits in (student, teacher)]
+    torch.testing.assert_close(soft_cross_entropy(student, teacher), soft_cross_entropy(*pixels))
 
 
 def test_the_features_of_classification_are_probabilities():
@@ -67,11 +93,47 @@ def test_the_features_of_classification_are_probabilities():
     assert torch.equal(DISTILLATIONS["mean_squared_error"].features(STUDENT), STUDENT)
 
 
-def test_main_output_is_found_in_tuples_and_dicts():
-    assert main_output((STUDENT, TEACHER)) is STUDENT
-    assert main_output({"logits": STUDENT}) is STUDENT
-    with pytest.raises(TypeError, match="returned str"):
-        main_output("logits")
+def test_the_features_of_one_logit_are_its_probability():
+    torch.testing.assert_close(DISTILLATIONS["binary_cross_entropy"].features(STUDENT), STUDENT.sigmoid())
+
+
+@dataclass
+class ModelOutput:
+    """As Hugging Face's networks return it."""
+
+    loss: float
+    logits: Tensor
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        STUDENT,
+        (STUDENT, TEACHER),
+        {"logits": STUDENT, "out": TEACHER},
+        {"out": STUDENT, "aux": TEACHER},
+        [{"out": STUDENT}, TEACHER],
+        {"logits": (STUDENT, TEACHER)},
+        ModelOutput(0.5, STUDENT),
+    ],
+)
+def test_the_main_output_is_found(output):
+    assert main_output(output) is STUDENT
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ({"masks": STUDENT, "aux": TEACHER}, r"a dict with \['masks', 'aux'\]; expected .* 'logits' or 'out'"),
+        ("logits", "a str; expected"),
+        ([], "a list; expected"),
+        (None, "a NoneType; expected"),
+        ({"logits": None}, "a NoneType; expected"),
+    ],
+)
+def test_an_output_without_a_main_tensor_is_refused_with_what_it_holds(output, words):
+    with pytest.raises(SearchError, match=f"the network returned {words}"):
+        main_output(output)
 
 
 def test_names_functions_and_complete_objects_are_accepted():

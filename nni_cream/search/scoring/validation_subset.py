@@ -1,0 +1,159 @@
+"""The validation images that score every path: a part of the validation set, with its mixture of classes."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nni_cream.errors import SearchError
+
+__all__ = ["ValidationSubset", "split_batch"]
+
+_Image: TypeAlias = tuple[float, int, Tensor, Tensor]  # minus its draw, its number, x and y
+
+
+def split_batch(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return a batch's inputs and targets, each (N, ...); raise SearchError unless it is such a pair."""
+    pair = batch if isinstance(batch, list | tuple) and len(batch) == 2 else ()
+    if not pair or not all(isinstance(item, Tensor) and item.ndim > 0 for item in pair):
+        found = [type(item).__name__ for item in batch] if isinstance(batch, list | tuple) else type(batch).__name__
+        raise SearchError(f"a batch holds {found}; expected a pair (x, y) of tensors: inputs and their targets")
+    inputs, targets = pair
+    if len(inputs) != len(targets):
+        raise SearchError(
+            f"a batch holds {len(inputs)} inputs but {len(targets)} targets; expected one target an input"
+        )
+    return inputs, targets
+
+
+@dataclass(frozen=True)
+class ValidationSubset:
+    """Validation images kept in memory, the same for every path and in every process.
+
+    Parameters
+    ----------
+    chunks
+        Pairs of inputs (n, ...) and targets (n, ...), nearly equal in size.
+    """
+
+    chunks: tuple[tuple[Tensor, Tensor], ...]
+
+    def __len__(self) -> int:
+        return sum(len(targets) for _, targets in self.chunks)
+
+    def probe(self, size: int) -> Tensor:
+        """Return the first ``size`` inputs, on which the matcher compares paths."""
+        return self.chunks[0][0][:size]
+
+    @classmethod
+    def collect(
+        cls,
+        batches: Iterable[Any],
+        size: int,
+        chunk_size: int,
+        device: torch.device | str,
+        seed: int = 0,
+        most: int | None = None,
+    ) -> ValidationSubset:
+        """Draw ``size`` images from one pass over a validation loader, in chunks of one shape and nearly equal size.
+
+        Labelled images are drawn in proportion to the classes, one of each class at least where that hardly bends
+        the shares; others at random. All are taken if there are no more. The pass ends after ``most`` images. Raises
+        SearchError if a batch is not a pair (x, y), or there is none.
+        """
+        shapes: dict[Any, list[tuple[Tensor, Tensor]]] = {}
+        for x, y in _drawn(batches, size, seed, most):
+            shapes.setdefault((x.shape, y.shape), []).append((x, y))
+        # The most frequent shape first: the matcher's probe is the beginning of the first chunk.
+        groups = sorted(shapes.values(), key=len, reverse=True)
+        return cls(tuple(chunk for images in groups for chunk in _chunks(images, chunk_size, device)))
+
+
+def _chunks(
+    images: list[tuple[Tensor, Tensor]], chunk_size: int, device: torch.device | str
+) -> list[tuple[Tensor, Tensor]]:
+    # Scoring uses the statistics of each batch, since running ones mix all paths. So chunks are fixed and nearly
+    # equal, and none holds a single image, which has no statistics.
+    pairs = len(images) // 2 if chunk_size > 1 else len(images)
+    count = max(1, min(math.ceil(len(images) / chunk_size), pairs))
+    sizes = [len(part) for part in torch.arange(len(images)).tensor_split(count)]
+    images.reverse()  # taken from the end, so that each image is let go when its chunk has it
+    return [_chunk([images.pop() for _ in range(part)], device) for part in sizes]
+
+
+def _chunk(images: list[tuple[Tensor, Tensor]], device: torch.device | str) -> tuple[Tensor, Tensor]:
+    return torch.stack([x for x, _ in images]).to(device), torch.stack([y for _, y in images]).to(device)
+
+
+def _drawn(batches: Iterable[Any], size: int, seed: int, most: int | None) -> list[tuple[Tensor, Tensor]]:
+    """Draw images in proportion to the classes; in the order of :func:`_mixed`."""
+    generator = np.random.Generator(np.random.PCG64(seed))
+    kept: dict[float, list[_Image]] = {}  # of each class a heap, the next to go on top
+    counts: Counter[float] = Counter()
+    total, labelled = 0, True
+    for batch in batches:
+        inputs, targets = split_batch(batch)
+        draws = (-generator.random(len(targets))).tolist()
+        labels = _labels(targets) if labelled else [0.0] * len(targets)
+        for x, y, label, draw in zip(inputs, targets, labels, draws, strict=True):
+            counts[label] += 1
+            total += 1
+            images = kept.setdefault(label, [])
+            if len(images) < _share(size, counts[label], total) or draw > images[0][0]:
+                heapq.heappush(images, (draw, total, x.clone(), y.clone()))  # a view would keep its whole batch
+        if len(kept) > size:  # no share for each: from here on all classes are one, so that memory is bounded
+            kept, counts, labelled = {0: list(chain(*kept.values()))}, Counter({0: total}), False
+            heapq.heapify(kept[0])
+        # A real loader may be sorted by class: the share of a class shrinks while the others come.
+        for label, images in kept.items():
+            while len(images) > _share(size, counts[label], total):
+                heapq.heappop(images)
+        if most is not None and total >= most:
+            break
+    if not kept:
+        raise SearchError("the validation loader yields no images; the board needs some to score paths on")
+    return _mixed(kept, counts, size, generator)
+
+
+def _share(size: int, count: int, total: int) -> int:
+    return -(-size * count // total)
+
+
+def _labels(targets: Tensor) -> list[float]:
+    """Return the class of each sample; 0 for samples whose targets are no classes."""
+    values = targets.flatten()
+    # One logit is trained on labels 0 and 1 that are floats.
+    if len(values) != len(targets) or (values.is_floating_point() and not ((values == 0) | (values == 1)).all()):
+        return [0.0] * len(targets)
+    return list(values.tolist())
+
+
+def _mixed(
+    kept: dict[float, list[_Image]], counts: Counter[float], size: int, generator: np.random.Generator
+) -> list[tuple[Tensor, Tensor]]:
+    """Choose ``size`` of the kept images and order them so that the classes are mixed from the first to the last."""
+    total = counts.total()
+    # None is left out where that bends the shares by 5 % at most. Else chance rounds them: the nearest whole number
+    # would leave out every rare class.
+    room = sum(max(0.0, 1 - size * count / total) for count in counts.values()) <= size / 20
+    places: list[tuple[float, float, Tensor, Tensor]] = []
+    for label, images in kept.items():
+        shift = 0.5 if room else generator.random()
+        if total <= size:  # nothing is chosen: first one of each class, then a second one of each
+            images.sort(key=lambda image: image[1])
+            places += [(rank, arrival, x, y) for rank, (_, arrival, x, y) in enumerate(images)]
+            continue
+        images.sort(key=lambda image: -image[0])
+        for rank, (draw, _, x, y) in enumerate(images):
+            places.append((0.0 if room and not rank else (rank + shift) / counts[label], -draw, x, y))
+    places.sort(key=lambda image: image[:2])
+    return [(x, y) for _, _, x, y in places[:size]]
