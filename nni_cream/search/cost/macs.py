@@ -39,8 +39,32 @@ class OperationCounter(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.operations: int = 0
         self.unknown: set[str] = set()
+        self._steps: list[tuple[int, set[int]]] = []  # operations of each step, and the steps whose results it reads
+        self._writer: dict[int, int] = {}  # memory of a tensor -> the last step that wrote to it
+        self._kept: list[Any] = []  # all results, so that no memory is used twice
+
+    def operations(self, output: Any) -> int:
+        """Return the operations that an output depends on; a branch that leads nowhere counts as nothing."""
+        wanted = [self._writer[place] for place in map(_memory, _tensors(output)) if place in self._writer]
+        if not wanted:  # an object whose tensors are not seen from outside
+            return sum(count for count, _ in self._steps)
+        needed: set[int] = set()
+        while wanted:
+            step = wanted.pop()
+            if step not in needed:
+                needed.add(step)
+                wanted.extend(self._steps[step][1])
+        return sum(self._steps[step][0] for step in needed)
+
+    def note(self, count: int, inputs: Any, outputs: Any) -> None:
+        """Record a step: what it computes, reads and writes."""
+        read = {self._writer[place] for place in map(_memory, _tensors(inputs)) if place in self._writer}
+        for tensor in _tensors(outputs):
+            # Writing to a part of a tensor keeps the rest, so the earlier steps of its memory count on.
+            self._writer[_memory(tensor)] = len(self._steps)
+            self._kept.append(tensor)
+        self._steps.append((count, read))
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -51,13 +75,19 @@ class OperationCounter(TorchDispatchMode):
             with self:
                 return func.decompose(*args, **kwargs)
         output = func(*args, **kwargs)
-        if formula is not None:
-            self.operations += formula(*args, **kwargs, out_val=output)
-        elif (own := _OWN.get(packet)) is not None and (count := own(*args)) is not None:
-            self.operations += 2 * count
-        elif _multiplies_weights(func, args):
-            self.unknown.add(str(packet))
+        self.note(self._count(func, args, kwargs, output), (args, kwargs), (output, _written(func, args, kwargs)))
         return output
+
+    def _count(self, func: Any, args: Any, kwargs: Any, output: Any) -> int:
+        packet = func._overloadpacket
+        formula = _formula(packet)
+        if formula is not None:
+            return int(formula(*args, **kwargs, out_val=output))
+        if (own := _OWN.get(packet)) is not None and (count := own(*args)) is not None:
+            return 2 * count
+        if _multiplies_weights(func, args):
+            self.unknown.add(str(packet))
+        return 0
 
 
 class _VectorProducts(TorchFunctionMode):
@@ -70,9 +100,9 @@ class _VectorProducts(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
         if func in _OUTER:
-            self._counter.operations += 2 * output.numel()
+            self._counter.note(2 * output.numel(), (args, output), output)
         elif func is torch.linalg.vecdot:
-            self._counter.operations += 2 * torch.broadcast_tensors(*args[:2])[0].numel()
+            self._counter.note(2 * torch.broadcast_tensors(*args[:2])[0].numel(), (args, output), output)
         return output
 
 
@@ -81,6 +111,26 @@ def counting() -> Iterator[OperationCounter]:
     """Count the operations inside."""
     with OperationCounter() as counter, _VectorProducts(counter):
         yield counter
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    return [item for item in tree_leaves(values) if isinstance(item, Tensor)]
+
+
+def _memory(tensor: Tensor) -> int:
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except NotImplementedError:  # of a sparse tensor
+        return id(tensor)
+
+
+def _written(operation: Any, args: Any, kwargs: Any) -> list[Any]:
+    """Return the arguments that an operation changes in place, such as running statistics."""
+    schema = operation._schema.arguments
+    if not any(item.alias_info is not None and item.alias_info.is_write for item in schema):
+        return []
+    given = dict(zip((item.name for item in schema), args, strict=False)) | kwargs
+    return [given.get(item.name) for item in schema if item.alias_info is not None and item.alias_info.is_write]
 
 
 _aten = torch.ops.aten

@@ -68,6 +68,11 @@ class Supernet:
         """Remember which normalisations train; the others are the user's, who keeps them in evaluation mode."""
         self._trained = {norm for norm in (*self._norms, *self._instance_norms) if norm.training}
 
+    @property
+    def has_dead_branches(self) -> bool:
+        """Whether a path may compute what its output does not depend on: inputs that no choice takes."""
+        return any(isinstance(module, InputChoice | PathSamplingCell | Cell) for module in self.space.modules())
+
     def activate(self, path: Path) -> None:
         """Let the next forward pass run this path."""
         for module in self._choices:
