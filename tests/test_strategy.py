@@ -7,10 +7,9 @@ import sys
 from functools import partial
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from nni.nas.evaluator import FunctionalEvaluator
-from nni.nas.evaluator.pytorch import Classification, DataLoader
+from nni.nas.evaluator.pytorch import Classification, DataLoader, LightningModule
 from nni.nas.experiment import NasExperiment
 from nni.nas.hub.pytorch import MobileNetV3Space, ProxylessNAS
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace
@@ -356,7 +355,7 @@ def test_a_lazy_module_is_refused_by_name_before_the_training(space, words):
 
 
 def test_a_lazy_module_around_the_model_is_refused_too():
-    class Around(pl.LightningModule):
+    class Around(LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.last = nn.LazyConv2d(4, 3)

@@ -9,7 +9,10 @@ from torch.nn import functional
 from torchmetrics.functional.classification import binary_accuracy, multiclass_jaccard_index, multilabel_accuracy
 
 from nni_cream.errors import SearchError
+from nni_cream.options import options_of
+from nni_cream.search import SearchSettings
 from nni_cream.search.scoring.scores import SCORES, Score, add_sums
+from nni_cream.search.teaching.losses import DISTILLATIONS
 
 N = 60
 
@@ -139,3 +142,9 @@ def test_a_figure_of_the_users_own_is_computed_from_counts():
 def test_counts_that_are_not_one_row_a_sample_are_refused():
     with pytest.raises(SearchError, match=r"returned \(3,\) .* expected a tensor of shape \(6, k\)"):
         Score(lambda output, target: output.sum(0), value=sum).sums(LOGITS, LABELS)
+
+
+@pytest.mark.parametrize(("key", "known"), [("score", SCORES), ("distillation", DISTILLATIONS)])
+def test_a_file_takes_the_names_that_python_takes(key, known):
+    (rule,) = (option.rule for option in options_of(SearchSettings) if option.name == key)
+    assert [rule.check.validate(name) for name in known] == list(known)
