@@ -43,6 +43,10 @@ def keep_changes(layer: nn.Module, original: nn.Module, sizes: LayerSizes) -> No
         If something cannot be kept: hooks, parametrizations, other weights, or an attribute that a choice decides.
     """
     combination = _combination_of(original, sizes)
+    weights = [*original.parameters()]
+    if weights:
+        # Also those that only other sizes have.
+        layer.to(weights[0]).requires_grad_(any(weight.requires_grad for weight in weights))
     for path, module in original.named_modules():
         _keep_attributes(layer.get_submodule(path), path, module, sizes, combination)
     # The fresh layer is only for comparison, so the space's random numbers stay as they were.
