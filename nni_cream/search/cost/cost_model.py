@@ -184,7 +184,7 @@ class CostModel:
     def _grows_with_batch(self, path: Path) -> bool:
         """Return whether all work of a path is proportional to the batch."""
         two = self._operations(path, 2) if self.table is None else 4 * self.table(path)
-        return abs(3 * two - 2 * self._operations(path, 3)) < 1
+        return abs(2 * two - self._operations(path, 4)) < 1
 
     def _covering(self) -> Iterator[Path]:
         """Yield paths that together use every value of every label."""

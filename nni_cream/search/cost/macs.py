@@ -19,16 +19,16 @@ __all__ = ["counting", "of_one", "unfused"]
 
 
 def of_one(operations: Callable[[int], int]) -> float:
-    """Return the multiply-adds of one sample, from the operations of batches of two, three and, if need be, four.
+    """Return the multiply-adds of one sample, from the operations of batches of two, four and, if need be, six.
 
     Work that does not grow with the batch counts once. Batches of one are not run: BatchNorm refuses one value a
-    channel, and ``squeeze`` takes the batch for a dimension to drop.
+    channel, and ``squeeze`` takes the batch for a dimension to drop. Networks that pair their samples need even ones.
     """
-    two, three = operations(2), operations(3)
-    if 3 * two == 2 * three:
-        return two / 2 / 2  # two operations a multiply-add, two samples
+    two, four = operations(2), operations(4)
+    if four == 2 * two:
+        return two / 4  # two operations a multiply-add, two samples
     # The parabola through three points: it also holds samples that are compared with each other.
-    return (3 * two - 3 * three + operations(4)) / 2
+    return (15 * two - 10 * four + 3 * operations(6)) / 16
 
 
 class OperationCounter(TorchDispatchMode):

@@ -43,6 +43,10 @@ def keep_changes(layer: nn.Module, original: nn.Module, sizes: LayerSizes) -> No
         If something cannot be kept: hooks, parametrizations, other weights, or an attribute that a choice decides.
     """
     combination = _combination_of(original, sizes)
+    weights = [*original.parameters()]
+    if weights:
+        # Also those that only other sizes have.
+        layer.to(weights[0]).requires_grad_(any(weight.requires_grad for weight in weights))
     for path, module in original.named_modules():
         _keep_attributes(layer.get_submodule(path), path, module, sizes, combination)
     # The fresh layer is only for comparison, so the space's random numbers stay as they were.
@@ -139,9 +143,14 @@ def _paste(target: Tensor, cuts: list[Cut], source: Tensor) -> None:
 
 def _alike(values: Tensor, fresh: Tensor) -> bool:
     """Return whether values may be torch's own initial ones, by their mean and spread."""
-    if values.numel() < 2:
+    count = values.numel()
+    if count < 4:
         return True  # too few to say
     spread, expected = float(values.float().std()), float(fresh.float().std())
-    error = expected / math.sqrt(values.numel())
+    if not expected or not spread:
+        return spread == expected
     shift = abs(float(values.float().mean() - fresh.float().mean()))
-    return abs(spread - expected) <= 0.1 * expected + 4 * error and shift <= 6 * error
+    # Wide for few values: a warning about torch's own would be noise.
+    return abs(math.log(spread / expected)) < 0.1 + 6 / math.sqrt(count) and shift < 8 * max(
+        spread, expected
+    ) / math.sqrt(count)

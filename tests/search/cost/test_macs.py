@@ -73,6 +73,7 @@ COUNTED = {
     "einsum of matrices": (lambda w, x: torch.einsum("nchw,owv->nohv", x, w.tensor), 6 * 8**3),
     "few distances": (lambda w, x: torch.cdist(x[:, 0], w.tensor[0, :5]), 8 * 5 * 8),
     "many distances": (lambda w, x: torch.cdist(x[:, 0], w.tensor.view(48, 8)), 8 * 48 * 8),
+    "pairs of samples": (lambda w, x: torch.bmm(*x[:, 0].chunk(2)), 8**3 // 2),
     "samples with each other": (lambda w, x: x.flatten(1) @ x.flatten(1).T, 64),
     "fixed": (fixed, 100 * (2 * 16 + 16 * 3)),
     "fixed and for each sample": (lambda w, x: fixed(w, x).sum() * (x.flatten(1) @ w.matrix), 100 * 80 + 64 * 5),

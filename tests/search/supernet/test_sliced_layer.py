@@ -350,6 +350,13 @@ def test_values_of_the_first_choices_are_kept_and_a_custom_initialisation_is_nam
     assert not caplog.records
 
 
+def test_weights_that_only_other_sizes_have_follow_what_the_space_set():
+    space = One((lambda: layers.MutableLinear(9, 2, bias=pick(False, True)),))
+    supernet(space.double().requires_grad_(False))
+    assert {(weight.dtype, weight.requires_grad) for weight in space.parameters()} == {(torch.float64, False)}
+    assert len([*space.parameters()]) == 2
+
+
 def test_a_layer_of_nni_without_choices_keeps_its_weights():
     class Plain(Changed):
         def __init__(self) -> None:
