@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nni_cream.data.folders.transforms import height_and_width
 from nni_cream.data.registry import defaults_of
 
 __all__ = ["Outline", "outline"]
@@ -49,4 +50,4 @@ def outline(name: str, arguments: Mapping[str, Any]) -> Outline | None:
     size = given.get("image_size") or published.size
     validation = given["validation"]
     train = given["train"] if given["train"] is not None else published.images - validation
-    return Outline((published.channels, size, size), published.num_classes, train, validation)
+    return Outline((published.channels, *height_and_width(size)), published.num_classes, train, validation)

@@ -302,7 +302,9 @@ def test_data_with_other_classes_than_the_network_is_refused(result: Path, tmp_p
     assert nothing_new(tmp_path)
 
 
-@pytest.mark.parametrize(("side", "problem"), [(16, "at least 32x32"), (48, "expected 32x32, which the space is planned for")])
+@pytest.mark.parametrize(
+    ("side", "problem"), [(16, "at least 32x32"), (48, "expected 32x32, which the space is planned for")]
+)
 def test_images_that_the_space_is_not_made_for_are_refused(tmp_path: Path, side: int, problem: str) -> None:
     arguments = {"depths": [1] * 5, "width_multiplier": 0.1, "image_size": 32}
     choices = {f"stage_{number}_block_1": "k3e4" for number in range(1, 6)}

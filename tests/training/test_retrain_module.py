@@ -290,6 +290,16 @@ def test_random_augment_is_timms() -> None:
     assert torch.equal(changed, torch.full((3, 8, 8), 2.0))  # (1 - 0.5) / 0.25
 
 
+def test_grey_images_are_changed_as_colours_and_made_grey_at_the_end() -> None:
+    recipe = replace(PLAIN, auto_augment="rand-m9-mstd0.5", color_jitter=0.0)
+    transform = make_transform(recipe, (1, 8, 16), (0.5,), (0.25,))
+    noise = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    assert transform(Image.fromarray(noise)).shape == (1, 8, 16)
+    plain = make_transform(replace(PLAIN, color_jitter=0.0), (1, 8, 16), (0.5,), (0.25,))
+    red: Tensor = plain(Image.new("RGB", (30, 20), (255, 0, 0)))
+    torch.testing.assert_close(red, torch.full((1, 8, 16), (0.299 - 0.5) / 0.25), atol=0.01, rtol=0)
+
+
 def test_every_setting_of_mixing_erasing_and_averaging_reaches_timm() -> None:
     recipe = replace(PLAIN, mixup=0.3, cutmix=0.6, mix_probability=0.7, mix_switch=0.2, mix_mode="elem")
     mixing = make_mixup(recipe, CLASSES)
