@@ -20,13 +20,13 @@ from torch.utils.data import TensorDataset
 from nni_cream import data
 from nni_cream.config import RETRAIN, dump
 from nni_cream.data import DataSplits
-from nni_cream.errors import ConfigError, FileError
+from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.files import read_json, replacing, write_json
-from nni_cream.from_config import cpu_threads
+from nni_cream.from_config import Images, cpu_threads
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
 from nni_cream.results.output_folder import OutputFolder, State, is_leader
-from nni_cream.results.sources import Images, Source, best_teacher, find_source
+from nni_cream.results.sources import Source, best_teacher, find_source
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.progress import TrainingProgress
 from nni_cream.training import Loading, make_loader, measure, seeded
@@ -241,13 +241,13 @@ def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Modul
     if named is None:
         return None
     teacher = best_teacher(source) if named == "board" else find_source(named)
-    network = teacher.build(images)
-    teacher.load(network)
     blank = TensorDataset(torch.zeros(1, *images.input_shape), torch.zeros(1, dtype=torch.int64))
     try:
+        network = teacher.build(images)
         check_classes(network, blank, images.num_classes, "the data")
-    except ConfigError as error:
+    except (ConfigError, SpaceError) as error:
         raise ConfigError(f"recipe.teacher: {named}: {error}") from error
+    teacher.load(network)
     return network
 
 
@@ -409,7 +409,8 @@ def _final_figures(retraining: _Retraining, network: nn.Module) -> dict[str, Any
     figures: dict[str, Any] = {}
     for name, part in parts.items():
         measured = measure(network, part, _VALIDATION_BATCH, device, retraining.loading)
-        figures |= {f"{name}_accuracy": measured.top1, f"{name}_top5": measured.top5, f"{name}_loss": measured.loss}
+        top5 = {} if measured.top5 is None else {f"{name}_top5": measured.top5}
+        figures |= {f"{name}_accuracy": measured.top1, **top5, f"{name}_loss": measured.loss}
     lines = retraining.folder.metrics.read_text(encoding="utf-8").splitlines()
     if not lines:
         raise FileError(f"{retraining.folder.metrics}: is empty; expected the figures of each epoch; use --force")

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nni_cream import config, spaces
-from nni_cream.errors import ConfigError, CreamError, DataError, SearchError
+from nni_cream.errors import ConfigError, CreamError, DataError, SpaceError
 from nni_cream.runs import dry_run
 from nni_cream.runs.dry_run import rehearse_search
 
@@ -165,7 +165,7 @@ def test_data_that_nobody_knows_has_to_be_here() -> None:
     [
         ({"search": {"board_size": 10}}, ConfigError, "only 9 paths"),
         ({"search": {"board_size": 5, "cost_range": [0, 1]}}, CreamError, "the reachable range of this space is"),
-        ({"space": {**SPACE, "num_classes": 3}}, SearchError, "Give the network the num_classes of the data"),
+        ({"space": {**SPACE, "num_classes": 3}}, SpaceError, r"space\.num_classes is 3; expected 10"),
         ({"space": {"name": "cream", "input_channels": 1}}, CreamError, "images of 8x8 pixels"),
     ],
 )

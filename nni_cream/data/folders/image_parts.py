@@ -83,7 +83,7 @@ def read_image(path: str | Path, shortest_side: int | None = None, exif: bool = 
             if shortest_side is not None:
                 image.draft(None, (shortest_side, shortest_side))
             image.load()
-            turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation)) if exif else None
+            turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if exif else None
             pixels = _as_rgb(image)
             return pixels if turn is None else pixels.transpose(turn)
     except Exception as error:  # Pillow's readers raise whatever they stumble over
@@ -106,7 +106,7 @@ def check_content(image: Image.Image) -> None:
         raise ValueError("one of its colours of 16 bits is transparent; save it with 8 bits, or without transparency")
 
 
-def has_sixteen_bits(image: Image.Image) -> bool:
+def has_sixteen_bits(image: Any) -> bool:
     """Whether an opened image has sixteen bits a channel, of which Pillow may keep eight."""
     return image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile)
 

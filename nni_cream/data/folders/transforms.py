@@ -129,7 +129,8 @@ class ResizeToCover(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         factor = max(wanted / side for wanted, side in zip(self.size, image.shape[-2:], strict=True))
         size = [max(wanted, round(factor * side)) for wanted, side in zip(self.size, image.shape[-2:], strict=True)]
-        return v2.functional.resize(image, size, self.interpolation)
+        resized: Tensor = v2.functional.resize(image, size, self.interpolation)
+        return resized
 
     def extra_repr(self) -> str:
         return f"size={self.size}, interpolation={self.interpolation}"
