@@ -67,7 +67,14 @@ def _computed(
     if name == "params":
         return float(sum(parameter.numel() for parameter in network.parameters()))
     if name == "macs" and shape is not None:
-        return count_macs(network, shape)
+        try:
+            return count_macs(network, shape)
+        except Exception as error:  # whatever a user's module raises
+            raise FileError(
+                f"{place}: data has images of shape {shape}, which the network of space and choices does not take "
+                f"({type(error).__name__}: {error}). The file was changed since it was written: restore it, or search "
+                "again."
+            ) from error
     if name == "latency" and shape is not None:
         return _latency(best, place, shape)
     return None

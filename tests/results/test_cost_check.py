@@ -60,6 +60,12 @@ def test_multiply_adds_on_images_of_a_users_own_are_counted_if_they_are_here() -
         check(mine, images=SimpleNamespace(fingerprint="abcd", input_shape=(1, 8, 8)))
 
 
+def test_images_that_the_network_does_not_take_are_told() -> None:
+    colour = {**BEST.data, "name": "folder"}
+    with pytest.raises(FileError, match=r"data has images of shape \(3, 224, 224\), which the network of space and"):
+        check(replace(BEST, data=colour | {"arguments": {}}))
+
+
 @pytest.mark.parametrize("file", ["best.json", "pareto/01.json"])
 def test_latency_is_looked_up_in_the_table_of_the_search(tmp_path: Path, file: str) -> None:
     seconds = {"conv_3x3": 0.003, "mbconv_k3e2": 0.002, "conv_1x1": 0.001}
