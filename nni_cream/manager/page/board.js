@@ -248,7 +248,9 @@ const formats = formatsOf({});
 let costTitle = "cost";
 
 /** The cost that ranks equals and that tables show: the first of several. */
-const primaryCost = (settings) => String([settings.cost ?? "cost"].flat()[0]);
+function primaryCost(settings) {
+  return String([settings.cost ?? "cost"].flat()[0]);
+}
 
 /** Top-1 accuracies are percentages, latencies milliseconds; of a user's own score or cost, the unit is unknown. */
 function formatsOf(settings) {
