@@ -8,17 +8,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from nni.nas.evaluator.pytorch import Trainer
+from nni.nas.space import model_context
 
-from nni_cream.errors import ConfigError
+from nni_cream import spaces
+from nni_cream.errors import ConfigError, SpaceError
+from nni_cream.evaluation_mode import evaluating
 from nni_cream.files import read_json
 from nni_cream.options import options_of, show
+from nni_cream.rng import preserved_rng
 from nni_cream.search import BoardEvent, LatencySettings, LatencyTable
+from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.sampling.samplers import SAMPLERS, PathSampler
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.teaching.matchers import MATCHERS, Matcher
@@ -26,8 +31,10 @@ from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Recipe
 
 __all__ = [
+    "Images",
     "cost_names",
     "cpu_threads",
+    "fit_space",
     "latency_settings",
     "load_latencies",
     "make_strategy",
@@ -45,6 +52,66 @@ _NOT_LIGHTNINGS = ("threads", "tensorboard", "device_batch_size", "compile", "ch
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:
     """Return the training recipe of a section, ``search`` or ``retrain``."""
     return Recipe(**{field.name: settings[field.name] for field in fields(Recipe)})
+
+
+class Images(Protocol):
+    """What has to be known of a data set to build a network for it."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape (C, H, W) of one image."""
+
+
+def fit_space(config: Mapping[str, Any], images: Images) -> dict[str, Any]:
+    """Fill in the arguments of a configuration's space that the images decide, and check that they fit the space.
+
+    Parameters
+    ----------
+    config
+        Resolved configuration.
+    images
+        Its data.
+
+    Returns
+    -------
+    dict
+        The configuration; its ``space`` has all that differs from the defaults.
+
+    Raises
+    ------
+    SpaceError
+        If a given argument is not as the data is, or the space does not take the images.
+    """
+    name, given = config["space"]["name"], config["space"]["arguments"]
+    arguments = spaces.fit_arguments(name, given, images.num_classes, images.input_shape)
+    if ":" in name:  # nothing is known of a user's class, not even whether it has such arguments
+        _try_space(name, arguments, images)
+    return {**config, "space": {"name": name, "arguments": arguments}}
+
+
+def _try_space(name: str, arguments: Mapping[str, Any], images: Images) -> None:
+    """Run one image through one network of a space."""
+    with preserved_rng():
+        path = RandomPaths(spaces.create(name, **arguments), 0).draw()
+        with model_context(path):
+            network: Any = spaces.create(name, **arguments)
+        try:
+            with evaluating(network):
+                output = network(torch.zeros(1, *images.input_shape))
+        except Exception as error:  # whatever the user's module raises
+            raise SpaceError(
+                f"space {name!r} does not take the images of the data, of shape {images.input_shape}: "
+                f"{type(error).__name__}: {error}. Change the space, or channels and size of the images."
+            ) from error
+    if isinstance(output, torch.Tensor) and output.ndim == 2 and output.shape[1] != images.num_classes:
+        raise SpaceError(
+            f"space {name!r} gives {output.shape[1]} logits; expected {images.num_classes}, the classes of the data. "
+            "Change the space, or the data."
+        )
 
 
 def cost_names(settings: Mapping[str, Any]) -> list[str]:

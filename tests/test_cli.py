@@ -170,7 +170,7 @@ def test_wrong_words_on_the_command_line_exit_with_2(arguments: list[str], capsy
         (changed(TINY, data={"name": "digits", "seed": "x"}), 2, ["seed is 'x'; expected a whole number"]),
         (changed(TINY, data={"name": "digits", "train": 5000}), 2, ["are 5360 images together; expected"]),
         (changed(TINY, data={"name": "fashion", "root": "/nowhere/images"}), 1, ["/nowhere/images"]),
-        (changed(TINY, space={**TINY_SPACE, "num_classes": 3}), 1, ["num_classes"]),
+        (changed(TINY, space={**TINY_SPACE, "num_classes": 3}), 2, ["space.num_classes is 3; expected 10"]),
         (changed(TINY, trainer__accelerator="tpu"), 2, ["expected settings that Lightning accepts"]),
         (changed(TINY, trainer__devices=[7]), 2, ["expected settings that Lightning accepts"]),
         (changed(TINY, search__warmup=2), 2, ["search.warmup is 2 epochs; expected fewer than search.epochs (2)"]),

@@ -11,6 +11,8 @@ from nni_cream.cli.common import print_json
 from nni_cream.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from nni_cream.data.inspection import Inspection
 
 __all__ = ["add_commands"]
@@ -118,10 +120,20 @@ def _show(found: Inspection) -> None:
         console.print(table)
         console.print(f"fingerprint {found.fingerprint}", soft_wrap=True)
     console.print(f"unreadable files: {len(found.unreadable)} (max_unreadable: {found.limit})")
-    for item in found.unreadable[:_SHOWN]:
-        console.print(f"  {item.file}: {item.why}", soft_wrap=True)
-    if len(found.unreadable) > _SHOWN:
-        console.print(f"  and {len(found.unreadable) - _SHOWN} more; --json lists all")
+    _list(console, [f"{item.file}: {item.why}" for item in found.unreadable])
+    if found.left_out:
+        console.print(f"files left out for their ending: {sum(found.left_out.values())}")
+        _list(console, [f"{ending}: {count}" for ending, count in sorted(found.left_out.items())])
+    if found.dark:
+        console.print(f"very dark files, which use at most 14 of their 16 bits: {len(found.dark)}")
+        _list(console, [f"{file}: largest value {value}" for file, value in found.dark.items()])
+
+
+def _list(console: Console, lines: list[str]) -> None:
+    for line in lines[:_SHOWN]:
+        console.print(f"  {line}", soft_wrap=True)
+    if len(lines) > _SHOWN:
+        console.print(f"  and {len(lines) - _SHOWN} more; --json lists all")
 
 
 def _subimagenet(options: argparse.Namespace) -> None:

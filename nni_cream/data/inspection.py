@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from nni_cream.data.folders.image_parts import ImageFiles, ImagePart
@@ -14,7 +14,7 @@ from nni_cream.data.folders.unreadable import (
     check_limit,
     find_unreadable,
 )
-from nni_cream.data.registry import arguments_of, create
+from nni_cream.data.registry import arguments_of, create_silently
 from nni_cream.data.splits import PARTS, DataSplits
 
 __all__ = ["Inspection", "inspect_data"]
@@ -38,6 +38,8 @@ class Inspection:
     fingerprint: str | None
     unreadable: tuple[Unreadable, ...]
     limit: int  #: Largest number of unreadable files allowed.
+    left_out: Mapping[str, int] = field(default_factory=dict)  #: Ending -> number of files that are not read.
+    dark: Mapping[str, int] = field(default_factory=dict)  #: File of 16 bits that needs fewer -> its largest value.
 
     def to_json(self) -> dict[str, Any]:
         """Return it as values for JSON."""
@@ -54,21 +56,21 @@ def inspect_data(name: str, arguments: dict[str, Any], *, full: bool = False, wa
     known = arguments_of(name)
     found: tuple[Unreadable, ...] = ()
     if "max_unreadable" not in known:
-        return _describe(create(name, **arguments), (), 0)
+        return _describe(create_silently(name, **arguments), (), 0)
     limit = arguments.get("max_unreadable", 0)
     check_limit(name, limit)
     own = {**arguments, "max_unreadable": 0, "check": True, "cache": False}
     try:
-        splits = create(name, **own)
+        splits = create_silently(name, **own)
     except UnreadableFilesError as error:
         found = error.files
         if len(found) > limit:
+            everything = create_silently(name, **{**own, "check": False})
             if full:
-                everything = create(name, **{**own, "check": False})
                 told = {item.file for item in found}
                 found += tuple(item for item in _decode_all(everything, watch) if item.file not in told)
-            return Inspection(name, False, {}, None, None, None, found, limit)
-        splits = create(name, **{**own, "max_unreadable": len(found)})
+            return Inspection(name, False, {}, None, None, None, found, limit, everything.left_out)
+        splits = create_silently(name, **{**own, "max_unreadable": len(found)})
     if not full:
         return _describe(splits, found, limit)
     more = tuple(_decode_all(splits, watch))
@@ -79,7 +81,9 @@ def inspect_data(name: str, arguments: dict[str, Any], *, full: bool = False, wa
 def _describe(splits: DataSplits, found: tuple[Unreadable, ...], limit: int, usable: bool = True) -> Inspection:
     parts = {part: len(splits.indices[part]) for part in PARTS}
     return Inspection(
-        splits.name, usable, parts, splits.num_classes, splits.input_shape, splits.fingerprint, found, limit
+        *(splits.name, usable, parts, splits.num_classes, splits.input_shape, splits.fingerprint, found, limit),
+        left_out=splits.left_out,
+        dark=splits.dark,
     )
 
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nni_cream.data.folders.transforms import height_and_width
 from nni_cream.data.registry import defaults_of
 
-__all__ = ["Outline", "outline"]
+__all__ = ["Outline", "image_shape", "outline"]
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,31 @@ _PUBLISHED = {
 }
 
 
+_SHAPES = {  # where no image_size is given
+    "digits": (1, 8, 8),
+    "fashion_pairs": (1, 28, 56),
+    "folder": (3, 224, 224),
+    **{name: (known.channels, known.size, known.size) for name, known in _PUBLISHED.items()},
+}
+
+
+def image_shape(name: str, arguments: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Return the shape (C, H, W) of the images of a data set with these arguments; ``None`` for a user's own."""
+    if name not in _SHAPES:
+        return None
+    channels, *size = _SHAPES[name]
+    height, width = height_and_width(arguments.get("image_size") or size)
+    return (arguments.get("channels", channels), height, width)
+
+
 def outline(name: str, arguments: Mapping[str, Any]) -> Outline | None:
     """Return the sizes of a data set with these arguments; ``None`` if only its files can tell."""
     published = _PUBLISHED.get(name)
     if published is None:
         return None
     given = {**defaults_of(name), **arguments}
-    size = given.get("image_size") or published.size
+    shape = image_shape(name, given)
+    assert shape is not None
     validation = given["validation"]
     train = given["train"] if given["train"] is not None else published.images - validation
-    return Outline((published.channels, size, size), published.num_classes, train, validation)
+    return Outline(shape, published.num_classes, train, validation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,13 +11,16 @@ from nni_cream.data.cifar import load_cifar10, load_cifar100
 from nni_cream.data.digits import load_digits
 from nni_cream.data.fashion import load_fashion
 from nni_cream.data.fashion_pairs import load_fashion_pairs
+from nni_cream.data.folders.class_folders import counted
 from nni_cream.data.folders.image_folder import load_folder
 from nni_cream.data.folders.imagenet import load_imagenet, load_subimagenet
 from nni_cream.data.splits import DataSplits
 from nni_cream.errors import ConfigError, CreamError, DataError
 from nni_cream.named import Registry
 
-__all__ = ["arguments_of", "create", "defaults_of", "list_datasets"]
+__all__ = ["arguments_of", "create", "create_silently", "defaults_of", "list_datasets"]
+
+_logger = logging.getLogger(__name__)
 
 _DATASETS: Registry[Callable[..., DataSplits]] = Registry(
     kind="data set",
@@ -48,8 +52,25 @@ def create(name: str, /, **arguments: Any) -> DataSplits:
 
     ``name`` is one of ``list_datasets``, or ``package.module:function`` for a function of your own that returns
     ``DataSplits``. The function gets the other arguments. An unknown name or argument raises ``ConfigError``. Missing
-    or unexpected images raise ``DataError``, and so does any other failure of the function.
+    or unexpected images raise ``DataError``, and so does any other failure of the function. Warnings count the files
+    that are left out for their ending, and name those that come out very dark.
     """
+    splits = create_silently(name, **arguments)
+    if splits.left_out:
+        told = ", ".join(f"{count} {ending}" for ending, count in sorted(splits.left_out.items()))
+        _logger.warning("data set %r: left out files that are no images by their ending: %s", name, told)
+    if splits.dark:
+        told = counted([f"{file} (largest value {value})" for file, value in splits.dark.items()], "file")
+        _logger.warning(
+            "data set %r: very dark, with at most 14 of 16 bits in use: %s. Scale the values to at most 65535, or save "
+            "8 bits.",
+            *(name, told),
+        )
+    return splits
+
+
+def create_silently(name: str, /, **arguments: Any) -> DataSplits:
+    """Load a data set as ``create`` does, without its warnings."""
     loader = _DATASETS.find(name)
     _DATASETS.check_arguments(name, loader, arguments)
     try:

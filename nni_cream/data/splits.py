@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
@@ -54,6 +55,8 @@ class DataSplits:
     indices: dict[str, Indices]  #: Part -> source index of each image.
     fingerprint: str  #: SHA-256 of images and labels, part by part; of a folder, of the names and sizes of its files.
     classes: tuple[str, ...] = ()  #: Name of each class; empty where they have none.
+    left_out: Mapping[str, int] = field(default_factory=dict)  #: Ending -> number of files that are not read.
+    dark: Mapping[str, int] = field(default_factory=dict)  #: File of 16 bits that needs fewer -> its largest value.
 
     def __post_init__(self) -> None:
         _check_parts(self.name, self.indices)

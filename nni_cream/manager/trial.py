@@ -134,7 +134,7 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Pat
         Where this trial may keep files.
     """
     from nni_cream import data
-    from nni_cream.from_config import cpu_threads, recipe_of, trainer_arguments
+    from nni_cream.from_config import cpu_threads, fit_space, recipe_of, trainer_arguments
     from nni_cream.results.rebuilt_network import build_path
     from nni_cream.training import retrain, seeded
 
@@ -153,7 +153,7 @@ def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Pat
     closed = nullcontext() if events is None else closing(events)
     with seeded(settings["seed"]), cpu_threads(config["trainer"]["threads"]), closed:
         result = retrain(
-            build_path(config["space"], parameters["choices"]),
+            build_path(fit_space(config, splits)["space"], parameters["choices"]),
             splits.train,
             splits.validation,
             splits.test,
@@ -193,7 +193,7 @@ def check_parts(configs: Sequence[Mapping[str, Any]]) -> None:
     check_tensorboard(configs[0]["trainer"])
     splits = data.create(configs[0]["data"]["name"], **configs[0]["data"]["arguments"])
     for config in configs:
-        check_search(config, splits.train[0][0][None], splits.num_classes)
+        check_search(config, splits)
 
 
 def main() -> int:

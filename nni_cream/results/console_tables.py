@@ -23,7 +23,7 @@ __all__ = [
     "show_best",
 ]
 
-_COST_TITLES = {"macs": "multiply-adds", "params": "parameters", "latency": "latency (s)"}
+_COST_TITLES = {"macs": "multiply-adds", "params": "parameters", "latency": "latency (ms)"}
 _WIDTH_WITHOUT_TERMINAL = 140
 
 
@@ -50,8 +50,9 @@ def board_table(board: SavedBoard) -> Table:
         table.add_column(title, justify="right")
     for rank, entry in enumerate(board.entries, 1):
         scores = [f"{entry[key]:.4f}" if key in entry else "" for key in accuracies]
-        values = [entry["cost"], *(entry.get("other_costs", {}).get(name, math.nan) for name in others)]
-        table.add_row(str(rank), describe_path(entry["path"]), *scores, *map(_cost, values), str(entry["step"]))
+        values = {board.cost_name: entry["cost"]} | {n: entry.get("other_costs", {}).get(n, math.nan) for n in others}
+        costs = [_cost(value, name) for name, value in values.items()]
+        table.add_row(str(rank), describe_path(entry["path"]), *scores, *costs, str(entry["step"]))
     return table
 
 
@@ -78,19 +79,22 @@ def retrained_table(entries: Sequence[Mapping[str, Any]], cost_name: str, chosen
     for entry in entries:
         accuracies = [f"{entry[key]:.4f}" for key in ("one_shot_accuracy", "validation_accuracy", "test_accuracy")]
         mark = "*" if entry["choices"] == chosen else ""
-        table.add_row(mark, describe_path(entry["choices"]), accuracies[0], _cost(entry["cost"]), *accuracies[1:])
+        cost = _cost(entry["cost"], cost_name)
+        table.add_row(mark, describe_path(entry["choices"]), accuracies[0], cost, *accuracies[1:])
     return table
 
 
 def retraining_table(best: Best) -> Table:
-    """Return what a retraining reached, part by part; ``best.retrained`` has the figures."""
+    """Return what a retraining reached, part by part; ``best.retrained`` has the figures, top-5 of over 5 classes."""
     figures = best.retrained or {}
     weights = "averaged weights" if figures.get("weights") == "average" else "last weights"
     table = Table("part", title=f"{describe_path(best.choices)}: epoch {figures.get('epochs')}, {weights}")
-    for title in ("top-1", "top-5", "loss"):
-        table.add_column(title, justify="right")
+    titles = {"accuracy": "top-1", "top5": "top-5", "loss": "loss"}
+    known = [key for key in titles if f"test_{key}" in figures]
+    for key in known:
+        table.add_column(titles[key], justify="right")
     for part in ("validation", "test"):
-        table.add_row(part, *(f"{figures[f'{part}_{key}']:.4f}" for key in ("accuracy", "top5", "loss")))
+        table.add_row(part, *(f"{figures[f'{part}_{key}']:.4f}" for key in known))
     return table
 
 
@@ -98,7 +102,7 @@ def show_best(best: Best, console: Console) -> None:
     """Print the chosen architecture and what is known of it."""
     console.print(f"chosen: {describe_path(best.choices)}")
     costs = {best.cost_name: best.cost, **(best.other_costs or {})}
-    figures = [f"{_cost(value)} {_COST_TITLES.get(name, name)}" for name, value in costs.items()]
+    figures = [describe_cost(value, name) for name, value in costs.items()]
     score = "" if best.score is None else f" on all validation images ({best.score:.4f} on the board)"
     console.print(f"one-shot accuracy {best.accuracy:.4f}{score}, {', '.join(figures)}")
     if best.retrained is not None:
@@ -107,9 +111,20 @@ def show_best(best: Best, console: Console) -> None:
 
 
 def describe_cost(value: float, cost_name: str) -> str:
-    """Write a cost with what it counts: ``144,560 multiply-adds``."""
-    return f"{_cost(value)} {_COST_TITLES.get(cost_name, cost_name)}"
+    """Write a cost with its unit: ``144,560 multiply-adds``, ``0.684 ms latency``."""
+    unit = "ms latency" if cost_name == "latency" else _COST_TITLES.get(cost_name, cost_name)
+    return f"{_cost(value, cost_name)} {unit}"
 
 
-def _cost(value: float) -> str:
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.4g}"
+def _cost(value: float, name: str) -> str:
+    if name == "latency":
+        return _significant(1000 * value, 3)
+    return f"{value:,.0f}" if float(value).is_integer() else _significant(value, 4)
+
+
+def _significant(value: float, digits: int) -> str:
+    """Write a number with so many significant digits, and no exponent in a range that people read."""
+    if not math.isfinite(value) or not 1e-6 <= abs(value) < 1e15:
+        return f"{value:.{digits}g}"
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:,.{max(0, decimals)}f}"

@@ -165,7 +165,11 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _scores(card: Card) -> dict[str, str]:
     figures = card.best.retrained or dict.fromkeys(("validation_accuracy", "test_accuracy"))
-    retrained = {f"{key.replace('_', ' ')}, retrained": _figure(value) for key, value in figures.items()}
+    retrained = {
+        f"{key.replace('_', ' ')}, retrained": _figure(value)
+        for key, value in figures.items()
+        if card.outputs > 5 or not key.endswith("top5")  # older files have that of few classes, which is always 1
+    }
     return {
         "accuracy in `best.json` (one-shot, with weights of the supernet, if it was searched)": _figure(
             card.best.accuracy

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nni_cream.errors import FileError
 from nni_cream.files import replacing
 from nni_cream.results.architecture_file import Best
+from nni_cream.results.cost_check import check_costs
 from nni_cream.results.output_folder import BEST, WEIGHTS
 
 if TYPE_CHECKING:
@@ -84,8 +85,10 @@ def export_weights(best: Best, folder: Path, out: Path) -> None:
         )
     try:
         state = torch.load(source, weights_only=True, map_location="cpu")
-        build_network(best).load_state_dict(state)
+        network = build_network(best)
+        network.load_state_dict(state)
     except (RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
         raise FileError(f"{source}: these are not the weights of {BEST}: {error}") from error
+    check_costs(best, folder / BEST, network)
     with replacing(out) as temporary:
         torch.save(state, temporary)

@@ -6,30 +6,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.results.architecture_file import Best, load_best
+from nni_cream.results.cost_check import check_costs, count_macs
 from nni_cream.results.output_folder import BEST, PARETO, WEIGHTS, inside
 from nni_cream.results.rebuilt_network import build_path
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from nni_cream.from_config import Images
 
-__all__ = ["Images", "Source", "best_teacher", "find_source"]
-
-
-class Images(Protocol):
-    """Properties of a data set that a network for it needs."""
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, W) of one image."""
+__all__ = ["Source", "best_teacher", "find_source"]
 
 
 @dataclass(frozen=True)
@@ -79,12 +69,19 @@ class Source:
         ------
         SpaceError
             If the space is not made for images of this shape.
+        FileError
+            If the file gives it other costs than it has.
         """
         from nni_cream import spaces
 
+        if self.place is not None:
+            name, arguments = self.space["name"], self.space["arguments"]
+            spaces.check_arguments(name, arguments, images.num_classes, images.input_shape)
         built: Any = build_path(self.space_for(images), self.choices)
         spaces.check_images(built, images.input_shape)
         network: nn.Module = built
+        if self.best is not None and self.place is not None:
+            check_costs(self.best, self.place, network, images)
         return network
 
     def cost_for(self, network: nn.Module, images: Images) -> float:
@@ -95,24 +92,14 @@ class Source:
         network
             Of :meth:`build`.
         images
-            The data set; a published network costs less or more than published with other classes and sizes.
+            The data set; with other images than those of its search, an architecture costs less or more.
 
         Returns
         -------
         float
             In the unit that ``cost_name`` says.
         """
-        if self.place is not None:
-            return self.cost
-        import torch
-        from torch.utils.flop_counter import FlopCounterMode
-
-        from nni_cream.training.measurement import evaluating
-
-        with evaluating(network, None) as device, FlopCounterMode(display=False) as counter:
-            network(torch.zeros(1, *images.input_shape, device=device))
-        macs: float = counter.get_total_flops() / 2  # an addition and a multiplication count as one
-        return macs
+        return count_macs(network, images.input_shape) if self.cost_name == "macs" else self.cost
 
     def space_for(self, images: Images) -> dict[str, Any]:
         """Return the space with the arguments that fit a data set; see :meth:`build`."""

@@ -17,7 +17,15 @@ from pytorch_lightning.profilers import SimpleProfiler
 
 from nni_cream import spaces
 from nni_cream.errors import ConfigError
-from nni_cream.from_config import cpu_threads, make_strategy, make_trainer, matcher_of, recipe_of, scored_at_once
+from nni_cream.from_config import (
+    cpu_threads,
+    fit_space,
+    make_strategy,
+    make_trainer,
+    matcher_of,
+    recipe_of,
+    scored_at_once,
+)
 from nni_cream.runs.data_shape import DataShape, made_up_images, shape_of_data
 from nni_cream.runs.rehearsal import Plan, Rehearsal, Rehearsing, devices_here, estimate
 from nni_cream.runs.training_memory import bytes_of, kept_for_backward
@@ -91,6 +99,7 @@ def rehearse_search(config: Mapping[str, Any], images: int | None = None) -> Sea
     """
     notes: list[str] = []
     shape = shape_of_data(config["data"])
+    config = fit_space(config, shape)
     settings, trainer = config["search"], _trainer_settings(config["trainer"], notes)
     at_once = images or _images_at_once(settings["batch_size"], shape, trainer["accelerator"])
     if at_once < 2:

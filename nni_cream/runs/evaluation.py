@@ -40,7 +40,7 @@ def evaluate_result(
     Returns
     -------
     dict
-        ``top1``, ``top5``, ``loss``, ``images`` and what they are of, as plain JSON values.
+        ``top1``, ``top5`` of more than five classes, ``loss``, ``images`` and what they are of, as plain JSON values.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def evaluate_result(
         found = source.load(network, named)
         measured = measure(network, images, device=device, loading=Loading(**config["loader"]))
     return {
-        **asdict(measured),
+        **{name: value for name, value in asdict(measured).items() if value is not None},
         "part": part,
         "data": config["data"]["name"],
         "weights": str(found),
@@ -81,8 +81,10 @@ def _device(accelerator: str) -> torch.device:
 def evaluation_table(figures: Mapping[str, Any]) -> Table:
     """Return what :func:`evaluate_result` found for the eye."""
     table = Table("path", "part", title=f"{figures['data']}, weights {figures['weights']}")
-    for title in ("images", "top-1", "top-5", "loss"):
+    titles = {"top1": "top-1", "top5": "top-5", "loss": "loss"}
+    known = [key for key in titles if key in figures]
+    for title in ("images", *(titles[key] for key in known)):
         table.add_column(title, justify="right")
-    values = (f"{figures['images']:,}", f"{figures['top1']:.4f}", f"{figures['top5']:.4f}", f"{figures['loss']:.4f}")
+    values = (f"{figures['images']:,}", *(f"{figures[key]:.4f}" for key in known))
     table.add_row(describe_path(figures["choices"]), figures["part"], *values)
     return table

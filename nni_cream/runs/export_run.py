@@ -21,6 +21,7 @@ from nni_cream.export.formats import DEFAULT_OPSET
 from nni_cream.export.output_check import evaluating
 from nni_cream.files import write_json
 from nni_cream.results.architecture_file import Best
+from nni_cream.results.cost_check import check_costs
 from nni_cream.results.model_card import CARD, Card, pareto_card, result_card
 from nni_cream.results.output_folder import BEST, CONFIG, PARETO, WEIGHTS
 from nni_cream.results.rebuilt_network import build_network
@@ -235,7 +236,12 @@ def _samples(best: Best, input_shape: tuple[int, int, int] | None) -> _Samples:
 def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Exported:
     """Write all files of one architecture into a folder."""
     best = found.best
+    if samples.splits is not None:
+        spaces.check_arguments(
+            best.space["name"], best.space["arguments"], samples.splits.num_classes, samples.splits.input_shape
+        )
     network = build_network(best)
+    check_costs(best, found.file, network, samples.splits)
     if found.weights is not None:
         found.source.load(network, found.weights)
     spaces.check_images(network, samples.images.shape[1:])

@@ -7,7 +7,7 @@ from typing import Any
 
 from nni_cream import data, spaces
 from nni_cream.errors import ConfigError
-from nni_cream.from_config import latency_settings
+from nni_cream.from_config import fit_space, latency_settings
 from nni_cream.search import LatencyTable, Supernet, measure_table
 from nni_cream.strategy import CreamStrategy
 
@@ -39,6 +39,7 @@ def measure_latencies(config: Mapping[str, Any]) -> LatencyTable:
         )
     settings = latency_settings(config["latency"])
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
+    config = fit_space(config, splits)
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     image = splits.train[0][0]
     spaces.check_images(space, image.shape)

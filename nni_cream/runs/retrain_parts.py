@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from nni_cream.data import DataSplits
-from nni_cream.errors import ConfigError
-from nni_cream.results.sources import Images, Source, best_teacher, find_source
+from nni_cream.errors import ConfigError, SpaceError
+from nni_cream.from_config import Images
+from nni_cream.results.sources import Source, best_teacher, find_source
 from nni_cream.training.loaders import Images as ImageSet
 from nni_cream.training.measurement import check_classes
 from nni_cream.training.retrain_module import FullClassificationModule
@@ -70,13 +71,13 @@ def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Modul
     if named is None:
         return None
     teacher = best_teacher(source) if named == "board" else find_source(named)
-    network = teacher.build(images)
-    teacher.load(network)
     blank = TensorDataset(torch.zeros(1, *images.input_shape), torch.zeros(1, dtype=torch.int64))
     try:
+        network = teacher.build(images)
         check_classes(network, blank, images.num_classes, "the data")
-    except ConfigError as error:
+    except (ConfigError, SpaceError) as error:
         raise ConfigError(f"recipe.teacher is {named}; expected a result that fits: {error}") from error
+    teacher.load(network)
     return network
 
 

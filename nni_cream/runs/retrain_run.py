@@ -239,7 +239,8 @@ def _final_figures(retraining: _Retraining, network: nn.Module) -> dict[str, Any
     figures: dict[str, Any] = {}
     for name, part in parts.items():
         measured = measure(network, part, _VALIDATION_BATCH, device, retraining.loading)
-        figures |= {f"{name}_accuracy": measured.top1, f"{name}_top5": measured.top5, f"{name}_loss": measured.loss}
+        top5 = {} if measured.top5 is None else {f"{name}_top5": measured.top5}
+        figures |= {f"{name}_accuracy": measured.top1, **top5, f"{name}_loss": measured.loss}
     lines = retraining.folder.metrics.read_text(encoding="utf-8").splitlines()
     if not lines:
         raise FileError(

@@ -26,6 +26,7 @@ from nni_cream.files import append_line, locked, write_json
 from nni_cream.from_config import (
     cost_names,
     cpu_threads,
+    fit_space,
     make_strategy,
     make_trainer,
     recipe_of,
@@ -153,7 +154,7 @@ def run_search(
         _run(search)
         if not is_leader():
             sys.exit(0)  # Lightning started this process to help with the training, which is over
-        best, board = finish_search(config, search.splits, search.strategy, folder, search.cost_name, console)
+        best, board = finish_search(search.config, search.splits, search.strategy, folder, search.cost_name, console)
     return SearchResult(best, board, time.perf_counter() - start, folder.path)
 
 
@@ -192,26 +193,25 @@ def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[P
     return False
 
 
-def check_search(config: Mapping[str, Any], sample: torch.Tensor, num_classes: int) -> None:
+def check_search(config: Mapping[str, Any], splits: DataSplits) -> None:
     """Try out everything about a search that can be wrong, short of training.
 
     Parameters
     ----------
     config
         Resolved configuration.
-    sample
-        One image, shape (1, C, H, W).
-    num_classes
-        Of the data.
+    splits
+        Its data.
 
     Raises
     ------
     CreamError
         What the search or a retraining would raise.
     """
+    config, sample = fit_space(config, splits), splits.train[0][0][None]
     for section in ("search", "retrain"):
         recipe = recipe_of(config[section])
-        module_of(recipe, num_classes)
+        module_of(recipe, splits.num_classes)
         make_trainer(config["trainer"], recipe.epochs, Path.cwd(), [])
     settings = config["search"]
     strategy = make_strategy(settings, latency=config.get("latency"))
@@ -232,8 +232,9 @@ def _put_together(
     recipe = recipe_of(settings)
     recorder = UpdateRecorder()
     strategy = make_strategy(settings, [recorder.listen], config.get("latency"))
-    space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
+    config = fit_space(config, splits)
+    space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     spaces.check_images(space, splits.input_shape)
     search = _Search(config, splits, recipe, strategy, recorder, folder)
     callbacks: list[pl.Callback] = [_SearchFiles(search, on_epoch)]

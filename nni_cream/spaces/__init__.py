@@ -5,6 +5,7 @@ from nni_cream.spaces.chain import ChainSpace
 from nni_cream.spaces.cream import CreamSpace
 from nni_cream.spaces.digits import DigitsSpace
 from nni_cream.spaces.fashion import FashionSpace
+from nni_cream.spaces.image_arguments import check_arguments, fit_arguments
 from nni_cream.spaces.registry import check_images, create, list_spaces
 from nni_cream.spaces.zoo import Published, from_published_checkpoint, list_networks, published
 
@@ -16,8 +17,10 @@ __all__ = [
     "FashionSpace",
     "MBConv",
     "Published",
+    "check_arguments",
     "check_images",
     "create",
+    "fit_arguments",
     "from_published_checkpoint",
     "list_networks",
     "list_spaces",

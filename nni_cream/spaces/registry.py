@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from nni.nas.nn.pytorch import ModelSpace
@@ -16,7 +16,7 @@ from nni_cream.spaces.digits import DigitsSpace
 from nni_cream.spaces.fashion import FashionSpace
 from nni_cream.spaces.zoo import build_published, list_networks
 
-__all__ = ["check_images", "create", "list_spaces"]
+__all__ = ["check_images", "create", "list_spaces", "parameters_of"]
 
 _OWN: dict[str, type[ModelSpace]] = {"cream": CreamSpace, "digits": DigitsSpace, "fashion": FashionSpace}
 
@@ -71,6 +71,11 @@ def create(name: str, /, **arguments: Any) -> ModelSpace:
             "other mutable of nni.nas.nn.pytorch inside."
         )
     return space
+
+
+def parameters_of(name: str) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a space by their names; raises ``SpaceError`` as ``create`` does."""
+    return _signature(_SPACES.find(name)).parameters
 
 
 def check_images(space: ModelSpace, input_shape: Sequence[int]) -> None:

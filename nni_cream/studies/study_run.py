@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from nni_cream.errors import FileError, StudyError
 from nni_cream.files import write_json, write_text
+from nni_cream.from_config import fit_space
 from nni_cream.studies import final_study, rank_study, truth
 from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.jobs import Job, Records, Work, run_jobs
@@ -114,13 +115,17 @@ class Running:
         return {"command": self.command, "date": records.last_date, "versions": records.versions}
 
 
+def _fitted(config: Mapping[str, Any]) -> dict[str, Any]:
+    return fit_space(config, load_parts(config["data"], config["study"]["judging_images"]).splits)
+
+
 def run_truth(config: Mapping[str, Any], running: Running) -> Truth:
     """Train architectures alone, and write NAME.json (and NAME.png if matplotlib is installed).
 
     Raises :class:`~nni_cream.errors.CreamError` if the configuration, space or data is not usable, or a training
     failed. Earlier results are kept.
     """
-    load_parts(config["data"], config["study"]["judging_images"])
+    config = _fitted(config)
     shared, jobs = truth.truth_jobs(config)
     records = running.open(shared)
     try:
@@ -159,6 +164,7 @@ def run_rank(
     CreamError
         If truth and configuration do not fit, or a training failed. The tables of existing records are written anyway.
     """
+    config = _fitted(config)
     known.check_fits(config["space"], load_parts(config["data"], config["study"]["judging_images"]))
     records = running.open(rank_study.shared_by_all(config, known))
     tables: dict[str, list[Row]] = {}
@@ -226,7 +232,7 @@ def run_final(config: Mapping[str, Any], running: Running) -> dict[str, list[Fin
     Raises :class:`~nni_cream.errors.CreamError` if the configuration, space or data is not usable, or a training
     failed. The tables of existing records are written anyway.
     """
-    load_parts(config["data"], config["study"]["judging_images"])
+    config = _fitted(config)
     records = running.open(final_study.shared_by_all(config))
     try:
         running.run(final_study.work, [*final_study.search_jobs(config).values()], records, "searches with a board")

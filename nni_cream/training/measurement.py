@@ -24,7 +24,7 @@ class Measurement:
 
     loss: float  #: Mean cross-entropy.
     top1: float  #: Share of the images whose largest logit is at the label.
-    top5: float  #: Share of the images whose label is among the five largest logits; 1 with five classes or fewer.
+    top5: float | None  #: Share of the images whose label is among the five largest logits; ``None`` up to 5 classes.
     images: int  #: Number of images.
 
 
@@ -66,8 +66,8 @@ def measure(
             loss = cross_entropy(logits.float(), labels, reduction="sum")
             # Counted where the logits are, read once at the end: reading is what a GPU waits for.
             totals += torch.stack([loss, ranked[:, 0].sum(), ranked.sum()]).to(totals)
-    loss_sum, first, among_five = totals.tolist()
-    return Measurement(loss_sum / images_seen, first / images_seen, among_five / images_seen, images_seen)
+    loss_sum, first, among_five = (total / images_seen for total in totals.tolist())
+    return Measurement(loss_sum, first, among_five if logits.shape[1] > 5 else None, images_seen)
 
 
 def evaluate(

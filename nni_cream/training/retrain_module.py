@@ -28,8 +28,8 @@ _STATE = "nni_cream_retrain"
 class FullClassificationModule(ClassificationModule):
     """Trains one architecture by a :class:`FullRecipe`.
 
-    It logs ``train_loss``, ``val_loss``, ``val_acc`` and ``val_top5``; with a moving average also ``ema_loss``,
-    ``ema_acc`` and ``ema_top5``, which are those of the averaged weights on the same images.
+    It logs ``train_loss``, ``val_loss``, ``val_acc`` and, of more than five classes, ``val_top5``. With a moving
+    average it also logs ``ema_loss``, ``ema_acc`` and ``ema_top5``: those of the averaged weights on the same images.
 
     A checkpoint from the end of an epoch holds all that the next epoch depends on, so that a resumed training equals an
     uninterrupted one.
@@ -147,8 +147,8 @@ class FullClassificationModule(ClassificationModule):
         if len(labels):
             # Not a number to log: Lightning's mean over processes rounds their mean number of images to a whole one.
             metrics["loss"].update(nn.functional.cross_entropy(logits, labels), len(labels))
-            metrics["acc"].update(logits, labels)
-            metrics["top5"].update(logits, labels)
+            for name in metrics.keys() - {"loss"}:
+                metrics[name].update(logits, labels)
         for name, metric in metrics.items():
             self.log(f"{stage}_{name}", metric, on_step=False, on_epoch=True, batch_size=len(labels))
 
@@ -214,13 +214,10 @@ class FullClassificationModule(ClassificationModule):
 
 
 def _metrics(num_classes: int) -> nn.ModuleDict:
-    return nn.ModuleDict(
-        {
-            "loss": MeanMetric(),
-            "acc": MulticlassAccuracy(num_classes, average="micro"),
-            "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
-        }
-    )
+    metrics = nn.ModuleDict({"loss": MeanMetric(), "acc": MulticlassAccuracy(num_classes, average="micro")})
+    if num_classes > 5:
+        metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
+    return metrics
 
 
 def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
+from torchvision.transforms import v2
 
 from nni_cream.errors import ConfigError
 from nni_cream.named import did_you_mean
@@ -126,26 +127,30 @@ def make_transform(
 ) -> Any:
     """Build the random changes of a training image: crop, mirror, RandAugment or colours, normalisation.
 
-    ``mean`` and ``std`` are those of each channel on a scale of 0 to 1. Raises ``ConfigError`` if timm does not
-    understand ``auto_augment``.
+    ``mean`` and ``std`` are those of each channel on a scale of 0 to 1; with a single channel the result is grey.
+    Raises ``ConfigError`` if timm does not understand ``auto_augment``.
     """
+    grey, aspect = len(mean) == 1, input_shape[2] / input_shape[1]
     try:
-        return _timm("data").create_transform(
-            input_size=input_shape,
+        transform = _timm("data").create_transform(
+            input_size=(3, *input_shape[1:]),
             is_training=True,
             auto_augment=recipe.auto_augment,
             color_jitter=recipe.color_jitter or None,
             scale=tuple(recipe.crop_scale),
+            ratio=(3 / 4 * aspect, 4 / 3 * aspect),  # timm's, around the proportions of the tensor
             hflip=recipe.flip,
             interpolation=recipe.interpolation,
-            mean=mean,
-            std=std,
+            mean=mean * 3 if grey else mean,
+            std=std * 3 if grey else std,
         )
     except (AssertionError, ValueError, KeyError, IndexError) as error:
         raise ConfigError(
             f"recipe.auto_augment is {recipe.auto_augment!r}; expected words of timm such as rand-m9-mstd0.5, original "
             f"or augmix-m3 ({type(error).__name__}: {error})."
         ) from error
+    # At the end, since timm's changes are made for colours.
+    return v2.Compose([transform, v2.Grayscale()]) if grey else transform
 
 
 def set_dropout(network: nn.Module, recipe: FullRecipe) -> None:

@@ -27,7 +27,7 @@ def files(tmp_path: Path) -> tuple[str, str]:
     space = {"name": "digits", "arguments": {"channels": [8, 8]}}
     choices = {"layer_1": "conv_3x3", "layer_2": "conv_1x1"}
     images = {"name": "digits", "arguments": {}, "fingerprint": ""}
-    Best(space, choices, 0.5, 1000.0, "macs", images, 0, {}).save(tmp_path / "best.json")
+    Best(space, choices, 0.5, 45_648.0, "macs", images, 0, {}).save(tmp_path / "best.json")
     (tmp_path / "retrain.yml").write_text(yaml.safe_dump(CONFIG))
     return str(tmp_path / "best.json"), str(tmp_path / "retrain.yml")
 

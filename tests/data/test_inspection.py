@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 
 from nni_cream.cli import main
+from tests.data.conftest import write_image
 
 Write = Callable[..., Path]
 
@@ -153,3 +154,26 @@ def test_subimagenet_is_made_checked_and_refused_a_second_time(
     assert "use --force" in capsys.readouterr().err
     assert main([*command, "--force", "--copy"]) == 0
     assert "as copies" in capsys.readouterr().out
+
+
+def test_check_counts_what_is_left_out_and_names_what_is_dark(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    root = tmp_path / "images"
+    for label in range(2):
+        for number in range(20):
+            write_image(root / f"class_{label}" / f"{number}.png", label)
+    for name in ("a.gif", "b.gif", "c.txt"):
+        (root / "class_0" / name).write_text("no image")
+    Image.fromarray(np.full((20, 24), 4000, dtype=np.uint16)).save(root / "class_1" / "dark.png")
+    assert main(["data", "check", "folder", "--root", str(root)]) == 0
+    printed = capsys.readouterr().out
+    for words in ("left out for their ending: 3", ".gif: 2", ".txt: 1", "class_1/dark.png: largest value 4000"):
+        assert words in printed
+    code, found, _ = result_of(capsys, "data", "check", "folder", "--root", str(root))
+    assert (code, found["left_out"]) == (0, {".gif": 2, ".txt": 1})
+    assert found["dark"] == {"class_1/dark.png": 4000}
+    (root / "class_1" / "0.png").write_bytes(b"")
+    code, found, _ = result_of(capsys, "data", "check", "folder", "--root", str(root))
+    assert (code, found["left_out"]) == (1, {".gif": 2, ".txt": 1})
+    assert caplog.messages == []  # it is said once, on the screen

@@ -157,6 +157,25 @@ def test_board_holds_the_exact_values_of_the_last_update(browser: Chrome, manage
     assert console_errors(browser) == []
 
 
+def test_latencies_are_milliseconds_with_three_digits(browser: Chrome, manager: FakeManager) -> None:
+    metrics = made_up_search(5, 8)
+    for metric in metrics:
+        for entry in metric["update"]["board"]:
+            entry[2] *= 1e-8
+    search(manager, metrics)
+    (settings,) = manager.jobs[0]["hyperParameters"]
+    manager.jobs[0]["hyperParameters"] = [settings.replace('"cost": "macs"', '"cost": ["latency", "macs"]')]
+    opened(browser, manager, rows=10)
+    entries = metrics[-1]["update"]["board"]
+    assert board(browser) == [(path, accuracy, cost) for path, accuracy, cost, _ in entries]
+    cells = [cell.text for cell in browser.find_elements(By.CSS_SELECTOR, "#board tbody .cost")]
+    assert [float(cell.removesuffix(" ms")) for cell in cells] == [
+        pytest.approx(1000 * cost, abs=0.0051) for _, _, cost, _ in entries
+    ]
+    assert all(len(cell.removesuffix(" ms").replace(".", "").lstrip("0")) == 3 for cell in cells)
+    assert text(browser, "#cost-title") == "Latency"
+
+
 def test_the_final_validation_decides_the_order_of_the_board(browser: Chrome, manager: FakeManager) -> None:
     metrics = made_up_search(6, 8)
     entries = metrics[-1]["update"]["board"]

@@ -25,7 +25,7 @@ def best() -> Best:
         space={"name": "digits", "arguments": {}},
         choices=CHOICES,
         accuracy=0.9,
-        cost=1000.0,
+        cost=343_536.0,
         cost_name="macs",
         data={"name": "digits", "arguments": {}, "fingerprint": "f"},
         seed=3,

@@ -3,11 +3,19 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import pytest
 from rich.console import Console
 
 from nni_cream.results.architecture_file import Best
 from nni_cream.results.board_file import SavedBoard
-from nni_cream.results.console_tables import board_table, describe_path, make_console, retrained_table, show_best
+from nni_cream.results.console_tables import (
+    board_table,
+    describe_path,
+    make_console,
+    retrained_table,
+    retraining_table,
+    show_best,
+)
 
 ENTRY = {"path": {"a": "conv[bold]", "b": [1, 2], "c": True}, "accuracy": 0.91234, "cost": 1234567.0, "step": 40}
 BEST = Best(
@@ -58,7 +66,7 @@ def test_chosen_entry_is_marked_among_the_retrained() -> None:
 
 def test_choice_is_described_with_its_accuracies() -> None:
     text = drawn(BEST)
-    for part in ("0.9123", "0.125 seconds", "validation 0.9500, test 0.9400"):
+    for part in ("0.9123", "0.1250 seconds", "validation 0.9500, test 0.9400"):
         assert part in text
 
 
@@ -72,3 +80,32 @@ def test_board_of_a_finished_search_shows_the_final_validation_before_the_score(
     assert text.index("validated") < text.index("score")
     assert text.index("0.7500") < text.index("0.9123")
     assert "on all validation images (0.5000 on the board)" in drawn(replace(BEST, score=0.5))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.0006836, "0.684"), (0.0025, "2.50"), (0.0123456, "12.3"), (1.5, "1,500"), (3.21e-9, "0.00000321"), (0.0, "0")],
+)
+def test_latency_is_milliseconds_with_three_digits(seconds: float, shown: str) -> None:
+    best = replace(BEST, cost=seconds, cost_name="latency")
+    entry = {**ENTRY, "cost": 10.0, "other_costs": {"latency": seconds}}
+    board = drawn(board_table(SavedBoard((entry,), "macs", 1)))
+    assert f" {shown} " in board
+    assert "latency (ms)" in board
+    assert f" {shown} ms latency" in drawn(best)
+    rows = [{"choices": {}, "one_shot_accuracy": 0, "cost": seconds, "validation_accuracy": 0, "test_accuracy": 0}]
+    assert f" {shown} " in drawn(retrained_table(rows, "latency", {}))
+
+
+@pytest.mark.parametrize(("cost", "shown"), [(123456.5, "123,456"), (0.00001234, "0.00001234"), (0.125, "0.1250")])
+def test_a_users_cost_has_no_exponent(cost: float, shown: str) -> None:
+    assert f" {shown} " in drawn(board_table(SavedBoard(({**ENTRY, "cost": cost},), "mine", 1)))
+
+
+def test_top5_of_few_classes_has_no_column() -> None:
+    figures = {f"{part}_{key}": 0.5 for part in ("validation", "test") for key in ("accuracy", "loss")}
+    assert "top-5" not in drawn(retraining_table(replace(BEST, retrained=figures)))
+    more = figures | {"validation_top5": 0.75, "test_top5": 0.875}
+    text = drawn(retraining_table(replace(BEST, retrained=more)))
+    for part in ("top-1", "top-5", "0.7500", "0.8750"):
+        assert part in text

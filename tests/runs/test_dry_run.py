@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nni_cream import config, spaces
-from nni_cream.errors import ConfigError, CreamError, DataError, SearchError
+from nni_cream.errors import ConfigError, CreamError, DataError, SpaceError
 from nni_cream.runs import dry_run
 from nni_cream.runs.dry_run import rehearse_search
 
@@ -163,9 +163,9 @@ def test_data_that_nobody_knows_has_to_be_here() -> None:
 @pytest.mark.parametrize(
     ("changed", "error", "message"),
     [
-        ({"search": {"board_size": 10}}, ConfigError, "expected at most 9"),
+        ({"search": {"board_size": 12}}, ConfigError, "expected at most 9"),
         ({"search": {"board_size": 5, "cost_range": [0, 1]}}, CreamError, "no path was found; expected a range within"),
-        ({"space": {**SPACE, "num_classes": 3}}, SearchError, "Give the network the num_classes of the data"),
+        ({"space": {**SPACE, "num_classes": 3}}, SpaceError, r"space\.num_classes is 3; expected 10"),
         ({"space": {"name": "cream", "input_channels": 1}}, CreamError, "images are 8x8 pixels"),
     ],
 )

@@ -53,8 +53,8 @@ def test_a_search_under_a_budget_of_multiply_adds_and_latency_keeps_both(tmp_pat
         assert entry["cost"] <= 100_000
     best = load_best(result.out)
     assert best.other_costs == board.entries[0]["other_costs"]
-    assert "latency (s)" in drawn(board_table(board))
-    assert "latency (s)" in drawn(best)
+    assert "latency (ms)" in drawn(board_table(board))
+    assert "ms latency" in drawn(best)
 
 
 def test_with_a_table_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:

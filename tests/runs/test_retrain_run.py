@@ -66,7 +66,7 @@ def write_result(
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     images = {"name": "digits", "arguments": {}, "fingerprint": ""}
-    best = Best(space or SPACE, choices, accuracy, 1000.0, "macs", images, 0, {})
+    best = Best(space or SPACE, choices, accuracy, 1000.0, "cost_of_a_user", images, 0, {})
     best.save(folder / f"{name}.json")
     with seeded(7):
         torch.save(build_network(best).state_dict(), folder / ("weights.pt" if name == "best" else f"{name}.pt"))
@@ -246,10 +246,10 @@ def test_data_of_other_classes_or_channels_is_told(searched: Path, tmp_path: Pat
     (tmp_path / "images_of_a_user.py").write_text(module)
     monkeypatch.syspath_prepend(tmp_path)
     settings = configuration(images="images_of_a_user:more_classes")
-    with pytest.raises(ConfigError, match=r"number of classes of .* is 12; expected 10, the logits"):
-        run_retraining(searched, settings, tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"number of classes of .* is 12; expected 10, the logits"):
-        evaluate_result(searched, settings)
+    uses = (lambda: run_retraining(searched, settings, tmp_path / "out"), lambda: evaluate_result(searched, settings))
+    for use in uses:
+        with pytest.raises(SpaceError, match=r"space\.num_classes is 10; expected 12, as in the data\. Give the data"):
+            use()
 
 
 def test_checkpoint_of_something_else_is_refused_and_kept(searched: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -323,8 +323,8 @@ def test_result_has_single_precision_whatever_it_was_trained_in(precision: str, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"num_classes": 12}, "is 10; expected 12, the logits of the network"),
-        ({"input_channels": 3}, "does not take an image"),
+        ({"num_classes": 12}, r"space\.num_classes is 12; expected 10"),
+        ({"input_channels": 3}, r"space\.input_channels is 3; expected 1"),
     ],
 )
 def test_teacher_of_other_images_is_told(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from nni_cream.data.splits import PARTS, Indices
 from nni_cream.errors import DataError
@@ -18,6 +19,7 @@ from nni_cream.errors import DataError
 __all__ = ["FolderContent", "check_same_classes", "class_folders", "counted", "fingerprint_files", "join", "scan"]
 
 _SHOWN = 5
+_ENDINGS = (*IMG_EXTENSIONS, ".jfif", ".jpe")  # torchvision's, and the other names of JPEGs
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class FolderContent:
     names: tuple[str, ...]
     labels: NDArray[np.int64]  #: Label of each file (N,).
     sizes: NDArray[np.int64]  #: Bytes of each file (N,).
+    left_out: Mapping[str, int] = field(default_factory=dict)  #: Ending -> number of files that are not read.
+    dark: Mapping[str, int] = field(default_factory=dict)  #: File of 16 bits that needs fewer -> its largest value.
 
     def __len__(self) -> int:
         return len(self.names)
@@ -37,7 +41,7 @@ class FolderContent:
         """Return the files at these positions, with all classes."""
         kept = np.fromiter(keep, dtype=np.int64)
         names = tuple(self.names[index] for index in kept)
-        return FolderContent(self.root, self.classes, names, self.labels[kept], self.sizes[kept])
+        return replace(self, names=names, labels=self.labels[kept], sizes=self.sizes[kept])
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -50,24 +54,49 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def scan(name: str, root: Path, within: str = "") -> FolderContent:
-    """List the images of a folder that has one sub-folder a class, as torchvision's ``ImageFolder`` reads it.
+    """List the images of a folder that has one sub-folder a class, in the order of torchvision's ``ImageFolder``.
 
-    The classes are the sub-folders of ``within``; the files' names are relative to ``root``. Raises ``DataError`` if a
-    class has no image, or a file is a broken link.
+    The classes are the sub-folders of ``within``; the files' names are relative to ``root``. Hidden files, such as the
+    ``._1.jpg`` that macOS writes, do not count. Raises ``DataError`` if a class has no image, or a file is a broken
+    link.
     """
     folder = root / within
     classes = class_folders(folder)
-    labels = {label: number for number, label in enumerate(classes)}
-    found = make_dataset(str(folder), labels, extensions=IMG_EXTENSIONS, allow_empty=True) if classes else []
+    found: list[tuple[str, int]] = []
+    left_out = Counter(f"{ending} beside the class folders" for ending in _endings_in(folder) if ending in _ENDINGS)
+    for number, label in enumerate(classes):
+        for path in _visible_files(folder / label):
+            if _ending(path) in _ENDINGS:
+                found.append((path, number))
+            else:
+                left_out[_ending(path)] += 1
     numbers = np.array([number for _, number in found], dtype=np.int64)
     empty = [classes[number] for number in np.flatnonzero(np.bincount(numbers, minlength=len(classes)) == 0)]
     if empty:
         raise DataError(
             f"data set {name!r}: {folder}: no image in {counted(empty, 'class folder')}; expected files with one of "
-            f"the endings {', '.join(IMG_EXTENSIONS)}. Fill these folders or remove them."
+            f"the endings {', '.join(_ENDINGS)}. Fill these folders or remove them."
         )
     names = tuple(os.path.relpath(path, root) for path, _ in found)
-    return FolderContent(root, tuple(classes), names, numbers, _sizes(name, root, names))
+    return FolderContent(root, tuple(classes), names, numbers, _sizes(name, root, names), dict(left_out))
+
+
+def _visible_files(folder: Path) -> Iterator[str]:
+    places = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        places.append((place, names))
+    for place, names in sorted(places):
+        yield from (os.path.join(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _endings_in(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return [_ending(entry.name) for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+
+
+def _ending(name: str) -> str:
+    return os.path.splitext(name)[1].lower() or "no ending"
 
 
 def _sizes(name: str, root: Path, names: tuple[str, ...]) -> NDArray[np.int64]:
@@ -94,6 +123,7 @@ def join(first: FolderContent, *others: FolderContent) -> FolderContent:
         tuple(name for part in parts for name in part.names),
         np.concatenate([part.labels for part in parts]),
         np.concatenate([part.sizes for part in parts]),
+        dict(sum((Counter(part.left_out) for part in parts), Counter())),
     )
 
 

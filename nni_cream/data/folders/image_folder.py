@@ -31,13 +31,15 @@ def load_folder(
     validation: float | None = None,
     test: float | None = None,
     seed: int = 0,
-    image_size: int = 224,
+    image_size: int | list[int] = 224,
     augment: str = "crop",
     interpolation: str = "bilinear",
     crop_fraction: float = 0.875,
     max_unreadable: int = 0,
     check: bool = True,
     cache: bool = False,
+    channels: int = 3,
+    exif: bool = True,
 ) -> DataSplits:
     """Load images of your own, sorted into one folder a class.
 
@@ -46,15 +48,20 @@ def load_folder(
     it holds the class folders themselves, all parts are drawn from them. A drawn part has the classes in the same
     proportions as the rest. An image's source index is its place among all files, those of train first.
 
-    ``validation`` and ``test`` are the shares of the images to draw, above 0 and below 1; the default is 0.1. The other
-    arguments are those of :func:`~nni_cream.data.load_imagenet`.
+    ``validation`` and ``test`` are the shares of the images to draw, above 0 and below 1; the default is 0.1.
+    ``channels`` is 3, or 1 for grey images. ``exif`` says whether images are turned upright as their EXIF orientation
+    says. The other arguments are those of :func:`~nni_cream.data.load_imagenet`.
     """
-    options = FileOptions(image_size, augment, interpolation, crop_fraction, max_unreadable, check, cache)
+    options = FileOptions(
+        image_size, augment, interpolation, crop_fraction, max_unreadable, check, cache, channels, exif
+    )
     folders = _part_folders(Path(root))
     shares = _shares(folders, validation, test)
     files = readable("folder", _scan_all(Path(root), folders), options)
     indices = _share_out(files, folders, shares, seed)
     arguments: dict[str, Any] = {"root": os.fspath(root), "validation": validation, "test": test, "seed": seed}
+    # Absent unless changed: results from before there were these arguments stay comparable.
+    arguments |= ({} if channels == 3 else {"channels": channels}) | ({} if exif else {"exif": False})
     return splits_of_files("folder", arguments, files, indices, options)
 
 

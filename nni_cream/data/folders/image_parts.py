@@ -13,7 +13,7 @@ import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -28,12 +28,25 @@ __all__ = [
     "ImageSource",
     "ImagesInMemory",
     "UnreadableImageError",
-    "check_range",
+    "check_content",
+    "has_sixteen_bits",
     "make_image_splits",
     "read_image",
 ]
 
 _SHARE_OF_MEMORY = 0.8
+
+# Orientation in EXIF -> how to turn the image upright. Pillow's exif_transpose does the same, but also writes the other
+# tags again, and fails on many that are slightly damaged.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class UnreadableImageError(DataError):
@@ -56,20 +69,23 @@ class ImageSource(Protocol):
         ...
 
 
-def read_image(path: str | Path, shortest_side: int | None = None) -> Image.Image:
+def read_image(path: str | Path, shortest_side: int | None = None, exif: bool = False) -> Image.Image:
     """Decode an image file to RGB with eight bits a channel; of sixteen bits the upper half counts.
 
-    With ``shortest_side`` a JPEG may come out 2, 4 or 8 times smaller, as long as its shorter side keeps that many
-    pixels: libjpeg then skips most of the work. Raises ``UnreadableImageError`` if the file is missing, broken or no
-    image.
+    Transparent pixels are put over white. With ``shortest_side`` a JPEG may come out 2, 4 or 8 times smaller, as long
+    as its shorter side keeps that many pixels: libjpeg then skips most of the work. With ``exif`` the image is turned
+    upright, as its EXIF orientation says. Raises ``UnreadableImageError`` if the file is missing, broken or no image,
+    or holds several.
     """
     try:
         with Image.open(path) as image:
-            check_range(image)
+            check_content(image)
             if shortest_side is not None:
                 image.draft(None, (shortest_side, shortest_side))
             image.load()
-            return _as_rgb(image)
+            turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1)) if exif else None
+            pixels = _as_rgb(image)
+            return pixels if turn is None else pixels.transpose(turn)
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise UnreadableImageError(
             f"{path}: cannot be decoded ({type(error).__name__}: {error}). Get the file again or remove it; "
@@ -77,30 +93,47 @@ def read_image(path: str | Path, shortest_side: int | None = None) -> Image.Imag
         ) from error
 
 
-def check_range(image: Image.Image) -> None:
-    """Raise ``ValueError`` for fractions and 32-bit numbers, which Pillow would clip at 0 and 255."""
-    if image.mode in ("F", "I"):
+def check_content(image: Image.Image) -> None:
+    """Raise ``ValueError`` for an opened image that Pillow would read wrongly, or that is several images."""
+    count = getattr(image, "n_frames", 1)
+    if count > 1 and image.format != "MPO":  # a camera's JPEG, which has its preview after the photograph
+        raise ValueError(f"it holds {count} images; expected one. Save the one that counts on its own")
+    # Pillow would clip these at 0 and 255. A PPM states its range, and Pillow widens it to 16 bits.
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         kind = "fractions" if image.mode == "F" else "whole numbers of 32 bits"
         raise ValueError(f"its pixels are {kind} without a known range; save it with 8 bits")
+    if has_sixteen_bits(image) and "transparency" in image.info:
+        raise ValueError("one of its colours of 16 bits is transparent; save it with 8 bits, or without transparency")
+
+
+def has_sixteen_bits(image: Any) -> bool:
+    """Whether an opened image has sixteen bits a channel, of which Pillow may keep eight."""
+    return image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in image.tile)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB":
+    if image.mode == "RGB" and "transparency" not in image.info:
         return image
-    if image.mode.startswith("I;16"):  # Pillow would make white of all but the darkest 256 shades
+    if image.mode.startswith("I"):  # Pillow would make white of all but the darkest 256 shades
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.has_transparency_data:
+        colours = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours).convert("RGB")
     return image.convert("RGB")
 
 
 class ImageFiles:
-    """Image files below one folder: ``names`` are relative to ``root``; for ``shortest_side`` see ``read_image``."""
+    """Image files below one folder: ``names`` are relative to ``root``; for the others see ``read_image``."""
 
-    def __init__(self, root: str | Path, names: Sequence[str], shortest_side: int | None = None) -> None:
+    def __init__(
+        self, root: str | Path, names: Sequence[str], shortest_side: int | None = None, exif: bool = False
+    ) -> None:
         self.root = os.fspath(root)
         # One block of memory: a million text objects would be copied into every worker, page by page, as their
         # reference counts change.
         self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
         self._shortest_side = shortest_side
+        self._exif = exif
 
     def __len__(self) -> int:
         return len(self._names)
@@ -115,7 +148,7 @@ class ImageFiles:
 
     def load(self, index: int) -> Image.Image:
         """Decode one image to RGB."""
-        return read_image(self.path(index), self._shortest_side)
+        return read_image(self.path(index), self._shortest_side, self._exif)
 
 
 class ImageArrays:
@@ -230,6 +263,7 @@ def make_image_splits(
     classes: Sequence[str],
     preprocessing: Preprocessing,
     fingerprint: str,
+    **more: Any,
 ) -> DataSplits:
     """Put together a data set whose images are decoded on demand; the arguments are those of ``DataSplits``."""
 
@@ -237,7 +271,6 @@ def make_image_splits(
         positions = indices[which]
         return ImagePart(source, positions, labels[positions], transform, preprocessing)
 
-    size = preprocessing.image_size
     return DataSplits(
         name=name,
         arguments=arguments,
@@ -245,8 +278,9 @@ def make_image_splits(
         validation=part("validation", preprocessing.evaluation()),
         test=part("test", preprocessing.evaluation()),
         num_classes=len(classes),
-        input_shape=(len(preprocessing.mean), size, size),
+        input_shape=(len(preprocessing.mean), *preprocessing.size),
         indices=indices,
         fingerprint=fingerprint,
         classes=tuple(classes),
+        **more,
     )

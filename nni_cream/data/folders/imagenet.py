@@ -25,7 +25,7 @@ def load_imagenet(
     train: int | None = None,
     validation: int = 50_000,
     seed: int = 0,
-    image_size: int = 224,
+    image_size: int | list[int] = 224,
     augment: str = "paper",
     interpolation: str = "bilinear",
     crop_fraction: float = 0.875,
@@ -49,7 +49,7 @@ def load_imagenet(
     seed
         Seed of the split.
     image_size
-        Height and width of the tensors, in pixels.
+        Height and width of the tensors, in pixels: one number for both, or ``[height, width]``.
     augment
         ``"none"``, ``"crop"`` or ``"paper"``, for training images; see ``nni_cream.data.Preprocessing``.
     interpolation
@@ -79,7 +79,7 @@ def load_subimagenet(
     train: int | None = None,
     validation: int = 2_500,
     seed: int = 0,
-    image_size: int = 224,
+    image_size: int | list[int] = 224,
     augment: str = "paper",
     interpolation: str = "bilinear",
     crop_fraction: float = 0.875,

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from PIL.Image import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from nni_cream.argument_checks import check_one_of, check_whole, is_number
 from nni_cream.errors import ConfigError
 
-__all__ = ["AUGMENTATIONS", "IMAGENET_MEAN", "IMAGENET_STD", "Preprocessing", "Transform"]
+__all__ = [
+    "AUGMENTATIONS",
+    "IMAGENET_GREY",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Preprocessing",
+    "Transform",
+    "height_and_width",
+]
 
 Transform = Callable[[Image], Tensor]
 
@@ -23,6 +31,8 @@ AUGMENTATIONS = ("none", "crop", "paper")
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# Of grey images: the means over the three channels, as in timm.
+IMAGENET_GREY: dict[str, Any] = {"mean": (sum(IMAGENET_MEAN) / 3,), "std": (sum(IMAGENET_STD) / 3,)}
 
 _INTERPOLATIONS = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 _SMALLEST, _LARGEST = 8, 1024
@@ -34,14 +44,15 @@ _HEADROOM = 2
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Settings of the transforms of one data set, to tensors (3, image_size, image_size).
+    """Settings of the transforms of one data set, from images in RGB to tensors (C, H, W).
 
+    C is 3, or 1 for a ``mean`` of one number: the images are made grey.
     Augmentations of training images: ``"none"`` is as in evaluation. ``"crop"`` resizes a random part of 8 to 100 % of
     the image's area, and mirrors it with probability 1/2. ``"paper"`` also draws bilinear or bicubic interpolation, and
     random brightness, contrast and saturation (0.4 each). An argument out of its range raises ``ConfigError``.
     """
 
-    image_size: int  #: Height and width of the tensor, in pixels.
+    image_size: int | Sequence[int]  #: Height and width of the tensor, in pixels: one number, or both.
     augment: str = "paper"
     interpolation: str = "bilinear"  #: ``"bilinear"`` or ``"bicubic"``, except for training images with ``"paper"``.
     #: In evaluation: share of the resized shorter side that the centre crop keeps, at most 1.
@@ -50,21 +61,30 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD  #: Divisor of each channel.
 
     def __post_init__(self) -> None:
-        check_whole("image_size", self.image_size, _SMALLEST, _LARGEST)
+        if not isinstance(self.image_size, list | tuple) or len(self.image_size) != 2:
+            check_whole("image_size", self.image_size, _SMALLEST, _LARGEST, why=", or [height, width]")
+        for place, side in enumerate(self.size):
+            check_whole(f"image_size[{place}]", side, _SMALLEST, _LARGEST)
         check_one_of("augment", self.augment, AUGMENTATIONS)
         check_one_of("interpolation", self.interpolation, _INTERPOLATIONS)
         if not is_number(self.crop_fraction) or not 0 < self.crop_fraction <= 1:
             raise ConfigError(f"crop_fraction is {self.crop_fraction!r}; expected a number above 0 and at most 1.")
 
     @property
-    def resized(self) -> int:
-        """Shorter side, in pixels, that an image is resized to before evaluation crops its centre."""
-        return math.floor(self.image_size / self.crop_fraction)
+    def size(self) -> tuple[int, int]:
+        """Height and width of the tensor."""
+        return height_and_width(self.image_size)
+
+    @property
+    def resized(self) -> tuple[int, int]:
+        """Height and width, in pixels, that a resized image just covers before evaluation crops its centre."""
+        height, width = (math.floor(side / self.crop_fraction) for side in self.size)
+        return height, width
 
     @property
     def shortest_side(self) -> int:
         """Pixels of the shorter side that a decoder must keep when it shrinks an image while reading."""
-        return _HEADROOM * self.resized
+        return _HEADROOM * max(self.resized)
 
     def training(self) -> Transform:
         """Return the transform of training images; it draws from torch's global generator."""
@@ -77,16 +97,46 @@ class Preprocessing:
 
     def evaluation(self) -> Transform:
         """Return the transform of an evaluation: resize, then crop the centre."""
-        resize = v2.Resize(self.resized, interpolation=_INTERPOLATIONS[self.interpolation])
-        return self._to_tensor([resize, v2.CenterCrop(self.image_size)])
+        (height, width), interpolation = self.resized, _INTERPOLATIONS[self.interpolation]
+        resize = v2.Resize(height, interpolation=interpolation) if height == width else None
+        return self._to_tensor([resize or ResizeToCover((height, width), interpolation), v2.CenterCrop(self.size)])
 
     def _random_crop(self) -> Any:
         kinds = _INTERPOLATIONS if self.augment == "paper" else [self.interpolation]
-        return v2.RandomChoice([v2.RandomResizedCrop(self.image_size, interpolation=_INTERPOLATIONS[k]) for k in kinds])
+        aspect = self.size[1] / self.size[0]
+        ratio = (3 / 4 * aspect, 4 / 3 * aspect)  # torchvision's, around the proportions of the tensor
+        return v2.RandomChoice(
+            [v2.RandomResizedCrop(self.size, ratio=ratio, interpolation=_INTERPOLATIONS[kind]) for kind in kinds]
+        )
 
     def _to_tensor(self, steps: list[Any]) -> Transform:
         # A tensor from the start: torchvision resizes one of bytes faster than Pillow an image (benchmarks/decode.py).
+        begin = [v2.PILToTensor(), v2.Grayscale()] if len(self.mean) == 1 else [v2.PILToTensor()]
         transform: Transform = v2.Compose(
-            [v2.PILToTensor(), *steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize([*self.mean], [*self.std])]
+            [*begin, *steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize([*self.mean], [*self.std])]
         )
         return transform
+
+
+class ResizeToCover(nn.Module):
+    """Resizes an image, in its own proportions, to the smallest size that covers a height and a width."""
+
+    def __init__(self, size: tuple[int, int], interpolation: InterpolationMode) -> None:
+        super().__init__()
+        self.size = size
+        self.interpolation = interpolation
+
+    def forward(self, image: Tensor) -> Tensor:
+        factor = max(wanted / side for wanted, side in zip(self.size, image.shape[-2:], strict=True))
+        size = [max(wanted, round(factor * side)) for wanted, side in zip(self.size, image.shape[-2:], strict=True)]
+        resized: Tensor = v2.functional.resize(image, size, self.interpolation)
+        return resized
+
+    def extra_repr(self) -> str:
+        return f"size={self.size}, interpolation={self.interpolation}"
+
+
+def height_and_width(image_size: int | Sequence[int]) -> tuple[int, int]:
+    """Return height and width of an image size, which is one number for both or a pair."""
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    return height, width

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 from PIL import Image
 
 from nni_cream.argument_checks import check_flag, check_whole
 from nni_cream.data.folders.class_folders import FolderContent, counted
-from nni_cream.data.folders.image_parts import UnreadableImageError, check_range, read_image
+from nni_cream.data.folders.image_parts import UnreadableImageError, check_content, has_sixteen_bits, read_image
 from nni_cream.errors import ConfigError, DataError
 
 __all__ = [
@@ -22,15 +23,20 @@ __all__ = [
     "UnreadableFilesError",
     "cannot_be_decoded",
     "check_limit",
+    "find_dark",
     "find_unreadable",
     "is_damaged",
     "leave_out_unreadable",
 ]
 
+T = TypeVar("T")
+
 _logger = logging.getLogger(__name__)
 
 _END_OF_JPEG = b"\xff\xd9"
 _AT_ONCE = 4096  # results of a million files are not all waited for in memory
+_DARKEST = 2**14  # a file of 16 bits with smaller values alone comes out at most a quarter as bright as white
+_MAY_HAVE_SIXTEEN_BITS = (".png", ".tif", ".tiff", ".ppm", ".pgm")
 _TAIL = 64  # bytes at a file's end in which a JPEG's end is looked for; some cameras and tools append a few
 
 
@@ -57,7 +63,7 @@ def is_damaged(path: str) -> str | None:
     """
     try:
         with Image.open(path) as image:
-            check_range(image)
+            check_content(image)
             kind = image.format
             if kind == "PNG":
                 image.verify()
@@ -102,10 +108,33 @@ def find_unreadable(
     }
 
 
-def _look_at_all(paths: Sequence[str], look: Callable[[str], str | None]) -> Iterator[str | None]:
+def _look_at_all(paths: Sequence[str], look: Callable[[str], T | None]) -> Iterator[T | None]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for first in range(0, len(paths), _AT_ONCE):
             yield from pool.map(look, paths[first : first + _AT_ONCE])
+
+
+def find_dark(root: str | Path, names: Sequence[str]) -> dict[str, int]:
+    """Return file -> largest value, for those with 16 bits that use 14 or fewer; they come out almost black."""
+    wanted = [name for name in names if name.lower().endswith(_MAY_HAVE_SIXTEEN_BITS)]
+    largest = _look_at_all([os.path.join(root, name) for name in wanted], _largest_value)
+    return {name: value for name, value in zip(wanted, largest, strict=True) if value is not None and value < _DARKEST}
+
+
+def _largest_value(path: str) -> int | None:
+    """Return the largest of the 16-bit numbers in a file, ``None`` if it has none.
+
+    Pillow drops the lower half of those of colours: then it is the largest that they can be.
+    """
+    try:
+        with Image.open(path) as image:
+            if not has_sixteen_bits(image):
+                return None
+            if image.mode.startswith("I"):
+                return int(np.asarray(image).max())
+            return int(np.asarray(image.convert("RGB")).max()) << 8 | 0xFF
+    except Exception:  # noqa: BLE001 - told by its name as soon as it is decoded
+        return None
 
 
 def check_limit(name: str, limit: Any) -> None:

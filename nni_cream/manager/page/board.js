@@ -243,16 +243,24 @@ function drawNotices(search) {
 
 // The selected search -----------------------------------------------------------------------------------------------
 
-const COSTS = { macs: "multiply-adds", params: "parameters" };
-const formats = { accuracy: views.formatPercent, tick: views.tickPercent };
+const COSTS = { macs: "multiply-adds", params: "parameters", latency: "latency" };
+const formats = formatsOf({});
 let costTitle = "cost";
 
-/** Top-1 accuracies are percentages; what a user's own score is, nobody knows. */
+/** The cost that ranks equals and that tables show: the first of several. */
+function primaryCost(settings) {
+  return String([settings.cost ?? "cost"].flat()[0]);
+}
+
+/** Top-1 accuracies are percentages, latencies milliseconds; of a user's own score or cost, the unit is unknown. */
 function formatsOf(settings) {
   const isTop1 = (settings.score ?? "top1") === "top1";
+  const isLatency = primaryCost(settings) === "latency";
   return {
     accuracy: isTop1 ? views.formatPercent : views.formatPlain,
     tick: isTop1 ? views.tickPercent : views.tickPlain,
+    cost: isLatency ? views.formatMilliseconds : views.formatCost,
+    costTick: isLatency ? (seconds) => `${views.formatShortCost(1000 * seconds)} ms` : views.formatShortCost,
   };
 }
 
@@ -285,7 +293,7 @@ const charts = {
   }),
   cloud: new PointCloud($("#cloud"), {
     axes: () => ({
-      x: { title: costTitle, tick: views.formatShortCost },
+      x: { title: costTitle, tick: formats.costTick },
       y: { title: "accuracy", tick: formats.tick },
     }),
     describe: describePoint,
@@ -301,7 +309,7 @@ let current = new Search();
 let legend = new views.Legend(null);
 
 const describeFigures = ({ accuracy, cost }) =>
-  `${formats.accuracy(accuracy)} at ${views.formatCost(cost)} ${costTitle}`;
+  `${formats.accuracy(accuracy)} at ${formats.cost(cost)} ${costTitle}`;
 
 function describePoint(point) {
   if (!point) {
@@ -324,7 +332,7 @@ function drawSearch(job, search) {
   current = search;
   legend = new views.Legend(search.choices);
   Object.assign(formats, formatsOf(settings));
-  const cost = String(settings.cost ?? "cost");
+  const cost = primaryCost(settings);
   costTitle = COSTS[cost] ?? cost.split(":").pop();
   $("#cost-title").textContent = costTitle[0].toUpperCase() + costTitle.slice(1);
   document.documentElement.style.setProperty("--code", legend.width);
@@ -337,7 +345,7 @@ function drawSearch(job, search) {
   fill("#front", views.frontRows(search, legend, formats));
   fill("#teachers", views.teacherRows(search, legend));
   $("#changes").replaceChildren(...views.changeItems(search, legend, formats));
-  $("#statistics").replaceChildren(...views.statistics(search));
+  $("#statistics").replaceChildren(...views.statistics(search, formats));
   drawCharts(search);
   drawEpochs();
   const waiting = waitingFor(job, search, settings);
@@ -421,7 +429,7 @@ function drawEpochs() {
 function drawRetrained() {
   const jobs = state.jobs.filter((job) => job.role === "retrain");
   const choices = [...state.searches.values()].find((search) => search.choices)?.choices ?? null;
-  const format = formatsOf(jobs[0]?.config.search ?? {});
+  const format = formatsOf(state.jobs.find((job) => job.config.search)?.config.search ?? {});
   fill(
     "#retrained",
     views.retrainRows(jobs, state.running, (parameters) => choicesAsPath(parameters, choices), format),

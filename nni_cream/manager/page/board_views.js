@@ -22,11 +22,13 @@ export function h(name, attributes = {}, ...children) {
 
 const grouped = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const plain = new Intl.NumberFormat("en-US", { maximumSignificantDigits: 5 });
+const threeDigits = new Intl.NumberFormat("en-US", { minimumSignificantDigits: 3, maximumSignificantDigits: 3 });
 const compact = new Intl.NumberFormat("en-US", { notation: "compact", maximumSignificantDigits: 4 });
 
 export const formatCount = (value) => grouped.format(value);
 export const formatCost = (value) => (Number.isInteger(value) ? grouped.format(value) : plain.format(value));
 export const formatShortCost = (value) => compact.format(value);
+export const formatMilliseconds = (seconds) => `${threeDigits.format(1000 * seconds)} ms`;
 export const formatPlain = (value) => plain.format(value);
 export const formatPercent = (value) => `${(100 * value).toFixed(2)} %`;
 export const formatWeight = (value) => value.toFixed(3);
@@ -138,7 +140,7 @@ export function boardRows(search, legend, format) {
       h("td", { role: "cell", class: "architecture" }, legend.path(path)),
       cell(accuracy, format.accuracy, "accuracy"),
       search.validated ? cell(validated, format.accuracy, "validated") : null,
-      cell(cost, formatCost, "cost"),
+      cell(cost, format.cost, "cost"),
       cell(search.step - step, (age) => `${formatCount(age)} steps`, "age"),
     ),
   );
@@ -158,7 +160,7 @@ export function changeItems(search, legend, format) {
         h("span", { class: "word" }, word),
         legend.path(path),
         Number.isFinite(accuracy)
-          ? h("span", { class: "figures" }, exact(accuracy, format.accuracy), " at ", exact(cost, formatCost))
+          ? h("span", { class: "figures" }, exact(accuracy, format.accuracy), " at ", exact(cost, format.cost))
           : null,
       );
     items.push(
@@ -204,7 +206,7 @@ export function frontRows(search, legend, format) {
     h(
       "tr",
       {},
-      number(cost, formatCost),
+      number(cost, format.cost),
       number(accuracy, format.accuracy),
       h("td", {}, legend.path(path)),
       number(step, formatCount),
@@ -230,7 +232,7 @@ export function epochRows(search, format) {
 }
 
 /** Pairs of a term and what it is, for a <dl>. */
-export function statistics(search) {
+export function statistics(search, format) {
   const { totals, points, latest } = { totals: search.totals, points: search.points, latest: search.latest };
   if (!latest) return [];
   const draws = totals.drawn + totals.rejected;
@@ -244,7 +246,7 @@ export function statistics(search) {
     ["Rejected early", formatCount(totals.rejectedEarly) + share(totals.rejectedEarly, points.length)],
     ["Admitted to the board", formatCount(admitted) + share(admitted, points.length)],
     ["Meta network updates", formatCount(totals.metaUpdates)],
-    ["Mean cost on the board", search.board.length ? figure("board_cost_mean", formatCost) : "–"],
+    ["Mean cost on the board", search.board.length ? figure("board_cost_mean", format.cost) : "–"],
     ["Joint loss", figure("joint_loss", formatPlain)],
     ["Training loss", figure("train_loss", formatPlain)],
     ["Validation accuracy of the best path", figure("val_acc", formatPercent)],
@@ -269,7 +271,7 @@ export function retrainRows(jobs, running, legendOf, format) {
       h("th", { scope: "row" }, String(job.number)),
       h("td", {}, legendOf(parameters)),
       number(parameters.one_shot_accuracy, format.accuracy),
-      number(parameters.cost, formatCost),
+      number(parameters.cost, format.cost),
       number(final?.validation_accuracy ?? now?.val_acc, formatPercent, final ? "number" : "number muted"),
       number(final?.test_accuracy, formatPercent),
       h("td", {}, state, isBest ? h("span", { class: "badge" }, "best validation") : null),

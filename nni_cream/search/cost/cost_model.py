@@ -39,6 +39,11 @@ def check_cost(cost: Any) -> None:
             f"cost is {cost!r}; expected 'macs' (multiply-adds), 'params', 'latency' or a function of a network and "
             "its inputs."
         )
+    if callable(cost) and cost_name(cost) in COST_NAMES:
+        raise ConfigError(
+            f"cost is a function of the name {cost_name(cost)!r}; expected another name, since files hold costs by "
+            "their names. Rename it."
+        )
 
 
 def cost_name(cost: str | CostFunction) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable
 from itertools import combinations
@@ -10,8 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from torchvision.datasets import ImageFolder
 
 from nni_cream import data
+from nni_cream.data.folders.transforms import IMAGENET_MEAN, IMAGENET_STD
 from nni_cream.errors import ConfigError, DataError
 from tests.data.conftest import write_image
 
@@ -113,3 +118,111 @@ def test_folder_or_share_that_does_not_fit_is_told(
 def test_missing_folder_is_told_with_the_layout(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"absent: there is no such folder\. Expected either sub-folders train, val"):
         load(tmp_path / "absent")
+
+
+def test_what_is_no_image_by_its_ending_is_counted_and_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path / "train", cats=10, dogs=10)
+    fill(tmp_path / "test", cats=3, dogs=3)
+    clean = load(tmp_path)
+    assert (clean.left_out, caplog.messages) == ({}, [])
+    for name in ("cats/a.gif", "cats/deep/b.GIF", "dogs/c.heic", "dogs/notes", "lost.jpg", "labels.csv"):
+        (tmp_path / "train" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "train" / name).write_text("no image")
+    (tmp_path / "test" / "dogs" / "d.gif").write_text("no image")
+    splits = load(tmp_path)
+    assert splits.left_out == {".gif": 3, ".heic": 1, "no ending": 1, ".jpg beside the class folders": 1}
+    assert caplog.messages == [
+        "data set 'folder': left out files that are no images by their ending: 3 .gif, 1 .heic, 1 .jpg beside the "
+        "class folders, 1 no ending"
+    ]
+    assert splits.fingerprint == clean.fingerprint
+
+
+def test_other_names_of_jpegs_are_read(tmp_path: Path) -> None:
+    fill(tmp_path, cats=9, dogs=9)
+    for ending in ("jfif", "jpe", "JFIF"):
+        write_image(tmp_path / "a.jpg", 1)
+        (tmp_path / "a.jpg").rename(tmp_path / "cats" / f"a.{ending}")
+    splits = load(tmp_path)
+    assert (splits.left_out, sum(map(len, splits.indices.values()))) == ({}, 21)
+
+
+def test_hidden_files_and_folders_are_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = load(fill(tmp_path, cats=9, dogs=9))
+    for hidden in ("cats/._0.jpg", "cats/.DS_Store", "dogs/.ipynb_checkpoints/0.png", ".hidden.jpg"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_bytes(b"\0\5\x16\7")
+    after = load(tmp_path)
+    assert (after.fingerprint, after.left_out, caplog.messages) == (before.fingerprint, {}, [])
+
+
+def test_files_and_their_order_are_those_of_torchvision(tmp_path: Path) -> None:
+    fill(tmp_path, cats=12, dogs=12)
+    fill(tmp_path / "cats", inner=3, Inner=3)
+    oracle = [os.path.relpath(path, tmp_path) for path, _ in ImageFolder(tmp_path).samples]
+    splits = load(tmp_path)
+    found = {
+        int(index): name
+        for part in splits.indices
+        for index, name in zip(splits.indices[part], files_of(splits, part), strict=True)
+    }
+    assert [found[index] for index in sorted(found)] == oracle
+
+
+def test_very_dark_files_are_named_with_their_largest_value(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    fill(tmp_path, cats=9, dogs=9)
+    Image.fromarray(np.full((20, 24), 4000, dtype=np.uint16)).save(tmp_path / "cats" / "dark.png")
+    splits = load(tmp_path)
+    assert splits.dark == {"cats/dark.png": 4000}
+    assert "at most 14 of 16 bits in use: 1 file: cats/dark.png (largest value 4000). Scale" in caplog.messages[0]
+    assert load(tmp_path, check=False).dark == {}
+
+
+def test_rotated_photographs_are_upright_unless_it_is_switched_off(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    for name in ("cats", "dogs"):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            half = Image.new("RGB", (16, 16))
+            half.paste((255, 255, 255), (0, 0, 16, 8))
+            half.save(tmp_path / name / f"{number}.png", exif=exif)
+    for arguments, bright in (({}, 1), ({"exif": False}, 0)):
+        splits = load(tmp_path, crop_fraction=1.0, **arguments)
+        top, bottom = (float(splits.test[0][0][:, rows].mean()) for rows in (slice(0, 8), slice(8, 16)))
+        assert (top < bottom) == bool(bright)
+        assert splits.arguments.get("exif", True) is bool(bright)
+
+
+def test_one_channel_is_grey_with_the_luminance_of_the_colours(tmp_path: Path) -> None:
+    fill(tmp_path, cats=9, dogs=9)
+    colour, grey = load(tmp_path), load(tmp_path, channels=1)
+    assert (grey.input_shape, grey.arguments["channels"]) == ((1, 16, 16), 1)
+    assert "channels" not in colour.arguments
+    pixel = colour.test[0][0][:, 8, 8] * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
+    luminance = float(pixel @ torch.tensor([0.299, 0.587, 0.114]))
+    assert float(grey.test[0][0][0, 8, 8]) * 0.226 + 0.449 == pytest.approx(luminance, abs=2 / 255)
+    for part in ("train", "validation", "test"):
+        assert getattr(grey, part)[0][0].shape == (1, 16, 16)
+
+
+def test_images_may_be_wider_than_high(tmp_path: Path) -> None:
+    fill(tmp_path, cats=9, dogs=9)
+    splits = load(tmp_path, image_size=[16, 32], augment="paper")
+    assert (splits.input_shape, splits.arguments["image_size"]) == ((3, 16, 32), [16, 32])
+    for part in ("train", "validation", "test"):
+        assert getattr(splits, part)[0][0].shape == (3, 16, 32)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"channels": 4}, "channels is 4; expected 3, or 1 for grey"),
+        ({"exif": "no"}, "exif is 'no'; expected true or false"),
+    ],
+)
+def test_wrong_reading_is_told(tmp_path: Path, arguments: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(fill(tmp_path, cats=9, dogs=9), **arguments)

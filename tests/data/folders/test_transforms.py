@@ -34,13 +34,33 @@ def test_evaluation_is_what_torchvision_evaluates_its_own_networks_with(interpol
 
 
 def test_paper_evaluates_224_pixels_out_of_256() -> None:
-    assert Preprocessing(224).resized == 256
+    assert Preprocessing(224).resized == (256, 256)
 
 
 def test_nothing_is_cut_off_with_a_crop_fraction_of_1() -> None:
     square = NOISE.resize((32, 32))
     tensor = Preprocessing(32, crop_fraction=1).evaluation()(square)
     torch.testing.assert_close(pixels(tensor), pil_to_tensor(square) / 255, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(16, 32), (32, 16), (30, 31)])
+def test_a_rectangle_keeps_the_proportions_of_the_image(size: tuple[int, int]) -> None:
+    tensor = pixels(Preprocessing(size, crop_fraction=0.8).evaluation()(NOISE))
+    assert tensor.shape == (3, *size)
+    # timm's own way to a rectangle, with Pillow's rounding.
+    oracle = pytest.importorskip("timm.data").create_transform(
+        (3, *size), crop_pct=0.8, interpolation="bilinear", mean=(0, 0, 0), std=(1, 1, 1)
+    )
+    torch.testing.assert_close(tensor, oracle(NOISE), atol=3 / 255, rtol=0)
+
+
+def test_random_crops_of_a_rectangle_are_shaped_like_it() -> None:
+    crop = Preprocessing((10, 30), augment="crop").training().transforms[1].transforms[0]  # type: ignore[attr-defined]
+    assert crop.ratio == pytest.approx((9 / 4, 4))
+
+
+def test_a_pair_of_equal_sides_is_one_number() -> None:
+    assert torch.equal(Preprocessing([16, 16]).evaluation()(NOISE), Preprocessing(16).evaluation()(NOISE))
 
 
 def test_training_without_augmentation_is_evaluation() -> None:
@@ -104,6 +124,9 @@ def test_channels_are_normalised_with_the_given_statistics() -> None:
     [
         ({"image_size": 7}, ["image_size", "8 to 1024", "7"]),
         ({"image_size": "224"}, ["image_size", "'224'"]),
+        ({"image_size": [224]}, ["image_size is [224]", "8 to 1024, or [height, width]"]),
+        ({"image_size": [224, 4]}, ["image_size[1] is 4", "8 to 1024"]),
+        ({"image_size": [224, "x"]}, ["image_size[1] is 'x'"]),
         ({"augment": "papper"}, ["augment", "none, crop, paper", "'papper'"]),
         ({"interpolation": "nearest"}, ["interpolation", "bilinear, bicubic", "'nearest'"]),
         ({"crop_fraction": 0}, ["crop_fraction", "above 0 and at most 1", "0"]),
