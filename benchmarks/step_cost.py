@@ -295,7 +295,7 @@ def unrolled_update(module: Any, path: Any, batch: Any) -> None:
     with muted(module.training_module), module.supernet.detached(grad=True):
         with observed(network) as calls:
             task_loss = module._task_loss(batch)
-        distillation_loss = module.distiller.loss(match, calls, batch)
+        distillation_loss = module.distiller.loss(path, match, calls, batch)
         module.supernet.activate(path)
         rho = module.matcher.weight(match)
         loss = (rho * distillation_loss + (2 - rho) * task_loss) / 2

@@ -156,7 +156,7 @@ def test_wrong_words_on_the_command_line_exit_with_2(arguments: list[str], capsy
             ["4 problems", "search.epochs is 0", "search.margin is -1", "data is 3", "expected trainer"],
         ),
         (changed(TINY, search__board_size=0), 2, ["search.board_size is 0; expected a whole number of at least 1"]),
-        (changed(TINY, search__board_size=10), 2, ["board_size is 10", "expected at most 9, the number of paths"]),
+        (changed(TINY, search__board_size=12), 2, ["board_size is 12", "expected at most 9, the number of paths"]),
         (changed(TINY, search__cost_range=[0, 1]), 2, ["cost"]),
         (changed(TINY, search__cost="nowhere:cost"), 2, ["search.cost is 'nowhere:cost'; expected package.module:na"]),
         (changed(TINY, search__cost="json:decoder"), 2, ["search.cost", "expected a function"]),
@@ -273,7 +273,7 @@ def test_bad_configuration_with_force_does_not_touch_the_result(
     searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = files_below(searched)
-    for content in (changed(TINY, search__board_size=10), changed(TINY, search__cost_range=[0, 1])):
+    for content in (changed(TINY, search__board_size=12), changed(TINY, search__cost_range=[0, 1])):
         assert main(["search", write(tmp_path / "bad.yml", content), "--out", str(searched), "--force"]) == 2
         assert files_below(searched) == before
     assert "Traceback" not in capsys.readouterr().err

@@ -171,7 +171,7 @@ def test_network_with_another_number_of_classes_is_told() -> None:
 
 
 def test_training_without_an_end_is_told() -> None:
-    with pytest.raises(SearchError, match="max_epochs and max_steps of the trainer are not set"):
+    with pytest.raises(SearchError, match="max_epochs and max_steps of the trainer give no end"):
         fit(ClassificationModule(num_classes=10), linear(), max_epochs=-1)
 
 

@@ -168,9 +168,9 @@ def _validate(module: CreamLightningModule, together: _Together, batches: Iterab
         seen += len(targets)
         sums = [add_sums(before, score.sums(output, targets)) for before, output in zip(sums, outputs, strict=True)]
     if not seen:
-        raise SearchError("the validation loader yields no images; the final validation needs some")
+        raise SearchError("the validation loader yields no images; expected some for the final validation.")
     scores = [score.of(total, seen) for total in sums]
     # NaN has no place in an order: the best entry would be an arbitrary one.
     if not all(map(math.isfinite, scores)):
-        raise SearchError(f"the final validation gave {scores}; expected finite scores")
+        raise SearchError(f"the scores of the final validation are {scores}; expected finite numbers.")
     return scores

@@ -193,8 +193,8 @@ class Score:
         bound = self.upper_bound
         if bound is not None and highest > bound + 1e-6 * max(1.0, abs(bound)):
             raise SearchError(
-                f"the score function {self.name!r} returned {highest:.6g}, above its upper_bound "
-                f"{bound}; state a bound that no score exceeds, or None"
+                f"the score function {self.name!r} returned {highest:.6g}; expected at most its upper_bound, {bound}. "
+                "State a bound that no score exceeds, or None."
             )
         return [total, squares]
 
@@ -212,8 +212,8 @@ class Score:
         if not fits:
             raise SearchError(
                 f"the score function {self.name!r} returned {found} for outputs {tuple(output.shape)} "
-                f"and targets {tuple(targets.shape)}; expected a tensor of shape {expected}; give a score function "
-                "that fits the targets"
+                f"and targets {tuple(targets.shape)}; expected a tensor of shape {expected}. Give a score function "
+                "that fits the targets."
             )
 
 

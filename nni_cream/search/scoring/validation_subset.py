@@ -26,11 +26,11 @@ def split_batch(batch: Any) -> tuple[Tensor, Tensor]:
     pair = batch if isinstance(batch, list | tuple) and len(batch) == 2 else ()
     if not pair or not all(isinstance(item, Tensor) and item.ndim > 0 for item in pair):
         found = [type(item).__name__ for item in batch] if isinstance(batch, list | tuple) else type(batch).__name__
-        raise SearchError(f"a batch holds {found}; expected a pair (x, y) of tensors: inputs and their targets")
+        raise SearchError(f"a batch holds {found}; expected a pair (x, y) of tensors: inputs and their targets.")
     inputs, targets = pair
     if len(inputs) != len(targets):
         raise SearchError(
-            f"a batch holds {len(inputs)} inputs but {len(targets)} targets; expected one target an input"
+            f"a batch holds {len(inputs)} inputs and {len(targets)} targets; expected one target an input."
         )
     return inputs, targets
 
@@ -120,7 +120,7 @@ def _drawn(batches: Iterable[Any], size: int, seed: int, most: int | None) -> li
         if most is not None and total >= most:
             break
     if not kept:
-        raise SearchError("the validation loader yields no images; the board needs some to score paths on")
+        raise SearchError("the validation loader yields no images; expected some, to score paths on.")
     return _mixed(kept, counts, size, generator)
 
 

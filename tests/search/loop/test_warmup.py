@@ -51,7 +51,7 @@ def test_with_a_last_step_a_fraction_counts_steps():
 
 
 def test_without_any_end_a_fraction_is_refused():
-    with pytest.raises(ConfigError, match="training that has no end"):
+    with pytest.raises(ConfigError, match="the training has no end"):
         begun(0.5, -1)
 
 

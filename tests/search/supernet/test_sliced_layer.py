@@ -466,7 +466,7 @@ class MutableTable(ParametrizedModule, Table, wraps=Table):
         (without_bias, r"\(MutableLinear\) holds \['weight'\]"),
         (other_eps, "eps was changed .* a choice decides it"),
         (patched, "forward were replaced"),
-        (lambda: layers.MutableLazyLinear(pick(2, 4)), "is lazy"),
+        (lambda: layers.MutableLazyLinear(pick(2, 4)), "without sizes; expected weights of known shapes"),
         (lambda: layers.MutableEmbedding(5, pick(2, 4), sparse=True), "sparse=True"),
         (lambda: layers.MutableAvgPool2d((pick(1, 2), 1)), "with a choice inside"),
         (lambda: layers.MutableLayerNorm(pick(8, (8, 8))), "weight has 1 or 2 dimensions"),
