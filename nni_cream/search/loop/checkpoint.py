@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from nni.mutable.annotation import Constraint
+from torch.utils._pytree import tree_map
 
 from nni_cream.errors import SearchError
 from nni_cream.rng import restore_rng, rng_state
@@ -57,7 +58,7 @@ def save_state(module: PreparedLightningModule, checkpoint: dict[str, Any]) -> N
         "tally": module.tally.state_dict(),
         "window": module.window.state_dict(),
         # Costs and parts are built from the first batch, which a resumed search would see in its middle.
-        "example": None if module._example is None else module._example.cpu(),
+        "example": None if module._example is None else tree_map(lambda item: item.cpu(), module._example),
         "batch_size": module._batch_size,
         "open_epoch": module._open_epoch,
         "half_a_step": half or gradients_pending(module.trainer),

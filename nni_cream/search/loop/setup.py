@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 from lightning_fabric.utilities.data import sized_len
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 
 from nni_cream.errors import SearchError
 from nni_cream.rng import preserved_rng
@@ -25,7 +26,7 @@ from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.sampling.samplers import PathSampler
 from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interval
 from nni_cream.search.scoring.scorer import PathScorer
-from nni_cream.search.scoring.validation_subset import ValidationSubset, split_batch
+from nni_cream.search.scoring.validation_subset import Samples, ValidationSubset, part_of, split_batch
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import observed
 from nni_cream.search.supernet.outputs import main_output
@@ -85,7 +86,7 @@ class PreparedLightningModule(HostLightningModule):
         self._steps_before = 0
         self._open_epoch = False
         self._parts_ready = False
-        self._example: Tensor | None = None
+        self._example: Samples | None = None
         self._inside: Inputs
         self._batch_size = 0
         self._order = ImageOrder()
@@ -119,8 +120,8 @@ class PreparedLightningModule(HostLightningModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> Any:
         """Build the parts on the first batch, whose shape the costs are counted on."""
         if not self._parts_ready:
-            inputs = split_batch(batch)[0]
-            self._prepare(inputs, len(inputs))
+            inputs, targets = split_batch(batch)
+            self._prepare(inputs, len(targets))
         self._steps_before = self.trainer.global_step
         return super().on_train_batch_start(batch, batch_idx)
 
@@ -171,7 +172,7 @@ class PreparedLightningModule(HostLightningModule):
             return
         if self._resumed["example"] is not None:
             # The parts exist before the first resumed batch: generators return to their saved state only after that.
-            example = self._resumed["example"].to(self.device)
+            example = tree_map(lambda item: item.to(self.device), self._resumed["example"])
             self._prepare(example, self._resumed["batch_size"])
         loop = self.trainer.fit_loop
         if loop.restarted_mid_epoch or loop.restarted_on_epoch_end:
@@ -204,10 +205,10 @@ class PreparedLightningModule(HostLightningModule):
         restore_generators(self, self._resumed)
         self._resumed = None
 
-    def _prepare(self, inputs: Tensor, batch_size: int) -> None:
+    def _prepare(self, inputs: Samples, batch_size: int) -> None:
         self._batch_size = batch_size
         # Two images: BatchNorm has no statistics of one. A clone: a view would keep the whole batch in memory.
-        self._example = inputs = inputs[:2].detach().clone()
+        self._example = inputs = tree_map(lambda item: item.detach().clone(), part_of(inputs, slice(2)))
         path = self.paths.first()
         self.supernet.activate(path)
         with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:

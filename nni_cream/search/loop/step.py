@@ -18,7 +18,7 @@ from nni_cream.search.loop.image_order import end_resumed_epoch
 from nni_cream.search.loop.setup import PreparedLightningModule
 from nni_cream.search.paths.encoded_path import Path, encode_path
 from nni_cream.search.scoring.candidates import rescored_entries
-from nni_cream.search.scoring.validation_subset import split_batch
+from nni_cream.search.scoring.validation_subset import split_batch, split_samples
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import Call, muted, observed
 from nni_cream.search.supernet.supernet import single_values_explained
@@ -207,7 +207,7 @@ class CreamLightningModule(PreparedLightningModule):
         images, labels = chunks[(self._step // (self.matcher.interval or 1)) % len(chunks)]
         # Nearly equal parts, none of a single image.
         parts = max(1, min(math.ceil(len(labels) / at_once), len(labels) // 2))
-        for x, y in zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True):
+        for x, y in zip(split_samples(images, parts), labels.tensor_split(parts), strict=True):
             yield self._task_loss([x, y]) * (len(y) / len(labels))
 
     # Validation and the end of an epoch -------------------------------------------------------------------------------

@@ -13,26 +13,51 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from nni_cream.errors import SearchError
 
-__all__ = ["ValidationSubset", "split_batch"]
+__all__ = ["Samples", "ValidationSubset", "part_of", "split_batch", "split_samples"]
 
-_Image: TypeAlias = tuple[float, int, Tensor, Tensor]  # minus its draw, its number, x and y
+Samples: TypeAlias = Any
+"""Inputs of a network: a tensor (N, ...), or a list, tuple or mapping of such."""
+_Image: TypeAlias = tuple[float, int, Samples, Tensor]  # minus its draw, its number, x and y
 
 
-def split_batch(batch: Any) -> tuple[Tensor, Tensor]:
-    """Return a batch's inputs and targets, each (N, ...); raise SearchError unless it is such a pair."""
-    pair = batch if isinstance(batch, list | tuple) and len(batch) == 2 else ()
-    if not pair or not all(isinstance(item, Tensor) and item.ndim > 0 for item in pair):
+def split_batch(batch: Any) -> tuple[Samples, Tensor]:
+    """Return a batch's inputs and targets, each (N, ...); raise SearchError unless it is such a pair.
+
+    The inputs may be several tensors in a list, tuple or mapping.
+    """
+    fits = isinstance(batch, list | tuple) and len(batch) == 2 and isinstance(batch[1], Tensor)
+    pair: tuple[Any, ...] = tuple(batch) if fits else ()
+    leaves = tree_leaves(pair)
+    if not leaves or not all(isinstance(item, Tensor) and item.ndim > 0 for item in leaves):
         found = [type(item).__name__ for item in batch] if isinstance(batch, list | tuple) else type(batch).__name__
         raise SearchError(f"a batch holds {found}; expected a pair (x, y) of tensors: inputs and their targets.")
     inputs, targets = pair
-    if len(inputs) != len(targets):
-        raise SearchError(
-            f"a batch holds {len(inputs)} inputs and {len(targets)} targets; expected one target an input."
-        )
+    for item in leaves:
+        if len(item) != len(targets):
+            raise SearchError(
+                f"a batch holds {len(item)} inputs and {len(targets)} targets; expected one target an input."
+            )
     return inputs, targets
+
+
+def part_of(samples: Samples, place: int | slice) -> Samples:
+    """Return one sample, or several."""
+    return tree_map(lambda item: item[place], samples)
+
+
+def split_samples(samples: Samples, parts: int) -> list[Samples]:
+    """Split samples into parts of nearly equal size."""
+    pieces = [item.tensor_split(parts) for item in tree_leaves(samples)]
+    return [_refilled(samples, [item[index] for item in pieces]) for index in range(parts)]
+
+
+def _refilled(samples: Samples, leaves: list[Tensor]) -> Samples:
+    left = iter(leaves)
+    return tree_map(lambda _: next(left), samples)
 
 
 @dataclass(frozen=True)
@@ -45,14 +70,14 @@ class ValidationSubset:
         Pairs of inputs (n, ...) and targets (n, ...), nearly equal in size.
     """
 
-    chunks: tuple[tuple[Tensor, Tensor], ...]
+    chunks: tuple[tuple[Samples, Tensor], ...]
 
     def __len__(self) -> int:
         return sum(len(targets) for _, targets in self.chunks)
 
-    def probe(self, size: int) -> Tensor:
+    def probe(self, size: int) -> Samples:
         """Return the first ``size`` inputs, on which the matcher compares paths."""
-        return self.chunks[0][0][:size]
+        return part_of(self.chunks[0][0], slice(size))
 
     @classmethod
     def collect(
@@ -70,17 +95,17 @@ class ValidationSubset:
         the shares; others at random. All are taken if there are no more. The pass ends after ``most`` images. Raises
         SearchError if a batch is not a pair (x, y), or there is none.
         """
-        shapes: dict[Any, list[tuple[Tensor, Tensor]]] = {}
+        shapes: dict[Any, list[tuple[Samples, Tensor]]] = {}
         for x, y in _drawn(batches, size, seed, most):
-            shapes.setdefault((x.shape, y.shape), []).append((x, y))
+            shapes.setdefault(tuple(item.shape for item in tree_leaves((x, y))), []).append((x, y))
         # The most frequent shape first: the matcher's probe is the beginning of the first chunk.
         groups = sorted(shapes.values(), key=len, reverse=True)
         return cls(tuple(chunk for images in groups for chunk in _chunks(images, chunk_size, device)))
 
 
 def _chunks(
-    images: list[tuple[Tensor, Tensor]], chunk_size: int, device: torch.device | str
-) -> list[tuple[Tensor, Tensor]]:
+    images: list[tuple[Samples, Tensor]], chunk_size: int, device: torch.device | str
+) -> list[tuple[Samples, Tensor]]:
     # Scoring uses the statistics of each batch, since running ones mix all paths. So chunks are fixed and nearly
     # equal, and none holds a single image, which has no statistics.
     pairs = len(images) // 2 if chunk_size > 1 else len(images)
@@ -90,11 +115,12 @@ def _chunks(
     return [_chunk([images.pop() for _ in range(part)], device) for part in sizes]
 
 
-def _chunk(images: list[tuple[Tensor, Tensor]], device: torch.device | str) -> tuple[Tensor, Tensor]:
-    return torch.stack([x for x, _ in images]).to(device), torch.stack([y for _, y in images]).to(device)
+def _chunk(images: list[tuple[Samples, Tensor]], device: torch.device | str) -> tuple[Samples, Tensor]:
+    chunk: tuple[Samples, Tensor] = tree_map(lambda *items: torch.stack(items).to(device), *images)
+    return chunk
 
 
-def _drawn(batches: Iterable[Any], size: int, seed: int, most: int | None) -> list[tuple[Tensor, Tensor]]:
+def _drawn(batches: Iterable[Any], size: int, seed: int, most: int | None) -> list[tuple[Samples, Tensor]]:
     """Draw images in proportion to the classes; in the order of :func:`_mixed`."""
     generator = np.random.Generator(np.random.PCG64(seed))
     kept: dict[float, list[_Image]] = {}  # of each class a heap, the next to go on top
@@ -104,12 +130,13 @@ def _drawn(batches: Iterable[Any], size: int, seed: int, most: int | None) -> li
         inputs, targets = split_batch(batch)
         draws = (-generator.random(len(targets))).tolist()
         labels = _labels(targets) if labelled else [0.0] * len(targets)
-        for x, y, label, draw in zip(inputs, targets, labels, draws, strict=True):
+        for place, (label, draw) in enumerate(zip(labels, draws, strict=True)):
             counts[label] += 1
             total += 1
             images = kept.setdefault(label, [])
             if len(images) < _share(size, counts[label], total) or draw > images[0][0]:
-                heapq.heappush(images, (draw, total, x.clone(), y.clone()))  # a view would keep its whole batch
+                x, y = tree_map(torch.clone, part_of((inputs, targets), place))  # a view would keep its whole batch
+                heapq.heappush(images, (draw, total, x, y))
         if len(kept) > size:  # no share for each: from here on all classes are one, so that memory is bounded
             kept, counts, labelled = {0: list(chain(*kept.values()))}, Counter({0: total}), False
             heapq.heapify(kept[0])
@@ -139,13 +166,13 @@ def _labels(targets: Tensor) -> list[float]:
 
 def _mixed(
     kept: dict[float, list[_Image]], counts: Counter[float], size: int, generator: np.random.Generator
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[tuple[Samples, Tensor]]:
     """Choose ``size`` of the kept images and order them so that the classes are mixed from the first to the last."""
     total = counts.total()
     # None is left out where that bends the shares by 5 % at most. Else chance rounds them: the nearest whole number
     # would leave out every rare class.
     room = sum(max(0.0, 1 - size * count / total) for count in counts.values()) <= size / 20
-    places: list[tuple[float, float, Tensor, Tensor]] = []
+    places: list[tuple[float, float, Samples, Tensor]] = []
     for label, images in kept.items():
         shift = 0.5 if room else generator.random()
         if total <= size:  # nothing is chosen: first one of each class, then a second one of each
