@@ -8,7 +8,7 @@ from typing import Any
 from nni_cream.config.layout import Key, Layout, keys_of
 from nni_cream.config.search_keys import trainer_keys
 from nni_cream.options import FLAG, NOTHING, whole
-from nni_cream.training.loading import Loading
+from nni_cream.training.loader_options import Loading
 from nni_cream.training.retrain_recipe import FullRecipe
 
 __all__ = ["RETRAIN"]

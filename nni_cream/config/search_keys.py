@@ -10,7 +10,7 @@ from nni_cream.config.layout import Key, Layout, describe_problems, keys_of, val
 from nni_cream.errors import ConfigError
 from nni_cream.options import DEVICES, FLAG, NOTHING, PRECISIONS, number, one_of, unexpected, whole
 from nni_cream.search.settings import LatencyOptions, SearchSettings
-from nni_cream.training.loading import Loading
+from nni_cream.training.loader_options import Loading
 from nni_cream.training.recipe import Recipe
 
 __all__ = ["KEYS", "SEARCH", "resolve_search_space", "trainer_keys"]

@@ -9,8 +9,8 @@ from nni_cream.lazy_names import lazy_names
 if TYPE_CHECKING:
     from nni_cream.training.classification import ClassificationModule as ClassificationModule
     from nni_cream.training.classification import module_of as module_of
+    from nni_cream.training.loader_options import Loading as Loading
     from nni_cream.training.loaders import make_loader as make_loader
-    from nni_cream.training.loading import Loading as Loading
     from nni_cream.training.measurement import Measurement as Measurement
     from nni_cream.training.measurement import evaluate as evaluate
     from nni_cream.training.measurement import measure as measure
@@ -26,7 +26,7 @@ __getattr__ = lazy_names(
     {
         "nni_cream.training.classification": "ClassificationModule module_of",
         "nni_cream.training.loaders": "make_loader",
-        "nni_cream.training.loading": "Loading",
+        "nni_cream.training.loader_options": "Loading",
         "nni_cream.training.measurement": "Measurement evaluate measure",
         "nni_cream.training.recipe": "RECIPES Recipe",
         "nni_cream.training.single_network": "RetrainResult retrain seeded",

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 
 from nni_cream.errors import DataError
 from nni_cream.rng import preserved_rng
-from nni_cream.training.loading import Loading
+from nni_cream.training.loader_options import Loading
 
 __all__ = ["Images", "make_loader"]
 

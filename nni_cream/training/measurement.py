@@ -10,8 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.evaluation_mode import evaluating
+from nni_cream.training.loader_options import Loading
 from nni_cream.training.loaders import Images, make_loader
-from nni_cream.training.loading import Loading
 
 __all__ = ["EVALUATION_BATCH", "Measurement", "check_classes", "count_logits", "evaluate", "evaluating", "measure"]
 
