@@ -31,8 +31,11 @@ class ConfigError(CreamError, ValueError):
     exit_code = 2
 
 
-class SpaceError(CreamError, ValueError):
-    """A search space is unknown, cannot be built, cannot be searched, or does not hold the path it was given."""
+class SpaceError(CreamError, ValueError, TypeError):
+    """A search space is unknown, cannot be built, cannot be searched, or does not hold the path it was given.
+
+    A ``TypeError`` too, which NNI's own strategies raise for a space that they do not support.
+    """
 
     exit_code = 2
 
