@@ -270,8 +270,8 @@ def _refuse(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: d
         labels = sorted({str(label) for mutable in module.mutables for label in mutable.simplify()})
         raise SpaceError(
             f"module {name!r} is a {type(module).__name__} with choices {labels} of its own, which is not supported; "
-            "expected a LayerChoice, InputChoice, Repeat, Cell, or a layer of nni.nas.nn.pytorch with nni.choice arguments. Build it of these, "
-            "or give a mutation hook for it"
+            "expected a LayerChoice, InputChoice, Repeat, Cell, or a layer of nni.nas.nn.pytorch with nni.choice "
+            "arguments. Build it of these, or give a mutation hook for it"
         )
     return True
 
