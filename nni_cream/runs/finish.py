@@ -21,7 +21,7 @@ from nni_cream.results.output_folder import OutputFolder
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.rng import preserved_rng
 from nni_cream.search import Finalist, encode_path
-from nni_cream.search.supernet.verify import Inputs, same_network
+from nni_cream.search.supernet.verify import Inputs, named_as_in, same_network
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, make_loader
 from nni_cream.versions import versions
@@ -72,11 +72,10 @@ def finish_search(
     write_json(folder.board, board)
     found = {finalist.entry.key: finalist for finalist in finalists}
     front = [found[entry.key] for entry in strategy.board.pareto()]
-    _save_front(folder.pareto, [(_describe(config, splits, cost_name, one), one) for one in front])
+    _save_front(folder.pareto, [(_describe(config, splits, cost_name, one), one) for one in front], splits)
     chosen = finalists[0]
     best = _describe(config, splits, cost_name, chosen)
-    _check_file(best, chosen, splits)
-    _save_weights(folder.weights, chosen)
+    _save_weights(folder.weights, best, chosen, splits)
     best.save(folder.best)
     folder.finish()
     return best, board
@@ -94,14 +93,6 @@ def _finalists(
         _shown(training, f"BatchNorm of the board's {count} entries", console),
         _shown(validation, f"validation of the board's {count} entries", console),
     )
-
-
-def _check_file(best: Best, chosen: Finalist, splits: DataSplits) -> None:
-    """Refuse a result whose file describes another network than the one that was validated."""
-    images = next(iter(make_loader(splits.validation, 2)))[0]
-    with preserved_rng():
-        rebuilt = build_network(best)
-    same_network(copy.deepcopy(chosen.network), rebuilt, Inputs((images,), {}), dict(chosen.entry.path))
 
 
 def _shown(batches: Any, title: str, console: Console | None) -> Iterable[Any]:
@@ -126,13 +117,13 @@ def _describe(config: Mapping[str, Any], splits: DataSplits, cost_name: str, fin
     )
 
 
-def _save_front(folder: Path, front: list[tuple[Best, Finalist]]) -> None:
+def _save_front(folder: Path, front: list[tuple[Best, Finalist]], splits: DataSplits) -> None:
     """Write the entries that no other one beats in both accuracy and cost, cheapest first."""
     names = [f"{number:02d}" for number in range(1, len(front) + 1)]
     try:
         folder.mkdir(exist_ok=True)
         for name, (best, finalist) in zip(names, front, strict=True):
-            _save_weights(folder / f"{name}.pt", finalist)
+            _save_weights(folder / f"{name}.pt", best, finalist, splits)
             best.save(folder / f"{name}.json")
         for old in folder.iterdir():  # of a longer front, written by a version that rounded otherwise
             if old.stem not in names:
@@ -141,6 +132,13 @@ def _save_front(folder: Path, front: list[tuple[Best, Finalist]]) -> None:
         raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
-def _save_weights(path: Path, finalist: Finalist) -> None:
+def _save_weights(path: Path, best: Best, finalist: Finalist, splits: DataSplits) -> None:
+    """Write weights with the names that they have in the network of the file; refuse a file of another network."""
+    images = next(iter(make_loader(splits.validation, 2)))[0]
+    with preserved_rng():
+        rebuilt = build_network(best)
+    same_network(copy.deepcopy(finalist.network), rebuilt, Inputs((images,), {}), dict(finalist.entry.path))
+    # A forward pass of the check in training mode has changed the statistics of this network.
+    weights = named_as_in(rebuilt, finalist.network.state_dict())
     with replacing(path) as temporary:
-        torch.save(finalist.network.state_dict(), temporary)
+        torch.save(weights, temporary)

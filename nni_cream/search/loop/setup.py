@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -87,7 +87,7 @@ class PreparedLightningModule(HostLightningModule):
         self._open_epoch = False
         self._parts_ready = False
         self._example: Samples | None = None
-        self._inside: Inputs
+        self._inside: Inputs | None = None  # what the space gets of a batch
         self._batch_size = 0
         self._order = ImageOrder()
         self._resumed: Mapping[str, Any] | None = None
@@ -210,15 +210,7 @@ class PreparedLightningModule(HostLightningModule):
         # Two images: BatchNorm has no statistics of one. A clone: a view would keep the whole batch in memory.
         self._example = inputs = tree_map(lambda item: item.detach().clone(), part_of(inputs, slice(2)))
         path = self.paths.first()
-        self.supernet.activate(path)
-        with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
-            output = self._predict(inputs)
-        if not calls:
-            raise SearchError(
-                "forward of the evaluator's module does not run the model; expected it to return the logits of the "
-                "model."
-            )
-        self._inside = Inputs(calls[0].args, calls[0].kwargs)
+        inside, output = self._look_inside(inputs, path)
         # Building the parts draws random numbers; the training must draw the same ones with or without it.
         with preserved_rng(self.settings.seed):
             self.verify(self._random_paths(_VERIFIED))
@@ -227,8 +219,8 @@ class PreparedLightningModule(HostLightningModule):
                 self.settings.cost_range,
                 self.settings.latency,
                 self.supernet,
-                self._inside.args,
-                self._inside.kwargs,
+                inside.args,
+                inside.kwargs,
                 seed=self.settings.seed,
                 state=None if self._resumed is None else self._resumed["cost"],
                 # Measured latencies differ between ranks: one rank measures, so that all allow the same paths.
@@ -240,14 +232,36 @@ class PreparedLightningModule(HostLightningModule):
         self._check_objective(path, main_output(output))
         self._parts_ready = True
 
+    def _look_inside(self, inputs: Samples, path: Path) -> tuple[Inputs, Any]:
+        """Run a path, and keep what the user's module gives the space."""
+        self.supernet.activate(path)
+        with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
+            output = self._predict(inputs)
+        if not calls:
+            raise SearchError(
+                "forward of the evaluator's module does not run the model; expected it to return the logits of the "
+                "model."
+            )
+        self._inside = Inputs(calls[0].args, calls[0].kwargs)
+        return self._inside, output
+
     def _random_paths(self, number: int) -> list[Path]:
         paths = RandomPaths(self.supernet.space, self.settings.seed)
         return [paths.draw() for _ in range(number)]
 
-    def verify(self, paths: Iterable[Path]) -> None:
-        """Check that supernet, frozen and rebuilt network are one for these paths; raise SpaceError if not."""
+    def verify(self, paths: Sequence[Path], batches: Iterable[Any] = ()) -> None:
+        """Check that supernet, frozen and rebuilt network are one for these paths; raise SpaceError if not.
+
+        ``batches`` give inputs where no batch was seen yet, as in a search that is resumed after its last step.
+        """
+        inside = self._inside
+        if inside is None:
+            batch = next(self.transferred(batches), None)
+            if batch is None:
+                return  # the final validation says so
+            inside = self._look_inside(part_of(split_batch(batch)[0], slice(2)), paths[0])[0]
         with self._autocast():
-            verify(self.supernet, self._inside, paths, self._rebuild)
+            verify(self.supernet, inside, paths, self._rebuild)
 
     def _make_scorer(self) -> PathScorer:
         settings, net, loader = self.settings, self.supernet, self._validation_batches()

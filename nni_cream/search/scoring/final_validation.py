@@ -67,7 +67,7 @@ def finalise(
             "or warm up for fewer."
         )
     paths = [dict(entry.path) for entry in entries]
-    module.verify(paths[:1])
+    module.verify(paths[:1], validation_batches)
     with preserved_rng(module.settings.seed), torch.no_grad():
         networks, accuracies = _validated(module, paths, training_batches, validation_batches, images)
     module.board.validate({entry.key: accuracy for entry, accuracy in zip(entries, accuracies, strict=True)})

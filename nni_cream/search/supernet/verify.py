@@ -25,7 +25,7 @@ from nni_cream.search.supernet.gradients import gradients_of
 from nni_cream.search.supernet.outputs import main_output
 from nni_cream.search.supernet.supernet import Supernet
 
-__all__ = ["Inputs", "same_network", "verify"]
+__all__ = ["Inputs", "named_as_in", "same_network", "verify"]
 
 _SUPERNET, _FROZEN, _REBUILT = "the supernet's path", "the frozen network", "the rebuilt network"
 
@@ -60,20 +60,30 @@ def verify(
         with _unchanged(supernet), preserved_rng(0):
             frozen = _frozen(supernet, path)  # first: a forward pass in training mode changes the statistics
             supernet.activate(path)
-            original = _measure(supernet.space, inputs)
+            original = _original(supernet, path, inputs)
             _check(_SUPERNET, _FROZEN, supernet.space, frozen, original, inputs, path)
             rebuilt = None if rebuild is None else rebuild(path)
             if rebuilt is not None:
                 same_network(frozen, rebuilt, inputs, path)
 
 
+def _original(supernet: Supernet, path: Path, inputs: Inputs) -> _Measured:
+    try:
+        return _measure(supernet.space, inputs)
+    except Exception as error:  # of the user's own forward
+        raise SpaceError(
+            f"{_SUPERNET} {_told(path)} does not run: {type(error).__name__}: {_short(error)}. Every combination of "
+            "the choices has to run, unless a constraint excludes it"
+        ) from error
+
+
 def same_network(frozen: nn.Module, rebuilt: nn.Module, inputs: Inputs, path: Path) -> None:
     """Give a rebuilt network the weights of the frozen one, and raise SpaceError unless they are one network."""
-    state = frozen.state_dict()
+    state = {name: item.clone() for name, item in frozen.state_dict().items()}
     device = next((item.device for item in state.values()), torch.device("cpu"))
     rebuilt.to(device)
     try:
-        rebuilt.load_state_dict({name: item.clone() for name, item in state.items()}, assign=True)
+        rebuilt.load_state_dict(named_as_in(rebuilt, state), assign=True)
     except RuntimeError as error:
         raise SpaceError(
             f"the weights of {_FROZEN} do not fit {_REBUILT} for the path {_told(path)}: {_short(error)}. Make "
@@ -81,6 +91,18 @@ def same_network(frozen: nn.Module, rebuilt: nn.Module, inputs: Inputs, path: Pa
         ) from None
     _compare_modules(frozen, rebuilt, path)
     _check(_FROZEN, _REBUILT, frozen, rebuilt, _measure(frozen, inputs), inputs, path)
+
+
+def named_as_in(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Return weights with the names of a network, if only the names differ.
+
+    A space may number its layers by what was chosen, which the supernet cannot. The order of the layers is the same.
+    """
+    own = network.state_dict()
+    shapes = [[item.shape for item in weights.values()] for weights in (own, state)]
+    if own.keys() == state.keys() or shapes[0] != shapes[1]:
+        return state
+    return dict(zip(own, state.values(), strict=True))
 
 
 def _frozen(supernet: Supernet, path: Path) -> nn.Module:
