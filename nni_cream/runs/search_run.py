@@ -37,11 +37,13 @@ from nni_cream.results.board_file import board_file, read_board
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_readable, epoch_counts, logged_figures
 from nni_cream.results.history import BOARD_FIGURES, UpdateRecorder
 from nni_cream.results.output_folder import LOCK, OutputFolder, State, is_leader
+from nni_cream.results.rebuilt_network import build_path
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.rng import preserved_rng
 from nni_cream.runs.finish import finish_search
 from nni_cream.runs.progress import SearchProgress
-from nni_cream.search import CreamLightningModule, Supernet
+from nni_cream.search import CreamLightningModule, RandomPaths, Supernet, encode_path
+from nni_cream.search.supernet.verify import Inputs, same_network
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, Recipe, make_loader, module_of, seeded
 from nni_cream.versions import package_version
@@ -239,7 +241,7 @@ def _put_together(
     search = _Search(config, splits, recipe, strategy, recorder, folder)
     callbacks: list[pl.Callback] = [_SearchFiles(search, on_epoch)]
     if checkpoint is None and is_leader():
-        callbacks.append(_ExportCheck(search))
+        callbacks.append(_NetworkCheck(search))
     if console is not None:
         callbacks.append(SearchProgress(strategy.board, console))
     loading = Loading(**config["loader"])
@@ -259,8 +261,8 @@ def _run(search: _Search) -> None:
         search.strategy.run()
 
 
-class _ExportCheck(pl.Callback):
-    """Refuse a space whose networks cannot be exported before the first step, not after the last."""
+class _NetworkCheck(pl.Callback):
+    """Refuse a space whose networks cannot be built again or exported before the first step, not after the last."""
 
     def __init__(self, search: _Search) -> None:
         self._search = search
@@ -268,9 +270,12 @@ class _ExportCheck(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         module, part = cast(CreamLightningModule, pl_module), self._search.splits.validation
         images = torch.stack([part[index][0] for index in range(2)])
-        with preserved_rng():
-            network = module.supernet.freeze(module.paths.first())
-            check_exportable(network.to("cpu", torch.float32), images)
+        with preserved_rng(0):
+            path = RandomPaths(module.supernet.space, 0).draw()
+            network = module.supernet.freeze(path).to("cpu", torch.float32)
+            rebuilt = build_path(self._search.config["space"], encode_path(path))
+            same_network(network, rebuilt, Inputs((images,), {}), path)
+            check_exportable(rebuilt, images)
 
 
 class _SearchFiles(EpochFiles):

@@ -8,6 +8,7 @@ space and images, before the first step and again before a result is written.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from nni_cream.search.supernet.supernet import Supernet
 
 __all__ = ["Inputs", "named_as_in", "same_network", "verify"]
 
+_logger = logging.getLogger(__name__)
 _SUPERNET, _FROZEN, _REBUILT = "the supernet's path", "the frozen network", "the rebuilt network"
 
 
@@ -54,7 +56,8 @@ def verify(
 
     Compared are outputs in evaluation and in training mode, operations, gradients, and the modules that networks name
     alike. ``rebuild`` builds the network of a path with new weights, or returns ``None`` if it cannot be built anew.
-    Raises SpaceError for a difference: it names the module, what differs, and by how much.
+    Raises SpaceError if the frozen network differs: it names the module, what differs, and by how much. A rebuilt
+    network that differs is a warning, since a space may have been changed after it was built.
     """
     for path in paths:
         with _unchanged(supernet), preserved_rng(0):
@@ -63,8 +66,14 @@ def verify(
             original = _original(supernet, path, inputs)
             _check(_SUPERNET, _FROZEN, supernet.space, frozen, original, inputs, path)
             rebuilt = None if rebuild is None else rebuild(path)
-            if rebuilt is not None:
+            if rebuilt is None:
+                continue
+            try:
                 same_network(frozen, rebuilt, inputs, path)
+            except SpaceError as error:
+                # Networks frozen from the supernet are right, so a script can use them.
+                _logger.warning("No file can hold the architectures of this search: %s", error)
+                rebuild = None
 
 
 def _original(supernet: Supernet, path: Path, inputs: Inputs) -> _Measured:

@@ -83,7 +83,7 @@ def test_a_stream_of_images_warms_up_and_starts_teaching_by_epochs():
 def test_the_cosine_schedule_of_a_stream_is_refused():
     trainer = Trainer(**{**TRAINER, "max_epochs": 2})
     streams = [DataLoader(Stream(), batch_size=32) for _ in range(2)]
-    with pytest.raises(SearchError, match="a loader without a length needs max_steps"):
+    with pytest.raises(SearchError, match="max_steps for a loader without a length"):
         run(LayerSpace(), cream(board_size=3), Lightning(ClassificationModule(num_classes=10), trainer, *streams))
 
 

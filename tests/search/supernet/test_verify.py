@@ -117,18 +117,20 @@ def test_a_difference_is_refused_with_its_size_and_its_place(space: type[ModelSp
         check(space(), space)
 
 
-def test_change_after_construction_that_a_file_cannot_hold_is_refused_by_its_module() -> None:
+def test_change_after_construction_that_no_file_can_hold_is_told_by_its_module(caplog: Any) -> None:
     space = LayerSpace()
     space.stem[1].eps = 0.01  # type: ignore[index, assignment]
-    with pytest.raises(SpaceError, match=r"'stem.1' is BatchNorm2d\(8, eps=0.01,.*eps=1e-05.*inside the __init__"):
-        check(space, LayerSpace)
+    check(space, LayerSpace)
+    assert "module 'stem.1' is BatchNorm2d(8, eps=0.01" in caplog.text
+    assert "inside the __init__" in caplog.text
 
 
-def test_head_of_another_size_is_refused_by_its_weights() -> None:
+def test_head_of_another_size_is_told_by_its_weights(caplog: Any) -> None:
     space = LayerSpace()
     space.head = nn.Linear(8, 4)
-    with pytest.raises(SpaceError, match=r"do not fit the rebuilt network.*size mismatch for head.weight"):
-        check(space, LayerSpace)
+    check(space, LayerSpace)
+    assert "do not fit the rebuilt network" in caplog.text
+    assert "size mismatch for head.weight" in caplog.text
 
 
 def test_module_that_cannot_be_copied_is_refused_by_its_name() -> None:
