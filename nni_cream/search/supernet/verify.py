@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from nni_cream.errors import SpaceError
+from nni_cream.errors import CreamError, SpaceError
 from nni_cream.rng import preserved_rng
 from nni_cream.search.paths.encoded_path import Path, encode_path
 from nni_cream.search.supernet.gradients import gradients_of
@@ -79,6 +79,8 @@ def verify(
 def _original(supernet: Supernet, path: Path, inputs: Inputs) -> _Measured:
     try:
         return _measure(supernet.space, inputs)
+    except CreamError:
+        raise
     except Exception as error:  # of the user's own forward
         raise SpaceError(
             f"{_SUPERNET} {_told(path)} does not run: {type(error).__name__}: {_short(error)}. Every combination of "
