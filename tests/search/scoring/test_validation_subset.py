@@ -188,7 +188,7 @@ def test_an_empty_loader_is_an_error():
         ([torch.zeros(3)], r"holds \['Tensor'\]"),
         ({"x": 1}, "holds dict"),
         ([torch.zeros(3), "labels"], r"\['Tensor', 'str'\]"),
-        ([torch.zeros(3), torch.zeros(2)], "3 inputs but 2 targets"),
+        ([torch.zeros(3), torch.zeros(2)], "3 inputs and 2 targets"),
         ([torch.zeros(3), torch.tensor(1)], "pair"),
     ],
 )
