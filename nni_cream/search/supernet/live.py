@@ -49,17 +49,14 @@ def without_dead_branches(network: nn.Module, *inputs: Any) -> nn.Module:
     The network itself comes back where nothing is dead, or where a dead branch cannot be left out. Names of weights
     stay the same. The network is in evaluation mode.
     """
-    live = live_parameters(network, *inputs)
-    dead = _dead_modules(network, live)
-    if not dead:
-        return network
-    smaller = copy.deepcopy(network)
-    for name in dead:
-        holder, _, last = name.rpartition(".")
-        smaller.get_submodule(holder)._modules[last] = nn.Identity()
     try:
+        dead = _dead_modules(network, live_parameters(network, *inputs))
+        smaller = copy.deepcopy(network) if dead else network
+        for name in dead:
+            holder, _, last = name.rpartition(".")
+            smaller.get_submodule(holder)._modules[last] = nn.Identity()
         same = _same_outputs(network, smaller, *inputs)
-    except Exception:  # noqa: BLE001 - code after a dead branch may need its shape
+    except Exception:  # noqa: BLE001 - code after a dead branch may need its shape, or no input of these fits
         return network
     return smaller if same else network
 

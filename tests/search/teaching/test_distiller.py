@@ -376,7 +376,7 @@ def test_a_student_without_gradients_is_an_error():
     with observed(net.space) as calls, torch.no_grad():
         net.space(x)
     with pytest.raises(SearchError, match="did not run the model with gradients"):
-        distiller(net, None).loss(match, calls, (x, y))
+        distiller(net, None).loss(match.entry.path, match, calls, (x, y))
 
 
 def test_the_score_of_a_gate_that_does_not_fit_is_named():
