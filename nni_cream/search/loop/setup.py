@@ -41,7 +41,7 @@ __all__ = ["PreparedLightningModule"]
 _MOST_SCORED = 256
 _MOST_READ = 100_000
 # Each takes some forward passes over two images; the check must be short beside a search.
-_VERIFIED = 3
+_VERIFIED = 2
 # A rejected candidate would not have reached the board with this probability, at each look [ours].
 _CONFIDENCE = 0.9999
 

@@ -12,13 +12,14 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from nni_cream.errors import CreamError, SpaceError
 from nni_cream.rng import preserved_rng
@@ -30,6 +31,7 @@ from nni_cream.search.supernet.supernet import Supernet
 __all__ = ["Inputs", "named_as_in", "same_network", "verify"]
 
 _logger = logging.getLogger(__name__)
+_Depth: TypeAlias = Literal["outputs", "modes", "gradients"]
 _SUPERNET, _FROZEN, _REBUILT = "the supernet's path", "the frozen network", "the rebuilt network"
 
 
@@ -43,10 +45,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What a network computes: outputs in both modes, sums over its gradients, and operations."""
+    """What a network computes: outputs by mode, sums over its gradients if they were asked for, and operations."""
 
     outputs: dict[str, list[Tensor]]
-    gradients: tuple[float, float, float]
+    gradients: tuple[float, float, float] | None
     operations: int
 
     @property
@@ -60,31 +62,34 @@ def verify(
 ) -> None:
     """Compare the three networks of each path; the supernet, the generators and all modes stay as they were.
 
-    Compared are outputs in evaluation and in training mode, operations, gradients, and the modules that networks name
-    alike. ``rebuild`` builds the network of a path with new weights, or returns ``None`` if it cannot be built anew.
-    Raises SpaceError if the frozen network differs: it names the module, what differs, and by how much. A rebuilt
-    network that differs is a warning, since a space may have been changed after it was built.
+    Compared are outputs in evaluation mode, operations, and the modules that networks name alike; of the first path
+    also outputs in training mode, and gradients. ``rebuild`` builds the network of a path with new weights, or returns
+    ``None`` if it cannot be built anew. Raises SpaceError if the frozen network differs: it names the module, what
+    differs, and by how much. A rebuilt network that differs is a warning, since a space may have been changed after it
+    was built.
     """
-    for path in paths:
+    for number, path in enumerate(paths):
+        depth: _Depth = "outputs" if number else "gradients"
         with _unchanged(supernet), preserved_rng(0):
             frozen = _frozen(supernet, path)  # first: a forward pass in training mode changes the statistics
+            weights = _weights(frozen)
             supernet.activate(path)
-            original = _original(supernet, path, inputs)
-            _check(_SUPERNET, _FROZEN, supernet.space, frozen, original, inputs, path)
+            original = _original(supernet, path, inputs, depth)
+            measured = _check(_SUPERNET, _FROZEN, supernet.space, frozen, original, inputs, path)
             rebuilt = None if rebuild is None else rebuild(path)
             if rebuilt is None:
                 continue
             try:
-                same_network(frozen, rebuilt, inputs, path)
+                _compare(frozen, weights, measured, rebuilt, inputs, path)
             except SpaceError as error:
                 # Networks frozen from the supernet are right, so a script can use them.
                 _logger.warning("No file can hold the architectures of this search: %s", error)
                 rebuild = None
 
 
-def _original(supernet: Supernet, path: Path, inputs: Inputs) -> _Measured:
+def _original(supernet: Supernet, path: Path, inputs: Inputs, depth: _Depth) -> _Measured:
     try:
-        return _measure(supernet.space, inputs)
+        return _measure(supernet.space, inputs, depth)
     except CreamError:
         raise
     except Exception as error:  # of the user's own forward
@@ -96,7 +101,22 @@ def _original(supernet: Supernet, path: Path, inputs: Inputs) -> _Measured:
 
 def same_network(frozen: nn.Module, rebuilt: nn.Module, inputs: Inputs, path: Path) -> None:
     """Give a rebuilt network the weights of the frozen one, and raise SpaceError unless they are one network."""
-    state = {name: item.clone() for name, item in frozen.state_dict().items()}
+    weights = _weights(frozen)
+    _compare(frozen, weights, _measure(frozen, inputs, "modes"), rebuilt, inputs, path)
+
+
+def _weights(network: nn.Module) -> dict[str, Tensor]:
+    return {name: item.clone() for name, item in network.state_dict().items()}
+
+
+def _compare(
+    frozen: nn.Module,
+    state: Mapping[str, Tensor],
+    measured: _Measured,
+    rebuilt: nn.Module,
+    inputs: Inputs,
+    path: Path,
+) -> None:
     device = next((item.device for item in state.values()), torch.device("cpu"))
     rebuilt.to(device)
     try:
@@ -107,7 +127,8 @@ def same_network(frozen: nn.Module, rebuilt: nn.Module, inputs: Inputs, path: Pa
             "all changes to the space inside the __init__ of its class, which builds it again from a file"
         ) from None
     _compare_modules(frozen, rebuilt, path)
-    _check(_FROZEN, _REBUILT, frozen, rebuilt, _measure(frozen, inputs), inputs, path)
+    # The weights are the same, so the gradients are too.
+    _check(_FROZEN, _REBUILT, frozen, rebuilt, replace(measured, gradients=None), inputs, path)
 
 
 def named_as_in(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -164,21 +185,37 @@ def _unchanged(supernet: Supernet) -> Iterator[None]:
                 item.copy_(value)
 
 
-def _measure(network: nn.Module, inputs: Inputs) -> _Measured:
-    outputs, operations = {}, 0
+def _measure(network: nn.Module, inputs: Inputs, depth: _Depth) -> _Measured:
+    outputs, gradients = {}, None
     with torch.no_grad(), preserved_rng(0):
         network.eval()
-        with FlopCounterMode(display=False) as counter:
+        with _Counter() as counter:
             outputs["evaluation"] = _tensors(network(*inputs.args, **inputs.kwargs))
-        operations = counter.get_total_flops()
-    with torch.enable_grad(), preserved_rng(0):
-        network.train()
-        output = network(*inputs.args, **inputs.kwargs)
-        outputs["training"] = [item.detach() for item in _tensors(output)]
-        gradients = _gradients(network, main_output(output))
-    network.eval()
+    if depth != "outputs":
+        with torch.set_grad_enabled(depth == "gradients"), preserved_rng(0):
+            network.train()
+            output = network(*inputs.args, **inputs.kwargs)
+            outputs["training"] = [item.detach() for item in _tensors(output)]
+            if depth == "gradients":
+                gradients = _gradients(network, main_output(output))
+        network.eval()
     torch.clear_autocast_cache()
-    return _Measured(outputs, gradients, operations)
+    return _Measured(outputs, gradients, counter.operations)
+
+
+class _Counter(TorchDispatchMode):
+    """Counts by torch's formulas alone; the count of a search is finer, and slower."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.operations += int(formula(*args, **(kwargs or {}), out_val=output))
+        return output
 
 
 def _tensors(output: Any) -> list[Tensor]:
@@ -208,9 +245,9 @@ def _gradients(network: nn.Module, output: Tensor) -> tuple[float, float, float]
 
 def _check(
     first: str, second: str, one: nn.Module, other: nn.Module, expected: _Measured, inputs: Inputs, path: Path
-) -> None:
+) -> _Measured:
     try:
-        found = _measure(other, inputs)
+        found = _measure(other, inputs, _depth(expected))
     except Exception as error:  # of the user's own forward
         raise SpaceError(
             f"{second} does not run for the path {_told(path)}, but {first} does: {type(error).__name__}: "
@@ -231,6 +268,8 @@ def _check(
             f"{second} computes {found.operations:,} operations, {first} {expected.operations:,}, for the path "
             f"{_told(path)}; expected the same"
         )
+    if expected.gradients is None or found.gradients is None:
+        return found
     size, total = expected.gradients[2], expected.gradients[:2]
     apart = max(abs(a - b) for a, b in zip(total, found.gradients[:2], strict=True))
     if math.isfinite(size) and not apart <= 3 * expected.rounding**0.5 * size + 1e-6:
@@ -238,6 +277,13 @@ def _check(
             f"the gradients of {second} differ from those of {first} for the path {_told(path)}: their sums differ by "
             f"{apart:.3g} of {size:.3g}; expected the same"
         )
+    return found
+
+
+def _depth(measured: _Measured) -> _Depth:
+    if measured.gradients is not None:
+        return "gradients"
+    return "modes" if "training" in measured.outputs else "outputs"
 
 
 def _rounding(output: Tensor) -> float:
