@@ -14,7 +14,6 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from nni.nas.evaluator.pytorch import Trainer
-from nni.nas.space import model_context
 
 from nni_cream import spaces
 from nni_cream.errors import ConfigError, SpaceError
@@ -96,9 +95,9 @@ def fit_space(config: Mapping[str, Any], images: Images) -> dict[str, Any]:
 def _try_space(name: str, arguments: Mapping[str, Any], images: Images) -> None:
     """Run one image through one network of a space."""
     with preserved_rng():
-        path = RandomPaths(spaces.create(name, **arguments), 0).draw()
-        with model_context(path):
-            network: Any = spaces.create(name, **arguments)
+        network: Any = CreamStrategy().build(
+            lambda: spaces.create(name, **arguments), lambda space: RandomPaths(space, 0).draw()
+        )
         try:
             with evaluating(network):
                 output = network(torch.zeros(1, *images.input_shape))

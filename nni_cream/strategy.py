@@ -285,25 +285,12 @@ class CreamStrategy(RandomOneShot):
             made = space.trace_symbol(*copy.deepcopy(space.trace_args), **copy.deepcopy(space.trace_kwargs))
             return cast(ModelSpace, made)
 
-        return rebuilt(make, self._mutate, path, joins_loose_ends(space))
+        return rebuilt(space, make, self._mutate, path)
 
     def build(self, make: Callable[[], ModelSpace], choose: Callable[[ModelSpace], Path]) -> nn.Module:
-        """Build the network of a path with new weights, the same as in the search.
-
-        Parameters
-        ----------
-        make
-            Builds the search space.
-        choose
-            Returns the path, given the space.
-
-        Returns
-        -------
-        torch.nn.Module
-            The network; its weights are drawn from torch's global generator.
-        """
+        """Build the network of the path that ``choose`` returns, as in the search, with new weights."""
         space = make()
-        return rebuilt(make, self._mutate, choose(space), joins_loose_ends(space))
+        return rebuilt(space, make, self._mutate, choose(space))
 
     def _validation_batches(self) -> Iterable[Any]:
         if self._validation_loader is None:  # a datamodule whose validation loader Lightning has not asked for yet

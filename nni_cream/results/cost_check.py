@@ -86,15 +86,11 @@ def _count_params(network: nn.Module, shape: Sequence[int] | None) -> float | No
     from nni.nas.nn.pytorch.cell import Cell
     from nni.nas.nn.pytorch.choice import ChosenInputs
 
-    from nni_cream.search.supernet.live import live_parameters
+    from nni_cream.search.supernet.live import count_live_parameters
 
-    weights = dict(network.named_parameters())
-    live = set(weights)
-    if any(isinstance(module, ChosenInputs | Cell) for module in network.modules()):  # where branches may be dead
-        if shape is None:
-            return None
-        live = live_parameters(network, torch.zeros(2, *shape))
-    return float(sum(weight.numel() for name, weight in weights.items() if name in live))
+    if not any(isinstance(module, ChosenInputs | Cell) for module in network.modules()):  # no branch can be dead
+        return float(sum(weight.numel() for weight in network.parameters()))
+    return None if shape is None else float(count_live_parameters(network, torch.zeros(2, *shape)))
 
 
 def count_macs(network: nn.Module, input_shape: Sequence[int]) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from nni_cream.data import DataSplits
 from nni_cream.errors import FileError
@@ -72,10 +73,11 @@ def finish_search(
     write_json(folder.board, board)
     found = {finalist.entry.key: finalist for finalist in finalists}
     front = [found[entry.key] for entry in strategy.board.pareto()]
-    _save_front(folder.pareto, [(_describe(config, splits, cost_name, one), one) for one in front], splits)
+    images = next(iter(make_loader(splits.validation, 2)))[0]
+    _save_front(folder.pareto, [(_describe(config, splits, cost_name, one), one) for one in front], images)
     chosen = finalists[0]
     best = _describe(config, splits, cost_name, chosen)
-    _save_weights(folder.weights, best, chosen, splits)
+    _save_weights(folder.weights, best, chosen, images)
     best.save(folder.best)
     folder.finish()
     return best, board
@@ -117,13 +119,13 @@ def _describe(config: Mapping[str, Any], splits: DataSplits, cost_name: str, fin
     )
 
 
-def _save_front(folder: Path, front: list[tuple[Best, Finalist]], splits: DataSplits) -> None:
+def _save_front(folder: Path, front: list[tuple[Best, Finalist]], images: Tensor) -> None:
     """Write the entries that no other one beats in both accuracy and cost, cheapest first."""
     names = [f"{number:02d}" for number in range(1, len(front) + 1)]
     try:
         folder.mkdir(exist_ok=True)
         for name, (best, finalist) in zip(names, front, strict=True):
-            _save_weights(folder / f"{name}.pt", best, finalist, splits)
+            _save_weights(folder / f"{name}.pt", best, finalist, images)
             best.save(folder / f"{name}.json")
         for old in folder.iterdir():  # of a longer front, written by a version that rounded otherwise
             if old.stem not in names:
@@ -132,9 +134,8 @@ def _save_front(folder: Path, front: list[tuple[Best, Finalist]], splits: DataSp
         raise FileError(f"{folder}: cannot be written: {error.strerror or error}") from error
 
 
-def _save_weights(path: Path, best: Best, finalist: Finalist, splits: DataSplits) -> None:
+def _save_weights(path: Path, best: Best, finalist: Finalist, images: Tensor) -> None:
     """Write weights with the names that they have in the network of the file; refuse a file of another network."""
-    images = next(iter(make_loader(splits.validation, 2)))[0]
     with preserved_rng():
         rebuilt = build_network(best)
     same_network(copy.deepcopy(finalist.network), rebuilt, Inputs((images,), {}), dict(finalist.entry.path))

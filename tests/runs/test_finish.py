@@ -119,4 +119,4 @@ def test_how_images_are_loaded_may_change_on_a_resume(out: Path) -> None:
 def test_a_front_that_cannot_be_written_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "pareto").write_text("in the way")
     with pytest.raises(FileError, match=r"pareto: cannot be written: File exists"):
-        finish._save_front(tmp_path / "pareto", [], data.create("digits"))
+        finish._save_front(tmp_path / "pareto", [], torch.zeros(2, 1, 8, 8))

@@ -22,7 +22,7 @@ from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path, path_key
 from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.settings import COST_NAMES
-from nni_cream.search.supernet.live import live_parameters
+from nni_cream.search.supernet.live import count_live_parameters
 from nni_cream.search.supernet.supernet import Supernet
 from nni_cream.search.user_functions import failures_of
 
@@ -292,9 +292,7 @@ class CostModel:
     def _count_params(self, path: Path) -> float:
         if self._supernet.has_dead_branches:
             inputs, keywords = batch_of((self._inputs, self._keywords), 2)
-            frozen = self._supernet.freeze(path)
-            live = live_parameters(frozen, *inputs, **keywords)
-            return float(sum(weight.numel() for name, weight in frozen.named_parameters() if name in live))
+            return float(count_live_parameters(self._supernet.freeze(path), *inputs, **keywords))
         assert self._meta is not None
         with torch.device("meta"):
             network = self._meta.view(path)

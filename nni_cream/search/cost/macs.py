@@ -15,6 +15,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from nni_cream.search.supernet.outputs import tensors_in
+
 __all__ = ["counting", "of_one", "unfused"]
 
 
@@ -46,7 +48,7 @@ class OperationCounter(TorchDispatchMode):
 
     def operations(self, output: Any) -> int:
         """Return the operations that an output depends on; a branch that leads nowhere counts as nothing."""
-        wanted = [self._writer[place] for place in map(_memory, _tensors(output)) if place in self._writer]
+        wanted = [self._writer[place] for place in map(_memory, tensors_in(output)) if place in self._writer]
         if not wanted:  # an object whose tensors are not seen from outside
             return sum(count for count, _ in self._steps)
         needed: set[int] = set()
@@ -59,8 +61,8 @@ class OperationCounter(TorchDispatchMode):
 
     def note(self, count: int, inputs: Any, outputs: Any) -> None:
         """Record a step: what it computes, reads and writes."""
-        read = {self._writer[place] for place in map(_memory, _tensors(inputs)) if place in self._writer}
-        for tensor in _tensors(outputs):
+        read = {self._writer[place] for place in map(_memory, tensors_in(inputs)) if place in self._writer}
+        for tensor in tensors_in(outputs):
             # Writing to a part of a tensor keeps the rest, so the earlier steps of its memory count on.
             self._writer[_memory(tensor)] = len(self._steps)
             self._kept.append(tensor)
@@ -113,10 +115,6 @@ def counting() -> Iterator[OperationCounter]:
         yield counter
 
 
-def _tensors(values: Any) -> list[Tensor]:
-    return [item for item in tree_leaves(values) if isinstance(item, Tensor)]
-
-
 def _memory(tensor: Tensor) -> int:
     try:
         return int(tensor.untyped_storage()._cdata)
@@ -153,10 +151,6 @@ for _packet in (_aten.addr, _aten.addr_):
 for _packet in (_aten.addbmm, _aten.addbmm_):
     _OWN[_packet] = lambda start, first, second: first.numel() * second.shape[-1]
 _IN_PLACE = {_aten.addmm_: _aten.addmm, _aten.baddbmm_: _aten.baddbmm}
-
-
-def _steps(x: Tensor, weight: Tensor, pad: int) -> int:
-    return x.shape[0] + 2 * pad - weight.shape[0] + 1
 
 
 def _formula(packet: Any) -> Any:

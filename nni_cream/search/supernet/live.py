@@ -6,13 +6,14 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
+from nni_cream.evaluation_mode import evaluating
 from nni_cream.rng import preserved_rng
 from nni_cream.search.supernet.gradients import gradients_of
+from nni_cream.search.supernet.outputs import tensors_in
 
-__all__ = ["live_parameters", "without_dead_branches"]
+__all__ = ["count_live_parameters", "live_parameters", "without_dead_branches"]
 
 
 def live_parameters(network: nn.Module, *inputs: Any, **keywords: Any) -> set[str]:
@@ -23,13 +24,11 @@ def live_parameters(network: nn.Module, *inputs: Any, **keywords: Any) -> set[st
     named = dict(network.named_parameters())
     floats = {name: item for name, item in named.items() if item.is_floating_point()}
     flags = {name: item.requires_grad for name, item in floats.items()}
-    modes = [(module, module.training) for module in network.modules()]
     try:
-        network.eval()
         for item in floats.values():
             item.requires_grad_(True)
-        with torch.enable_grad(), preserved_rng(0):
-            outputs = [item for item in _tensors(network(*inputs, **keywords)) if item.requires_grad]
+        with evaluating(network), torch.enable_grad(), preserved_rng(0):
+            outputs = [item for item in tensors_in(network(*inputs, **keywords)) if item.requires_grad]
             if not outputs:
                 return set(named)
             total = torch.stack([item.float().sum() for item in outputs]).sum()
@@ -37,10 +36,14 @@ def live_parameters(network: nn.Module, *inputs: Any, **keywords: Any) -> set[st
     finally:
         for name, item in floats.items():
             item.requires_grad_(flags[name])
-        for module, mode in modes:
-            module.training = mode
     dead = {name for name, gradient in zip(floats, gradients, strict=True) if gradient is None}
     return set(named) - dead
+
+
+def count_live_parameters(network: nn.Module, *inputs: Any, **keywords: Any) -> int:
+    """Count the parameters that the output depends on; see :func:`live_parameters`."""
+    live = live_parameters(network, *inputs, **keywords)
+    return sum(weight.numel() for name, weight in network.named_parameters() if name in live)
 
 
 def without_dead_branches(network: nn.Module, *inputs: Any) -> nn.Module:
@@ -73,9 +76,5 @@ def _dead_modules(network: nn.Module, live: set[str]) -> list[str]:
 
 def _same_outputs(network: nn.Module, smaller: nn.Module, *inputs: Any) -> bool:
     with torch.no_grad():
-        outputs = [_tensors(item.eval()(*inputs)) for item in (network, smaller)]
+        outputs = [tensors_in(item.eval()(*inputs)) for item in (network, smaller)]
     return len(outputs[0]) == len(outputs[1]) and all(map(torch.equal, *outputs))
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [item for item in tree_leaves(output) if isinstance(item, Tensor)]

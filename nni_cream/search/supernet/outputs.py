@@ -1,4 +1,4 @@
-"""The tensor to work with among all that a network returns."""
+"""The tensors to work with among all that a network returns."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from nni_cream.errors import SearchError
 
-__all__ = ["main_output"]
+__all__ = ["main_output", "tensors_in"]
 
 _NAMES = ("logits", "out")  # of Hugging Face's networks, of torchvision's for segmentation
 
@@ -34,3 +35,8 @@ def main_output(output: Any) -> Tensor:
             )
         output = items[name]
     return output
+
+
+def tensors_in(values: Any) -> list[Tensor]:
+    """Return all tensors of nested lists, tuples and mappings."""
+    return [item for item in tree_leaves(values) if isinstance(item, Tensor)]

@@ -15,14 +15,14 @@ __all__ = ["joins_loose_ends", "rebuilt"]
 
 
 def rebuilt(
-    make: Callable[[], ModelSpace], mutate: Callable[[ModelSpace], ModelSpace], path: Path, loose_ends: bool
+    space: nn.Module, make: Callable[[], ModelSpace], mutate: Callable[[ModelSpace], ModelSpace], path: Path
 ) -> nn.Module:
     """Build the network of a path with new weights, drawn from torch's global generator.
 
-    ``make`` builds the space, ``mutate`` makes it a supernet. With ``loose_ends`` the class would build a network of
-    another width than the supernet's path has; then the network comes from a new supernet.
+    ``make`` builds the space once more, ``mutate`` makes it a supernet. Where cells join their loose ends, the class
+    would build a network of another width than the supernet's path has; then the network comes from a new supernet.
     """
-    if loose_ends:
+    if joins_loose_ends(space):
         return Supernet(mutate(make())).freeze(path)
     with model_context(path):
         network: nn.Module = make()

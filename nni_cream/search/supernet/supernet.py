@@ -66,7 +66,8 @@ class Supernet:
 
     def note_modes(self) -> None:
         """Remember which normalisations train; the others are the user's, who keeps them in evaluation mode."""
-        self._trained = {norm for norm in (*self._norms, *self._instance_norms) if norm.training}
+        self._trained_norms = [norm for norm in self._norms if norm.training]
+        self._trained_instance_norms = [norm for norm in self._instance_norms if norm.training]
 
     @property
     def has_dead_branches(self) -> bool:
@@ -88,9 +89,10 @@ class Supernet:
     def in_training_modes(self) -> Iterator[None]:
         """Inside, normalisations are in the mode in which they train, whatever mode the supernet is in."""
         modes = [(norm, norm.training) for norm in (*self._norms, *self._instance_norms)]
+        trained = {*self._trained_norms, *self._trained_instance_norms}
         try:
             for norm, _ in modes:
-                norm.__dict__["training"] = norm in self._trained
+                norm.__dict__["training"] = norm in trained
             yield
         finally:
             for norm, mode in modes:
@@ -117,11 +119,10 @@ class Supernet:
         seed
             Seeds the generators inside, if given.
         """
-        modules = self._modules
-        norms = [norm for norm in self._norms if norm in self._trained]
+        modules, norms = self._modules, self._trained_norms
         modes = [module.__dict__["training"] for module in modules]
         tracking = [norm.track_running_stats for norm in norms]
-        running = [(norm, dict(norm._buffers)) for norm in self._instance_norms if norm in self._trained]
+        running = [(norm, dict(norm._buffers)) for norm in self._trained_instance_norms]
         try:
             # Straight into __dict__: nn.Module.__setattr__ on every module of a large supernet would cost milliseconds.
             for module in modules:

@@ -18,14 +18,13 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from nni_cream.errors import CreamError, SpaceError
 from nni_cream.rng import preserved_rng
 from nni_cream.search.paths.encoded_path import Path, encode_path
 from nni_cream.search.supernet.gradients import gradients_of
-from nni_cream.search.supernet.outputs import main_output
+from nni_cream.search.supernet.outputs import main_output, tensors_in
 from nni_cream.search.supernet.supernet import Supernet
 
 __all__ = ["Inputs", "named_as_in", "same_network", "verify"]
@@ -190,12 +189,12 @@ def _measure(network: nn.Module, inputs: Inputs, depth: _Depth) -> _Measured:
     with torch.no_grad(), preserved_rng(0):
         network.eval()
         with _Counter() as counter:
-            outputs["evaluation"] = _tensors(network(*inputs.args, **inputs.kwargs))
+            outputs["evaluation"] = tensors_in(network(*inputs.args, **inputs.kwargs))
     if depth != "outputs":
         with torch.set_grad_enabled(depth == "gradients"), preserved_rng(0):
             network.train()
             output = network(*inputs.args, **inputs.kwargs)
-            outputs["training"] = [item.detach() for item in _tensors(output)]
+            outputs["training"] = [item.detach() for item in tensors_in(output)]
             if depth == "gradients":
                 gradients = _gradients(network, main_output(output))
         network.eval()
@@ -216,10 +215,6 @@ class _Counter(TorchDispatchMode):
         if formula is not None:
             self.operations += int(formula(*args, **(kwargs or {}), out_val=output))
         return output
-
-
-def _tensors(output: Any) -> list[Tensor]:
-    return [item for item in tree_leaves(output) if isinstance(item, Tensor)]
 
 
 def _gradients(network: nn.Module, output: Tensor) -> tuple[float, float, float]:
@@ -325,7 +320,7 @@ def _traced(network: nn.Module, inputs: Inputs, mode: str) -> dict[str, list[Ten
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            outputs.setdefault(name, [item.clone() for item in _tensors(output)])
+            outputs.setdefault(name, [item.clone() for item in tensors_in(output)])
 
         return hook
 
