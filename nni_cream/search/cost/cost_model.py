@@ -101,12 +101,12 @@ class CostModel:
         self._cost = cost
         self._inputs = inputs
         self._keywords = dict(keywords or {})
-        self._meta = _on_meta(supernet) if cost == "params" else None
         self._known: dict[str, float] = {}
         self._warned: set[str] = set()
         self._proportional = False
         self.table: CostTable | None = None
         self._sampler = RandomPaths(supernet.space, seed)
+        self._meta = _on_meta(supernet, self._sampler.first()) if cost == "params" else None
         self._halves = np.random.Generator(np.random.PCG64(seed))
         if callable(cost):
             return  # a measurement of the user's may be slow or noisy: nothing is assumed of it
@@ -303,8 +303,9 @@ def _params_of(layers: Sequence[Any], value: Any) -> float:
     return float(sum(weight.numel() for layer in layers for weight in layer[value].parameters()))
 
 
-def _on_meta(supernet: Supernet) -> Supernet:
+def _on_meta(supernet: Supernet, path: Path) -> Supernet:
     """Copy a supernet without its values, so that freezing it copies none."""
+    supernet.view(path)  # only values show whether a freeze of the user's own keeps the weights
     tensors = [*supernet.space.parameters(), *supernet.space.buffers()]
     memo: dict[int, Any] = {}
     for tensor in tensors:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from nni_cream import CreamStrategy
 from nni_cream.errors import SpaceError
 from nni_cream.search import RandomPaths, Supernet
+from nni_cream.search.cost.cost_model import CostModel
 from nni_cream.search.supernet.verify import Inputs, same_network, verify
 from tests.search.small import SPACES, LayerSpace, conv, cream, evaluator, run, supernet
 
@@ -92,6 +93,18 @@ def test_space_whose_freeze_builds_it_anew_keeps_the_weights_of_the_supernet() -
     ours = {id(item) for item in net.view(path).parameters()}
     assert ours <= {id(item) for item in space.parameters()}
     check(Rebuilding(), Rebuilding)
+
+
+def test_parameters_of_a_space_whose_freeze_builds_it_anew_are_those_of_the_path() -> None:
+    class Anew(LayerSpace):  # a class that no other test has frozen yet
+        def freeze(self, sample: Any) -> nn.Module:
+            with model_context(sample):
+                return Anew()
+
+    net = supernet(Anew())
+    path = RandomPaths(net.space, 2).draw()
+    cost = CostModel(net, (torch.randn(2, 1, 8, 8),), "params")
+    assert cost(path) == sum(weight.numel() for weight in net.freeze(path).parameters())
 
 
 @pytest.mark.integration
