@@ -26,7 +26,7 @@ from nni_cream.manager.known_experiments import KnownExperiment, find_experiment
 from nni_cream.manager.page import page_address
 from nni_cream.manager.ports import check_port, free_port
 from nni_cream.manager.rest_client import Manager, job_parameters
-from nni_cream.manager.trial_progress import wait_for_page, watch_trials
+from nni_cream.manager.trial_progress import TunerLateError, wait_for_page, watch_trials
 from nni_cream.manager.trial_reports import collect, load_retrained, save
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.output_folder import BEST, OutputFolder, State
@@ -43,6 +43,8 @@ __all__ = [
 
 _START_SECONDS = 30
 _STOP_SECONDS = 60
+# Of the manager, where the tuner is too late for it.
+_STARTS = 5
 # Training services for which NNI listens on the next port, too.
 _TWO_PORTS = ("hybrid", "remote", "openpai", "kubeflow", "frameworkcontroller", "adl")
 
@@ -247,11 +249,21 @@ def _see_through(experiment: Experiment, folder: OutputFolder, start: float, con
     wait_for_page(log)
     console.print(f"board page: {page_address(manager.port, manager.prefix)}", soft_wrap=True)
     try:
-        watch_trials(manager, expected_trials(experiment.config), log, console)
+        _watch(experiment, manager, log, console)
     except ManagerError as error:
         raise ManagerError(f"{error}\n  Continue with: nni-cream resume {folder.path}") from error
     best, retrained = save(collect(manager), log, folder)
     return ExperimentResult(best, retrained, time.perf_counter() - start, folder.path)
+
+
+def _watch(experiment: Experiment, manager: Manager, log: Path, console: Console) -> None:
+    for _ in range(_STARTS - 1):
+        try:
+            return watch_trials(manager, expected_trials(experiment.config), log, console)
+        except TunerLateError:
+            console.print("this machine is busy: the tuner was late for NNI's manager, which starts again")
+            _start_again(experiment)
+    return watch_trials(manager, expected_trials(experiment.config), log, console)
 
 
 @contextmanager
@@ -281,6 +293,14 @@ def _start(experiment: Experiment, port: int, folder: Path) -> None:
         raise ManagerError(f"NNI's manager could not be started: {error}; its logs are in {folder}.") from error
     finally:
         launcher._check_rest_server = check
+
+
+def _start_again(experiment: Experiment) -> None:
+    port = experiment.port
+    _stop(experiment)
+    experiment._action = "resume"
+    with _undisturbed():
+        _start(experiment, port, Path(experiment.config.experiment_working_directory))
 
 
 def _stop(experiment: Experiment) -> None:

@@ -14,11 +14,16 @@ from nni_cream.errors import ManagerError
 from nni_cream.manager.page import PAGE
 from nni_cream.manager.rest_client import Manager, job_parameters, metric
 
-__all__ = ["wait_for_page", "watch_trials"]
+__all__ = ["TunerLateError", "wait_for_page", "watch_trials"]
 
 _POLL_SECONDS = 1.0
 _PAGE_SECONDS = 15
 _LOG_LINES = 30
+_TUNER_LATE = "Tuner did not connect in 10 seconds"
+
+
+class TunerLateError(ManagerError):
+    """NNI's manager gave up on its tuner, which was slow to start: this machine is busy, and nothing is wrong."""
 
 
 def wait_for_page(log: Path) -> None:
@@ -29,7 +34,10 @@ def wait_for_page(log: Path) -> None:
 
 
 def watch_trials(manager: Manager, expected: int, log: Path, console: Console) -> None:
-    """Show the trials until the experiment has ended; raise ``ManagerError`` if the manager has an error or is gone."""
+    """Show the trials until the experiment has ended; raise ``ManagerError`` if the manager has an error or is gone.
+
+    Of the errors, ``TunerLateError`` is the one that a new start can mend.
+    """
     bar = Progress(
         TextColumn("trials"),
         BarColumn(),
@@ -52,7 +60,8 @@ def watch_trials(manager: Manager, expected: int, log: Path, console: Console) -
             if status["status"] in ("STOPPING", "STOPPED"):
                 raise ManagerError("the experiment was stopped before its end.")
             if status["status"] == "ERROR":
-                raise ManagerError(_describe_error(log, status))
+                late = any(_TUNER_LATE in message for message in status.get("errors", ()))
+                raise (TunerLateError if late else ManagerError)(_describe_error(log, status))
             time.sleep(_POLL_SECONDS)
 
 

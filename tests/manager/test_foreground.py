@@ -101,6 +101,29 @@ def test_interrupted_experiment_leaves_no_process(folder: Path) -> None:
 
 
 @pytest.mark.integration
+def test_manager_that_gave_up_on_a_slow_tuner_is_started_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "sitecustomize.py").write_text(
+        """
+import os, time
+from pathlib import Path
+
+first = Path(__file__).with_name("first_start")
+if os.environ.get("SDK_PROCESS") == "dispatcher" and first.exists():
+    first.unlink()
+    time.sleep(15)  # NNI waits ten seconds
+"""
+    )
+    (folder / "first_start").touch()
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    out = folder / "out"
+    process = start(reduced(folder, trialCommand="echo 'this one is not late' >&2; exit 3"), out)
+    _, messages = process.communicate(timeout=PATIENCE)
+    assert "the tuner was late for NNI's manager, which starts again" in messages
+    assert "this one is not late" in messages
+    assert processes_of(out) == []
+
+
+@pytest.mark.integration
 def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Path) -> None:
     out = folder / "out"
     content = yaml.safe_load(reduced(folder).read_text())
