@@ -189,7 +189,7 @@ def _costs(card: Card) -> dict[str, str]:
     best = card.best
     others = (best.other_costs or {}).items()
     return {
-        "multiply-adds, counted by torch.utils.flop_counter": f"{card.macs:,}",
+        "multiply-adds of one image": f"{card.macs:,}",
         "parameters, counted": f"{card.params:,}",
         "cost in `best.json`": describe_cost(best.cost, best.cost_name),
         **{f"{name} in `best.json`": describe_cost(cost, name) for name, cost in others},

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from nni_cream import data, spaces
 from nni_cream.data import DataSplits
@@ -21,7 +20,7 @@ from nni_cream.export.formats import DEFAULT_OPSET
 from nni_cream.export.output_check import evaluating
 from nni_cream.files import write_json
 from nni_cream.results.architecture_file import Best
-from nni_cream.results.cost_check import check_costs
+from nni_cream.results.cost_check import check_costs, count_macs
 from nni_cream.results.model_card import CARD, Card, pareto_card, result_card
 from nni_cream.results.output_folder import BEST, CONFIG, PARETO, WEIGHTS
 from nni_cream.results.rebuilt_network import build_network
@@ -74,7 +73,7 @@ class Exported:
     differences
         Format -> largest absolute difference of an output from the network's.
     macs
-        Multiply-adds of one image, as ``torch.utils.flop_counter`` counts them.
+        Multiply-adds of one image, as a search counts them.
     params
         Number of parameters.
     """
@@ -259,7 +258,8 @@ def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Export
     if found.weights is not None:
         torch.save(network.state_dict(), folder / WEIGHTS)
     best.save(folder / BEST)
-    macs, params = _count(network, samples.images[:1])
+    macs = round(count_macs(network, samples.images.shape[1:]))
+    params = sum(parameter.numel() for parameter in network.parameters())
     card = Card(
         best=best,
         weights=None if found.weights is None else str(found.weights),
@@ -280,13 +280,6 @@ def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Export
     (folder / CARD).write_text(result_card(card), encoding="utf-8")
     write_manifest(folder, {"command": wish.command, "macs": macs, "params": params, "differences": differences})
     return Exported(folder, differences, macs, params)
-
-
-def _count(network: nn.Module, image: Tensor) -> tuple[int, int]:
-    with evaluating(network), FlopCounterMode(display=False) as counter:
-        network(image)
-    # torch counts a multiplication and an addition as two.
-    return counter.get_total_flops() // 2, sum(parameter.numel() for parameter in network.parameters())
 
 
 def _outputs(network: nn.Module, images: Tensor) -> int:
