@@ -7,6 +7,7 @@ import os
 import signal
 import site
 import tempfile
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,6 +15,14 @@ from hypothesis import HealthCheck, settings
 # How fast an example runs says how busy the machine is, and nothing about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def _no_process_left() -> Iterator[None]:
+    yield
+    from tests.forked import Forked  # imports NNI, which must not happen before its home folder is set
+
+    Forked.end_all()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -31,8 +40,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    # One more than there are processors: the tests of whole experiments mostly wait for NNI's manager.
-    return (os.cpu_count() or 1) + 1
+    # More than there are processors: the tests of whole experiments mostly wait for NNI's manager.
+    return (os.cpu_count() or 1) + 2
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let every other process begin with experiments: whoever begins late with what waits keeps all others waiting."""
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    waiting = [item for item in items if "manager" in item.path.parts and item.get_closest_marker("integration")]
+    others = [item for item in items if item not in set(waiting)]
+    size, beginners = len(items) // workers, max(1, workers // 2)
+    items.clear()
+    for worker in range(workers):  # each is given a block of this size, and takes from those of others when it is done
+        own = waiting[worker // 2 :: beginners] if worker % 2 == 0 and worker // 2 < beginners else []
+        items += own + others[: max(0, size - len(own))]
+        del others[: max(0, size - len(own))]
+    items += others
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

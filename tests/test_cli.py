@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +16,9 @@ import yaml
 
 from nni_cream import __version__
 from nni_cream.cli import main
+from nni_cream.manager import experiment_file
+from tests.forked import Forked
+from tests.manager.experiments import run_trial_in_this_process
 from tests.patience import PATIENCE
 
 TINY_SPACE = {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]}
@@ -442,11 +444,6 @@ def test_search_whose_checkpoint_is_broken_is_not_resumed(
         assert files_below(out) == before
 
 
-def in_another_process(content: Any, problems: list[str]) -> Any:
-    """What only the trials' Python finds, which is asked in a process of its own."""
-    return pytest.param(content, problems, marks=pytest.mark.integration)
-
-
 @pytest.mark.parametrize(
     ("content", "problems"),
     [
@@ -467,11 +464,9 @@ def in_another_process(content: Any, problems: list[str]) -> Any:
             changed(EXPERIMENT, tuner__classArgs__retrain={"top": 5}),
             ["tuner.classArgs.retrain.top is 5; expected at most 4"],
         ),
-        in_another_process(
-            changed(EXPERIMENT, tuner__classArgs__search__cost_range=[1, 2]), ["where this space has paths"]
-        ),
-        in_another_process(changed(EXPERIMENT, tuner__classArgs__retrain={"momentum": 0}), ["nesterov"]),
-        in_another_process(
+        (changed(EXPERIMENT, tuner__classArgs__search__cost_range=[1, 2]), ["where this space has paths"]),
+        (changed(EXPERIMENT, tuner__classArgs__retrain={"momentum": 0}), ["nesterov"]),
+        (
             changed(EXPERIMENT, tuner__classArgs__trainer={"accelerator": "tpu"}),
             ["expected settings that Lightning accepts"],
         ),
@@ -479,7 +474,7 @@ def in_another_process(content: Any, problems: list[str]) -> Any:
             changed(EXPERIMENT, searchSpace={"margin": {"_type": "choice", "_value": [0, 2]}}),
             ["searchSpace.margin._value[1] is 2; expected a number"],
         ),
-        in_another_process(
+        (
             changed(
                 EXPERIMENT,
                 searchSpace={"board_size": {"_type": "choice", "_value": [3, 1000]}},
@@ -497,9 +492,7 @@ def in_another_process(content: Any, problems: list[str]) -> Any:
             ),
             ["tuner.classArgs.search.epochs is 0", "searchSpace.sed is no key of this file; expected searchSpace.seed"],
         ),
-        in_another_process(
-            changed(EXPERIMENT, tuner__classArgs__space="digit"), ["the space is 'digit'; expected one of"]
-        ),
+        (changed(EXPERIMENT, tuner__classArgs__space="digit"), ["the space is 'digit'; expected one of"]),
         (
             changed(EXPERIMENT, tuner__classArgs__trainer={"devices": 2}),
             ["tuner.classArgs.trainer.devices is 2; expected 1"],
@@ -507,13 +500,30 @@ def in_another_process(content: Any, problems: list[str]) -> Any:
     ],
 )
 def test_bad_experiment_is_explained_before_anything_starts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: Any, problems: list[str]
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    content: Any,
+    problems: list[str],
 ) -> None:
+    monkeypatch.setattr(experiment_file, "subprocess", SimpleNamespace(run=run_trial_in_this_process))
     path = write(tmp_path / "experiment.yml", content)
     assert main(["run", path, "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr()
     for problem in problems:
         assert problem in printed.err
+    assert "Traceback" not in printed.err
+    assert files_below(tmp_path).keys() == {"experiment.yml"}
+
+
+@pytest.mark.integration
+def test_what_only_the_trials_python_finds_is_explained_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path / "experiment.yml", changed(EXPERIMENT, tuner__classArgs__space="digit"))
+    assert main(["run", path, "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert "the space is 'digit'; expected one of" in printed.err
     assert "Traceback" not in printed.err
     assert files_below(tmp_path).keys() == {"experiment.yml"}
 
@@ -538,25 +548,15 @@ def test_experiment_does_not_overwrite_a_result(
     assert files_below(searched) == before
 
 
-@pytest.fixture
-def long_search(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Yield a search that goes on for long, in ``out``; it is ended in any case."""
-    path = write(tmp_path / "long.yml", changed(TINY, search__epochs=1000))
-    command = [sys.executable, "-m", "nni_cream", "search", path, "--out", str(tmp_path / "out")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        yield process
-        process.kill()
-
-
 @pytest.mark.integration
-def test_ctrl_c_ends_a_search_with_130_and_without_a_traceback(
-    tmp_path: Path, long_search: subprocess.Popen[str]
-) -> None:
+def test_ctrl_c_ends_a_search_with_130_and_without_a_traceback(tmp_path: Path) -> None:
+    path = write(tmp_path / "long.yml", changed(TINY, search__epochs=1000))
+    long_search = Forked("search", path, "--out", tmp_path / "out")
     while not (tmp_path / "out" / "last.ckpt").exists():
         assert long_search.poll() is None, long_search.communicate()[1]
         time.sleep(0.05)
     long_search.send_signal(signal.SIGINT)
-    _, error = long_search.communicate(timeout=PATIENCE)
+    _, error = long_search.communicate()
     assert long_search.returncode == 130
     assert "nni-cream: interrupted" in error
     assert "Traceback" not in error
@@ -588,7 +588,10 @@ def test_search_killed_at_any_moment_resumes_and_ends_as_an_undisturbed_one(
     # only now and then a candidate is scored. So these moments are: the middle of the first epoch, with nothing to go
     # on from; the rescoring at the end of the second; a later epoch.
     for name, call in (("first", 2), ("rescoring", 10), ("later", 19)):
-        killed = run_program("search", path, "--out", name, env={**os.environ, "KILLED_AT_CALL": str(call)})
+        monkeypatch.setenv("KILLED_AT_CALL", str(call))
+        killed = Forked("search", path, "--out", name, before=lambda: sys.modules.pop("score_that_kills"))
+        killed.communicate()
+        monkeypatch.delenv("KILLED_AT_CALL")
         assert killed.returncode == -signal.SIGKILL
         assert not (tmp_path / name / "best.json").exists()
         assert (tmp_path / name / "last.ckpt").exists() == (name != "first")

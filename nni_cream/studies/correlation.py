@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -83,7 +84,7 @@ class _Resamples:
         generator = np.random.Generator(np.random.PCG64(seed))
         self.rows = generator.integers(architectures, size=(number, architectures))
 
-    @property
+    @functools.cached_property
     def counts(self) -> Values:
         """How often each draw contains each architecture, shape (number, architectures)."""
         number, size = self.rows.shape
@@ -103,9 +104,16 @@ def _taus(scores: Values, truth: Values, resamples: _Resamples) -> Values:
 
 
 def _rhos(scores: Values, truth: Values, resamples: _Resamples) -> Values:
-    own, true = (stats.rankdata(values[resamples.rows], axis=1) for values in (scores, truth))
-    own, true = (ranks - ranks.mean(axis=1, keepdims=True) for ranks in (own, true))
-    return _quotient((own * true).sum(axis=1), np.sqrt((own**2).sum(axis=1) * (true**2).sum(axis=1)))
+    counts, middle = resamples.counts, (len(truth) + 1) / 2
+
+    def ranks(values: Values) -> Values:
+        """Rank each architecture among those drawn; equal ones share the mean of their ranks."""
+        below, equal = (counts @ of.astype(np.float64) for of in (values[:, None] < values, values[:, None] == values))
+        return below + (equal + 1) / 2 - middle
+
+    own, true = ranks(scores), ranks(truth)
+    together, alone, apart = ((counts * of).sum(axis=1) for of in (own * true, own**2, true**2))
+    return _quotient(together, np.sqrt(alone * apart))
 
 
 def _regrets(scores: Values, truth: Values, resamples: _Resamples) -> Values:
@@ -171,8 +179,7 @@ def measure_ranking(
     StudyError
         If the measure is undefined for one of the seeds.
     """
-    draws = _Resamples(len(truth), resamples)
-    figures = [_figures(measure, seed, own, truth, draws) for seed, own in scores.items()]
+    figures = [_figures(measure, seed, own, truth, resamples) for seed, own in scores.items()]
     return _estimate(figures, len(truth)).within(*_BOUNDS[measure])
 
 
@@ -214,23 +221,32 @@ def paired_difference(
     seeds = [seed for seed in scores if seed in baseline]
     if not seeds:
         raise StudyError(f"the seeds are {[*scores]}; expected some of {[*baseline]}, so that they can be paired.")
-    draws = _Resamples(len(truth), resamples)
     gained = []
     for seed in seeds:
-        own, other = (_figures(measure, seed, of[seed], truth, draws) for of in (scores, baseline))
+        own, other = (_figures(measure, seed, of[seed], truth, resamples) for of in (scores, baseline))
         gained.append((own[0] - other[0], own[1] - other[1]))
     return _estimate(gained, len(truth))
 
 
 def _figures(
-    measure: str, seed: int, scores: Sequence[float], truth: Sequence[float], draws: _Resamples
+    measure: str, seed: int, scores: Sequence[float], truth: Sequence[float], resamples: int
 ) -> tuple[float, Values]:
     """Compute a measure of one supernet, and of each draw of architectures."""
-    figure, of_draws = MEASURES[measure]
     try:
-        return figure(scores, truth), of_draws(*_checked(scores, truth), draws)
+        return MEASURES[measure][0](scores, truth), _of_draws(measure, tuple(scores), tuple(truth), resamples)
     except StudyError as error:
         raise StudyError(f"seed {seed}: {error}") from None
+
+
+# A table compares each variant with itself and with a baseline, so the same figures are asked for again and again.
+@functools.lru_cache(maxsize=512)
+def _of_draws(measure: str, scores: tuple[float, ...], truth: tuple[float, ...], resamples: int) -> Values:
+    return MEASURES[measure][1](*_checked(scores, truth), _resamples(len(truth), resamples))
+
+
+@functools.lru_cache(maxsize=1)
+def _resamples(architectures: int, number: int) -> _Resamples:
+    return _Resamples(architectures, number)
 
 
 def _estimate(figures: Sequence[tuple[float, Values]], architectures: int) -> Estimate:

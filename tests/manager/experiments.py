@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -11,15 +13,20 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import psutil
 import pytest
 import requests
 import yaml
 
+from nni_cream.cli import main
 from nni_cream.files import locked
+from nni_cream.manager import experiment_file, trial
 from nni_cream.manager.ports import free_port
+from tests.forked import Forked
 from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
@@ -42,15 +49,32 @@ def reduced(folder: Path, **changes: Any) -> Path:
 
 def long_enough_to_disturb(folder: Path, **changes: Any) -> Path:
     content = yaml.safe_load(reduced(folder).read_text())
-    content["tuner"]["classArgs"]["search"] = {"epochs": 40, "board_size": 3, "warmup": 2}
+    content["tuner"]["classArgs"]["search"] = {"epochs": 16, "board_size": 3, "warmup": 2}
     path = folder / "experiment.yml"
     path.write_text(yaml.safe_dump(content | changes))
     return path
 
 
-def start(path: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "nni_cream", "run", str(path), "--out", str(out), *options]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(path: Path, out: Path, *options: str) -> Forked:
+    """Start an experiment in a process of its own, and try it out there."""
+    return Forked("run", path, "--out", out, *options, before=_try_out_here)
+
+
+def _try_out_here() -> None:
+    experiment_file.subprocess = SimpleNamespace(run=run_trial_in_this_process)  # type: ignore[assignment]
+
+
+def run_trial_in_this_process(command: list[str], *, input: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Try an experiment out as its trials' Python would, but for the seconds that it takes to import everything."""
+    assert command == [sys.executable, "-m", "nni_cream.manager.trial", "--check"]
+    messages = io.StringIO()
+    with (
+        contextlib.redirect_stderr(messages),
+        mock.patch.object(sys, "argv", [command[2], "--check"]),
+        mock.patch.object(sys, "stdin", io.StringIO(input)),
+    ):
+        code = trial.main()
+    return subprocess.CompletedProcess(command, code, "", messages.getvalue())
 
 
 class Hold:
@@ -116,7 +140,9 @@ def finished_once(factory: pytest.TempPathFactory) -> Finished:
     with locked(folder / "lock", patience=PATIENCE):
         if not record.exists():
             out, port = folder / "out", free_port()
-            process = start(long_enough_to_disturb(folder), out, "--json", "--port", str(port))
+            words = ["run", str(long_enough_to_disturb(folder)), "--out", str(out), "--json", "--port", str(port)]
+            command = [sys.executable, "-m", "nni_cream", *words]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             try:
                 printed, messages = process.communicate(timeout=PATIENCE)
             except BaseException:
@@ -153,9 +179,11 @@ def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> No
 
 
 def command(*words: object) -> subprocess.CompletedProcess[str]:
-    """Run a command of nni-cream to its end."""
-    line = [sys.executable, "-m", "nni_cream", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    """Run a command of nni-cream to its end, in this process: a new one needs seconds to import everything."""
+    printed, messages = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(messages):
+        code = main([str(word) for word in words])
+    return subprocess.CompletedProcess(words, code, printed.getvalue(), messages.getvalue())
 
 
 def nnictl(*arguments: object) -> None:
@@ -166,6 +194,16 @@ def nnictl(*arguments: object) -> None:
         [program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=PATIENCE
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def begin(manager: Manager, *words: object) -> None:
+    """Start an experiment by ``nnictl create`` or ``resume``, again where a busy machine was too slow for NNI."""
+    nnictl(*words, "--port", manager.port)
+    wait_until(lambda: manager.trials() or manager.get("check-status")["status"] in ("ERROR", "DONE"))
+    if "did not connect in 10 seconds" in str(manager.get("check-status")["errors"]):
+        nnictl("stop", manager.id)
+        wait_until(lambda: processes_of(manager.folder) == [])
+        begin(manager, "resume", manager.id)
 
 
 class Manager:

