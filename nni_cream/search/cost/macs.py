@@ -129,6 +129,9 @@ _FREE = {
     "_weight_norm_interface",
     "constant_pad_nd",
     "_unsafe_view",
+    "tril",
+    "triu",
+    "_fused_moving_avg_obs_fq_helper",
 }
 
 

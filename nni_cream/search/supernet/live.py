@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 
 from nni_cream.evaluation_mode import evaluating
 from nni_cream.rng import preserved_rng
+from nni_cream.search.supernet.copies import copied
 from nni_cream.search.supernet.data_flow import DataFlow, memory_of, watching
 from nni_cream.search.supernet.outputs import tensors_in
 
@@ -37,7 +37,7 @@ def without_dead_branches(network: nn.Module, *inputs: Any) -> nn.Module:
     """
     try:
         dead = _dead_modules(network, live_parameters(network, *inputs))
-        smaller = copy.deepcopy(network) if dead else network
+        smaller = copied(network) if dead else network
         for name in dead:
             holder, _, last = name.rpartition(".")
             smaller.get_submodule(holder)._modules[last] = nn.Identity()

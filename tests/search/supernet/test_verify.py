@@ -11,6 +11,8 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear
 from nni.nas.space import model_context
 from torch import Tensor, nn
+from torch.ao import quantization
+from torch.nn.utils import prune
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import SpaceError
@@ -146,14 +148,97 @@ def test_head_of_another_size_is_told_by_its_weights(caplog: Any) -> None:
     assert "size mismatch for head.weight" in caplog.text
 
 
+class Uncopied(nn.Linear):
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("cannot pickle a lock")
+
+
 def test_module_that_cannot_be_copied_is_refused_by_its_name() -> None:
-    with pytest.raises(SpaceError, match=r"cannot be copied, at module 'layer':.*parametrizations.weight_norm"):
-        check(Normalised())
+    with pytest.raises(SpaceError, match=r"cannot be copied, at module 'layer': TypeError: cannot pickle a lock"):
+        check(Normalised(lambda layer: Uncopied(64, 8)))
 
 
-def test_new_weight_norm_passes() -> None:
-    norm = nn.utils.parametrizations.weight_norm
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+        lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5),
+    ],
+)
+def test_layers_that_compute_their_weights_are_copied_after_they_have_run(norm: Any) -> None:
     check(Normalised(norm), lambda: Normalised(norm))
+
+
+class Hooked(LayerSpace):
+    """A hook of its own keeps features of the stem, as class activation maps need them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem.register_forward_hook(self.keep)
+
+    def keep(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        self.features = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.features.mean()
+
+
+def test_hook_of_the_space_writes_to_the_frozen_network() -> None:
+    space = Hooked()
+    check(space)
+    path = RandomPaths(space, 0).draw()
+    frozen = Supernet(space).freeze(path)
+    (hook,) = frozen.stem._forward_hooks.values()
+    assert hook.__self__ is frozen
+
+
+class Charging(nn.Module):
+    """A neuron that keeps its charge as a plain attribute."""
+
+    def __init__(self, resets: bool) -> None:
+        super().__init__()
+        self.resets, self.charge = resets, torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.charge = x if self.resets else self.charge * 0.5 + x
+        return torch.sigmoid(self.charge)
+
+
+class Spiking(LayerSpace):
+    def __init__(self, resets: bool) -> None:
+        super().__init__()
+        self.stem.append(Charging(resets))
+
+
+def test_state_outside_of_buffers_is_refused_by_its_module() -> None:
+    check(Spiking(resets=True))
+    with pytest.raises(SpaceError, match=r"when it runs again on the same input: .* first at module 'stem.3'"):
+        check(Spiking(resets=False))
+
+
+class Overwriting(LayerSpace):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.sub_(0.5))
+
+
+def test_forward_that_changes_its_input_is_refused() -> None:
+    with pytest.raises(SpaceError, match="forward changes its input in place"):
+        check(Overwriting())
+
+
+def quantised(layer: nn.Module) -> nn.Module:
+    observed = quantization.FakeQuantize(quantization.MovingAverageMinMaxObserver, quant_min=0, quant_max=255)
+    each = quantization.MovingAveragePerChannelMinMaxObserver
+    return nn.Sequential(observed, layer, quantization.FakeQuantize(each, quant_min=0, quant_max=255, ch_axis=1))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_observers_that_take_their_size_from_the_first_batch_pass(caplog: Any) -> None:
+    check(Normalised(quantised), lambda: Normalised(quantised))
+    assert "No file can hold" not in caplog.text
 
 
 def test_nothing_of_the_supernet_has_changed_afterwards() -> None:
