@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, Repeat
 from nni.nas.nn.pytorch.base import MutableModule
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from nni_cream.errors import SpaceError
@@ -15,19 +16,24 @@ from nni_cream.errors import SpaceError
 __all__ = ["check_registered"]
 
 
-def check_registered(space: nn.Module) -> None:
-    """Raise ``SpaceError`` for hooks on choices, and for choices or trained weights that are no modules of the space.
+# What NNI gives its choices.
+_OWN = {
+    LayerChoice: {"names", "choice"},
+    InputChoice: {"reduction", "n_candidates", "weights", "choice", "n_chosen"},
+    Repeat: {"min_depth", "max_depth", "depth_choice"},
+}
 
-    The mutation puts other modules in the place of choices. Hooks and references in plain lists would stay behind.
+
+def check_registered(space: nn.Module) -> None:
+    """Raise ``SpaceError`` for additions to choices, and for choices or trained weights that are no modules of a space.
+
+    The mutation puts other modules in the place of choices. Hooks, attributes and references in plain lists would stay
+    behind.
     """
     for name, module in space.named_modules():
-        if module is not space and _is_choice(module) and not hasattr(module, "trace_kwargs"):
-            _check_hooks(name, module)
-        if isinstance(module, torch.jit.ScriptModule):
-            raise SpaceError(
-                f"module {name!r} is a {type(module).__name__}, which hides its layers; expected an nn.Module, so that "
-                "its BatchNorm is handled for each path. Script a frozen network, after the search"
-            )
+        if type(module) in _OWN and _is_choice(module):
+            _check_choice(name, module)
+        _check_state(name, module)
         if not type(module).__module__.startswith(("nni.", "torch.")):
             _check_attributes(name, module, space)
 
@@ -36,11 +42,35 @@ def _is_choice(module: Any) -> bool:
     return isinstance(module, MutableModule) and bool(module.mutables)
 
 
-def _check_hooks(name: str, module: nn.Module) -> None:
-    if any(kind.endswith("hooks") and value for kind, value in vars(module).items()):
+def _check_state(name: str, module: nn.Module) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
         raise SpaceError(
-            f"{type(module).__name__} {name!r} has hooks, which the supernet would lose; expected none. Register them "
-            "on a module around it, such as an nn.Sequential of it alone"
+            f"module {name!r} is a {type(module).__name__}, which hides its layers; expected an nn.Module, so that "
+            "its BatchNorm is handled for each path. Script a frozen network, after the search"
+        )
+    own = type(module).get_extra_state is not nn.Module.get_extra_state
+    if own and not isinstance(module.get_extra_state(), Tensor):
+        raise SpaceError(
+            f"module {name!r} has an extra state that is no tensor; expected tensors, which files can hold. "
+            "Register it as a buffer, or give it to the constructor"
+        )
+
+
+def _check_choice(name: str, choice: nn.Module) -> None:
+    title = f"{type(choice).__name__} {name!r}"
+    missing = [candidate for candidate, module in choice._modules.items() if module is None]
+    if missing:
+        raise SpaceError(
+            f"{title} has the candidate {missing[0]!r}: None; expected a module. Write nn.Identity() for no layer"
+        )
+    plain = vars(nn.Module()).keys() | _OWN[type(choice)]
+    added = [attribute for attribute in vars(choice) if attribute not in plain and not attribute.startswith("_")]
+    added += [*choice._parameters, *choice._buffers]
+    added += [kind.lstrip("_") for kind, value in vars(choice).items() if kind.endswith("hooks") and value]
+    if added:
+        raise SpaceError(
+            f"{title} has {', '.join(added)} added to it, which the supernet would lose; expected what NNI builds. Put "
+            "it on a module around the choice, such as an nn.Sequential of it alone"
         )
 
 
@@ -50,6 +80,8 @@ def _check_attributes(name: str, module: nn.Module, space: nn.Module) -> None:
         registered = registered or {*space.modules(), *space.parameters()}
         where = f"attribute {attribute!r} of {f'module {name!r}' if name else 'the space'}"
         inside = [*part.modules()] if isinstance(part, nn.Module) else []
+        if part is space:
+            continue
         if _is_choice(part) or (part not in registered and any(map(_is_choice, inside))):
             raise SpaceError(
                 f"{where} is a plain Python object that holds choices, which the search would not see; expected "

@@ -21,6 +21,11 @@ class Holder(nn.Module):
         self.parts = {"first": [part]}
 
 
+class Counted(nn.Module):
+    def get_extra_state(self) -> Any:
+        return {"calls": 3}
+
+
 def choice(label: str = "layer") -> LayerChoice:
     return LayerChoice([nn.Linear(4, 4), nn.Identity()], label=label)
 
@@ -31,6 +36,7 @@ class Space(ModelSpace):
         self.layer = choice()
         self.deep = Repeat(lambda index: nn.Linear(4, 4), (1, 2), label="depth")
         self.taken = InputChoice(2, 1, label="taken")
+        self.fixed = Repeat(lambda index: nn.Linear(4, 4), 2)
         change(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,9 +50,17 @@ def hooked(name: str) -> Any:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (hooked("layer"), "LayerChoice 'layer' has hooks, which the supernet would lose"),
-        (hooked("deep"), "Repeat 'deep' has hooks"),
-        (hooked("taken"), "InputChoice 'taken' has hooks"),
+        (hooked("layer"), "LayerChoice 'layer' has forward_hooks added to it, which the"),
+        (hooked("deep"), "Repeat 'deep' has forward_hooks"),
+        (hooked("taken"), "InputChoice 'taken' has forward_hooks"),
+        (lambda space: setattr(space.layer, "stride", 2), "LayerChoice 'layer' has stride added"),
+        (lambda space: setattr(space.layer, "forward", lambda x: x), "LayerChoice 'layer' has forward added"),
+        (
+            lambda space: setattr(space.layer, "gamma", nn.Parameter(torch.ones(1))),
+            "'layer' has gamma added",
+        ),
+        (lambda space: setattr(space.layer, "0", None), "LayerChoice 'layer' has the candidate '0': None"),
+        (lambda space: space.add_module("counted", Counted()), "'counted' has an extra state that is no tensor"),
         (lambda space: setattr(space, "layers", [space.layer]), "'layers' of the space is .* holds choices"),
         (
             lambda space: space.add_module("held", Holder(choice("other"))),
@@ -77,6 +91,7 @@ def test_what_the_search_would_not_see_is_refused_by_name(change: Any, message: 
         lambda space: setattr(space, "blocks", [*space.deep.blocks]),
         lambda space: setattr(space, "teacher", [nn.Linear(4, 4).requires_grad_(False)]),
         lambda space: setattr(space, "parent", [space]),
+        lambda space: space.fixed.register_forward_hook(lambda *_: None),
     ],
 )
 def test_hooks_of_candidates_references_and_frozen_outsiders_are_kept(change: Any) -> None:
