@@ -63,7 +63,8 @@ def _check_choice(name: str, choice: nn.Module) -> None:
         raise SpaceError(
             f"{title} has the candidate {missing[0]!r}: None; expected a module. Write nn.Identity() for no layer"
         )
-    plain = vars(nn.Module()).keys() | _OWN[type(choice)]
+    # torch.ao.quantization.prepare has read the qconfig by then.
+    plain = vars(nn.Module()).keys() | _OWN[type(choice)] | {"qconfig"}
     added = [attribute for attribute in vars(choice) if attribute not in plain and not attribute.startswith("_")]
     added += [*choice._parameters, *choice._buffers]
     added += [kind.lstrip("_") for kind, value in vars(choice).items() if kind.endswith("hooks") and value]

@@ -53,6 +53,7 @@ class Supernet:
         check_depths(space)
         check_sizes(space, self.mutables)
         self.usage = Usage(space)
+        self.told_to_mix: set[nn.Module] = set()  # the user has been warned of them
         self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
         self.refresh()
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -26,6 +25,7 @@ from nni_cream.search.supernet.copies import copied
 from nni_cream.search.supernet.gradients import gradients_of
 from nni_cream.search.supernet.kept_inputs import kept
 from nni_cream.search.supernet.outputs import main_output, tensors_in
+from nni_cream.search.supernet.shared_values import unchanged
 from nni_cream.search.supernet.supernet import Supernet
 
 __all__ = ["Inputs", "named_as_in", "same_network", "verify"]
@@ -70,7 +70,7 @@ def verify(
     """
     for number, path in enumerate(paths):
         depth: _Depth = "outputs" if number else "gradients"
-        with _unchanged(supernet), preserved_rng(0):
+        with unchanged(supernet), preserved_rng(0):
             frozen = _frozen(supernet, path)  # first: a forward pass in training mode changes the statistics
             state = _State.of(frozen)
             supernet.activate(path)
@@ -189,28 +189,6 @@ def _uncopied(network: nn.Module) -> str:
         except Exception:  # noqa: BLE001 - of a module of the user's
             return str(name)
     return ""
-
-
-@contextmanager
-def _unchanged(supernet: Supernet) -> Iterator[None]:
-    """Put buffers and modes back afterwards, whatever forward passes in training mode did to them."""
-    modules = [*supernet.space.modules()]
-    modes = [module.training for module in modules]
-    buffers = [(module._buffers, dict(module._buffers)) for module in modules if module._buffers]
-    values = {id(item): (item, item.clone()) for _, kept in buffers for item in kept.values() if item is not None}
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
-        for current, kept in buffers:
-            current.clear()
-            current.update(kept)
-        with torch.no_grad():
-            for item, value in values.values():
-                if item.shape != value.shape:  # of an observer that has seen its first batch
-                    item.resize_(value.shape)
-                item.copy_(value)
 
 
 def _measure(network: nn.Module, inputs: Inputs, depth: _Depth) -> _Measured:

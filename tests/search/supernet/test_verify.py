@@ -229,6 +229,32 @@ def test_forward_that_changes_its_input_is_refused() -> None:
         check(Overwriting())
 
 
+class Tracking(nn.Module):
+    """A normalisation of one's own, such as timm's EvoNorm, with a running variance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("variance", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.variance.lerp_(x.detach().var(), 0.1)
+        return x / self.variance.clone().sqrt()
+
+
+def test_running_values_that_all_paths_share_are_told_once(caplog: Any) -> None:
+    space = LayerSpace()
+    space.stem.append(Tracking())
+    net = Supernet(CreamStrategy(board_size=1).mutate_model(space))
+    for seed in range(2):
+        verify(net, Inputs((torch.randn(4, 1, 8, 8),), {}), [RandomPaths(space, seed).draw()])
+    assert [record.message for record in caplog.records if "running values" in record.message] == [
+        "Modules 'stem.3' (Tracking) keep running values while they train, which all paths share. Scores and results "
+        "use this mixture. Only BatchNorm and InstanceNorm get statistics of each path: use these, or a normalisation "
+        "without running values."
+    ]
+
+
 def quantised(layer: nn.Module) -> nn.Module:
     observed = quantization.FakeQuantize(quantization.MovingAverageMinMaxObserver, quant_min=0, quant_max=255)
     each = quantization.MovingAveragePerChannelMinMaxObserver
