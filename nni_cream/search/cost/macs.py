@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from nni_cream.search.supernet.data_flow import DataFlow, watching
+from nni_cream.search.supernet.outputs import tensors_in
 
 __all__ = ["counting", "of_one", "unfused"]
 
@@ -47,10 +48,12 @@ class OperationCounter(DataFlow):
     def _count(self, func: Any, args: Any, kwargs: Any, output: Any) -> int:
         packet = func._overloadpacket
         formula = _formula(packet)
+        # torch's formulas do not look at the kind of numbers: a product of two complex ones is four of real ones.
+        parts = 4 if any(item.is_complex() for item in tensors_in(output)) else 1
         if formula is not None:
-            return int(formula(*args, **kwargs, out_val=output))
+            return parts * int(formula(*args, **kwargs, out_val=output))
         if (own := _OWN.get(packet)) is not None and (count := own(*args)) is not None:
-            return 2 * count
+            return parts * 2 * count
         if _multiplies_weights(func, args):
             self.unknown.add(str(packet))
         return 0

@@ -234,15 +234,19 @@ def _gradients(network: nn.Module, output: Tensor) -> tuple[float, float, float]
     if not output.requires_grad or not weights:
         return 0.0, 0.0, 0.0
     direction = torch.linspace(-1, 1, output.numel(), device=output.device).sin().reshape(output.shape)
-    gradients = gradients_of((output.float() * direction).sum(), weights)
+    gradients = gradients_of((output.abs() if output.is_complex() else output.float()).mul(direction).sum(), weights)
     total = product = size = 0.0
     for weight, gradient in zip(weights, gradients, strict=True):
         if gradient is not None:
-            gradient = gradient.double()
+            gradient, value = (_real(item).double() for item in (gradient, weight.detach()))
             total += float(gradient.sum())
-            product += float((gradient * weight.detach().double()).sum())
+            product += float((gradient * value).sum())
             size += float(gradient.abs().sum())
     return total, product, size
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def _check(
@@ -293,7 +297,7 @@ def _rounding(output: Tensor) -> float:
     kind = output.device.type
     if torch.is_autocast_enabled(kind):
         return 2**-8
-    eps = torch.finfo(output.dtype).eps if output.is_floating_point() else 1.0
+    eps = torch.finfo(output.dtype).eps if output.is_floating_point() or output.is_complex() else 1.0
     return eps if kind == "cpu" else max(eps, 2**-10)
 
 
@@ -305,7 +309,7 @@ def _difference(expected: list[Tensor], found: list[Tensor], mode: str) -> str |
     for one, other in zip(expected, found, strict=True):
         # The root of the rounding error: small enough for any mistake, large enough for another order of sums. In
         # training mode, BatchNorm over two samples magnifies the rounding.
-        if not one.is_floating_point():
+        if not one.is_floating_point() and not one.is_complex():
             continue
         tolerance = _rounding(one) ** 0.5 * (10 if mode == "training" else 1)
         largest = float(one.abs().max()) if one.numel() else 0.0

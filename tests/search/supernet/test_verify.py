@@ -229,6 +229,34 @@ def test_forward_that_changes_its_input_is_refused() -> None:
         check(Overwriting())
 
 
+class Spectral(nn.Module):
+    """A layer with complex weights, as in Fourier neural operators."""
+
+    def __init__(self, modes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(modes, dtype=torch.cfloat))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(x.flatten(1), n=64)[:, : len(self.weight)] * self.weight
+
+
+class Fourier(LayerSpace):
+    def __init__(self, shift: complex) -> None:
+        super().__init__()
+        self.spectral, self.shift = Spectral(3), shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        supernet = any(type(item).__name__ == "PathSamplingLayer" for item in self.layers)
+        return self.spectral(super().forward(x)) + self.shift * supernet
+
+
+@pytest.mark.filterwarnings("error:Casting complex values to real")
+def test_complex_outputs_and_gradients_are_compared() -> None:
+    check(Fourier(0))
+    with pytest.raises(SpaceError, match="frozen network gives other outputs"):
+        check(Fourier(0.1j))
+
+
 class Tracking(nn.Module):
     """A normalisation of one's own, such as timm's EvoNorm, with a running variance."""
 
