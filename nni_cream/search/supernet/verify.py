@@ -102,10 +102,18 @@ def _original(supernet: Supernet, path: Path, inputs: Inputs, depth: _Depth) -> 
 
 def _check_again(supernet: Supernet, inputs: Inputs, path: Path) -> None:
     """Raise SpaceError if a path gives other outputs when it runs again, as it does for each score and as a teacher."""
+    named = dict(supernet.space.named_parameters())
+    before = [weight._version for weight in named.values()]
     outputs = []
     for _ in range(2):
         with supernet.detached(), kept((inputs.args, inputs.kwargs)):
             outputs.append(tensors_in(supernet.space(*inputs.args, **inputs.kwargs)))
+    changed = [name for (name, weight), old in zip(named.items(), before, strict=True) if weight._version != old]
+    if changed:
+        raise SpaceError(
+            f"forward changes the weight {changed[0]!r} in place; expected weights as they were, since the gradient of "
+            "a student needs them after its teacher has run. Assign weight.data, or use a parametrization"
+        )
     difference = _difference(outputs[0], outputs[1], "evaluation")
     if difference is not None:
         with supernet.detached():

@@ -283,6 +283,28 @@ def test_running_values_that_all_paths_share_are_told_once(caplog: Any) -> None:
     ]
 
 
+class Constrained(nn.Linear):
+    """A limit on the norm of the weights, as in networks for EEG."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__(64, 8)
+        self.inplace = inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.inplace:
+            with torch.no_grad():
+                self.weight.clamp_(-0.1, 0.1)
+        else:
+            self.weight.data = torch.renorm(self.weight.data, p=2, dim=0, maxnorm=0.1)
+        return super().forward(x)
+
+
+def test_forward_that_changes_weights_in_place_is_refused_by_their_name() -> None:
+    check(Normalised(lambda layer: Constrained(inplace=False)))
+    with pytest.raises(SpaceError, match=r"forward changes the weight 'layer.\d.weight' in place"):
+        check(Normalised(lambda layer: Constrained(inplace=True)))
+
+
 def quantised(layer: nn.Module) -> nn.Module:
     observed = quantization.FakeQuantize(quantization.MovingAverageMinMaxObserver, quant_min=0, quant_max=255)
     each = quantization.MovingAveragePerChannelMinMaxObserver
