@@ -35,6 +35,7 @@ from nni_cream.search.scoring.scores import Score, ScoreFunction, resolve_score
 from nni_cream.search.settings import Scoring, SearchSettings, Teaching
 from nni_cream.search.supernet.frozen import frozen_copy
 from nni_cream.search.supernet.rebuilt import joins_loose_ends, rebuilt
+from nni_cream.search.supernet.registration import check_registered
 from nni_cream.search.supernet.sliced_layer import check_shared
 from nni_cream.search.supernet.supernet import Supernet, freezable_hooks
 from nni_cream.search.teaching.losses import Distillation, LossFunction, resolve_distillation
@@ -182,6 +183,7 @@ class CreamStrategy(RandomOneShot):
         check_sizes(model, "the search space")
         check_mutables(model.simplify())
         check_depths(model)
+        check_registered(model)
         check_shared(model)
         self._fit_board(count_architectures(model))
         if joins_loose_ends(model):

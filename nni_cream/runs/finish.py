@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from nni_cream.results.output_folder import OutputFolder
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.rng import preserved_rng
 from nni_cream.search import Finalist, encode_path
+from nni_cream.search.supernet.copies import copied
 from nni_cream.search.supernet.verify import Inputs, named_as_in, same_network
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, make_loader
@@ -138,7 +138,7 @@ def _save_weights(path: Path, best: Best, finalist: Finalist, images: Tensor) ->
     """Write weights with the names that they have in the network of the file; refuse a file of another network."""
     with preserved_rng():
         rebuilt = build_network(best)
-    same_network(copy.deepcopy(finalist.network), rebuilt, Inputs((images,), {}), dict(finalist.entry.path))
+    same_network(copied(finalist.network), rebuilt, Inputs((images,), {}), dict(finalist.entry.path))
     # A forward pass of the check in training mode has changed the statistics of this network.
     weights = named_as_in(rebuilt, finalist.network.state_dict())
     with replacing(path) as temporary:

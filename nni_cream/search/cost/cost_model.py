@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path, path_key
 from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.settings import COST_NAMES
+from nni_cream.search.supernet.copies import copied
 from nni_cream.search.supernet.live import count_live_parameters
 from nni_cream.search.supernet.supernet import Supernet
 from nni_cream.search.user_functions import failures_of
@@ -311,4 +311,4 @@ def _on_meta(supernet: Supernet, path: Path) -> Supernet:
     for tensor in tensors:
         empty = torch.empty_like(tensor, device="meta")
         memo[id(tensor)] = nn.Parameter(empty, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else empty
-    return Supernet(copy.deepcopy(supernet.space, memo))
+    return Supernet(copied(supernet.space, memo))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from nni_cream.search.supernet.data_flow import DataFlow, watching
 from nni_cream.search.supernet.outputs import tensors_in
 
 __all__ = ["counting", "of_one", "unfused"]
@@ -33,60 +32,28 @@ def of_one(operations: Callable[[int], int]) -> float:
     return (15 * two - 10 * four + 3 * operations(6)) / 16
 
 
-class OperationCounter(TorchDispatchMode):
+class OperationCounter(DataFlow):
     """Counts by the formulas of torch's ``FlopCounterMode``, without its bookkeeping by module.
 
     Formulas of our own follow for products of vectors and for distances, for which torch has none.
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.unknown: set[str] = set()
-        self._steps: list[tuple[int, set[int]]] = []  # operations of each step, and the steps whose results it reads
-        self._writer: dict[int, int] = {}  # memory of a tensor -> the last step that wrote to it
-        self._kept: list[Any] = []  # all results, so that no memory is used twice
 
-    def operations(self, output: Any) -> int:
-        """Return the operations that an output depends on; a branch that leads nowhere counts as nothing."""
-        wanted = [self._writer[place] for place in map(_memory, tensors_in(output)) if place in self._writer]
-        if not wanted:  # an object whose tensors are not seen from outside
-            return sum(count for count, _ in self._steps)
-        needed: set[int] = set()
-        while wanted:
-            step = wanted.pop()
-            if step not in needed:
-                needed.add(step)
-                wanted.extend(self._steps[step][1])
-        return sum(self._steps[step][0] for step in needed)
-
-    def note(self, count: int, inputs: Any, outputs: Any) -> None:
-        """Record a step: what it computes, reads and writes."""
-        read = {self._writer[place] for place in map(_memory, tensors_in(inputs)) if place in self._writer}
-        for tensor in tensors_in(outputs):
-            # Writing to a part of a tensor keeps the rest, so the earlier steps of its memory count on.
-            self._writer[_memory(tensor)] = len(self._steps)
-            self._kept.append(tensor)
-        self._steps.append((count, read))
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        packet = func._overloadpacket
-        formula = _formula(packet)
-        if formula is None and _is_composite(func):
-            # Under inference_mode torch hands over nn.functional.linear and the like whole.
-            with self:
-                return func.decompose(*args, **kwargs)
-        output = func(*args, **kwargs)
-        self.note(self._count(func, args, kwargs, output), (args, kwargs), (output, _written(func, args, kwargs)))
-        return output
+    def _decomposes(self, func: Any) -> bool:
+        return _formula(func._overloadpacket) is None and super()._decomposes(func)
 
     def _count(self, func: Any, args: Any, kwargs: Any, output: Any) -> int:
         packet = func._overloadpacket
         formula = _formula(packet)
+        # torch's formulas do not look at the kind of numbers: a product of two complex ones is four of real ones.
+        parts = 4 if any(item.is_complex() for item in tensors_in(output)) else 1
         if formula is not None:
-            return int(formula(*args, **kwargs, out_val=output))
+            return parts * int(formula(*args, **kwargs, out_val=output))
         if (own := _OWN.get(packet)) is not None and (count := own(*args)) is not None:
-            return 2 * count
+            return parts * 2 * count
         if _multiplies_weights(func, args):
             self.unknown.add(str(packet))
         return 0
@@ -111,24 +78,8 @@ class _VectorProducts(TorchFunctionMode):
 @contextmanager
 def counting() -> Iterator[OperationCounter]:
     """Count the operations inside."""
-    with OperationCounter() as counter, _VectorProducts(counter):
+    with watching(OperationCounter()) as counter, _VectorProducts(counter):
         yield counter
-
-
-def _memory(tensor: Tensor) -> int:
-    try:
-        return int(tensor.untyped_storage()._cdata)
-    except NotImplementedError:  # of a sparse tensor
-        return id(tensor)
-
-
-def _written(operation: Any, args: Any, kwargs: Any) -> list[Any]:
-    """Return the arguments that an operation changes in place, such as running statistics."""
-    schema = operation._schema.arguments
-    if not any(item.alias_info is not None and item.alias_info.is_write for item in schema):
-        return []
-    given = dict(zip((item.name for item in schema), args, strict=False)) | kwargs
-    return [given.get(item.name) for item in schema if item.alias_info is not None and item.alias_info.is_write]
 
 
 _aten = torch.ops.aten
@@ -157,12 +108,6 @@ def _formula(packet: Any) -> Any:
     return flop_registry.get(_IN_PLACE.get(packet, packet))
 
 
-@functools.cache
-def _is_composite(operation: Any) -> bool:
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
-    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operation.name(), key))
-
-
 # These read weights without multiplying matrices, so a warning about them would be noise.
 _FREE = {
     "embedding",
@@ -181,12 +126,17 @@ _FREE = {
     "roll",
     "sum",
     "mean",
+    "std",
     "var",
     "var_mean",
     "linalg_vector_norm",
+    "renorm",
     "_weight_norm_interface",
     "constant_pad_nd",
     "_unsafe_view",
+    "tril",
+    "triu",
+    "_fused_moving_avg_obs_fq_helper",
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+import torch
 from nni.nas.nn.pytorch.base import MutableModule
 from nni.nas.oneshot.pytorch.supermodule.base import BaseSuperNetModule
 from nni.nas.oneshot.pytorch.supermodule.sampling import PathSamplingLayer, PathSamplingRepeat
@@ -73,8 +74,8 @@ def batch_of(inputs: Any, size: int) -> Any:
     def expand(item: Any) -> Any:
         if not isinstance(item, Tensor) or item.ndim == 0:
             return item
-        # A view is enough: only shapes matter, and no memory is copied.
-        return item[:1].expand(size, *item.shape[1:])
+        # No view of one sample: a candidate may write to its input, and torch refuses to write to shared memory.
+        return torch.cat([item[:1]] * size)  # keeps the memory format, which latency depends on
 
     return tree_map(expand, inputs)
 

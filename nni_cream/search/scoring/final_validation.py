@@ -5,7 +5,6 @@ Under shared weights, BatchNorm's running statistics mix all paths, and a score 
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -23,6 +22,7 @@ from nni_cream.search.board import BoardEntry
 from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.scoring.scores import add_sums
 from nni_cream.search.scoring.validation_subset import split_batch
+from nni_cream.search.supernet.copies import copied
 from nni_cream.search.supernet.outputs import main_output
 from nni_cream.search.supernet.supernet import single_values_explained
 
@@ -147,7 +147,7 @@ def _hand_out(module: CreamLightningModule, path: Path) -> tuple[nn.Module, nn.M
         # What the copy is to share with the original: the search and the trainer, which know the supernet, too.
         shared = {id(item): item for item in (module, module.trainer)}
         with module.supernet.in_training_modes():
-            return network, copy.deepcopy(host, {**shared, id(module.supernet.space): network})
+            return network, copied(host, {**shared, id(module.supernet.space): network})
 
 
 def _enough(module: CreamLightningModule, batches: Iterable[Any], images: int) -> Iterator[Any]:

@@ -11,6 +11,8 @@ import pytorch_lightning as pl
 from torch import nn
 from torchmetrics import Metric
 
+from nni_cream.search.supernet.kept_inputs import check_kept, versions
+
 __all__ = ["Call", "muted", "observed"]
 
 
@@ -25,18 +27,27 @@ class Call:
 
 @contextmanager
 def observed(network: nn.Module) -> Iterator[list[Call]]:
-    """Record every forward pass of a network inside the block, in order."""
+    """Record every forward pass of a network inside the block, in order; raise SpaceError if one changes its input."""
     calls: list[Call] = []
+    before: list[list[int]] = []
+
+    def start(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        before.append(versions((args, kwargs)))
 
     def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        check_kept((args, kwargs), before.pop())
         calls.append(Call(args, kwargs, output))
 
     # A teacher repeats the call as it was, keyword arguments included.
-    handle = network.register_forward_hook(note, with_kwargs=True)
+    handles = [
+        network.register_forward_pre_hook(start, with_kwargs=True),
+        network.register_forward_hook(note, with_kwargs=True),
+    ]
     try:
         yield calls
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @contextmanager

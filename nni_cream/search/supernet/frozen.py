@@ -17,6 +17,7 @@ from torch import nn
 
 from nni_cream.rng import preserved_rng
 from nni_cream.search.paths.encoded_path import Path
+from nni_cream.search.supernet.copies import copied
 
 __all__ = ["frozen_copy", "frozen_view", "used_parameters"]
 
@@ -53,8 +54,24 @@ def _view(module: nn.Module, sample: Path, memo: dict[nn.Module, nn.Module]) -> 
 
 def frozen_copy(module: nn.Module, sample: Path) -> nn.Module:
     """Return a network that holds this path and a copy of its weights."""
-    network: nn.Module = copy.deepcopy(frozen_view(module, sample))
+    views: dict[nn.Module, nn.Module] = {}
+    view = frozen_view(module, sample, views)
+    network: nn.Module = copied(view, _Replaced({id(original): id(other) for original, other in views.items()}))
     return network
+
+
+class _Replaced(dict[int, Any]):
+    """The memo of a copy that takes a supernet's module, where a hook or an attribute holds it, for its frozen view.
+
+    Otherwise a hook of the space's own would write to a copy of the supernet, which nobody reads.
+    """
+
+    def __init__(self, views: dict[int, int]) -> None:
+        super().__init__()
+        self._views = views
+
+    def get(self, key: int, default: Any = None) -> Any:
+        return super().get(self._views.get(key, key), default)
 
 
 def _view_of_children(module: nn.Module, sample: Path, memo: dict[nn.Module, nn.Module]) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -10,34 +9,18 @@ from torch import nn
 
 from nni_cream.evaluation_mode import evaluating
 from nni_cream.rng import preserved_rng
-from nni_cream.search.supernet.gradients import gradients_of
+from nni_cream.search.supernet.copies import copied
+from nni_cream.search.supernet.data_flow import DataFlow, memory_of, watching
 from nni_cream.search.supernet.outputs import tensors_in
 
 __all__ = ["count_live_parameters", "live_parameters", "without_dead_branches"]
 
 
 def live_parameters(network: nn.Module, *inputs: Any, **keywords: Any) -> set[str]:
-    """Return the names of the parameters that the output depends on, in evaluation mode.
-
-    These are the ones with a gradient. Where an output has none at all, as indices have, all count as live.
-    """
-    named = dict(network.named_parameters())
-    floats = {name: item for name, item in named.items() if item.is_floating_point()}
-    flags = {name: item.requires_grad for name, item in floats.items()}
-    try:
-        for item in floats.values():
-            item.requires_grad_(True)
-        with evaluating(network), torch.enable_grad(), preserved_rng(0):
-            outputs = [item for item in tensors_in(network(*inputs, **keywords)) if item.requires_grad]
-            if not outputs:
-                return set(named)
-            total = torch.stack([item.float().sum() for item in outputs]).sum()
-            gradients = gradients_of(total, list(floats.values()))
-    finally:
-        for name, item in floats.items():
-            item.requires_grad_(flags[name])
-    dead = {name for name, gradient in zip(floats, gradients, strict=True) if gradient is None}
-    return set(named) - dead
+    """Return the names of the parameters that the output depends on, in evaluation mode."""
+    with evaluating(network), preserved_rng(0), watching(DataFlow()) as flow:
+        read = flow.sources(network(*inputs, **keywords))
+    return {name for name, weight in network.named_parameters() if memory_of(weight) in read}
 
 
 def count_live_parameters(network: nn.Module, *inputs: Any, **keywords: Any) -> int:
@@ -54,7 +37,7 @@ def without_dead_branches(network: nn.Module, *inputs: Any) -> nn.Module:
     """
     try:
         dead = _dead_modules(network, live_parameters(network, *inputs))
-        smaller = copy.deepcopy(network) if dead else network
+        smaller = copied(network) if dead else network
         for name in dead:
             holder, _, last = name.rpartition(".")
             smaller.get_submodule(holder)._modules[last] = nn.Identity()

@@ -53,12 +53,16 @@ class Supernet:
         check_depths(space)
         check_sizes(space, self.mutables)
         self.usage = Usage(space)
+        self.told_to_mix: set[nn.Module] = set()  # the user has been warned of them
         self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
         self.refresh()
 
     def refresh(self) -> None:
         """List the modules once: the search takes longer than the rest of the work around a forward pass."""
-        self._modules = list(self._host.modules())
+        every = list(self._host.modules())
+        self._modules = [module for module in every if "training" in module.__dict__]
+        # Scripted and compiled modules keep their mode elsewhere.
+        self._foreign = [module for module in every if "training" not in module.__dict__]
         self._norms = [module for module in self._modules if isinstance(module, _BatchNorm)]
         self._instance_norms = [module for module in self._modules if isinstance(module, _InstanceNorm)]
         self._buffered = [m for m in self._modules if m._buffers and not isinstance(m, _BatchNorm)]
@@ -121,12 +125,15 @@ class Supernet:
         """
         modules, norms = self._modules, self._trained_norms
         modes = [module.__dict__["training"] for module in modules]
+        foreign = [(module, module.training) for module in self._foreign]
         tracking = [norm.track_running_stats for norm in norms]
         running = [(norm, dict(norm._buffers)) for norm in self._trained_instance_norms]
         try:
             # Straight into __dict__: nn.Module.__setattr__ on every module of a large supernet would cost milliseconds.
             for module in modules:
                 module.__dict__["training"] = False
+            for module, _ in foreign:
+                module.training = False
             for norm in norms:
                 norm.__dict__["training"] = True
                 # In training mode torch uses the statistics of the batch; without tracking it leaves the running ones
@@ -140,6 +147,8 @@ class Supernet:
         finally:
             for module, mode in zip(modules, modes, strict=True):
                 module.__dict__["training"] = mode
+            for module, mode in foreign:
+                module.training = mode
             for norm, tracked in zip(norms, tracking, strict=True):
                 norm.__dict__["track_running_stats"] = tracked
             for instance_norm, buffers in running:

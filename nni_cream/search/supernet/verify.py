@@ -7,11 +7,9 @@ space and images, before the first step and again before a result is written.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -23,8 +21,11 @@ from torch.utils.flop_counter import flop_registry
 from nni_cream.errors import CreamError, SpaceError
 from nni_cream.rng import preserved_rng
 from nni_cream.search.paths.encoded_path import Path, encode_path
+from nni_cream.search.supernet.copies import copied
 from nni_cream.search.supernet.gradients import gradients_of
+from nni_cream.search.supernet.kept_inputs import kept
 from nni_cream.search.supernet.outputs import main_output, tensors_in
+from nni_cream.search.supernet.shared_values import unchanged
 from nni_cream.search.supernet.supernet import Supernet
 
 __all__ = ["Inputs", "named_as_in", "same_network", "verify"]
@@ -69,9 +70,9 @@ def verify(
     """
     for number, path in enumerate(paths):
         depth: _Depth = "outputs" if number else "gradients"
-        with _unchanged(supernet), preserved_rng(0):
+        with unchanged(supernet), preserved_rng(0):
             frozen = _frozen(supernet, path)  # first: a forward pass in training mode changes the statistics
-            weights = _weights(frozen)
+            state = _State.of(frozen)
             supernet.activate(path)
             original = _original(supernet, path, inputs, depth)
             measured = _check(_SUPERNET, _FROZEN, supernet.space, frozen, original, inputs, path)
@@ -79,7 +80,7 @@ def verify(
             if rebuilt is None:
                 continue
             try:
-                _compare(frozen, weights, measured, rebuilt, inputs, path)
+                _compare(state, frozen, measured, rebuilt, inputs, path)
             except SpaceError as error:
                 # Networks frozen from the supernet are right, so a script can use them.
                 _logger.warning("No file can hold the architectures of this search: %s", error)
@@ -88,6 +89,7 @@ def verify(
 
 def _original(supernet: Supernet, path: Path, inputs: Inputs, depth: _Depth) -> _Measured:
     try:
+        _check_again(supernet, inputs, path)
         return _measure(supernet.space, inputs, depth)
     except CreamError:
         raise
@@ -98,34 +100,68 @@ def _original(supernet: Supernet, path: Path, inputs: Inputs, depth: _Depth) -> 
         ) from error
 
 
+def _check_again(supernet: Supernet, inputs: Inputs, path: Path) -> None:
+    """Raise SpaceError if a path gives other outputs when it runs again, as it does for each score and as a teacher."""
+    named = dict(supernet.space.named_parameters())
+    before = [weight._version for weight in named.values()]
+    outputs = []
+    for _ in range(2):
+        with supernet.detached(), kept((inputs.args, inputs.kwargs)):
+            outputs.append(tensors_in(supernet.space(*inputs.args, **inputs.kwargs)))
+    changed = [name for (name, weight), old in zip(named.items(), before, strict=True) if weight._version != old]
+    if changed:
+        raise SpaceError(
+            f"forward changes the weight {changed[0]!r} in place; expected weights as they were, since the gradient of "
+            "a student needs them after its teacher has run. Assign weight.data, or use a parametrization"
+        )
+    difference = _difference(outputs[0], outputs[1], "evaluation")
+    if difference is not None:
+        with supernet.detached():
+            where = _where(_first_difference(supernet.space, supernet.space, inputs, "evaluation"))
+        raise SpaceError(
+            f"{_SUPERNET} {_told(path)} gives other outputs when it runs again on the same input: they differ by "
+            f"{difference}, first at {where}; expected the same. A module keeps state outside of its buffers: reset it "
+            "at the start of forward, as with spiking neurons"
+        )
+
+
 def same_network(frozen: nn.Module, rebuilt: nn.Module, inputs: Inputs, path: Path) -> None:
     """Give a rebuilt network the weights of the frozen one, and raise SpaceError unless they are one network."""
-    weights = _weights(frozen)
-    _compare(frozen, weights, _measure(frozen, inputs, "modes"), rebuilt, inputs, path)
+    state = _State.of(frozen)
+    _compare(state, frozen, _measure(frozen, inputs, "modes"), rebuilt, inputs, path)
 
 
-def _weights(network: nn.Module) -> dict[str, Tensor]:
-    return {name: item.clone() for name, item in network.state_dict().items()}
+@dataclass(frozen=True)
+class _State:
+    """A network before it ran: its weights, and how its modules describe themselves (the eps of BatchNorm)."""
+
+    weights: dict[str, Tensor]
+    described: dict[str, tuple[type[nn.Module], str]]
+
+    @classmethod
+    def of(cls, network: nn.Module) -> _State:
+        described = {name: (type(module), module.extra_repr()) for name, module in network.named_modules()}
+        return cls({name: item.clone() for name, item in network.state_dict().items()}, described)
 
 
 def _compare(
+    state: _State,
     frozen: nn.Module,
-    state: Mapping[str, Tensor],
     measured: _Measured,
     rebuilt: nn.Module,
     inputs: Inputs,
     path: Path,
 ) -> None:
-    device = next((item.device for item in state.values()), torch.device("cpu"))
+    device = next((item.device for item in state.weights.values()), torch.device("cpu"))
     rebuilt.to(device)
     try:
-        rebuilt.load_state_dict(named_as_in(rebuilt, state), assign=True)
+        rebuilt.load_state_dict(named_as_in(rebuilt, state.weights), assign=True)
     except RuntimeError as error:
         raise SpaceError(
             f"the weights of {_FROZEN} do not fit {_REBUILT} for the path {_told(path)}: {_short(error)}. Make "
             "all changes to the space inside the __init__ of its class, which builds it again from a file"
         ) from None
-    _compare_modules(frozen, rebuilt, path)
+    _compare_modules(state.described, rebuilt, path)
     # The weights are the same, so the gradients are too.
     _check(_FROZEN, _REBUILT, frozen, rebuilt, replace(measured, gradients=None), inputs, path)
 
@@ -149,8 +185,7 @@ def _frozen(supernet: Supernet, path: Path) -> nn.Module:
         where = _where(_uncopied(supernet.view(path)))
         raise SpaceError(
             f"the network of the path {_told(path)} cannot be copied, at {where}: "
-            f"{type(error).__name__}: {_short(error)}. A module has to work with copy.deepcopy; instead of "
-            "torch.nn.utils.weight_norm use torch.nn.utils.parametrizations.weight_norm"
+            f"{type(error).__name__}: {_short(error)}. A module has to work with copy.deepcopy"
         ) from error
 
 
@@ -158,30 +193,10 @@ def _uncopied(network: nn.Module) -> str:
     """Return the name of the innermost module that cannot be copied."""
     for name, module in [*network.named_modules()][::-1]:
         try:
-            copy.deepcopy(module)
+            copied(module)
         except Exception:  # noqa: BLE001 - of a module of the user's
             return str(name)
     return ""
-
-
-@contextmanager
-def _unchanged(supernet: Supernet) -> Iterator[None]:
-    """Put buffers and modes back afterwards, whatever forward passes in training mode did to them."""
-    modules = [*supernet.space.modules()]
-    modes = [module.training for module in modules]
-    buffers = [(module._buffers, dict(module._buffers)) for module in modules if module._buffers]
-    values = {id(item): (item, item.clone()) for _, kept in buffers for item in kept.values() if item is not None}
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
-        for current, kept in buffers:
-            current.clear()
-            current.update(kept)
-        with torch.no_grad():
-            for item, value in values.values():
-                item.copy_(value)
 
 
 def _measure(network: nn.Module, inputs: Inputs, depth: _Depth) -> _Measured:
@@ -227,15 +242,19 @@ def _gradients(network: nn.Module, output: Tensor) -> tuple[float, float, float]
     if not output.requires_grad or not weights:
         return 0.0, 0.0, 0.0
     direction = torch.linspace(-1, 1, output.numel(), device=output.device).sin().reshape(output.shape)
-    gradients = gradients_of((output.float() * direction).sum(), weights)
+    gradients = gradients_of((output.abs() if output.is_complex() else output.float()).mul(direction).sum(), weights)
     total = product = size = 0.0
     for weight, gradient in zip(weights, gradients, strict=True):
         if gradient is not None:
-            gradient = gradient.double()
+            gradient, value = (_real(item).double() for item in (gradient, weight.detach()))
             total += float(gradient.sum())
-            product += float((gradient * weight.detach().double()).sum())
+            product += float((gradient * value).sum())
             size += float(gradient.abs().sum())
     return total, product, size
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def _check(
@@ -255,8 +274,8 @@ def _check(
             raise SpaceError(
                 f"{second} gives other outputs than {first} in {mode} mode, for the path {_told(path)}: they "
                 f"differ by {difference}, first at {where}; expected the same. Look at what its class does beyond its "
-                "layers: a freeze of its own, a forward that asks for choices, or state outside of parameters and "
-                "buffers"
+                "layers: a freeze of its own, a forward that asks for choices, a hook that holds the network "
+                "in a closure, or state outside of parameters and buffers"
             )
     if found.operations != expected.operations:
         raise SpaceError(
@@ -286,7 +305,7 @@ def _rounding(output: Tensor) -> float:
     kind = output.device.type
     if torch.is_autocast_enabled(kind):
         return 2**-8
-    eps = torch.finfo(output.dtype).eps if output.is_floating_point() else 1.0
+    eps = torch.finfo(output.dtype).eps if output.is_floating_point() or output.is_complex() else 1.0
     return eps if kind == "cpu" else max(eps, 2**-10)
 
 
@@ -298,7 +317,7 @@ def _difference(expected: list[Tensor], found: list[Tensor], mode: str) -> str |
     for one, other in zip(expected, found, strict=True):
         # The root of the rounding error: small enough for any mistake, large enough for another order of sums. In
         # training mode, BatchNorm over two samples magnifies the rounding.
-        if not one.is_floating_point():
+        if not one.is_floating_point() and not one.is_complex():
             continue
         tolerance = _rounding(one) ** 0.5 * (10 if mode == "training" else 1)
         largest = float(one.abs().max()) if one.numel() else 0.0
@@ -335,17 +354,14 @@ def _traced(network: nn.Module, inputs: Inputs, mode: str) -> dict[str, list[Ten
     return outputs
 
 
-def _compare_modules(frozen: nn.Module, rebuilt: nn.Module, path: Path) -> None:
-    """Compare how modules of one name describe themselves, which shows arguments such as the eps of BatchNorm."""
-    theirs = dict(rebuilt.named_modules())
-    for name, module in frozen.named_modules():
-        twin = theirs.get(name)
-        if twin is not None and type(module) is type(twin) and module.extra_repr() != twin.extra_repr():
+def _compare_modules(described: Mapping[str, tuple[type[nn.Module], str]], rebuilt: nn.Module, path: Path) -> None:
+    for name, twin in rebuilt.named_modules():
+        kind, text = described.get(name, (None, ""))
+        if isinstance(twin, nn.Module) and type(twin) is kind and twin.extra_repr() != text:
             raise SpaceError(
-                f"{_where(name)} is {type(module).__name__}({module.extra_repr()}) in {_FROZEN}, and "
-                f"{type(module).__name__}({twin.extra_repr()}) in {_REBUILT} for the path {_told(path)}; "
-                "expected the same. Make all changes to the space inside the __init__ of its class, which builds it "
-                "again from a file"
+                f"{_where(name)} is {kind.__name__}({text}) in {_FROZEN}, and {kind.__name__}({twin.extra_repr()}) in "
+                f"{_REBUILT} for the path {_told(path)}; expected the same. Make all changes to the space inside the "
+                "__init__ of its class, which builds it again from a file"
             )
 
 

@@ -129,3 +129,59 @@ def test_what_is_exported_holds_and_runs_the_branch_that_is_taken_alone(dear: An
 def test_network_without_dead_branches_comes_back_itself() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     assert without_dead_branches(network, torch.randn(2, 4)) is network
+
+
+class Gated(ModelSpace):
+    """A frozen stem, and a gate that decides by comparison, as plain number or as array: none has a gradient."""
+
+    def __init__(self, decide: Any) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, 4, 3, padding=1)
+        self.gate = nn.Linear(4, 2)
+        self.layer = LayerChoice([nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 3, padding=1)], label="layer")
+        self.taken = InputChoice(2, 1, label="taken")
+        self.head = nn.Linear(4, 10)
+        self.decide = decide
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.stem(x)
+        x = x * self.decide(self.gate(x.mean((2, 3))))
+        return self.head(self.taken([x, self.layer(x)]).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    "decide",
+    [
+        lambda logits: (logits.argmax(1) == 0)[:, None, None, None],
+        lambda logits: 2 if logits[0].argmax().item() else 1,
+        lambda logits: 2 if logits.tolist()[0][0] > 0 else 1,
+        lambda logits: torch.from_numpy(logits.numpy(force=True))[:, :1, None, None],
+    ],
+)
+def test_what_has_no_gradient_but_decides_the_output_costs_what_it_computes(decide: Any) -> None:
+    net, images = supernet(Gated(decide)), torch.randn(2, 1, 8, 8)
+    macs, params = CostModel(net, (images,), "macs"), CostModel(net, (images,), "params")
+    for layer, weights in zip(net.mutables["layer"].values, (4 * 4, 4 * 4 * 9), strict=True):
+        # By hand: 64 pixels of the convolutions, one vector of gate and head.
+        assert macs({"layer": layer, "taken": [0]}) == 64 * 4 * 9 + 4 * 2 + 4 * 10
+        assert macs({"layer": layer, "taken": [1]}) == 64 * (4 * 9 + weights) + 4 * 2 + 4 * 10
+        assert params({"layer": layer, "taken": [0]}) == (4 * 9 + 4) + (4 * 2 + 2) + (4 * 10 + 10)
+        assert params({"layer": layer, "taken": [1]}) == (4 * 9 + 4) + (4 * 2 + 2) + (4 * 10 + 10) + weights + 4
+
+
+def test_tensor_of_which_only_the_shape_is_read_costs_nothing() -> None:
+    class Shaped(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unread = nn.Linear(8, 8)
+            self.layer = LayerChoice([nn.Linear(8, 8), nn.Linear(8, 8, bias=False)], label="layer")
+            self.taken = InputChoice(1, 1, label="taken")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(self.taken([torch.ones_like(self.unread(x))]) * x)
+
+    net, images = supernet(Shaped()), torch.randn(2, 8)
+    path = {"layer": net.mutables["layer"].values[0], "taken": [0]}
+    assert CostModel(net, (images,), "macs")(path) == 64
+    assert CostModel(net, (images,), "params")(path) == 72

@@ -79,9 +79,11 @@ COUNTED = {
     "fixed and for each sample": (lambda w, x: fixed(w, x).sum() * (x.flatten(1) @ w.matrix), 100 * 80 + 64 * 5),
     "inference mode": (without_autograd, 64 * 5),
     "conv_tbc": (
-        lambda w, x: torch.conv_tbc(x[:, 0].permute(1, 0, 2).clone(), w.tensor[:3], w.vector[:8], 1),
+        lambda w, x: torch.conv_tbc(x[:, 0].permute(1, 0, 2).contiguous(), w.tensor[:3], w.vector[:8], 1),
         8 * 3 * 64,
     ),
+    "complex numbers": (lambda w, x: x.flatten(1).cfloat() @ w.matrix.cfloat(), 4 * 64 * 5),
+    "complex vector": (lambda w, x: (x.flatten(1).cfloat() @ w.vector.cfloat()).abs(), 4 * 64),
     "nothing but sums": (lambda w, x: F.embedding_bag(torch.zeros(len(x), 3, dtype=torch.long), w.matrix), 0),
     "look-up": (lambda w, x: w.matrix[torch.arange(3)].mean() + w.tensor.sum(), 0),
 }  # fmt: skip

@@ -11,6 +11,8 @@ import torch
 from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear
 from nni.nas.space import model_context
 from torch import Tensor, nn
+from torch.ao import quantization
+from torch.nn.utils import prune
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import SpaceError
@@ -146,14 +148,173 @@ def test_head_of_another_size_is_told_by_its_weights(caplog: Any) -> None:
     assert "size mismatch for head.weight" in caplog.text
 
 
+class Uncopied(nn.Linear):
+    def __deepcopy__(self, memo: Any) -> Any:
+        raise TypeError("cannot pickle a lock")
+
+
 def test_module_that_cannot_be_copied_is_refused_by_its_name() -> None:
-    with pytest.raises(SpaceError, match=r"cannot be copied, at module 'layer':.*parametrizations.weight_norm"):
-        check(Normalised())
+    with pytest.raises(SpaceError, match=r"cannot be copied, at module 'layer': TypeError: cannot pickle a lock"):
+        check(Normalised(lambda layer: Uncopied(64, 8)))
 
 
-def test_new_weight_norm_passes() -> None:
-    norm = nn.utils.parametrizations.weight_norm
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.utils.weight_norm,
+        nn.utils.spectral_norm,
+        nn.utils.parametrizations.weight_norm,
+        nn.utils.parametrizations.spectral_norm,
+        lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5),
+    ],
+)
+def test_layers_that_compute_their_weights_are_copied_after_they_have_run(norm: Any) -> None:
     check(Normalised(norm), lambda: Normalised(norm))
+
+
+class Hooked(LayerSpace):
+    """A hook of its own keeps features of the stem, as class activation maps need them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem.register_forward_hook(self.keep)
+
+    def keep(self, module: nn.Module, args: Any, output: Tensor) -> None:
+        self.features = output
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.features.mean()
+
+
+def test_hook_of_the_space_writes_to_the_frozen_network() -> None:
+    space = Hooked()
+    check(space)
+    path = RandomPaths(space, 0).draw()
+    frozen = Supernet(space).freeze(path)
+    (hook,) = frozen.stem._forward_hooks.values()
+    assert hook.__self__ is frozen
+
+
+class Charging(nn.Module):
+    """A neuron that keeps its charge as a plain attribute."""
+
+    def __init__(self, resets: bool) -> None:
+        super().__init__()
+        self.resets, self.charge = resets, torch.zeros(())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.charge = x if self.resets else self.charge * 0.5 + x
+        return torch.sigmoid(self.charge)
+
+
+class Spiking(LayerSpace):
+    def __init__(self, resets: bool) -> None:
+        super().__init__()
+        self.stem.append(Charging(resets))
+
+
+def test_state_outside_of_buffers_is_refused_by_its_module() -> None:
+    check(Spiking(resets=True))
+    with pytest.raises(SpaceError, match=r"when it runs again on the same input: .* first at module 'stem.3'"):
+        check(Spiking(resets=False))
+
+
+class Overwriting(LayerSpace):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.sub_(0.5))
+
+
+def test_forward_that_changes_its_input_is_refused() -> None:
+    with pytest.raises(SpaceError, match="forward changes its input in place"):
+        check(Overwriting())
+
+
+class Spectral(nn.Module):
+    """A layer with complex weights, as in Fourier neural operators."""
+
+    def __init__(self, modes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(modes, dtype=torch.cfloat))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.fft.rfft(x.flatten(1), n=64)[:, : len(self.weight)] * self.weight
+
+
+class Fourier(LayerSpace):
+    def __init__(self, shift: complex) -> None:
+        super().__init__()
+        self.spectral, self.shift = Spectral(3), shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        supernet = any(type(item).__name__ == "PathSamplingLayer" for item in self.layers)
+        return self.spectral(super().forward(x)) + self.shift * supernet
+
+
+@pytest.mark.filterwarnings("error:Casting complex values to real")
+def test_complex_outputs_and_gradients_are_compared() -> None:
+    check(Fourier(0))
+    with pytest.raises(SpaceError, match="frozen network gives other outputs"):
+        check(Fourier(0.1j))
+
+
+class Tracking(nn.Module):
+    """A normalisation of one's own, such as timm's EvoNorm, with a running variance."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("variance", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.variance.lerp_(x.detach().var(), 0.1)
+        return x / self.variance.clone().sqrt()
+
+
+def test_running_values_that_all_paths_share_are_told_once(caplog: Any) -> None:
+    space = LayerSpace()
+    space.stem.append(Tracking())
+    net = Supernet(CreamStrategy(board_size=1).mutate_model(space))
+    for seed in range(2):
+        verify(net, Inputs((torch.randn(4, 1, 8, 8),), {}), [RandomPaths(space, seed).draw()])
+    assert [record.message for record in caplog.records if "running values" in record.message] == [
+        "Modules 'stem.3' (Tracking) keep running values while they train, which all paths share. Scores and results "
+        "use this mixture. Only BatchNorm and InstanceNorm get statistics of each path: use these, or a normalisation "
+        "without running values."
+    ]
+
+
+class Constrained(nn.Linear):
+    """A limit on the norm of the weights, as in networks for EEG."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__(64, 8)
+        self.inplace = inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.inplace:
+            with torch.no_grad():
+                self.weight.clamp_(-0.1, 0.1)
+        else:
+            self.weight.data = torch.renorm(self.weight.data, p=2, dim=0, maxnorm=0.1)
+        return super().forward(x)
+
+
+def test_forward_that_changes_weights_in_place_is_refused_by_their_name() -> None:
+    check(Normalised(lambda layer: Constrained(inplace=False)))
+    with pytest.raises(SpaceError, match=r"forward changes the weight 'layer.\d.weight' in place"):
+        check(Normalised(lambda layer: Constrained(inplace=True)))
+
+
+def quantised(layer: nn.Module) -> nn.Module:
+    observed = quantization.FakeQuantize(quantization.MovingAverageMinMaxObserver, quant_min=0, quant_max=255)
+    each = quantization.MovingAveragePerChannelMinMaxObserver
+    return nn.Sequential(observed, layer, quantization.FakeQuantize(each, quant_min=0, quant_max=255, ch_axis=1))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_observers_that_take_their_size_from_the_first_batch_pass(caplog: Any) -> None:
+    check(Normalised(quantised), lambda: Normalised(quantised))
+    assert "No file can hold" not in caplog.text
 
 
 def test_nothing_of_the_supernet_has_changed_afterwards() -> None:

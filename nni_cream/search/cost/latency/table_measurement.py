@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from nni_cream.search.cost.separate_choices import Inputs, alone, depths, holds_
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.paths.random_paths import RandomPaths
+from nni_cream.search.supernet.copies import copied
 from nni_cream.search.supernet.frozen import frozen_view
 from nni_cream.search.supernet.supernet import Supernet
 
@@ -111,7 +111,7 @@ def measure_table(
         )
     watch = stopwatch(settings, clock)
     # Moving the user's supernet to another device would break the search.
-    own = Supernet(copy.deepcopy(supernet.space).to(watch.device).eval())
+    own = Supernet(copied(supernet.space).to(watch.device).eval())
     sampler = RandomPaths(own.space, seed)
     # Half of them fit the table, the other half check it.
     paths = [sampler.draw() for _ in range(2 * settings.paths)]

@@ -1,0 +1,65 @@
+"""Buffers of a supernet: left as they were by a check, and named where all paths mix in them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from nni_cream.search.supernet.supernet import Supernet
+
+__all__ = ["unchanged"]
+
+_logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def unchanged(supernet: Supernet) -> Iterator[None]:
+    """Put buffers and modes back afterwards, whatever forward passes in training mode did to them.
+
+    Warns once of modules that change buffers as BatchNorm does, but get no statistics of each path, as BatchNorm does.
+    """
+    modules = [*supernet.space.modules()]
+    modes = [module.training for module in modules]
+    buffers = [(module, dict(module._buffers)) for module in modules if module._buffers]
+    values = {id(item): (item, item.clone()) for _, kept in buffers for item in kept.values() if item is not None}
+    try:
+        yield
+        _tell(supernet, {module for module, kept in buffers if _mixes(module, kept, values)})
+    finally:
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
+        for module, kept in buffers:
+            module._buffers.clear()
+            module._buffers.update(kept)
+        with torch.no_grad():
+            for item, value in values.values():
+                if item.shape != value.shape:  # of an observer that has seen its first batch
+                    item.resize_(value.shape)
+                item.copy_(value)
+
+
+def _mixes(module: nn.Module, kept: Mapping[str, Tensor | None], values: Mapping[int, tuple[Tensor, Tensor]]) -> bool:
+    # BatchNorm and InstanceNorm are recalibrated; the buffers of torch's other layers follow their weights.
+    if type(module).__module__.startswith("torch.nn."):
+        return False
+    pairs = [(values[id(item)][1], module._buffers[name]) for name, item in kept.items() if item is not None]
+    return any(
+        before.is_floating_point() and (after is None or not torch.equal(before, after)) for before, after in pairs
+    )
+
+
+def _tell(supernet: Supernet, mixing: set[nn.Module]) -> None:
+    new = mixing - supernet.told_to_mix
+    supernet.told_to_mix |= new
+    names = [f"{name!r} ({type(module).__name__})" for name, module in supernet.space.named_modules() if module in new]
+    if names:
+        _logger.warning(
+            "Modules %s keep running values while they train, which all paths share. Scores and results use this "
+            "mixture. Only BatchNorm and InstanceNorm get statistics of each path: use these, or a normalisation "
+            "without running values.",
+            ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
+        )
