@@ -34,9 +34,9 @@ from nni_cream.search.scoring.final_validation import Finalist, finalise
 from nni_cream.search.scoring.scores import Score, ScoreFunction, resolve_score
 from nni_cream.search.settings import Scoring, SearchSettings, Teaching
 from nni_cream.search.supernet.frozen import frozen_copy
+from nni_cream.search.supernet.layers.sliced_layer import check_shared
 from nni_cream.search.supernet.rebuilt import joins_loose_ends, rebuilt
 from nni_cream.search.supernet.registration import check_registered
-from nni_cream.search.supernet.sliced_layer import check_shared
 from nni_cream.search.supernet.supernet import Supernet, freezable_hooks
 from nni_cream.search.teaching.losses import Distillation, LossFunction, resolve_distillation
 from nni_cream.search.teaching.matchers import Matcher, resolve_matcher

@@ -24,7 +24,7 @@ from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.paths.choices import check_depths, check_mutables, decode_path
 from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.supernet.frozen import frozen_copy, frozen_view
-from nni_cream.search.supernet.sliced_layer import SlicedLayer, check_sizes
+from nni_cream.search.supernet.layers.sliced_layer import SlicedLayer, check_sizes
 
 __all__ = ["FreezableCell", "Supernet", "freezable_hooks", "single_values_explained"]
 

@@ -17,8 +17,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from nni_cream.errors import SpaceError
 from nni_cream.search.paths.encoded_path import Path
-from nni_cream.search.supernet.layer_sizes import Cut, LayerSizes, cuts_of, sliced
-from nni_cream.search.supernet.user_changes import keep_changes
+from nni_cream.search.supernet.layers.layer_sizes import Cut, LayerSizes, cuts_of, sliced
+from nni_cream.search.supernet.layers.user_changes import keep_changes
 
 __all__ = ["SlicedLayer", "check_shared", "check_sizes"]
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nni_cream.errors import SpaceError
 from nni_cream.rng import preserved_rng
-from nni_cream.search.supernet.layer_sizes import (
+from nni_cream.search.supernet.layers.layer_sizes import (
     Combination,
     Cut,
     LayerSizes,

@@ -1,0 +1,1 @@
+"""Layers with choices among their arguments, such as ``MutableConv2d(16, nni.choice(...), 3)``."""
