@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from nni_cream.search.paths.encoded_path import Path, path_key
-from nni_cream.search.scoring.scores import Score, add_sums
+from nni_cream.search.scoring.scores import Score, add_sums, check_classes
 from nni_cream.search.scoring.validation_subset import ValidationSubset
 from nni_cream.search.supernet.outputs import main_output
 
@@ -100,7 +100,9 @@ class PathScorer:
         chunks = self.subset.chunks
         with self._undisturbed():
             for inputs, targets in chunks[:1] + chunks[1:][-1:]:  # the last is of the rarest shape
-                self._score.sums(main_output(self._predict(inputs)), targets)
+                output = main_output(self._predict(inputs))
+                self._score.sums(output, targets)
+        check_classes(self._score, output, [labels for _, labels in chunks])
 
     def _rejected(self, sums: Sequence[float], left: int, above: float) -> bool:
         """Whether a mean score of the images so far settles that the path misses the bar."""
