@@ -83,6 +83,6 @@ def _copied_attributes(module: pl.LightningModule) -> Iterator[None]:
 
 
 def _copy_of(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
+    if isinstance(value, Tensor):  # an LSTM has its parameters in a list, too: they must get their gradient
+        return value if value.requires_grad else value.clone()
     return copy.copy(value) if isinstance(value, dict | list | set | deque | np.ndarray) else value
