@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.data import sized_len
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from nni_cream.errors import SearchError
+from nni_cream.errors import CreamError, SearchError
 from nni_cream.rng import preserved_rng
 from nni_cream.search.board import PrioritizedBoard
 from nni_cream.search.cost.cost_model import CostModel
@@ -242,6 +243,8 @@ class PreparedLightningModule(HostLightningModule):
         try:
             with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
                 output = self._predict(inputs)
+        except (CreamError, torch.cuda.OutOfMemoryError):  # they say it themselves
+            raise
         except (RuntimeError, TypeError) as error:
             raise SearchError(
                 f"forward fails on the inputs of the first batch ({error}); expected it to take them as they are, "
