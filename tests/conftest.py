@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import site
+import sys
 import tempfile
 from collections.abc import Iterator
 
@@ -31,6 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PYTHONUSERBASE", site.getuserbase())
     home = tempfile.TemporaryDirectory(prefix="nni_cream_home_", ignore_cleanup_errors=True)
     config.add_cleanup(home.cleanup)
+    # Many processes import the same modules, which need not be compiled for each of them.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # One thread a process: networks as small as those here are slower on more, many times so on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["HOME"] = home.name

@@ -127,6 +127,9 @@ def _show(found: Inspection) -> None:
     if found.dark:
         console.print(f"very dark files, which use at most 14 of their 16 bits: {len(found.dark)}")
         _list(console, [f"{file}: largest value {value}" for file, value in found.dark.items()])
+    if found.repeated:
+        console.print(f"files that occur in several parts: {len(found.repeated)}")
+        _list(console, [f"{file}: the same as {other}" for file, other in found.repeated.items()])
 
 
 def _list(console: Console, lines: list[str]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nni_cream.data.folders.image_parts import ImageFiles, ImagePart
@@ -40,6 +43,7 @@ class Inspection:
     limit: int  #: Largest number of unreadable files allowed.
     left_out: Mapping[str, int] = field(default_factory=dict)  #: Ending -> number of files that are not read.
     dark: Mapping[str, int] = field(default_factory=dict)  #: File of 16 bits that needs fewer -> its largest value.
+    repeated: Mapping[str, str] = field(default_factory=dict)  #: File -> file of another part with the same bytes.
 
     def to_json(self) -> dict[str, Any]:
         """Return it as values for JSON."""
@@ -74,22 +78,52 @@ def inspect_data(name: str, arguments: dict[str, Any], *, full: bool = False, wa
     if not full:
         return _describe(splits, found, limit)
     more = tuple(_decode_all(splits, watch))
+    repeated = _repeated(splits)
     # A file that only decoding shows to be broken is not left out by a search, so that one is too many.
-    return _describe(splits, (*found, *more), limit, usable=not more)
+    return _describe(splits, (*found, *more), limit, not more, repeated)
 
 
-def _describe(splits: DataSplits, found: tuple[Unreadable, ...], limit: int, usable: bool = True) -> Inspection:
+def _describe(
+    splits: DataSplits,
+    found: tuple[Unreadable, ...],
+    limit: int,
+    usable: bool = True,
+    repeated: Mapping[str, str] = MappingProxyType({}),
+) -> Inspection:
     parts = {part: len(splits.indices[part]) for part in PARTS}
     return Inspection(
         *(splits.name, usable, parts, splits.num_classes, splits.input_shape, splits.fingerprint, found, limit),
         left_out=splits.left_out,
         dark=splits.dark,
+        repeated=dict(repeated),
     )
 
 
-def _decode_all(splits: DataSplits, watch: Watch) -> Iterable[Unreadable]:
+def _files(splits: DataSplits) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield each part of image files, with their folder and names."""
     for part in PARTS:
         images = getattr(splits, part)
         if isinstance(images, ImagePart) and isinstance(images.source, ImageFiles):
-            names = [images.source.name(int(position)) for position in images.positions]
-            yield from find_unreadable(images.source.root, names, cannot_be_decoded, watch).values()
+            yield part, images.source.root, [images.source.name(int(position)) for position in images.positions]
+
+
+def _decode_all(splits: DataSplits, watch: Watch) -> Iterable[Unreadable]:
+    for _, root, names in _files(splits):
+        yield from find_unreadable(root, names, cannot_be_decoded, watch).values()
+
+
+def _repeated(splits: DataSplits) -> dict[str, str]:
+    """Return file -> file of an earlier part with the same bytes."""
+    sizes: dict[int, list[tuple[str, str, Path]]] = {}
+    for part, root, names in _files(splits):
+        for name in names:
+            path = Path(root, name)
+            sizes.setdefault(path.stat().st_size, []).append((part, name, path))
+    first: dict[bytes, tuple[str, str]] = {}
+    repeated = {}
+    for part, name, path in (item for alike in sizes.values() if len(alike) > 1 for item in alike):
+        with path.open("rb") as file:
+            earlier = first.setdefault(hashlib.file_digest(file, "sha256").digest(), (part, name))
+        if earlier[0] != part:
+            repeated[name] = earlier[1]
+    return repeated

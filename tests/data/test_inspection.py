@@ -177,3 +177,23 @@ def test_check_counts_what_is_left_out_and_names_what_is_dark(
     code, found, _ = result_of(capsys, "data", "check", "folder", "--root", str(root))
     assert (code, found["left_out"]) == (1, {".gif": 2, ".txt": 1})
     assert caplog.messages == []  # it is said once, on the screen
+
+
+def test_full_check_lists_files_that_occur_in_several_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part, count, shift in (("train", 8, 0), ("val", 3, 10), ("test", 3, 20)):
+        for label in range(2):
+            for number in range(count):
+                write_image(tmp_path / part / f"class_{label}" / f"{part}{number}.png", label, number + shift)
+    repeated = {
+        "test/class_0/copy.png": "train/class_0/train1.png",
+        "val/class_1/again.png": "train/class_1/train2.png",
+    }
+    for copy, original in repeated.items():
+        (tmp_path / copy).write_bytes((tmp_path / original).read_bytes())
+    (tmp_path / "train/class_0/twin.png").write_bytes((tmp_path / "train/class_0/train3.png").read_bytes())
+    _, found, _ = result_of(capsys, "data", "check", "folder", "--root", str(tmp_path), "--full")
+    assert found["repeated"] == repeated
+    assert main(["data", "check", "folder", "--root", str(tmp_path), "--full"]) == 0
+    printed = capsys.readouterr().out
+    assert "files that occur in several parts: 2" in printed
+    assert "test/class_0/copy.png: the same as train/class_0/train1.png" in printed

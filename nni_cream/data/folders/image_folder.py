@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from nni_cream.data.folders.class_folders import FolderContent, check_same_classes, class_folders, join, scan
+from nni_cream.data.folders.class_folders import FolderContent, check_same_classes, class_folders, counted, join, scan
 from nni_cream.data.folders.file_arguments import FileOptions, readable, splits_of_files
-from nni_cream.data.splits import DataSplits, Indices, stratified_split
+from nni_cream.data.splits import PARTS, DataSplits, Indices, stratified_split
 from nni_cream.errors import ConfigError, DataError
 
 __all__ = ["load_folder"]
 
-_TRAIN = "train"
-_VALIDATION = ("val", "valid", "validation")
-_TEST = "test"
+_logger = logging.getLogger(__name__)
+# Folder in lower case -> its part.
+_PARTS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation"), "validation"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
 _DEFAULT_SHARE = 0.1
 _LAYOUT = (
     "Expected either sub-folders train, val and perhaps test with one folder a class in each, or one folder a class, "
@@ -43,10 +48,11 @@ def load_folder(
 ) -> DataSplits:
     """Load images of your own, sorted into one folder a class.
 
-    Where ``root`` holds ``train``, ``val`` (or ``valid``, ``validation``) and ``test``, these are the parts. Where it
-    holds ``train`` and one of the others, that one is the test part, and validation images are drawn from train. Where
-    it holds the class folders themselves, all parts are drawn from them. A drawn part has the classes in the same
-    proportions as the rest. An image's source index is its place among all files, those of train first.
+    Where ``root`` holds ``train``, ``val`` (or ``valid``, ``validation``) and ``test``, in upper or lower case, these
+    are the parts; ``training`` and ``testing`` mean the same. Where it holds ``train`` and one of the others, that one
+    is the test part, and validation images are drawn from train. Where it holds the class folders themselves, all parts
+    are drawn from them. A drawn part has the classes in the same proportions as the rest. An image's source index is
+    its place among all files, those of train first.
 
     ``validation`` and ``test`` are the shares of the images to draw, above 0 and below 1; the default is 0.1.
     ``channels`` is 3, or 1 for grey images. ``exif`` says whether images are turned upright as their EXIF orientation
@@ -70,17 +76,18 @@ def _part_folders(root: Path) -> dict[str, str]:
     if not root.is_dir():
         raise DataError(f"data set 'folder': {root}: there is no such folder. {_LAYOUT}")
     present = class_folders(root)
-    if _TRAIN not in present:
+    found = [_PARTS.get(name.lower()) for name in present]
+    if "train" not in found and (None in found or not found):
         if len(present) < 2:
             raise DataError(f"data set 'folder': {root}: holds {len(present)} folders. {_LAYOUT}")
         return {"train": ""}
-    held_out = [name for name in _VALIDATION if name in present]
-    others = sorted(set(present) - {_TRAIN, _TEST, *_VALIDATION})
-    if len(held_out) > 1 or others or len(present) == 1:
+    named = dict(zip(found, present, strict=True))
+    folders = {part: named[part] for part in PARTS if part in named}
+    if "train" not in folders or len(folders) < len(present) or len(folders) == 1:
         raise DataError(f"data set 'folder': {root}: holds the folders {', '.join(present)}. {_LAYOUT}")
-    if not held_out or _TEST not in present:
-        return {"train": _TRAIN, "test": held_out[0] if held_out else _TEST}
-    return {"train": _TRAIN, "validation": held_out[0], "test": _TEST}
+    if "test" not in folders:  # it measures the result; the decisions of a search take a share of train
+        folders["test"] = folders.pop("validation")
+    return folders
 
 
 def _shares(folders: dict[str, str], validation: float | None, test: float | None) -> dict[str, float]:
@@ -112,7 +119,25 @@ def _scan_all(root: Path, folders: dict[str, str]) -> FolderContent:
     classes = found["train"].classes
     if len(classes) < 2:
         raise DataError(f"data set 'folder': {root / folders['train']}: holds {len(classes)} class folders. {_LAYOUT}")
+    if folders == {"train": ""}:
+        _tell_of_inner_folders(found["train"])
     return join(*found.values())
+
+
+def _tell_of_inner_folders(files: FolderContent) -> None:
+    """Warn if all images lie one folder deeper, in folders of the same names: those may be the classes."""
+    inner: dict[int, set[str]] = {}
+    for name, label in zip(files.names, files.labels, strict=True):
+        inner.setdefault(int(label), set()).add(os.path.dirname(name).partition(os.sep)[2])
+    shared = sorted(set.intersection(*inner.values()))
+    if len(shared) > 1 and not any("" in names for names in inner.values()):
+        _logger.warning(
+            "data set 'folder': %s: the classes are %s, and each holds %s; expected images. If these are the classes, "
+            "rename the outer folders to train, val and test, or let root name one of them",
+            files.root,
+            counted(list(files.classes), "folder"),
+            counted(shared, "folder"),
+        )
 
 
 def _share_out(

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from lightning_fabric.utilities.data import sized_len
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from nni_cream.errors import SearchError
+from nni_cream.errors import CreamError, SearchError
 from nni_cream.rng import preserved_rng
 from nni_cream.search.board import PrioritizedBoard
 from nni_cream.search.cost.cost_model import CostModel
@@ -28,8 +30,8 @@ from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interva
 from nni_cream.search.scoring.scorer import PathScorer
 from nni_cream.search.scoring.validation_subset import Samples, ValidationSubset, part_of, split_batch
 from nni_cream.search.settings import SearchSettings
-from nni_cream.search.supernet.forward_recorder import observed
-from nni_cream.search.supernet.outputs import main_output
+from nni_cream.search.supernet.forward_recorder import Call, observed
+from nni_cream.search.supernet.outputs import main_output, tensors_in
 from nni_cream.search.supernet.supernet import Supernet
 from nni_cream.search.supernet.verify import Inputs, verify
 from nni_cream.search.teaching.distiller import Distiller
@@ -38,7 +40,9 @@ from nni_cream.search.teaching.weight_average import WeightAverage
 
 __all__ = ["PreparedLightningModule"]
 
+_logger = logging.getLogger(__name__)
 _MOST_SCORED = 256
+_UNLIKE = 10
 _MOST_READ = 100_000
 # Each takes some forward passes over two images; the check must be short beside a search.
 _VERIFIED = 2
@@ -122,6 +126,7 @@ class PreparedLightningModule(HostLightningModule):
         if not self._parts_ready:
             inputs, targets = split_batch(batch)
             self._prepare(inputs, len(targets))
+            self._check_gate(inputs, targets)
         self._steps_before = self.trainer.global_step
         return super().on_train_batch_start(batch, batch_idx)
 
@@ -235,8 +240,16 @@ class PreparedLightningModule(HostLightningModule):
     def _look_inside(self, inputs: Samples, path: Path) -> tuple[Inputs, Any]:
         """Run a path, and keep what the user's module gives the space."""
         self.supernet.activate(path)
-        with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
-            output = self._predict(inputs)
+        try:
+            with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
+                output = self._predict(inputs)
+        except (CreamError, torch.cuda.OutOfMemoryError):  # they say it themselves
+            raise
+        except (RuntimeError, TypeError) as error:
+            raise SearchError(
+                f"forward fails on the inputs of the first batch ({error}); expected it to take them as they are, "
+                "since paths are scored by it. If training_step prepares the inputs, do so in forward"
+            ) from error
         if not calls:
             raise SearchError(
                 "forward of the evaluator's module does not run the model; expected it to return the logits of the "
@@ -244,6 +257,20 @@ class PreparedLightningModule(HostLightningModule):
             )
         self._inside = Inputs(calls[0].args, calls[0].kwargs)
         return self._inside, output
+
+    def _compare_inputs(self, calls: Sequence[Call]) -> None:
+        """Warn if training_step gives the model inputs of another size than forward, by which paths are scored."""
+        assert self._inside is not None
+        trained, scored = (tensors_in([item.args, item.kwargs])[:1] for item in (calls[0], self._inside))
+        sizes = [float(item[0].detach().float().square().mean().sqrt()) for item in (trained, scored) if item]
+        # Augmentation changes the size a little, a forgotten division by 255 much.
+        if len(sizes) == 2 and max(sizes) > _UNLIKE * min(sizes):
+            _logger.warning(
+                "training_step gives the model inputs of size %.3g (root mean square), and forward of size %.3g; "
+                "expected the same, since paths are scored by forward. "
+                "Normalise the inputs in forward or in the data set",
+                *sizes,
+            )
 
     def _random_paths(self, number: int) -> list[Path]:
         paths = RandomPaths(self.supernet.space, self.settings.seed)
@@ -281,6 +308,19 @@ class PreparedLightningModule(HostLightningModule):
             self.scorer.check(path)
         if not isinstance(self.matcher, NoMatcher):
             self.settings.distillation.features(output)
+
+    def _check_gate(self, inputs: Samples, targets: Tensor) -> None:
+        """Raise SearchError before the first step if training targets, such as those of Mixup, do not fit the gate."""
+        if not self.settings.teaching.gate or isinstance(self.matcher, NoMatcher):
+            return
+        try:
+            with self._autocast(), self.supernet.detached():
+                self.settings.score.sums(main_output(self._predict(inputs)), targets)
+        except SearchError as error:
+            raise SearchError(
+                f"teaching.gate is True, but the score does not fit the training batch: {error}; expected a score of "
+                "training and validation batches. Set teaching.gate to False"
+            ) from error
 
     def _scored_at_once(self) -> int:
         """Return how many images one scoring pass takes."""

@@ -18,7 +18,7 @@ from nni_cream.search.loop.image_order import end_resumed_epoch
 from nni_cream.search.loop.setup import PreparedLightningModule
 from nni_cream.search.paths.encoded_path import Path, encode_path
 from nni_cream.search.scoring.candidates import rescored_entries
-from nni_cream.search.scoring.validation_subset import split_batch, split_samples
+from nni_cream.search.scoring.validation_subset import batch_like, split_batch, split_samples
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import Call, muted, observed
 from nni_cream.search.supernet.supernet import single_values_explained
@@ -67,6 +67,7 @@ class CreamLightningModule(PreparedLightningModule):
         self._open_step: tuple[Path, Any] | None = None
         self._changed = False
         self._untaught = False
+        self._compared = False
         self._hosting = True
 
     # The paper's loop -------------------------------------------------------------------------------------------------
@@ -80,6 +81,9 @@ class CreamLightningModule(PreparedLightningModule):
         self.supernet.activate(path)
         with observed(self.supernet.space) as calls:
             output = call_step(self.training_module.training_step, batch, batch_idx)
+        if calls and not self._compared:
+            self._compare_inputs(calls)
+            self._compared = True
         self.supernet.note_modes()
         # A checkpoint may be written before on_train_batch_end; an open step lets either place finish it.
         self._path, self._match, self._open_step = path, match, (path, batch)
@@ -183,7 +187,7 @@ class CreamLightningModule(PreparedLightningModule):
                 task_loss,
                 match.weight,
                 step_size=self.trainer.optimizers[0].param_groups[0]["lr"],
-                validation_losses=lambda: self._meta_losses(len(split_batch(batch)[1])),
+                validation_losses=lambda: self._meta_losses(batch),
                 loss_scale=self._loss_scale(),
                 joint_loss=self.distiller.joint_loss,
             )
@@ -200,15 +204,16 @@ class CreamLightningModule(PreparedLightningModule):
         self.matcher.update(match, gradient)
         self.tally.add_meta_update()
 
-    def _meta_losses(self, at_once: int) -> Iterator[Tensor]:
-        """Yield the parts of the loss on a chunk of validation images."""
+    def _meta_losses(self, batch: Any) -> Iterator[Tensor]:
+        """Yield the parts of the loss on a chunk of validation images, in batches like the given one."""
+        at_once = len(split_batch(batch)[1])
         # The chunks take turns. No part has a larger graph than a training step, however many images are scored.
         chunks = self.scorer.subset.chunks
         images, labels = chunks[(self._step // (self.matcher.interval or 1)) % len(chunks)]
         # Nearly equal parts, none of a single image.
         parts = max(1, min(math.ceil(len(labels) / at_once), len(labels) // 2))
         for x, y in zip(split_samples(images, parts), labels.tensor_split(parts), strict=True):
-            yield self._task_loss([x, y]) * (len(y) / len(labels))
+            yield self._task_loss(batch_like(batch, x, y)) * (len(y) / len(labels))
 
     # Validation and the end of an epoch -------------------------------------------------------------------------------
 
@@ -270,6 +275,11 @@ class CreamLightningModule(PreparedLightningModule):
 
     def on_fit_end(self) -> None:
         """Raise SearchError if the training ended without a result."""
+        if not self._step and not self.trainer.interrupted:  # the user's hook may need what a step leaves
+            raise SearchError(
+                "the training had no batch; expected at least one. Look at the size of the batches, drop_last and "
+                "limit_train_batches."
+            )
         super().on_fit_end()
         if not len(self.board) and not self.trainer.interrupted:
             raise SearchError(
@@ -303,7 +313,8 @@ class CreamLightningModule(PreparedLightningModule):
 
     def _report(self, force: bool, on_epoch: bool = False) -> None:
         """Log the board's figures when they changed, and at Lightning's logging interval."""
-        if not (force or self._step % self.trainer.log_every_n_steps == 0):
+        interval = self.trainer.log_every_n_steps
+        if not (force or (interval and self._step % interval == 0)):  # 0 logs nothing
             return
         self.statistics = self._figures()
         for name, value in self.statistics.items():

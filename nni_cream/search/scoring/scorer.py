@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from nni_cream.search.paths.encoded_path import Path, path_key
-from nni_cream.search.scoring.scores import Score, add_sums
+from nni_cream.search.scoring.scores import Score, add_sums, check_classes
 from nni_cream.search.scoring.validation_subset import ValidationSubset
 from nni_cream.search.supernet.kept_inputs import kept
 from nni_cream.search.supernet.outputs import main_output
@@ -68,7 +68,7 @@ class PathScorer:
         seen, size = 0, len(self.subset)
         with self._undisturbed():
             for inputs, targets in self.subset.chunks:
-                sums = add_sums(sums, self._sums(inputs, targets))
+                sums = add_sums(sums, self._score.sums(self._output(inputs), targets))
                 seen += len(targets)
                 self.images_seen += len(targets)
                 if self._rejected(sums, size - seen, above):
@@ -78,10 +78,9 @@ class PathScorer:
             self._note(path, score)
         return score
 
-    def _sums(self, inputs: Any, targets: Tensor) -> list[float]:
+    def _output(self, inputs: Any) -> Tensor:
         with kept(inputs):  # the next path gets them, too
-            output = main_output(self._predict(inputs))
-        return self._score.sums(output, targets)
+            return main_output(self._predict(inputs))
 
     def _note(self, path: Path, score: float) -> None:
         """Warn, once, if all paths score the same: such a score ranks nothing."""
@@ -106,7 +105,9 @@ class PathScorer:
         chunks = self.subset.chunks
         with self._undisturbed():
             for inputs, targets in chunks[:1] + chunks[1:][-1:]:  # the last is of the rarest shape
-                self._sums(inputs, targets)
+                output = self._output(inputs)
+                self._score.sums(output, targets)
+        check_classes(self._score, output, [labels for _, labels in chunks])
 
     def _rejected(self, sums: Sequence[float], left: int, above: float) -> bool:
         """Whether a mean score of the images so far settles that the path misses the bar."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ __all__ = [
     "add_sums",
     "balanced_accuracy",
     "binary",
+    "check_classes",
     "miou",
     "multilabel",
     "negative_squared_error",
@@ -29,11 +31,18 @@ __all__ = [
 ]
 
 ScoreFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+_logger = logging.getLogger(__name__)
+_SHARES_ROUNDED = 0.01  # soft labels may come in 16 bits
 _IGNORED = 255  # the label of pixels that count nowhere, as in Pascal VOC and Cityscapes
 
 
 def top1(output: Tensor, target: Tensor) -> Tensor:
-    """Return 1 where the largest logit (N, classes) is at the label (N,), 0 elsewhere; shape (N,)."""
+    """Return 1 where the largest logit (N, classes) is at the label (N,), 0 elsewhere; shape (N,).
+
+    Soft labels (N, classes), as Mixup makes them, give the share of the largest logit's class.
+    """
+    if _softly_classified(output, target):
+        return target.gather(1, output.argmax(dim=1, keepdim=True)).flatten().to(torch.float32)
     if not _classified(output, target):
         raise _unfit("top1", output, target, "logits (N, classes) of two classes or more and integer labels (N,)")
     return (output.argmax(dim=1) == target).to(torch.float32)
@@ -56,7 +65,7 @@ def multilabel(output: Tensor, target: Tensor) -> Tensor:
 def balanced_accuracy(output: Tensor, target: Tensor) -> Tensor:
     """Return each sample's part in the counts of every class: right samples, then all; shape (N, 2 classes).
 
-    Outputs and labels are those of :func:`top1` or of :func:`binary`.
+    Outputs and labels are those of :func:`top1` or of :func:`binary`. A soft label is a part of a sample of each class.
     """
     if _one_logit(output, target):
         target = _zero_or_one("balanced_accuracy", target).flatten().long()
@@ -64,6 +73,8 @@ def balanced_accuracy(output: Tensor, target: Tensor) -> Tensor:
     elif _classified(output, target):
         classes, predicted = output.shape[1], output.argmax(dim=1)
         _check_labels("balanced_accuracy", target, classes)
+    elif _softly_classified(output, target):
+        return torch.cat([functional.one_hot(output.argmax(dim=1), output.shape[1]) * target, target], dim=1)
     else:
         raise _unfit(
             "balanced_accuracy", output, target, "logits (N, classes) or one logit, and one integer label a sample"
@@ -115,6 +126,13 @@ def _classified(output: Tensor, target: Tensor) -> bool:
     return output.ndim == 2 and output.shape[1] > 1 and target.ndim == 1 and not target.is_floating_point()
 
 
+def _softly_classified(output: Tensor, target: Tensor) -> bool:
+    """Whether the targets are shares of the classes: of one label alone, smoothed or mixed."""
+    fits = output.ndim == 2 and output.shape[1] > 1 and output.shape == target.shape and target.is_floating_point()
+    # Several labels an image have the same shape, but do not add up to one.
+    return fits and bool((target >= 0).all() and ((target.float().sum(dim=1) - 1).abs() < _SHARES_ROUNDED).all())
+
+
 def _zero_or_one(name: str, target: Tensor) -> Tensor:
     """Return labels as booleans; refuse any but 0 and 1, such as -1 or soft ones."""
     if not bool(((target == 0) | (target == 1)).all()):
@@ -123,12 +141,33 @@ def _zero_or_one(name: str, target: Tensor) -> Tensor:
     return target.bool()
 
 
+def check_classes(score: Score, output: Tensor, targets: Sequence[Tensor]) -> None:
+    """Raise SearchError if labels are no classes of the outputs, and warn if most outputs belong to no class.
+
+    ``output`` is that of the last chunk; ``targets`` are those of all chunks.
+    """
+    if score.function not in (top1, balanced_accuracy) or not _classified(output, targets[-1]):
+        return
+    classes, labels = output.shape[1], torch.cat([*targets])
+    _check_labels(score.name, labels, classes)
+    highest = int(labels.max())
+    if highest + 1 < classes / 2:
+        _logger.warning(
+            "score is %r for %d outputs a sample, and the highest label is %d; expected about one logit for each "
+            "class. If the outputs are embeddings, let forward return the logits, or give functions for score "
+            "and distillation",
+            score.name,
+            classes,
+            highest,
+        )
+
+
 def _check_labels(name: str, labels: Tensor, classes: int) -> None:
     low, high = (0, 0) if not labels.numel() else map(int, labels.aminmax())
     if low < 0 or high >= classes:
         raise SearchError(
             f"score is {name!r} for labels from {low} to {high}; expected 0 to {classes - 1}, as many as the network "
-            "has logits. Give the network the number of classes"
+            "has logits. Give the network the number of classes, or leave out samples whose label is to be ignored"
         )
 
 

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from nni_cream.errors import SearchError
 
-__all__ = ["Samples", "ValidationSubset", "part_of", "split_batch", "split_samples"]
+__all__ = ["Samples", "ValidationSubset", "batch_like", "part_of", "split_batch", "split_samples"]
 
 Samples: TypeAlias = Any
 """Inputs of a network: a tensor (N, ...), or a list, tuple or mapping of such."""
@@ -42,6 +42,13 @@ def split_batch(batch: Any) -> tuple[Samples, Tensor]:
                 f"a batch holds {len(item)} inputs and {len(targets)} targets; expected one target an input."
             )
     return inputs, targets
+
+
+def batch_like(batch: Any, inputs: Samples, targets: Tensor) -> Any:
+    """Return other inputs and targets as a batch of the same type; ``training_step`` may read a named tuple by name."""
+    if hasattr(batch, "_make"):
+        return batch._make((inputs, targets))
+    return (inputs, targets) if isinstance(batch, tuple) else [inputs, targets]
 
 
 def part_of(samples: Samples, place: int | slice) -> Samples:

@@ -66,6 +66,28 @@ def test_train_val_and_test_are_taken_as_they_are(tmp_path: Path, held_out: str)
         )
 
 
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("TRAIN", "Test"), ("Train", "Validation")])
+def test_parts_of_other_names_are_no_classes(tmp_path: Path, names: tuple[str, str]) -> None:
+    for name, count in zip(names, (10, 3), strict=True):
+        fill(tmp_path / name, cats=count, dogs=count)
+    splits = load(tmp_path)
+    assert splits.classes == ("cats", "dogs")
+    assert [len(splits.train), len(splits.validation), len(splits.test)] == [18, 2, 6]
+    assert {name.split("/")[0] for name in files_of(splits, "test")} == {names[1]}
+
+
+def test_classes_that_hold_folders_of_the_same_names_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("seg_train", "seg_test"):
+        fill(tmp_path / name, cats=10, dogs=10)
+    assert load(tmp_path).classes == ("seg_test", "seg_train")
+    (message,) = caplog.messages
+    assert "the classes are 2 folders: seg_test, seg_train, and each holds 2 folders: cats, dogs" in message
+    fill(tmp_path, seg_test=1)  # an image beside the folders
+    caplog.clear()
+    load(tmp_path)
+    assert not caplog.messages
+
+
 def test_seed_decides_the_shares(tmp_path: Path) -> None:
     fill(tmp_path, cats=20, dogs=20)
     drawn = [files_of(load(tmp_path, seed=seed), "test") for seed in (0, 0, 1)]
@@ -86,6 +108,8 @@ def with_everything(root: Path) -> None:
         (lambda root: fill(root / "train", cats=5, dogs=5), {}, DataError, ["holds the folders train."]),
         (lambda root: fill(root / "train", cats=5) and fill(root / "val", cats=2), {}, DataError, ["1 class folders"]),
         (lambda root: fill(root, train=5, cats=5), {}, DataError, ["holds the folders cats, train"]),
+        (lambda root: fill(root, Train=5, training=5), {}, DataError, ["holds the folders Train, training"]),
+        (lambda root: fill(root, val=5, Testing=5), {}, DataError, ["holds the folders Testing, val"]),
         (with_everything, {"validation": 0.1}, ConfigError, ["validation is 0.1", "val/ holds the images"]),
         (with_everything, {"test": 0.1}, ConfigError, ["test is 0.1", "test/ holds the images"]),
         (lambda root: fill(root, cats=9, dogs=9), {"test": 2}, ConfigError, ["test", "above 0 and below 1", "2"]),

@@ -12,8 +12,9 @@ from nni.nas.nn.pytorch import LayerChoice, ModelSpace
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import TensorDataset
+from torch.utils.data import TensorDataset, default_collate
 from torchmetrics.functional.classification import multiclass_jaccard_index
+from torchvision.transforms import v2
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError
@@ -22,6 +23,7 @@ from tests.search.small import TRAINER, LayerSpace, conv, cream, digits, run
 pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
 
 LOSSES = {
+    "mixed": functional.cross_entropy,
     "binary": lambda output, target: functional.binary_cross_entropy_with_logits(output.flatten(), target.float()),
     "multilabel": functional.binary_cross_entropy_with_logits,
     "classes": lambda output, target: functional.cross_entropy(output, target, ignore_index=255),
@@ -114,6 +116,30 @@ def test_many_labels_an_image_are_taught_and_scored():
     assert strategy.statistics["distilled"] > 0
     expected = figures_of(strategy, validation, lambda target, output: ((output > 0) == target.bool()).float().mean())
     assert [entry.validated for entry in strategy.board.entries] == pytest.approx(expected)
+
+
+def mixed(loader: DataLoader) -> DataLoader:
+    """A loader whose batches Mixup mixes, as torchvision's guide does."""
+    mix = v2.MixUp(num_classes=10)
+    return DataLoader(loader.dataset, batch_size=16, collate_fn=lambda samples: mix(*default_collate(samples)))
+
+
+def test_labels_that_mixup_mixes_are_taught_behind_the_gate():
+    training, validation = loaders_of(lambda images, labels: labels)
+    strategy = searched(LayerSpace(), "mixed", mixed(training), validation, distillation_gate=True)
+    assert strategy.statistics["distilled"] > 0
+    expected = figures_of(strategy, validation, lambda target, output: (output.argmax(1) == target).float().mean())
+    assert [entry.validated for entry in strategy.board.entries] == pytest.approx(expected)
+
+
+def test_training_labels_that_do_not_fit_the_gate_are_refused_before_the_first_step(monkeypatch):
+    monkeypatch.setattr(Task, "training_step", lambda *_: pytest.fail("a step was taken"))
+    training, validation = loaders_of(rare)
+    data = training.dataset.tensors
+    training = DataLoader(TensorDataset(data[0], data[1].float() * 0.9), batch_size=16)
+    arguments = {"score": "binary", "distillation": "binary_cross_entropy", "distillation_gate": True}
+    with pytest.raises(SearchError, match=r"teaching.gate is True, but the score .* labels 0 and 1"):
+        searched(OneLogit(), "binary", training, validation, **arguments)
 
 
 class Segmentation(ModelSpace):

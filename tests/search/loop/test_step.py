@@ -5,6 +5,7 @@ import math
 import random
 import subprocess
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import RandomOneShot
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.plugins import MixedPrecision
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MeanMetric
 
@@ -181,6 +182,43 @@ def test_the_meta_update_leaves_the_users_logs_and_metrics_alone():
         run(LayerSpace(), strategy, custom_evaluator(module, max_epochs=1))
         counts.append((module.mean._update_count, float(module.mean.compute())))
     assert counts[0] == counts[1]
+
+
+class Pair(NamedTuple):
+    image: Tensor
+    label: Tensor
+
+
+class ModuleWithRecords(LightningModuleOfDigits):
+    """As Lightning's guide from 1.x to 2 has it: what an epoch collects is a list of the module."""
+
+    def __init__(self):
+        super().__init__()
+        self.losses, self.running, self.counts = {"train": []}, 0.0, torch.zeros(10)
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return Pair(*batch)
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step((batch.image, batch.label), batch_idx)
+        self.losses["train"].append(loss.detach())
+        self.running = 0.9 * self.running + 0.1 * float(loss.detach())
+        self.counts += torch.bincount(batch.label, minlength=10)
+        return loss
+
+
+def test_the_meta_update_leaves_the_users_records_alone_and_keeps_the_type_of_a_batch():
+    records = []
+    for interval in (2, 10_000):
+        pl.seed_everything(0)
+        module = ModuleWithRecords()
+        settings = {"distillation_start": None, "distillation_gate": False, "meta_learning_rate": 1e-30}
+        strategy = cream(board_size=3, warmup=0, meta_interval=interval, **settings)
+        run(LayerSpace(), strategy, custom_evaluator(module, max_epochs=1))
+        assert (strategy.statistics["meta_updates"] > 0) == (interval == 2)
+        records.append((len(module.losses["train"]), sum(module.losses["train"]), module.running, *module.counts))
+    assert records[0] == records[1]
+    assert records[0][0] == 8
 
 
 def test_warm_up_trains_without_board_and_teacher():
@@ -745,6 +783,41 @@ def test_a_forward_that_does_not_run_the_model_is_refused():
         run(LayerSpace(), cream(board_size=3, warmup=0), custom_evaluator(Detour()))
 
 
+class Divided(LightningModuleOfDigits):
+    """Prepares its inputs in training_step, where a score does not see it."""
+
+    def __init__(self, divisor):
+        super().__init__()
+        self.divisor = divisor
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step((batch[0] / self.divisor, batch[1]), batch_idx)
+
+
+@pytest.mark.parametrize(("divisor", "told"), [(255, True), (4, False)])
+def test_inputs_that_forward_does_not_prepare_as_the_training_does_are_told(divisor, told, caplog):
+    run(LayerSpace(), cream(board_size=3, warmup=0), custom_evaluator(Divided(divisor), max_epochs=1))
+    assert ("training_step gives the model inputs of size 0.00" in caplog.text) == told
+
+
+def test_inputs_that_forward_cannot_take_are_refused():
+    class Bytes(Divided):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return batch[0].to(torch.uint8), batch[1]
+
+    with pytest.raises(SearchError, match=r"forward fails on the inputs of the first batch .* do so in forward"):
+        run(LayerSpace(), cream(board_size=3, warmup=0), custom_evaluator(Bytes(255)))
+
+
+def test_a_training_without_a_batch_is_refused():
+    with pytest.raises(SearchError, match=r"the training had no batch; .* drop_last"):
+        run(LayerSpace(), cream(board_size=3, warmup=0), evaluator(limit_train_batches=0))
+
+
+def test_a_trainer_that_logs_nothing_trains():
+    assert len(search(board_size=3, trainer={"log_every_n_steps": 0, "max_epochs": 1}).board) == 3
+
+
 def test_batches_that_are_not_pairs_are_refused():
     from nni.nas.evaluator.pytorch import DataLoader
     from torch.utils.data import TensorDataset
@@ -801,24 +874,22 @@ def test_a_score_that_stops_being_finite_when_the_board_is_rescored_is_an_error(
 
     def failing(output, target):
         calls.append(1)
-        # Two before the first step, then three candidates in four chunks.
-        return torch.full((len(target),), 0.5 if len(calls) <= 14 else math.nan)
+        # Three before the first step, then three candidates in four chunks.
+        return torch.full((len(target),), 0.5 if len(calls) <= 15 else math.nan)
 
     with pytest.raises(SearchError, match="score of a path is nan at step 8"):
         search(score=failing, board_size=3, score_interval=1000, matching="best")
 
 
 def test_the_meta_network_sees_a_chunk_in_parts_no_larger_than_a_training_batch():
-    class Sizes(LightningModule):
-        def __init__(self):
-            super().__init__()
-            self.sizes: list[int] = []
+    sizes: list[int] = []
 
+    class Sizes(LightningModule):
         def forward(self, x):
             return self.model(x)
 
         def training_step(self, batch, batch_idx):
-            self.sizes.append(len(batch[1]))
+            sizes.append(len(batch[1]))
             return functional.cross_entropy(self(batch[0]), batch[1])
 
         def validation_step(self, batch, batch_idx):
@@ -827,8 +898,7 @@ def test_the_meta_network_sees_a_chunk_in_parts_no_larger_than_a_training_batch(
         def configure_optimizers(self):
             return torch.optim.SGD(self.parameters(), lr=0.01)
 
-    module = Sizes()
     settings = {"board_size": 3, "warmup": 0, "meta_interval": 8, "score_images": 150}
-    run(LayerSpace(), cream(**AS_PUBLISHED, **settings), custom_evaluator(module, max_epochs=1))
+    run(LayerSpace(), cream(**AS_PUBLISHED, **settings), custom_evaluator(Sizes(), max_epochs=1))
     # Eight training steps, then the last batch again, and the 50 images of one of three chunks.
-    assert module.sizes == [32] * 9 + [25] * 2
+    assert sizes == [32] * 9 + [25] * 2

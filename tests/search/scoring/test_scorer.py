@@ -224,6 +224,26 @@ def test_a_score_that_does_not_fit_is_found_before_the_first_step():
         a_scorer(SCORES["top1"], torch.zeros(6)).check({})
 
 
+@pytest.mark.parametrize("name", ["top1", "balanced_accuracy"])
+@pytest.mark.parametrize(
+    ("labels", "words"), [([0, 1, -1, 2, 1, 0], "from -1 to 2"), ([3, 1, 2, 1, 1, 2], "from 1 to 3")]
+)
+def test_labels_that_are_no_classes_are_refused_whichever_chunk_has_them(name, labels, words):
+    chunks = tuple(zip(torch.randn(6, 3).split(2), torch.tensor(labels).split(2), strict=True))
+    scorer = PathScorer(ValidationSubset(chunks), lambda x: x, lambda path: None, nullcontext, SCORES[name])
+    with pytest.raises(SearchError, match=f"score is '{name}' for labels {words}; expected 0 to 2"):
+        scorer.check({})
+
+
+@pytest.mark.parametrize(("outputs", "told"), [(6, 0), (7, 1)])
+def test_outputs_without_a_class_are_told(outputs, told, caplog):
+    chunks = tuple(zip(torch.randn(6, outputs).split(2), torch.tensor([0, 1, 2, 2, 1, 0]).split(2), strict=True))
+    PathScorer(ValidationSubset(chunks), lambda x: x, lambda path: None, nullcontext, SCORES["top1"]).check({})
+    assert [f"for {outputs} outputs a sample, and the highest label is 2" in text for text in warnings_of(caplog)] == [
+        True
+    ] * told
+
+
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("nni_cream")]
 

@@ -85,6 +85,19 @@ def test_negative_squared_error_equals_scikit_learn(shape, target):
     assert score_of("negative_squared_error", outputs, targets) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"), [("top1", accuracy_score), ("balanced_accuracy", balanced_accuracy_score)]
+)
+@pytest.mark.parametrize("part", [0.0, 0.3])
+def test_mixed_labels_count_as_parts_of_a_sample_of_each_class(name, expected, part):
+    logits, one, other = torch.randn(N, 4), torch.randint(4, (N,)), torch.randint(4, (N,))
+    target = (1 - part) * functional.one_hot(one, 4) + part * functional.one_hot(other, 4).float()
+    predicted, weights = logits.argmax(1).repeat(2), torch.tensor([1 - part, part]).repeat_interleave(N)
+    wanted = expected(torch.cat([one, other]), predicted, sample_weight=weights)
+    for chunk in (7, N):
+        assert score_of(name, logits, target, chunk) == pytest.approx(wanted, abs=1e-6)
+
+
 LOGITS, LABELS = torch.randn(6, 3), torch.tensor([0, 1, 2, 2, 1, 0])
 DENSE, PIXELS = torch.randn(6, 3, 4, 4), torch.randint(3, (6, 4, 4))
 
