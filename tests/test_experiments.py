@@ -84,8 +84,10 @@ def reduced(content: dict[str, Any]) -> dict[str, Any]:
         small["recipe"] = {**content["recipe"], "epochs": 1, "batch_size": 20}
     if "search" in content:
         small["search"] = {**content["search"], "epochs": 1, "batch_size": 20}
-        study |= {"recalibration_images": 20} if "variants" in content else {"retrain_seeds": [0], "population": 4}
-        if "variants" not in content:
+        if "variants" in content:
+            study |= {"recalibration_images": 20, "resamples": 100}
+        else:
+            study |= {"retrain_seeds": [0], "population": 4}
             small["search"]["scoring"] = {**content["search"].get("scoring", {}), "recalibration_images": 20}
     else:
         study |= {"seeds": [0, 1], "architectures": 10}

@@ -276,7 +276,7 @@ def test_report_runs_nothing_and_writes_the_same(studied, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["tables"] == read(studied)["tables"]
 
 
-@pytest.mark.parametrize("kept", [1, 2, 4, -1])
+@pytest.mark.parametrize("kept", [1, -1])
 def test_interrupted_study_is_marked_partial_and_goes_on(studied, tmp_path, capsys, kept):
     lines = (studied / "records.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "out").mkdir()
