@@ -53,14 +53,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let half of the processes begin with experiments: what waits for long must not begin last."""
+    """Let all processes but one begin with experiments: what waits for long must not begin last."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     waiting = [item for item in items if "manager" in item.path.parts and item.get_closest_marker("integration")]
     others = [item for item in items if item not in set(waiting)]
-    size, beginners = len(items) // workers, max(1, workers // 2)
+    size, beginners = len(items) // workers, max(1, workers - 1)
     items.clear()
     for worker in range(workers):  # each is given a block of this size, and takes from those of others when it is done
-        own = waiting[worker // 2 :: beginners] if worker % 2 == 0 and worker // 2 < beginners else []
+        own = waiting[worker::beginners] if worker < beginners else []
         items += own + others[: max(0, size - len(own))]
         del others[: max(0, size - len(own))]
     items += others

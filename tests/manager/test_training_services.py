@@ -196,9 +196,7 @@ class Pod:
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    ("name", "gpus", "retrains"), [("experiment", None, 0), ("remote", "", 0), ("kubeflow", "0", 1)]
-)
+@pytest.mark.parametrize(("name", "gpus", "retrains"), [("experiment", None, 0), ("kubeflow", "0", 1)])
 def test_each_shipped_trial_command_runs_in_a_pod(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, gpus: str | None, retrains: int
 ) -> None:
