@@ -56,7 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let all processes but one begin with experiments: what waits for long must not begin last."""
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     waiting = [item for item in items if "manager" in item.path.parts and item.get_closest_marker("integration")]
-    others = [item for item in items if item not in set(waiting)]
+    chosen = set(waiting)
+    others = [item for item in items if item not in chosen]
     size, beginners = len(items) // workers, max(1, workers - 1)
     items.clear()
     for worker in range(workers):  # each is given a block of this size, and takes from those of others when it is done

@@ -232,9 +232,7 @@ def wait_for_the_end_of(group):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize(
-    ("sign", "workers"), [(signal.SIGINT, 1), (signal.SIGINT, 2), (signal.SIGTERM, 2), (signal.SIGKILL, 2)]
-)
+@pytest.mark.parametrize(("sign", "workers"), [(signal.SIGINT, 1), (signal.SIGTERM, 2), (signal.SIGKILL, 2)])
 def test_interrupted_study_keeps_its_results(tmp_path, sign, workers):
     script, path = tmp_path / "slow.py", tmp_path / "records.jsonl"
     script.write_text(_SLOW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -10,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from nni_cream.search.supernet.data_flow import DataFlow, watching
@@ -142,14 +142,16 @@ _FREE = {
 
 def _multiplies_weights(operation: Any, args: Any) -> bool:
     """Return whether an operation computes with a matrix of weights, beyond viewing or moving it."""
-    if operation.is_view or torch.Tag.pointwise in operation.tags or operation._overloadpacket.__name__ in _FREE:
-        return False
-    return any(_is_matrix_of_weights(item) for item in tree_leaves(args))
+    return not _moves(operation) and any(map(_is_matrix_of_weights, tensors_in(args)))
 
 
-def _is_matrix_of_weights(item: Any) -> bool:
-    if not isinstance(item, Tensor):
-        return False
+@functools.cache
+def _moves(operation: Any) -> bool:
+    pointwise = torch.Tag.pointwise in operation.tags
+    return bool(operation.is_view or pointwise or operation._overloadpacket.__name__ in _FREE)
+
+
+def _is_matrix_of_weights(item: Tensor) -> bool:
     # A layer may work on a view of its weights.
     weight = item if item._base is None else item._base
     return isinstance(weight, nn.Parameter) and weight.ndim > 1

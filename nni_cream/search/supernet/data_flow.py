@@ -5,8 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,8 +23,7 @@ _SHAPE_ONLY = {
 } | {getattr(_aten, f"new_{stem}") for stem in ("empty", "empty_strided", "full", "ones", "zeros")}
 
 
-@dataclass(frozen=True)
-class _Step:
+class _Step(NamedTuple):
     operations: int
     earlier: frozenset[int]
     """Steps whose results it reads."""
@@ -136,11 +134,14 @@ def memory_of(tensor: Tensor) -> int:
 
 def _written(operation: Any, args: Any, kwargs: Any) -> list[Any]:
     """Return the arguments that an operation changes in place, such as running statistics."""
-    schema = operation._schema.arguments
-    if not any(item.alias_info is not None and item.alias_info.is_write for item in schema):
-        return []
-    given = dict(zip((item.name for item in schema), args, strict=False)) | kwargs
-    return [given.get(item.name) for item in schema if item.alias_info is not None and item.alias_info.is_write]
+    places = _written_places(operation)
+    return [args[place] if place < len(args) else kwargs.get(name) for place, name in places]
+
+
+@functools.cache
+def _written_places(operation: Any) -> list[tuple[int, str]]:
+    schema = enumerate(operation._schema.arguments)
+    return [(place, item.name) for place, item in schema if item.alias_info is not None and item.alias_info.is_write]
 
 
 @functools.cache
