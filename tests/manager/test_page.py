@@ -16,6 +16,7 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from nni_cream.manager import page
 from nni_cream.manager.page import install_page, page_address, page_address_of_trial
 from nni_cream.manager.ports import free_port
 from tests.manager.browser import click, console_errors, emulate, open_browser, require_browser, wait_for
@@ -38,6 +39,14 @@ def test_page_is_installed_whole(tmp_path: Path) -> None:
         r'(?:href|src|from) ?=? ?"(?:\./)?([\w.]+\.(?:css|js))"', b"".join(written.values()).decode()
     ):
         assert name in written
+
+
+def test_page_is_put_in_its_place_after_all_that_it_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[str] = []
+    monkeypatch.setattr(page, "write_text", lambda path, text: written.append(path.name))
+    install_page(tmp_path)
+    assert written[-1] == page.PAGE
+    assert {"board.js", "board.css"} < set(written)
 
 
 def test_page_asks_no_other_host_and_makes_no_markup_of_text() -> None:

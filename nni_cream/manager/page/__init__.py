@@ -29,7 +29,8 @@ def install_page(log_folder: Path) -> None:
     FileError
         If it cannot be written.
     """
-    for source in files(__name__).iterdir():
+    # The page last: a browser that opens it before its scripts are there never asks for them again.
+    for source in sorted(files(__name__).iterdir(), key=lambda source: source.name == PAGE):
         if source.name.endswith(_SUFFIXES):
             write_text(log_folder / source.name, source.read_text(encoding="utf-8"))
 
