@@ -257,13 +257,16 @@ def _see_through(experiment: Experiment, folder: OutputFolder, start: float, con
 
 
 def _watch(experiment: Experiment, manager: Manager, log: Path, console: Console) -> None:
-    for _ in range(_STARTS - 1):
+    for left in reversed(range(_STARTS)):
         try:
-            return watch_trials(manager, expected_trials(experiment.config), log, console)
+            watch_trials(manager, expected_trials(experiment.config), log, console)
         except TunerLateError:
+            if not left:
+                raise
             console.print("this machine is busy: the tuner was late for NNI's manager, which starts again")
             _start_again(experiment)
-    return watch_trials(manager, expected_trials(experiment.config), log, console)
+        else:
+            return
 
 
 @contextmanager

@@ -46,14 +46,17 @@ class OperationCounter(DataFlow):
         return _formula(func._overloadpacket) is None and super()._decomposes(func)
 
     def _count(self, func: Any, args: Any, kwargs: Any, output: Any) -> int:
+        count = self._of_real_numbers(func, args, kwargs, output)
+        # torch's formulas do not look at the kind of numbers: a product of two complex ones is four of real ones.
+        return 4 * count if count and any(item.is_complex() for item in tensors_in(output)) else count
+
+    def _of_real_numbers(self, func: Any, args: Any, kwargs: Any, output: Any) -> int:
         packet = func._overloadpacket
         formula = _formula(packet)
-        # torch's formulas do not look at the kind of numbers: a product of two complex ones is four of real ones.
-        parts = 4 if any(item.is_complex() for item in tensors_in(output)) else 1
         if formula is not None:
-            return parts * int(formula(*args, **kwargs, out_val=output))
+            return int(formula(*args, **kwargs, out_val=output))
         if (own := _OWN.get(packet)) is not None and (count := own(*args)) is not None:
-            return parts * 2 * count
+            return 2 * count
         if _multiplies_weights(func, args):
             self.unknown.add(str(packet))
         return 0
