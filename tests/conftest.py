@@ -47,18 +47,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    # One more than there are processors: the tests of whole experiments mostly wait for NNI's manager.
-    return (os.cpu_count() or 1) + 1
+    # More than there are processors: the tests of whole experiments mostly wait for NNI's manager.
+    return (os.cpu_count() or 1) + 2
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let all processes but one begin with experiments: what waits for long must not begin last."""
+    """Let every second process begin with experiments: what waits for long must not begin last.
+
+    The others compute meanwhile, so that no processor is idle.
+    """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     waiting = [item for item in items if "manager" in item.path.parts and item.get_closest_marker("integration")]
     chosen = set(waiting)
     others = [item for item in items if item not in chosen]
-    size, beginners = len(items) // workers, max(1, workers - 1)
+    size, beginners = len(items) // workers, max(1, workers // 2)
     items.clear()
     for worker in range(workers):  # each is given a block of this size, and takes from those of others when it is done
         own = waiting[worker::beginners] if worker < beginners else []

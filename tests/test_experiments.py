@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -96,11 +98,25 @@ def reduced(content: dict[str, Any]) -> dict[str, Any]:
     return {**small, "study": study}
 
 
+@pytest.fixture(scope="module")
+def truths(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
+    """Return the truth of a reduced study file; several files are compared with one."""
+
+    @cache
+    def truth(path: Path) -> Path:
+        folder = tmp_path_factory.mktemp("truth")
+        (folder / "truth.yml").write_text(yaml.safe_dump(reduced(config.read_yaml(path)), sort_keys=False))
+        assert main(["study", "truth", str(folder / "truth.yml"), "--workers", "1", "--out", str(folder / "out")]) == 0
+        return folder / "out/truth.json"
+
+    return truth
+
+
 @pytest.mark.parametrize(
     "path", [path for path in sorted(FOLDER.glob("*.yml")) if kind(path) in STUDIES], ids=lambda path: path.stem
 )
 def test_every_study_file_runs_in_a_reduced_version(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truths: Callable[[Path], Path]
 ) -> None:
     monkeypatch.chdir(FOLDER.parent)  # what its command stands for
     space = STUDIES[kind(path)].load(path)["space"]
@@ -111,12 +127,8 @@ def test_every_study_file_runs_in_a_reduced_version(
     words = ["study", kind(path)] if kind(path) in ("truth", "final") else ["rank"]
     more = ["--workers", "1", "--out", str(out)]
     if words == ["rank"]:
-        truth = tmp_path / "truth.yml"
         (command,) = commands(path)
-        compared = FOLDER / Path(command[command.index("--truth") + 1]).with_suffix(".yml").name
-        truth.write_text(yaml.safe_dump(reduced(config.read_yaml(compared)), sort_keys=False))
-        assert main(["study", "truth", str(truth), "--workers", "1", "--out", str(tmp_path / "truth")]) == 0
-        more += ["--truth", str(tmp_path / "truth/truth.json")]
+        more += ["--truth", str(truths(FOLDER / Path(command[command.index("--truth") + 1]).with_suffix(".yml").name))]
     assert main([*words, str(small), *more]) == 0
     assert json.loads((out / f"{path.stem}.json").read_text())["complete"] is True
 

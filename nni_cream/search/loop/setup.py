@@ -215,7 +215,9 @@ class PreparedLightningModule(HostLightningModule):
         # Two images: BatchNorm has no statistics of one. A clone: a view would keep the whole batch in memory.
         self._example = inputs = tree_map(lambda item: item.detach().clone(), part_of(inputs, slice(2)))
         path = self.paths.first()
-        inside, output = self._look_inside(inputs, path)
+        self.supernet.activate(path)
+        inside, output = self._look_inside(inputs)
+        self._inside = inside
         # Building the parts draws random numbers; the training must draw the same ones with or without it.
         with preserved_rng(self.settings.seed):
             self.verify(self._random_paths(_VERIFIED))
@@ -237,9 +239,8 @@ class PreparedLightningModule(HostLightningModule):
         self._check_objective(path, main_output(output))
         self._parts_ready = True
 
-    def _look_inside(self, inputs: Samples, path: Path) -> tuple[Inputs, Any]:
-        """Run a path, and keep what the user's module gives the space."""
-        self.supernet.activate(path)
+    def _look_inside(self, inputs: Samples) -> tuple[Inputs, Any]:
+        """Run the active path; return what the user's module gives the space, and what it returns itself."""
         try:
             with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
                 output = self._predict(inputs)
@@ -255,8 +256,7 @@ class PreparedLightningModule(HostLightningModule):
                 "forward of the evaluator's module does not run the model; expected it to return the logits of the "
                 "model."
             )
-        self._inside = Inputs(calls[0].args, calls[0].kwargs)
-        return self._inside, output
+        return Inputs(calls[0].args, calls[0].kwargs), output
 
     def _compare_inputs(self, calls: Sequence[Call]) -> None:
         """Warn if training_step gives the model inputs of another size than forward, by which paths are scored."""
@@ -270,6 +270,17 @@ class PreparedLightningModule(HostLightningModule):
                 "expected the same, since paths are scored by forward. "
                 "Normalise the inputs in forward or in the data set",
                 *sizes,
+            )
+
+    def _compare_validation(self, calls: Sequence[Call], batch: Any) -> None:
+        """Raise SearchError if validation_step gives the model other inputs than forward, by which paths are scored."""
+        # Unlike training_step it changes nothing at random: what differs is how the two prepare the inputs.
+        scored = self._look_inside(split_batch(batch)[0])[0]
+        expected = tensors_in([scored.args, scored.kwargs])
+        if not any(_alike(tensors_in([call.args, call.kwargs]), expected) for call in calls):
+            raise SearchError(
+                "validation_step gives the model other inputs than forward, for the same batch; expected the same, "
+                "since paths are scored by forward. Prepare the inputs in forward or in the data set"
             )
 
     def _random_paths(self, number: int) -> list[Path]:
@@ -286,7 +297,8 @@ class PreparedLightningModule(HostLightningModule):
             batch = next(self.transferred(batches), None)
             if batch is None:
                 return  # the final validation says so
-            inside = self._look_inside(part_of(split_batch(batch)[0], slice(2)), paths[0])[0]
+            self.supernet.activate(paths[0])
+            inside = self._look_inside(part_of(split_batch(batch)[0], slice(2)))[0]
         with self._autocast():
             verify(self.supernet, inside, paths, self._rebuild)
 
@@ -349,3 +361,10 @@ class PreparedLightningModule(HostLightningModule):
         """Keep the state until the parts exist, then call the user's hook."""
         self._resumed = read_state(checkpoint)
         self.training_module.on_load_checkpoint(checkpoint)
+
+
+def _alike(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    if [item.shape for item in ones] != [item.shape for item in others]:
+        return False
+    pairs = zip(ones, others, strict=True)
+    return all(torch.allclose(a.float(), b.float(), rtol=1e-2, atol=1e-5, equal_nan=True) for a, b in pairs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -67,7 +68,7 @@ class CreamLightningModule(PreparedLightningModule):
         self._open_step: tuple[Path, Any] | None = None
         self._changed = False
         self._untaught = False
-        self._compared = False
+        self._compared = self._validated = False
         self._hosting = True
 
     # The paper's loop -------------------------------------------------------------------------------------------------
@@ -225,14 +226,21 @@ class CreamLightningModule(PreparedLightningModule):
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Any:
         """Run the user's ``validation_step`` on that path."""
+        watched: AbstractContextManager[list[Call]] = nullcontext([])
+        if not self._validated:
+            watched, self._validated = observed(self.supernet.space), True
         with (
             self.supernet.evaluating(),
+            watched as calls,
             single_values_explained(
                 "the validation loader yields a batch of a single image; expected at least two. "
                 "Choose another batch size"
             ),
         ):
-            return call_step(self.training_module.validation_step, batch, batch_idx, dataloader_idx)
+            output = call_step(self.training_module.validation_step, batch, batch_idx, dataloader_idx)
+        if calls:
+            self._compare_validation(calls, batch)
+        return output
 
     def on_train_epoch_end(self) -> None:
         """Rescore the board, so that early scores do not outlive their weights; then call the user's hook."""

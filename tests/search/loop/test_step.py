@@ -800,6 +800,37 @@ def test_inputs_that_forward_does_not_prepare_as_the_training_does_are_told(divi
     assert ("training_step gives the model inputs of size 0.00" in caplog.text) == told
 
 
+class Prepared(LightningModuleOfDigits):
+    """Normalises where ``places`` says; plain Lightning is right wherever both steps do."""
+
+    def __init__(self, *places):
+        super().__init__()
+        self.places = places
+
+    def _changed(self, place, x):
+        return (x - 0.3) / 0.4 if place in self.places else x
+
+    def forward(self, x):
+        return super().forward(self._changed("forward", x))
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step((self._changed("steps", batch[0]), batch[1]), batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        x, y = self._changed("steps", batch[0]), batch[1]
+        self.log("both", (self(x) + self(x.flip(-1))).argmax(1).eq(y).float().mean())  # at test time two views
+
+
+def test_inputs_that_the_steps_prepare_and_forward_does_not_are_refused():
+    with pytest.raises(SearchError, match="validation_step gives the model other inputs than forward"):
+        run(LayerSpace(), cream(board_size=3, warmup=0), custom_evaluator(Prepared("steps")))
+
+
+def test_inputs_that_forward_prepares_are_scored():
+    use = custom_evaluator(Prepared("forward"), max_epochs=1)
+    assert len(run(LayerSpace(), cream(board_size=3, warmup=0), use).board) == 3
+
+
 def test_inputs_that_forward_cannot_take_are_refused():
     class Bytes(Divided):
         def on_after_batch_transfer(self, batch, dataloader_idx):
