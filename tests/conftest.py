@@ -20,9 +20,9 @@ settings.load_profile("any machine")
 
 @pytest.fixture(autouse=True)
 def _no_process_left() -> Iterator[None]:
-    yield
     from tests.forked import Forked  # imports NNI, which must not happen before its home folder is set
 
+    yield
     Forked.end_all()
 
 

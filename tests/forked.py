@@ -14,8 +14,14 @@ import traceback
 from collections.abc import Callable
 from typing import ClassVar, NoReturn
 
+import torch
+
 from nni_cream.cli import main
 from tests.patience import PATIENCE
+
+# The first backward pass decides whether torch starts threads, and a process with them cannot be forked. It does once
+# an export has made further devices known, so this one comes before all tests.
+torch.ones(1, requires_grad=True).sum().backward()
 
 
 class Forked:
@@ -27,16 +33,23 @@ class Forked:
         Words of the command line.
     before
         What to do in the new process first.
+    run
+        What takes the words there and returns an exit code, if not nni-cream.
     """
 
     _started: ClassVar[list[Forked]] = []
 
-    def __init__(self, *words: object, before: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        *words: object,
+        before: Callable[[], object] = lambda: None,
+        run: Callable[[list[str]], int] = main,
+    ) -> None:
         self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115 - read when it has ended
         self.returncode: int | None = None
         self.pid = os.fork()
         if not self.pid:
-            self._be([str(word) for word in words], before)
+            self._be([str(word) for word in words], before, run)
         self._started.append(self)
 
     @classmethod
@@ -45,7 +58,7 @@ class Forked:
         while cls._started:
             cls._started.pop().send_signal(signal.SIGKILL)
 
-    def _be(self, words: list[str], before: Callable[[], object]) -> NoReturn:
+    def _be(self, words: list[str], before: Callable[[], object], run: Callable[[list[str]], int]) -> NoReturn:
         code = 1
         try:
             for number, file in enumerate(self._files, start=1):
@@ -53,7 +66,7 @@ class Forked:
             sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
             signal.signal(signal.SIGINT, signal.default_int_handler)
             before()
-            code = main(words)
+            code = run(words)
         except SystemExit as end:
             code = int(end.code or 0)
         except BaseException:  # noqa: BLE001 - of the process

@@ -114,7 +114,15 @@ class ClassificationModule(LightningModule):
     def _log_epoch_means(self, stage: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
         accuracy = (logits.detach().argmax(dim=1) == labels).float().mean()
         for name, value in (("loss", loss), ("acc", accuracy)):
-            self.log(f"{stage}_{name}", value, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels))
+            self.log(
+                f"{stage}_{name}",
+                value,
+                on_step=False,
+                on_epoch=True,
+                prog_bar=True,
+                batch_size=len(labels),
+                sync_dist=True,
+            )
 
     def configure_optimizers(self) -> Any:
         """Return SGD and a schedule that Lightning advances after every step."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from nni_cream.errors import ConfigError
@@ -12,6 +12,7 @@ from nni_cream.search.cost.latency.latency_table import LatencyTable
 from nni_cream.search.cost.latency.stopwatch import LatencySettings
 from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.paths.random_paths import CostRange, Limit, RandomPaths, check_cost_range
+from nni_cream.search.ranks import Ranks
 from nni_cream.search.supernet.supernet import Supernet
 
 __all__ = ["Cost", "Costs", "check_costs", "check_ranges"]
@@ -92,16 +93,13 @@ class Costs:
         keywords: Mapping[str, Any] | None = None,
         seed: int = 0,
         state: Mapping[str, Any] | None = None,
-        share: Callable[[Any], Any] | None = None,
-        leader: bool = True,
+        ranks: Ranks | None = None,
     ) -> Costs:
         """Make a model for each cost; ``state`` holds the measurements of a resumed search, which are not repeated."""
         models: list[CostModel] = []
         for cost in costs:
             if cost == "latency":
-                # Each process would time a path differently, so all of them take the leader's figures.
-                sharing: dict[str, Any] = {} if share is None else {"share": share, "leader": leader}
-                models.append(LatencyModel(supernet, inputs, latency, seed, keywords, **sharing))
+                models.append(LatencyModel(supernet, inputs, latency, seed, keywords, ranks))
             else:
                 models.append(CostModel(supernet, inputs, cost, seed, keywords))
         made = cls(models, ranges)

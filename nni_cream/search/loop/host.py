@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from nni.nas.evaluator.pytorch import LightningModule
 from nni.nas.oneshot.pytorch.sampling import RandomSamplingLightningModule
 from torch import Tensor
@@ -178,17 +177,6 @@ class HostLightningModule(RandomSamplingLightningModule):
             finally:
                 self.trainer.state.stage = state
             yield batch
-
-    def _mean_over_ranks(self, value: float) -> float:
-        if self.trainer.world_size == 1:
-            return value
-        return float(self._mean_tensor_over_ranks(torch.tensor(value, device=self.device)))
-
-    def _mean_tensor_over_ranks(self, values: Tensor) -> Tensor:
-        if self.trainer.world_size == 1:
-            return values
-        reduced: Tensor = self.trainer.strategy.reduce(values, reduce_op="mean")
-        return reduced
 
 
 def _declared(kind: type, name: str) -> bool:

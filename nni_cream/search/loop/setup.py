@@ -25,6 +25,7 @@ from nni_cream.search.loop.statistics import Tally
 from nni_cream.search.loop.warmup import Warmup
 from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.paths.random_paths import RandomPaths
+from nni_cream.search.ranks import Ranks
 from nni_cream.search.sampling.samplers import PathSampler
 from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interval
 from nni_cream.search.scoring.scorer import PathScorer
@@ -58,6 +59,7 @@ class PreparedLightningModule(HostLightningModule):
     """
 
     # Made when the training starts, or on the first batch.
+    ranks: Ranks
     paths: RandomPaths
     distiller: Distiller
     scorer: PathScorer
@@ -118,6 +120,10 @@ class PreparedLightningModule(HostLightningModule):
         """Do what follows on the optimizer step, unless it is done."""
 
     @abstractmethod
+    def _compare_ranks(self) -> None:
+        """Raise SearchError unless all processes trained the same path with the same teacher and board."""
+
+    @abstractmethod
     def _finish_epoch(self) -> None:
         """Do what ends an epoch, unless it is done."""
 
@@ -125,7 +131,7 @@ class PreparedLightningModule(HostLightningModule):
         """Build the parts on the first batch, whose shape the costs are counted on."""
         if not self._parts_ready:
             inputs, targets = split_batch(batch)
-            self._prepare(inputs, len(targets))
+            self._prepare(inputs, len(targets) * self.ranks.size)
             self._check_gate(inputs, targets)
         self._steps_before = self.trainer.global_step
         return super().on_train_batch_start(batch, batch_idx)
@@ -148,6 +154,7 @@ class PreparedLightningModule(HostLightningModule):
                 f"{type(self.training_module).__name__}.automatic_optimization is False; expected True, since the "
                 "joint loss needs Lightning's automatic optimization. Return the loss from training_step."
             )
+        self.ranks = Ranks.of(self.trainer.world_size, getattr(self.trainer.strategy, "_timeout", None))
         self.warmup.check(self.trainer)
         self.untaught.check(self.trainer)
         self.supernet = Supernet(self.model, self.training_module)
@@ -163,7 +170,7 @@ class PreparedLightningModule(HostLightningModule):
             settings.distillation,
             settings.score,
             self.average,
-            self._mean_over_ranks,
+            self.ranks,
         )
         self._parts_ready = False
         self.board.validate({})  # further training moves the weights, so validated accuracies no longer hold
@@ -230,9 +237,7 @@ class PreparedLightningModule(HostLightningModule):
                 inside.kwargs,
                 seed=self.settings.seed,
                 state=None if self._resumed is None else self._resumed["cost"],
-                # Measured latencies differ between ranks: one rank measures, so that all allow the same paths.
-                share=self.trainer.strategy.broadcast,
-                leader=self.trainer.is_global_zero,
+                ranks=self.ranks,
             )
             self.scorer = self._make_scorer()
             self.costs.constrain(self.paths)
@@ -312,7 +317,7 @@ class PreparedLightningModule(HostLightningModule):
             settings.seed,
             most=_MOST_READ if sized_len(loader) is None else None,  # without a length it may have no end
         )
-        return PathScorer(subset, self._predict, net.activate, net.detached, settings.score, _CONFIDENCE)
+        return PathScorer(subset, self._predict, net.activate, net.detached, settings.score, _CONFIDENCE, self.ranks)
 
     def _check_objective(self, path: Path, output: Tensor) -> None:
         """Raise SearchError before the first step if the outputs fit neither score nor distillation."""
@@ -352,6 +357,7 @@ class PreparedLightningModule(HostLightningModule):
         # the beginning that it returns to.
         if not hasattr(self, "supernet"):
             self._begin()
+        self._compare_ranks()
         # A weights-only load would refuse whatever classes the user's hyperparameters hold.
         checkpoint.pop(self.CHECKPOINT_HYPER_PARAMS_KEY, None)
         save_state(self, checkpoint)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,7 +21,7 @@ from nni_cream.search.loop.finite_checks import check_loss, check_score, check_w
 from nni_cream.search.loop.host import call_step
 from nni_cream.search.loop.image_order import end_resumed_epoch
 from nni_cream.search.loop.setup import PreparedLightningModule
-from nni_cream.search.paths.encoded_path import Path, encode_path
+from nni_cream.search.paths.encoded_path import Path, encode_path, path_key
 from nni_cream.search.scoring.candidates import rescored_entries
 from nni_cream.search.scoring.validation_subset import batch_like, split_batch, split_samples
 from nni_cream.search.settings import SearchSettings
@@ -29,6 +33,7 @@ from nni_cream.search.teaching.meta_gradient import match_weight_gradient
 __all__ = ["CreamLightningModule"]
 
 _logger = logging.getLogger(__name__)
+_COMPARED = 50  # steps between two comparisons of the ranks
 
 
 class CreamLightningModule(PreparedLightningModule):
@@ -75,9 +80,9 @@ class CreamLightningModule(PreparedLightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """Draw a path, pick its teacher, return the joint loss (METHOD.md, "The loop", steps 1 to 3)."""
-        path = self.sampler.draw()
+        path = self.ranks.first(self.sampler.draw)
         self._untaught = self.untaught.lasts(self.trainer)
-        match = None if self._untaught else self.matcher.pick(path, self.board.entries)
+        match = None if self._untaught else self._teacher(path)
         self._count(match)
         self.supernet.activate(path)
         with observed(self.supernet.space) as calls:
@@ -93,13 +98,25 @@ class CreamLightningModule(PreparedLightningModule):
         self._look_at_loss()
         return output
 
+    def _teacher(self, path: Path) -> Match | None:
+        """Let the first process pick, since outputs and rounding differ from one to the other."""
+        own: list[Match | None] = []
+
+        def pick() -> Match | None:
+            own.append(self.matcher.pick(path, self.board.entries))
+            return own[0] and replace(own[0], evidence=None)  # a tensor of this device; only its matcher needs it
+
+        told = self.ranks.first(pick)
+        return own[0] if own else told
+
     def _look_at_loss(self) -> None:
         """Stop on a loss that is not finite before it reaches the weights."""
         step = self._step + 1
         # On an accelerator, reading each loss would stall the queue; saving a checkpoint always checks the weights.
         due = self.device.type == "cpu" or step % self.score_interval == 0
-        if due and self._loss is not None:
-            check_loss(self._loss, step)
+        loss = self._loss
+        if due:
+            self.ranks.gather(lambda: None if loss is None else check_loss(loss, step))
 
     def on_before_optimizer_step(self, optimizer: Any) -> None:
         """Call the user's hook and bring the average of the weights up to date."""
@@ -131,11 +148,24 @@ class CreamLightningModule(PreparedLightningModule):
             self.average.update()
         if self.warmup.lasts(self.trainer):
             return
+        if self._step % _COMPARED == 0:
+            self._compare_ranks()
         self.window.add(path, self._task)
         self._changed = self._compete()
         interval = self.matcher.interval
         if interval and self._step % interval == 0 and not self.untaught.lasts(self.trainer):
             self._update_matcher(path, batch)
+
+    def _compare_ranks(self) -> None:
+        if self.ranks.size == 1:
+            return
+        match = self._match
+        facts = {
+            "path": path_key(self._path) if self._path else "none",
+            "teacher": f"{match.entry.key}, {match.weight!r}" if match else "none",
+            "board": json.dumps(self.board.to_json()),
+        }
+        self.ranks.check_same(facts, self._step)
 
     def _joint_loss(self, task_loss: Tensor, path: Path, match: Match | None, calls: list[Call], batch: Any) -> Tensor:
         """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3) unless ``teaching`` says otherwise; CE untaught."""
@@ -153,12 +183,12 @@ class CreamLightningModule(PreparedLightningModule):
         # While there is room every step may add an entry: teachers are needed as early as possible.
         if self.board.full and self._step % self.score_interval:
             return False
-        path = self.window.take(self.board.__contains__, self._mean_tensor_over_ranks)
+        path = self.window.take(self.board.__contains__, self.ranks)
         if path is None:
             return False
-        cost, other_costs = self.costs(path)
+        cost, other_costs, bar = self.ranks.first(partial(self._costs_and_bar, path))
         with self._autocast():
-            accuracy = self.scorer.score(path, above=self.board.bar((cost, *other_costs.values())))
+            accuracy = self.scorer.score(path, above=bar)
         self._scored += 1
         check_score(accuracy, self._step)
         entry = None if accuracy is None else BoardEntry(path, accuracy, cost, self._step, other_costs)
@@ -169,9 +199,13 @@ class CreamLightningModule(PreparedLightningModule):
         self._tell("scored", candidate, admitted, verdict.evicted if verdict else None)
         return admitted
 
+    def _costs_and_bar(self, path: Path) -> tuple[float, dict[str, float], float]:
+        cost, other_costs = self.costs(path)
+        return cost, other_costs, self.board.bar((cost, *other_costs.values()))
+
     def _update_matcher(self, path: Path, batch: Any) -> None:
         """One step of the meta network on the validation loss after a virtual step (paper, section 3.2)."""
-        match = self.matcher.pick(path, self.board.entries)
+        match = self._teacher(path)
         if match is None:
             return
         self.supernet.activate(path)
@@ -191,9 +225,8 @@ class CreamLightningModule(PreparedLightningModule):
                 validation_losses=lambda: self._meta_losses(batch),
                 loss_scale=self._loss_scale(),
                 joint_loss=self.distiller.joint_loss,
+                ranks=self.ranks,
             )
-        # Each rank sees other images; one mean keeps the meta networks, and so the teachers, the same.
-        gradient = self._mean_over_ranks(gradient)
         if not math.isfinite(gradient):
             if self._loss_scale() > 1:  # an overflow in 16 bits: Lightning skips a step of the weights likewise
                 _logger.warning("A gradient overflowed at step %d; the meta network is not updated.", self._step)
@@ -202,18 +235,20 @@ class CreamLightningModule(PreparedLightningModule):
                 f"the gradient of the meta network is {gradient} at step {self._step}; expected finite numbers. Lower "
                 "the learning rate or clip gradients."
             )
-        self.matcher.update(match, gradient)
+        if self.ranks.leads:
+            self.matcher.update(match, gradient)
         self.tally.add_meta_update()
 
     def _meta_losses(self, batch: Any) -> Iterator[Tensor]:
-        """Yield the parts of the loss on a chunk of validation images, in batches like the given one."""
+        """Yield this process's parts of the loss on a chunk of validation images, in batches like the given one."""
         at_once = len(split_batch(batch)[1])
         # The chunks take turns. No part has a larger graph than a training step, however many images are scored.
         chunks = self.scorer.subset.chunks
         images, labels = chunks[(self._step // (self.matcher.interval or 1)) % len(chunks)]
         # Nearly equal parts, none of a single image.
         parts = max(1, min(math.ceil(len(labels) / at_once), len(labels) // 2))
-        for x, y in zip(split_samples(images, parts), labels.tensor_split(parts), strict=True):
+        every = zip(split_samples(images, parts), labels.tensor_split(parts), strict=True)
+        for x, y in islice(every, self.ranks.rank, None, self.ranks.size):
             yield self._task_loss(batch_like(batch, x, y)) * (len(y) / len(labels))
 
     # Validation and the end of an epoch -------------------------------------------------------------------------------
@@ -255,6 +290,7 @@ class CreamLightningModule(PreparedLightningModule):
     def _finish_epoch(self) -> None:
         """Rescore once an epoch: at its end, or earlier for a checkpoint."""
         interval = self.settings.scoring.rescore_interval
+        self._compare_ranks()  # different boards would be rescored by different entries
         if self._open_epoch and interval is None:
             self.matcher.forget()  # the entries' outputs move, even when their accuracies are never rescored
         elif self._open_epoch and interval is not None and len(self.board):
@@ -327,7 +363,9 @@ class CreamLightningModule(PreparedLightningModule):
         self.statistics = self._figures()
         for name, value in self.statistics.items():
             shown = name in ("board_best", "board_worst", "board_size")
-            self.log(name, value, prog_bar=shown, on_step=not on_epoch, on_epoch=on_epoch)
+            # Only the loss differs from process to process. Within an epoch a reduction would hold up the next step.
+            apart = on_epoch and name == "joint_loss"
+            self.log(name, value, prog_bar=shown, on_step=not on_epoch, on_epoch=on_epoch, sync_dist=apart)
 
     def _figures(self) -> dict[str, float]:
         entries = self.board.entries

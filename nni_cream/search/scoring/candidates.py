@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from nni_cream.search.paths.encoded_path import Path, encode_path
+from nni_cream.search.ranks import Ranks
 
 __all__ = ["CandidateWindow", "rescored_entries", "scoring_interval"]
 
@@ -40,18 +41,21 @@ class CandidateWindow:
             self._paths.append(path)
             self._losses.append(loss.detach().float())
 
-    def take(self, unwanted: Callable[[Path], bool], mean_over_ranks: Callable[[Tensor], Tensor]) -> Path | None:
+    def take(self, unwanted: Callable[[Path], bool], ranks: Ranks) -> Path | None:
         """Return the wanted path of the lowest loss, if any, and begin a new window."""
         # [ours] These losses are free, while a scoring costs several training steps. Each path sees another batch, so
         # they are noisy. Still, the lowest of many is far more likely to be a good path than the latest is.
         paths, losses = self._paths, self._losses
         self._paths, self._losses = [], []
-        if not paths:
-            return None
         # Read all at once: each look at a single loss would stall an accelerator's queue.
-        means = mean_over_ranks(torch.stack(losses)).tolist()
-        wanted = [(loss, place) for place, loss in enumerate(means) if not unwanted(paths[place])]
-        return paths[min(wanted)[1]] if wanted else None
+        every = ranks.gather(lambda: torch.stack(losses).tolist() if losses else [])
+        sums = [sum(own) for own in zip(*every, strict=True)]
+
+        def choose() -> Path | None:
+            wanted = [(loss, place) for place, loss in enumerate(sums) if not unwanted(paths[place])]
+            return paths[min(wanted)[1]] if wanted else None
+
+        return ranks.first(choose)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the window as plain values and a tensor."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from statistics import NormalDist
 from typing import Any
@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor
 
 from nni_cream.search.paths.encoded_path import Path, path_key
+from nni_cream.search.ranks import Ranks
 from nni_cream.search.scoring.scores import Score, add_sums, check_classes
-from nni_cream.search.scoring.validation_subset import ValidationSubset
+from nni_cream.search.scoring.validation_subset import Samples, ValidationSubset
 from nni_cream.search.supernet.kept_inputs import kept
 from nni_cream.search.supernet.outputs import main_output
 
@@ -40,6 +41,8 @@ class PathScorer:
         A mean over samples, with its upper bound, or a figure of the whole subset.
     confidence
         Probability, at each look, that a rejected path would have missed the bar; ``None`` for certainty.
+    ranks
+        The processes that share the work: each runs other chunks, and all get the same score.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class PathScorer:
         undisturbed: Callable[[], AbstractContextManager[None]],
         score: Score,
         confidence: float | None = None,
+        ranks: Ranks | None = None,
     ) -> None:
         self.subset = subset
         self._predict = predict
@@ -57,6 +61,7 @@ class PathScorer:
         self._undisturbed = undisturbed
         self._score = score
         self._quantile = None if confidence is None else NormalDist().inv_cdf(confidence)
+        self._ranks = ranks or Ranks()
         self.images_seen = 0
         self._alike: dict[str, float] | None = {}  # until two paths differ
 
@@ -67,8 +72,8 @@ class PathScorer:
         sums: list[float] = []
         seen, size = 0, len(self.subset)
         with self._undisturbed():
-            for inputs, targets in self.subset.chunks:
-                sums = add_sums(sums, self._score.sums(self._output(inputs), targets))
+            for targets, more in self._chunk_sums():
+                sums = add_sums(sums, more)
                 seen += len(targets)
                 self.images_seen += len(targets)
                 if self._rejected(sums, size - seen, above):
@@ -77,6 +82,21 @@ class PathScorer:
         if self._alike is not None:
             self._note(path, score)
         return score
+
+    def _chunk_sums(self) -> Iterator[tuple[Tensor, list[float]]]:
+        """Yield the targets and sums of each chunk, in order, so that any number of processes adds up the same."""
+        chunks, ranks = self.subset.chunks, self._ranks
+        for start in range(0, len(chunks), ranks.size):
+            turn = chunks[start : start + ranks.size]  # one for each process, in the end perhaps fewer
+
+            def own(turn: tuple[tuple[Samples, Tensor], ...] = turn) -> list[float]:
+                if ranks.rank >= len(turn):
+                    return []
+                inputs, targets = turn[ranks.rank]
+                return self._score.sums(self._output(inputs), targets)
+
+            for (_, targets), sums in zip(turn, ranks.gather(own), strict=False):
+                yield targets, sums
 
     def _output(self, inputs: Any) -> Tensor:
         with kept(inputs):  # the next path gets them, too

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nni_cream.errors import SearchError
 from nni_cream.search.paths.encoded_path import Path
+from nni_cream.search.ranks import Ranks
 from nni_cream.search.scoring.scores import Score
 from nni_cream.search.scoring.validation_subset import split_batch
 from nni_cream.search.settings import Teaching
@@ -42,8 +43,8 @@ class Distiller:
         Decides about the gate, sample by sample.
     average
         Average of the supernet's weights, for ``teaching.weights: average``.
-    agree
-        Averages a number over all processes.
+    ranks
+        The processes that train together.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Distiller:
         distillation: Distillation,
         score: Score,
         average: WeightAverage | None = None,
-        agree: Callable[[float], float] = float,
+        ranks: Ranks | None = None,
     ) -> None:
         self._supernet = supernet
         self._teaching = teaching
@@ -61,7 +62,7 @@ class Distiller:
         self._loss = distillation.at(teaching.temperature)
         self._score = score
         self._average = average if teaching.weights == "average" else None
-        self._agree = agree
+        self._ranks = ranks or Ranks()
         self.joint_loss = JOINT_LOSSES[teaching.joint_loss]
 
     def loss(self, student: Path, match: Match, calls: Sequence[Call], batch: Any) -> Tensor | None:
@@ -113,5 +114,5 @@ class Distiller:
             score.of(score.sums(teacher, targets), 1) - score.of(score.sums(student.detach(), targets), 1)
             for teacher, student in zip(teachers, students, strict=True)
         ]
-        # Each rank sees another batch. One mean opens the gate in all of them or in none, so gradients still match.
-        return self._agree(sum(leads)) > 0
+        # Each rank sees another batch. One sum opens the gate in all of them or in none, so gradients still match.
+        return sum(self._ranks.gather(lambda: sum(leads))) > 0

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from nni_cream.search.ranks import Ranks
 from nni_cream.search.supernet.gradients import gradients_of
 from nni_cream.search.teaching.joint_loss import JOINT_LOSSES, JointLoss
 
@@ -23,6 +24,7 @@ def match_weight_gradient(
     validation_losses: Callable[[], Iterable[Tensor]],
     loss_scale: float = 1.0,
     joint_loss: JointLoss = JOINT_LOSSES["mix"],
+    ranks: Ranks | None = None,
 ) -> float:
     """Differentiate the validation loss after a virtual step with respect to the match weight.
 
@@ -50,6 +52,9 @@ def match_weight_gradient(
         Factor on losses while they are differentiated; the result is that of a scale of 1.
     joint_loss
         L as a function of KD, CE and rho.
+    ranks
+        Processes that each hold a part of the training batch and yield other parts of the validation loss. The step
+        is that of the whole batch.
 
     Returns
     -------
@@ -57,15 +62,18 @@ def match_weight_gradient(
         d L_val / d rho.
     """
     # Without the scale, small gradients of 16-bit floats would round to 0.
+    ranks = ranks or Ranks()
     distillation = gradients_of(distillation_loss * loss_scale, parameters, retain_graph=True)
     task = gradients_of(task_loss * loss_scale, parameters)
-    used = [
-        (parameter, _or_zero(kd, parameter) / loss_scale, _or_zero(ce, parameter) / loss_scale)
-        for parameter, kd, ce in zip(parameters, distillation, task, strict=True)
-        # Weights that the path does not use have no gradient; the virtual step leaves them.
-        if kd is not None or ce is not None
-    ]
-    students = [parameter for parameter, _, _ in used]
+    # Weights that the path does not use have no gradient; the virtual step leaves them.
+    own = [kd is not None or ce is not None for kd, ce in zip(distillation, task, strict=True)]
+    places = [place for place, flags in enumerate(zip(*ranks.gather(lambda: own), strict=True)) if any(flags)]
+    students = [parameters[place] for place in places]
+    kds, ces = (
+        ranks.mean([_or_zero(found[place], parameters[place]) / loss_scale for place in places])
+        for found in (distillation, task)
+    )
+    used = list(zip(students, kds, ces, strict=True))
     steps = [joint_loss.value(weight, kd, ce) * -step_size for _, kd, ce in used]
     # Millions of products of both signs nearly cancel; float32 could lose the sum's sign.
     total = torch.zeros((), dtype=torch.float64, device=students[0].device)
@@ -74,7 +82,7 @@ def match_weight_gradient(
         for loss in validation_losses():
             gradients = gradients_of(loss * loss_scale, students)
             total += _inner_product(gradients, (joint_loss.slope(kd.double(), ce.double()) for _, kd, ce in used))
-    return -step_size * float(total) / loss_scale
+    return -step_size * sum(ranks.gather(lambda: float(total))) / loss_scale
 
 
 def _inner_product(gradients: Sequence[Tensor | None], slopes: Iterable[Tensor]) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.search import BoardEntry, Match, RandomPaths, Score
+from nni_cream.search.ranks import Ranks
 from nni_cream.search.scoring.scores import top1
 from nni_cream.search.supernet.forward_recorder import observed
 from nni_cream.search.supernet.frozen import used_parameters
@@ -280,10 +281,19 @@ def test_all_processes_follow_the_mean_lead():
     targets = torch.zeros(4, dtype=torch.long)
     right, wrong = torch.eye(3)[[0] * 4], torch.eye(3)[[1] * 4]
     strategy = cream(distillation_gate=True)
-    for mean, open_ in ((-0.1, False), (0.1, True)):
-        gate = made(net, strategy, None, agree=lambda lead, mean=mean: mean)
-        assert gate._beats([right], [wrong], (targets, targets)) is open_
-        assert gate._beats([wrong], [right], (targets, targets)) is open_
+
+    class Two(Ranks):
+        def __init__(self, other):
+            super().__init__()
+            self.other = other
+
+        def gather(self, compute):
+            return [compute(), self.other]
+
+    for other, open_ in ((-5, False), (-3, True)):
+        assert made(net, strategy, None, ranks=Two(other))._beats([right], [wrong], (targets, targets)) is open_
+    for other, open_ in ((5, True), (3, False)):
+        assert made(net, strategy, None, ranks=Two(other))._beats([wrong], [right], (targets, targets)) is open_
 
 
 # A later start --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
@@ -12,14 +12,10 @@ from nni_cream.search.cost.cost_model import CostModel
 from nni_cream.search.cost.latency.latency_table import LatencyTable
 from nni_cream.search.cost.latency.stopwatch import Clock, LatencySettings, repeated
 from nni_cream.search.cost.latency.table_measurement import has_table, input_shape, measure_table, stopwatch
-from nni_cream.search.paths.encoded_path import Path
+from nni_cream.search.ranks import Ranks
 from nni_cream.search.supernet.supernet import Supernet
 
 __all__ = ["LatencyModel"]
-
-
-def _as_it_is(value: Any) -> Any:
-    return value
 
 
 class LatencyModel(CostModel):
@@ -41,10 +37,8 @@ class LatencyModel(CostModel):
         Decides the random paths.
     keywords
         Keyword arguments of the space's ``forward``.
-    share
-        Returns the leader's value in every process of a distributed search.
-    leader
-        Whether this process measures.
+    ranks
+        The processes of the search: the first one measures the table, and all take its figures.
     clock
         Returns seconds.
 
@@ -66,15 +60,14 @@ class LatencyModel(CostModel):
         settings: LatencySettings,
         seed: int = 0,
         keywords: Mapping[str, Any] | None = None,
-        share: Callable[[Any], Any] = _as_it_is,
-        leader: bool = True,
+        ranks: Ranks | None = None,
         clock: Clock = time.perf_counter,
     ) -> None:
         # As a function: the base class then builds no table of counts, and remembers and saves each measurement.
         super().__init__(supernet, inputs, self._time_network, seed, keywords)
         self.name = "latency"
         self._settings, self._seed = settings, seed
-        self._share, self._leader = share, leader
+        self._ranks = ranks or Ranks()
         self._clock = clock
         self.latencies = settings.table
         if self.latencies is not None:
@@ -83,17 +76,10 @@ class LatencyModel(CostModel):
     def prepare(self) -> None:
         """Measure the table, unless there is one or the space allows none."""
         if self.latencies is None and has_table(self._supernet):
-            content = None
-            if self._leader:
-                how = (self._settings, self._seed, self._keywords, self._clock)
-                table = measure_table(self._supernet, self._inputs, *how)
-                content = table.to_json()
-            # The leader reads the shared text as well, so that all processes hold the same figures.
-            self._use(LatencyTable.from_json(self._share(content)))
-
-    def measure(self, path: Path) -> float:
-        """Time the whole network of one path, in seconds, without the table."""
-        return float(self._share(super().measure(path) if self._leader else None))
+            how = (self._settings, self._seed, self._keywords, self._clock)
+            # The first process reads the text as well, so that all hold the same figures.
+            content = self._ranks.first(lambda: measure_table(self._supernet, self._inputs, *how).to_json())
+            self._use(LatencyTable.from_json(content))
 
     def state_dict(self) -> dict[str, Any]:
         """Return all measurements, so that a resumed search uses the same figures."""

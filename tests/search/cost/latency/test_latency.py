@@ -10,6 +10,7 @@ from nni.nas.nn.pytorch import LayerChoice, Repeat
 from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.search import LatencyModel, LatencySettings, LatencyTable, RandomPaths, measure_table
 from nni_cream.search.cost.latency.stopwatch import Stopwatch, structure
+from nni_cream.search.ranks import Ranks
 from tests.search.cost.latency.clocked import Clock, ClockedSpace, Taking, expected
 from tests.search.small import LayerSpace, ValueSpace, supernet
 
@@ -267,19 +268,23 @@ def test_a_space_without_blocks_is_measured_network_by_network_and_remembered():
 def test_all_processes_go_by_the_leaders_clock():
     told: list = []
 
-    def lead(value):
-        told.append(value)
-        return value
+    class First(Ranks):
+        def first(self, decide):
+            told.append(decide())
+            return told[0]
 
-    leader = LatencyModel(supernet(ClockedSpace()), (X,), LatencySettings(device="cpu"), clock=Clock(), share=lead)
+    class Second(Ranks):
+        def first(self, decide):
+            return told[0]
+
+    leader = LatencyModel(supernet(ClockedSpace()), (X,), LatencySettings(device="cpu"), ranks=First(), clock=Clock())
     leader.prepare()
     other = LatencyModel(
         supernet(ClockedSpace()),
         (X,),
         LatencySettings(device="cpu"),
+        ranks=Second(),
         clock=lambda: pytest.fail("timed"),
-        share=lambda value: told[0],
-        leader=False,
     )
     other.prepare()
     assert [other(path) for path in paths()] == [leader(path) for path in paths()]
