@@ -66,8 +66,12 @@ def splits_of_files(
 ) -> DataSplits:
     """Make the three parts of files whose ``indices`` are drawn; ``arguments`` are those beside ``options``.
 
-    The parts decode an image when it is asked for, or hold all of them decoded with ``cache``.
+    The parts decode an image when it is asked for, or hold all of them decoded with ``cache``. Validation images are in
+    an order of chance, the same for the same files.
     """
+    # Files lie in the order of their classes. A search validates with BatchNorm's statistics of each batch, which those
+    # of one class alone would distort.
+    indices = {**indices, "validation": np.random.default_rng(0).permutation(indices["validation"])}
     preprocessing = options.preprocessing
     source: ImageSource = ImageFiles(files.root, files.names, preprocessing.shortest_side, options.exif)
     return make_image_splits(

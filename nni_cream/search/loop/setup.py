@@ -28,6 +28,7 @@ from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.ranks import Ranks
 from nni_cream.search.sampling.samplers import PathSampler
 from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interval
+from nni_cream.search.scoring.class_order import warn_of_sorted_classes
 from nni_cream.search.scoring.scorer import PathScorer
 from nni_cream.search.scoring.validation_subset import Samples, ValidationSubset, part_of, split_batch
 from nni_cream.search.settings import SearchSettings
@@ -310,7 +311,7 @@ class PreparedLightningModule(HostLightningModule):
     def _make_scorer(self) -> PathScorer:
         settings, net, loader = self.settings, self.supernet, self._validation_batches()
         subset = ValidationSubset.collect(
-            self.transferred(loader),
+            warn_of_sorted_classes(self.transferred(loader), net.space),
             settings.scoring.images,
             self._scored_at_once(),
             self.device,

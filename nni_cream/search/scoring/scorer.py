@@ -40,7 +40,8 @@ class PathScorer:
     score
         A mean over samples, with its upper bound, or a figure of the whole subset.
     confidence
-        Probability, at each look, that a rejected path would have missed the bar; ``None`` for certainty.
+        Probability, at each look, that a rejected path would have missed the bar; ``None`` for certainty, which images
+        of several shapes need, too.
     ranks
         The processes that share the work: each runs other chunks, and all get the same score.
     """
@@ -60,7 +61,8 @@ class PathScorer:
         self._activate = activate
         self._undisturbed = undisturbed
         self._score = score
-        self._quantile = None if confidence is None else NormalDist().inv_cdf(confidence)
+        # Images of one shape are no sample of those of another; then only certainty rejects.
+        self._quantile = NormalDist().inv_cdf(confidence) if confidence is not None and subset.is_mixed else None
         self._ranks = ranks or Ranks()
         self.images_seen = 0
         self._alike: dict[str, float] | None = {}  # until two paths differ

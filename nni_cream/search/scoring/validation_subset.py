@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from nni_cream.errors import SearchError
 
-__all__ = ["Samples", "ValidationSubset", "batch_like", "part_of", "split_batch", "split_samples"]
+__all__ = ["Samples", "ValidationSubset", "batch_like", "labels_of", "part_of", "split_batch", "split_samples"]
 
 Samples: TypeAlias = Any
 """Inputs of a network: a tensor (N, ...), or a list, tuple or mapping of such."""
@@ -82,6 +82,11 @@ class ValidationSubset:
     def __len__(self) -> int:
         return sum(len(targets) for _, targets in self.chunks)
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the first chunks are like the others: images of one shape come together."""
+        return len({_shapes(chunk, 1) for chunk in self.chunks}) == 1
+
     def probe(self, size: int) -> Samples:
         """Return the first ``size`` inputs, on which the matcher compares paths."""
         return part_of(self.chunks[0][0], slice(size))
@@ -104,10 +109,14 @@ class ValidationSubset:
         """
         shapes: dict[Any, list[tuple[Samples, Tensor]]] = {}
         for x, y in _drawn(batches, size, seed, most):
-            shapes.setdefault(tuple(item.shape for item in tree_leaves((x, y))), []).append((x, y))
+            shapes.setdefault(_shapes((x, y)), []).append((x, y))
         # The most frequent shape first: the matcher's probe is the beginning of the first chunk.
         groups = sorted(shapes.values(), key=len, reverse=True)
         return cls(tuple(chunk for images in groups for chunk in _chunks(images, chunk_size, device)))
+
+
+def _shapes(item: Any, first: int = 0) -> tuple[torch.Size, ...]:
+    return tuple(leaf.shape[first:] for leaf in tree_leaves(item))
 
 
 def _chunks(
@@ -118,6 +127,8 @@ def _chunks(
     pairs = len(images) // 2 if chunk_size > 1 else len(images)
     count = max(1, min(math.ceil(len(images) / chunk_size), pairs))
     sizes = [len(part) for part in torch.arange(len(images)).tensor_split(count)]
+    # The matcher's probe is the beginning of the first chunk. Within a chunk the order changes no score.
+    images[: sizes[0]] = _different_first(images[: sizes[0]])
     images.reverse()  # taken from the end, so that each image is let go when its chunk has it
     return [_chunk([images.pop() for _ in range(part)], device) for part in sizes]
 
@@ -128,7 +139,7 @@ def _chunk(images: list[tuple[Samples, Tensor]], device: torch.device | str) -> 
 
 
 def _drawn(batches: Iterable[Any], size: int, seed: int, most: int | None) -> list[tuple[Samples, Tensor]]:
-    """Draw images in proportion to the classes; in the order of :func:`_mixed`."""
+    """Draw images in proportion to the classes, in the order of :func:`_spread`."""
     generator = np.random.Generator(np.random.PCG64(seed))
     kept: dict[float, list[_Image]] = {}  # of each class a heap, the next to go on top
     counts: Counter[float] = Counter()
@@ -136,7 +147,7 @@ def _drawn(batches: Iterable[Any], size: int, seed: int, most: int | None) -> li
     for batch in batches:
         inputs, targets = split_batch(batch)
         draws = (-generator.random(len(targets))).tolist()
-        labels = _labels(targets) if labelled else [0.0] * len(targets)
+        labels = labels_of(targets) if labelled else [0.0] * len(targets)
         for place, (label, draw) in enumerate(zip(labels, draws, strict=True)):
             counts[label] += 1
             total += 1
@@ -162,7 +173,7 @@ def _share(size: int, count: int, total: int) -> int:
     return -(-size * count // total)
 
 
-def _labels(targets: Tensor) -> list[float]:
+def labels_of(targets: Tensor) -> list[float]:
     """Return the class of each sample; 0 for samples whose targets are no classes."""
     values = targets.flatten()
     # One logit is trained on labels 0 and 1 that are floats.
@@ -174,20 +185,43 @@ def _labels(targets: Tensor) -> list[float]:
 def _mixed(
     kept: dict[float, list[_Image]], counts: Counter[float], size: int, generator: np.random.Generator
 ) -> list[tuple[Samples, Tensor]]:
-    """Choose ``size`` of the kept images and order them so that the classes are mixed from the first to the last."""
+    """Choose ``size`` of the kept images, in an order whose stretches have the mixture of the classes."""
     total = counts.total()
     # None is left out where that bends the shares by 5 % at most. Else chance rounds them: the nearest whole number
     # would leave out every rare class.
     room = sum(max(0.0, 1 - size * count / total) for count in counts.values()) <= size / 20
-    places: list[tuple[float, float, Samples, Tensor]] = []
+    places: list[tuple[float, float, float, Samples, Tensor]] = []
     for label, images in kept.items():
         shift = 0.5 if room else generator.random()
-        if total <= size:  # nothing is chosen: first one of each class, then a second one of each
-            images.sort(key=lambda image: image[1])
-            places += [(rank, arrival, x, y) for rank, (_, arrival, x, y) in enumerate(images)]
-            continue
         images.sort(key=lambda image: -image[0])
         for rank, (draw, _, x, y) in enumerate(images):
-            places.append((0.0 if room and not rank else (rank + shift) / counts[label], -draw, x, y))
+            places.append((0.0 if room and not rank else (rank + shift) / counts[label], -draw, label, x, y))
     places.sort(key=lambda image: image[:2])
-    return [(x, y) for _, _, x, y in places[:size]]
+    chosen: dict[float, list[tuple[Samples, Tensor]]] = {}
+    for _, _, label, x, y in places[:size]:
+        chosen.setdefault(label, []).append((x, y))
+    return _spread(list(chosen.values()), generator)
+
+
+def _spread(
+    classes: list[list[tuple[Samples, Tensor]]], generator: np.random.Generator
+) -> list[tuple[Samples, Tensor]]:
+    """Order images so that each class has its share of every stretch, wherever the stretch begins."""
+    # Early rejection takes the first images for a sample of all. A rare class must not be first or last as a rule.
+    places = [
+        ((rank + shift) / len(images), image)
+        for images, shift in zip(classes, generator.random(len(classes)), strict=True)
+        for rank, image in enumerate(images)
+    ]
+    places.sort(key=lambda place: place[0])
+    return [image for _, image in places]
+
+
+def _different_first(images: list[tuple[Samples, Tensor]]) -> list[tuple[Samples, Tensor]]:
+    """Move one image of each class to the front."""
+    seen: Counter[float] = Counter()
+    turns = []
+    for label in labels_of(torch.stack([y for _, y in images])):
+        turns.append(seen[label])
+        seen[label] += 1
+    return [images[place] for place in sorted(range(len(images)), key=turns.__getitem__)]

@@ -58,6 +58,17 @@ def test_seed_decides_the_validation_images(write_imagenet: Write) -> None:
     assert drawn[0] != drawn[2]
 
 
+def test_validation_images_are_in_one_order_of_chance_that_the_fingerprint_does_not_see(write_imagenet: Write) -> None:
+    root = write_imagenet(train=12)
+    first, again = load(root, validation=15), load(root, validation=15)
+    positions = first.indices["validation"]
+    np.testing.assert_array_equal(positions, again.indices["validation"])
+    labels = [int(label) for _, label in first.validation]
+    assert labels != sorted(labels)
+    assert len(set(labels[:8])) == len(set(labels[8:])) == 3
+    assert first.indices["test"].tolist() == sorted(first.indices["test"])
+
+
 def test_arguments_are_recorded_and_give_the_same_content(write_imagenet: Write) -> None:
     splits = load(write_imagenet(), seed=3)
     json.dumps(splits.arguments)

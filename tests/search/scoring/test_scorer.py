@@ -263,3 +263,48 @@ def test_one_path_scored_often_or_one_other_score_is_no_reason_to_warn(caplog):
     for index in range(20):
         scorer.score({"right": [True] * 11 + [index != 5], "other": index})
     assert not warnings_of(caplog)
+
+
+_BLOCKS = {
+    "blocks are classes": torch.arange(2000) // 200,
+    "labels do not show the blocks": torch.zeros(2000).long(),
+    "one class is frequent and easy": (torch.arange(2000) // 100).clamp(max=10),
+}
+
+
+@pytest.mark.parametrize("size", [2000, 1000])
+@pytest.mark.parametrize("blocks", _BLOCKS)
+def test_no_path_above_the_bar_is_rejected_where_blocks_of_images_are_unequally_hard(size, blocks):
+    """As in ImageNet's order: a block of images is a class, and classes are easy or hard."""
+    generator = np.random.default_rng(0)
+    active = [torch.zeros(0)]
+    dataset = torch.utils.data.TensorDataset(torch.arange(2000)[:, None], _BLOCKS[blocks])
+    subset = ValidationSubset.collect(torch.utils.data.DataLoader(dataset, batch_size=100), size, 200, "cpu")
+    scorer = PathScorer(
+        subset,
+        predict=lambda inputs: inputs[:, 0],
+        activate=lambda path: active.append(answers[path["number"]]),
+        undisturbed=nullcontext,
+        score=Score(lambda numbers, _: active[-1][numbers], upper_bound=1.0),
+        confidence=0.9999,
+    )
+    hardness = np.repeat(np.linspace(0.6, 0.0, 10), 200)
+    answers = torch.tensor(generator.random((300, 2000)) < 0.9 - hardness).double()
+    scores = [scorer.score({"number": number}) for number in range(300)]
+    again = [scorer.score({"number": number}, above=score - 1e-6) for number, score in enumerate(scores)]
+    assert again == scores
+
+
+def test_images_of_another_shape_are_no_reason_to_reject_a_path():
+    """Nothing is known of the large images from the small ones, which come first."""
+    chunks = tuple((torch.zeros(100, side), torch.zeros(100)) for side in (2, 2, 2, 3, 3))
+    right = Score(lambda output, _: (output == 3).double(), upper_bound=1.0)
+    scorer = PathScorer(
+        ValidationSubset(chunks),
+        predict=lambda inputs: torch.full((len(inputs),), float(inputs.shape[1])),
+        activate=lambda path: None,
+        undisturbed=nullcontext,
+        score=right,
+        confidence=0.9999,
+    )
+    assert scorer.score({}, above=0.39) == 0.4
