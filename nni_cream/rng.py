@@ -14,7 +14,7 @@ __all__ = ["preserved_rng", "restore_rng", "rng_state"]
 
 
 def rng_state() -> dict[str, Any]:
-    """Return the state of the generators of Python, NumPy and torch (CPU and all CUDA devices)."""
+    """Return the state of the generators of Python, NumPy and torch (CPU and this process's CUDA device)."""
     version, internal, gauss = random.getstate()
     legacy: Any = np.random.get_state(legacy=True)  # noqa: NPY002 - it is what many augmentations draw from
     name, keys, position, has_gauss, cached = legacy
@@ -22,7 +22,8 @@ def rng_state() -> dict[str, Any]:
         "python": [version, list(internal), gauss],
         "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        # Only the own card: a look at another would take some of its memory, in each process.
+        "cuda": [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [],
     }
 
 
@@ -33,8 +34,8 @@ def restore_rng(state: Mapping[str, Any]) -> None:
     name, keys, position, has_gauss, cached = state["numpy"]
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(state["torch"].cpu())
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all([item.cpu() for item in state["cuda"]])
+    if len(state["cuda"]) == 1 and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"][0].cpu())
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def preserved_rng(seed: int | None = None) -> Iterator[None]:
     seed
         Seeds the generators of Python, NumPy and torch inside, if given.
     """
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+    devices = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - augmentations draw from it
     try:
         with torch.random.fork_rng(devices=devices):
@@ -55,7 +56,7 @@ def preserved_rng(seed: int | None = None) -> Iterator[None]:
                 np.random.seed(seed % 2**32)  # noqa: NPY002
                 torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a hundred times as long
                 if devices:
-                    torch.cuda.manual_seed_all(seed)
+                    torch.cuda.manual_seed(seed)
             yield
     finally:
         random.setstate(python)

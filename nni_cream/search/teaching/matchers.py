@@ -209,9 +209,12 @@ class MetaMatcher(Matcher):
         evidence = own - torch.stack([self._entry_features(entry) for entry in entries])
         with torch.no_grad():
             scores = network(evidence).squeeze(1)
-        chosen = int(scores.argmax())
+            best = scores.argmax()
+            # Read both at once: an accelerator waits at each read of a number.
+            place, rho = torch.stack([best.double(), torch.sigmoid(scores[best]).double()]).tolist()
+        chosen = int(place)
         # rho belongs to the chosen teacher; the reference returns sigmoid(-score) of the last entry compared.
-        return Match(entries[chosen], float(torch.sigmoid(scores[chosen])), evidence[chosen])
+        return Match(entries[chosen], rho, evidence[chosen])
 
     def weight(self, match: Match) -> Tensor:
         """Compute rho of a match as a function of the meta network's weights (with gradient), shape ()."""
