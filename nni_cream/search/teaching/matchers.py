@@ -211,7 +211,8 @@ class MetaMatcher(Matcher):
             scores = network(evidence).squeeze(1)
             best = scores.argmax()
             # Read both at once: an accelerator waits at each read of a number.
-            place, rho = torch.stack([best.double(), torch.sigmoid(scores[best]).double()]).tolist()
+            wide = torch.promote_types(scores.dtype, torch.float32)  # not every device has doubles
+            place, rho = torch.stack([best.to(wide), torch.sigmoid(scores[best]).to(wide)]).tolist()
         chosen = int(place)
         # rho belongs to the chosen teacher; the reference returns sigmoid(-score) of the last entry compared.
         return Match(entries[chosen], rho, evidence[chosen])
