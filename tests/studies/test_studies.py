@@ -3,6 +3,8 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from nni_cream.studies.truth import draw_architectures
 from nni_cream.training import Recipe, evaluate, make_loader, module_of, seeded
 from nni_cream.training.single_network import quiet_lightning
 from nni_cream.versions import versions
-from tests.forked import Forked
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
 
@@ -515,10 +517,16 @@ def test_study_with_retired_settings_is_reported_but_not_run(studied, tmp_path, 
 def test_workers_say_nothing_of_the_libraries_below(tmp_path):
     config = write(tmp_path / "truth.yml", {**TRUTH, "study": {**TRUTH["study"], "architectures": 2}})
     words = ["study", "truth", config, "--out", str(tmp_path / "out"), "--workers", "2"]
-    process = Forked(*words, before=lambda: os.environ.pop("PYTHONWARNINGS", None))
-    _, messages = process.communicate()
-    assert process.returncode == 0, messages
-    lines = [line for line in messages.splitlines() if line]  # rich < 14.3 ends a disabled bar with an empty line
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from nni_cream.cli import main; raise SystemExit(main())", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    lines = [line for line in done.stderr.splitlines() if line]  # rich < 14.3 ends a disabled bar with an empty line
     assert sorted(line.partition(":")[0] for line in lines) == sorted(
         f"{number:03d} seed {seed}" for number in range(2) for seed in (0, 1)
     )
