@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from nni_cream.manager.ports import free_port
 from tests.forked import Forked
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def start_ranks(count: int, work: Callable[[int], Any], folder: Path) -> list[Forked]:

@@ -1,9 +1,6 @@
 """The benchmark of a step, reduced: what it says of the time is whatever it is, but each figure is there and fits."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -15,19 +12,13 @@ from nni_cream import CreamStrategy, data, spaces
 from nni_cream.errors import DataError
 from nni_cream.search import MetaMatcher
 from nni_cream.training import ClassificationModule, make_loader, seeded
+from tests.benchmarks.loaded import benchmark
 from tests.search.small import AS_PUBLISHED, cream
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks/step_cost.py"
 
 
 @pytest.fixture(scope="module")
 def step_cost():
-    specification = importlib.util.spec_from_file_location("step_cost", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["step_cost"] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    yield module
-    del sys.modules["step_cost"]
+    return benchmark("step_cost")
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,6 @@ from nni_cream.errors import SearchError
 from nni_cream.search.ranks import Ranks
 from tests.ranks import in_ranks
 
-pytestmark = pytest.mark.integration
-
 
 def connected(rank: int) -> Ranks:
     dist.init_process_group("gloo", rank=rank, world_size=2)

@@ -241,7 +241,8 @@ class PreparedLightningModule(HostLightningModule):
                 ranks=self.ranks,
             )
             self.scorer = self._make_scorer()
-            self.costs.constrain(self.paths)
+            # Only the first process draws. Others would measure a cost, such as a latency, otherwise, and at its side.
+            self.ranks.first(lambda: self.costs.constrain(self.paths))
         self._check_objective(path, main_output(output))
         self._parts_ready = True
 

@@ -289,11 +289,13 @@ class CreamLightningModule(PreparedLightningModule):
 
     def _finish_epoch(self) -> None:
         """Rescore once an epoch: at its end, or earlier for a checkpoint."""
-        interval = self.settings.scoring.rescore_interval
+        if not self._open_epoch:
+            return
         self._compare_ranks()  # different boards would be rescored by different entries
-        if self._open_epoch and interval is None:
+        interval = self.settings.scoring.rescore_interval
+        if interval is None:
             self.matcher.forget()  # the entries' outputs move, even when their accuracies are never rescored
-        elif self._open_epoch and interval is not None and len(self.board):
+        elif len(self.board):
             turn, left = divmod(self.trainer.current_epoch + 1, interval)
             if left == 0:
                 self._rescore(turn)

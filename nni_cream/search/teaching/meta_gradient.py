@@ -61,8 +61,8 @@ def match_weight_gradient(
     float
         d L_val / d rho.
     """
-    # Without the scale, small gradients of 16-bit floats would round to 0.
     ranks = ranks or Ranks()
+    # Without the scale, small gradients of 16-bit floats would round to 0.
     distillation = gradients_of(distillation_loss * loss_scale, parameters, retain_graph=True)
     task = gradients_of(task_loss * loss_scale, parameters)
     # Weights that the path does not use have no gradient; the virtual step leaves them.

@@ -186,6 +186,23 @@ def test_one_process_that_scores_otherwise_changes_no_decision_of_its_own(settin
     assert first[4] == len(first[0]) // more.get("accumulate_grad_batches", 1), "an average of steps, not of batches"
 
 
+OFFSETS = [0]
+
+
+def measured(network: nn.Module, inputs: Any) -> float:
+    """A cost that one process may measure otherwise, as a latency."""
+    return sum(item.numel() for item in network.parameters()) + OFFSETS[0]
+
+
+def test_one_process_that_measures_a_cost_out_of_the_range_changes_no_decision_of_its_own(tmp_path):
+    settings = {"cost": measured, "cost_range": (None, 2000)}
+    first, second = in_ranks(
+        2, lambda rank: both(lambda steps: OFFSETS.__setitem__(0, 10**6), rank, settings), tmp_path
+    )
+    assert first == second
+    assert all(0 < entry["cost"] <= 2000 for entry in first[1]["entries"])
+
+
 def test_boards_that_differ_are_an_error_that_names_the_rank(tmp_path):
     def forget(steps: Steps) -> None:
         note = steps.on_train_batch_end
