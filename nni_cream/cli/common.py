@@ -42,6 +42,7 @@ def _at_least_two(text: str) -> int:
 
 def check_run_options(options: argparse.Namespace) -> None:
     """Refuse wrong options and an occupied folder at once, before torch is imported."""
+    from nni_cream.results.folder_lock import held
     from nni_cream.results.output_folder import OutputFolder, is_leader
 
     if options.out is None:
@@ -49,7 +50,9 @@ def check_run_options(options: argparse.Namespace) -> None:
     if options.images is not None:
         options.parser.error(f"--images is {options.images}; expected none without --dry-run.")
     if is_leader():
-        OutputFolder(options.out).check(resume=options.resume, force=options.force)
+        folder = OutputFolder(options.out)
+        with held(folder):  # a folder in use is no unfinished run
+            folder.check(resume=options.resume, force=options.force)
 
 
 def print_result(best: Best, result: Any, options: argparse.Namespace, **more: Any) -> None:

@@ -39,7 +39,7 @@ OURS = (
 )  # fmt: skip
 PREVIOUS = "previous"
 LOCK = "lock"
-"""Name of the file in a trial's folder that is locked while a search runs there."""
+"""Name of the file that is locked while a run is at work in a folder."""
 MARK = "# nni_cream output folder, "
 
 
@@ -101,7 +101,7 @@ class OutputFolder:
         if not self.path.is_dir():
             raise FileError(f"{self.path}: is not a folder. Name another one with --out.")
         if not self.is_ours:
-            if any(self.path.iterdir()):
+            if any(item.name != LOCK for item in self.path.iterdir()):
                 raise FileError(
                     f"{self.path}: holds files that nni_cream did not write. Name a new or empty folder with --out."
                 )

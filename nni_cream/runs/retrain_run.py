@@ -23,6 +23,7 @@ from nni_cream.files import read_json, replacing, write_json
 from nni_cream.from_config import cpu_threads, make_trainer
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
+from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.output_folder import OutputFolder, State, is_leader
 from nni_cream.results.sources import Source, find_source
 from nni_cream.results.tensorboard import check_tensorboard
@@ -30,6 +31,7 @@ from nni_cream.runs.progress import TrainingProgress
 from nni_cream.runs.retrain_parts import make_module, share_batches, train_images
 from nni_cream.training import Loading, make_loader, measure, seeded
 from nni_cream.training.loaders import Images as ImageSet
+from nni_cream.training.lost_workers import lost_workers_explained
 from nni_cream.training.measurement import check_classes
 from nni_cream.training.retrain_module import FullClassificationModule
 from nni_cream.training.single_network import FiniteLoss, quiet_lightning
@@ -75,6 +77,8 @@ class _Retraining:
     at_once: int
 
 
+@alone_in_folder
+@lost_workers_explained()
 def run_retraining(
     result: str | Path,
     config: Mapping[str, Any],

@@ -35,6 +35,7 @@ from nni_cream.from_config import (
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.board_file import board_file, read_board
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_readable, epoch_counts, logged_figures
+from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.history import BOARD_FIGURES, UpdateRecorder
 from nni_cream.results.output_folder import LOCK, OutputFolder, State, is_leader
 from nni_cream.results.rebuilt_network import build_path
@@ -46,6 +47,7 @@ from nni_cream.search import CreamLightningModule, RandomPaths, Supernet, encode
 from nni_cream.search.supernet.verify import Inputs, same_network
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, Recipe, make_loader, module_of, seeded
+from nni_cream.training.lost_workers import lost_workers_explained
 from nni_cream.versions import package_version
 
 __all__ = [
@@ -96,6 +98,8 @@ class _Search:
         return cost_names(self.config["search"])[0]
 
 
+@alone_in_folder
+@lost_workers_explained()
 def run_search(
     config: Mapping[str, Any],
     out: str | Path,
