@@ -29,6 +29,7 @@ from nni_cream.search.ranks import Ranks
 from nni_cream.search.sampling.samplers import PathSampler
 from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interval
 from nni_cream.search.scoring.class_order import warn_of_sorted_classes
+from nni_cream.search.scoring.memory import PredictInMemory
 from nni_cream.search.scoring.scorer import PathScorer
 from nni_cream.search.scoring.validation_subset import Samples, ValidationSubset, part_of, split_batch
 from nni_cream.search.settings import SearchSettings
@@ -319,7 +320,8 @@ class PreparedLightningModule(HostLightningModule):
             settings.seed,
             most=_MOST_READ if sized_len(loader) is None else None,  # without a length it may have no end
         )
-        return PathScorer(subset, self._predict, net.activate, net.detached, settings.score, _CONFIDENCE, self.ranks)
+        predict = PredictInMemory(self._predict, self.training_module)
+        return PathScorer(subset, predict, net.activate, net.detached, settings.score, _CONFIDENCE, self.ranks)
 
     def _check_objective(self, path: Path, output: Tensor) -> None:
         """Raise SearchError before the first step if the outputs fit neither score nor distillation."""
