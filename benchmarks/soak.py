@@ -51,6 +51,8 @@ SECONDS_PER_HOUR = 3600
 
 def main(words: Sequence[str] | None = None) -> int:
     options = _options(words)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a background job; the search would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="soak_") as scratch:
         config = options.config or Path(scratch, "soak.yml")
         if options.config is None:

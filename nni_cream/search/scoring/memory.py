@@ -1,4 +1,4 @@
-"""Scoring when memory runs out: fewer images at once where that changes no score, else an error that says what to do."""
+"""Scoring when memory runs out: fewer images at once where that changes no score, else a clear error."""
 
 from __future__ import annotations
 
