@@ -18,7 +18,12 @@ def is_whole(value: Any, low: float = -math.inf, high: float = math.inf) -> bool
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number; ``True`` is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def check_whole(

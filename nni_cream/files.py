@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,6 +18,7 @@ from nni_cream.json_reader import OBJECT, Fields, parse_json
 __all__ = ["append_line", "locked", "read_bytes", "read_json", "replacing", "write_json", "write_text"]
 
 _POLL_SECONDS = 0.5
+_LARGEST = 64 * 2**20
 
 
 @contextmanager
@@ -105,8 +107,14 @@ def read_json(path: Path, what: str, hint: str, fields: Fields = OBJECT) -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file; raise ``FileError`` if it cannot be read."""
+    """Return the content of a file; raise ``FileError`` if it cannot be read, or has more than 64 MiB."""
     try:
+        status = path.stat()
+        # Reading a pipe or a device might never end.
+        if not stat.S_ISREG(status.st_mode) and not path.is_dir():
+            raise FileError(f"{path}: is no regular file; expected one. Name another.")
+        if status.st_size > _LARGEST:
+            raise FileError(f"{path}: has {status.st_size} bytes; expected at most {_LARGEST}. Name another.")
         return path.read_bytes()
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -38,6 +38,8 @@ __all__ = [
 ]
 
 Fields: TypeAlias = Any
+_LARGEST = 16 * 2**20  # bytes
+_VALUES = 1_000_000  # Python makes some 100 bytes of each
 _DEEPEST = 64  # copying or printing a much deeper value would end in a RecursionError
 
 
@@ -114,11 +116,22 @@ def parse_json(text: bytes, where: object, what: str, hint: str, fields: Fields 
     FileError
         If it is no JSON, or a field is wrong; the message names the first one.
     """
+    if len(text) > _LARGEST or sum(map(text.count, b",[{")) > _VALUES:
+        raise FileError(f"{where}: has more than {_LARGEST} bytes or {_VALUES} values; expected {what}. {hint}")
     try:
-        content = json.loads(text.decode())
+        content = json.loads(text.decode(), object_pairs_hook=_object)
     except (ValueError, RecursionError) as problem:
         raise FileError(f"{where}: is no JSON ({problem}); expected {what}. {hint}") from None
     return check_json(content, where, hint, fields)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in content if keys.count(key) > 1)
+        raise ValueError(f"key {reprlib.repr(twice)} is given twice in one object")
+    return content
 
 
 def check_json(content: Any, where: object, hint: str, fields: Fields) -> Any:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nni_cream.results.architecture_file import Best
 
-__all__ = ["add_run_options", "be_quiet", "check_run_options", "print_json", "print_result", "summary"]
+__all__ = [
+    "add_run_options",
+    "add_trust_option",
+    "be_quiet",
+    "check_run_options",
+    "print_json",
+    "print_result",
+    "summary",
+]
 
 
 def be_quiet(options: argparse.Namespace, *, training: bool = False) -> None:
@@ -32,6 +40,15 @@ def add_run_options(command: argparse.ArgumentParser) -> None:
         "--images", metavar="N", type=_at_least_two, help="images at once in a dry run; default: as configured"
     )
     command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+
+
+def add_trust_option(command: argparse.ArgumentParser) -> None:
+    """Add the option by which a user lets a result name code."""
+    command.add_argument(
+        "--trust-code",
+        action="store_true",
+        help="import the class or function that RESULT names as package.module:Name; it can do anything",
+    )
 
 
 def _at_least_two(text: str) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nni_cream.cli.common import be_quiet, print_json
+from nni_cream.cli.common import add_trust_option, be_quiet, print_json
 from nni_cream.errors import FileError
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--json", action="store_true", help="with --format: print what was written as one line of JSON"
     )
+    add_trust_option(command)
     command.set_defaults(command=_export, parser=command)
 
 
@@ -116,7 +117,7 @@ def _write_file(options: argparse.Namespace) -> None:
         be_quiet(options)
         from nni_cream.results.rebuilt_network import export_weights
 
-        export_weights(best, Path(options.result), weights)
+        export_weights(best, Path(options.result), weights, trust_code=options.trust_code)
         print(f"weights: {weights}", file=sys.stderr)
     best.save(out)
     print(f"architecture: {out}", file=sys.stderr)
@@ -141,6 +142,7 @@ def _write_folder(options: argparse.Namespace) -> None:
         input_shape=options.input_shape,
         force=options.force,
         command=shlex.join(["nni-cream", *options.words]),
+        trust_code=options.trust_code,
     )
     if options.pareto:
         written = export_pareto(options.result, wish)

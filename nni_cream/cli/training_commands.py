@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nni_cream.cli.common import add_run_options, be_quiet, check_run_options, print_json, print_result
+from nni_cream.cli.common import (
+    add_run_options,
+    add_trust_option,
+    be_quiet,
+    check_run_options,
+    print_json,
+    print_result,
+)
 
 __all__ = ["add_commands"]
 
@@ -26,6 +33,7 @@ def _add_retrain(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.add_argument("config", metavar="CONFIG.yml", help=_CONFIG)
     command.add_argument("--weights", metavar="FILE", help="initial weights, with recipe.start: supernet")
     add_run_options(command)
+    add_trust_option(command)
     command.set_defaults(command=_retrain, parser=command)
 
 
@@ -36,6 +44,7 @@ def _add_evaluate(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.add_argument("--weights", metavar="FILE", help="its weights; default: those beside RESULT")
     command.add_argument("--part", choices=("test", "validation", "train"), default="test", help="default: test")
     command.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
+    add_trust_option(command)
     command.set_defaults(command=_evaluate)
 
 
@@ -59,6 +68,7 @@ def _retrain(options: argparse.Namespace) -> None:
         weights=options.weights,
         resume=options.resume,
         force=options.force,
+        trust_code=options.trust_code,
         console=messages,
     )
     console = messages if options.json else make_console()
@@ -73,7 +83,13 @@ def _rehearse(options: argparse.Namespace, config: dict[str, Any]) -> None:
     from nni_cream.runs.rehearsal import show_rehearsal
     from nni_cream.runs.retrain_rehearsal import rehearse_retraining
 
-    rehearsal = rehearse_retraining(options.result, config, weights=options.weights, images_at_once=options.images)
+    rehearsal = rehearse_retraining(
+        options.result,
+        config,
+        weights=options.weights,
+        images_at_once=options.images,
+        trust_code=options.trust_code,
+    )
     if options.json:
         print_json(rehearsal.to_json())
     else:
@@ -89,7 +105,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     from nni_cream.runs.evaluation import evaluate_result, evaluation_table
 
     weights = None if options.weights is None else Path(options.weights)
-    figures = evaluate_result(options.result, config, weights=weights, part=options.part)
+    figures = evaluate_result(options.result, config, weights=weights, part=options.part, trust_code=options.trust_code)
     if options.json:
         print_json(figures)
     else:

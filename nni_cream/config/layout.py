@@ -14,8 +14,9 @@ import yaml
 from schema import SchemaError
 
 from nni_cream.config.retired_keys import instead_of
+from nni_cream.config.strict_yaml import read_yaml
 from nni_cream.errors import ConfigError
-from nni_cream.options import Option, Options, options_of, show, unexpected
+from nni_cream.options import Option, Options, options_of, unexpected
 
 __all__ = [
     "NAMED_EXPECTED",
@@ -24,7 +25,6 @@ __all__ = [
     "describe_problems",
     "dump",
     "keys_of",
-    "read_yaml",
     "unknown_key",
     "validate",
 ]
@@ -171,21 +171,6 @@ class Layout:
             yield from ("", f"(section-{section})=", f"## `{section}`", "", f"{title[0].upper()}{title[1:]}.", "")
             yield self.section_reference(section)
         yield ""
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping; raise ``ConfigError`` for anything else."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file; expected a YAML file.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a text file: {error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the latter two: an impossible date, endless nesting
-        raise ConfigError(f"{path}: is not YAML: {error}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: the content is {show(content)}; expected a mapping, such as 'space: digits'.")
-    return content
 
 
 def describe_problems(problems: list[str]) -> str:

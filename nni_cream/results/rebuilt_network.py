@@ -11,6 +11,7 @@ from nni_cream.files import replacing
 from nni_cream.results.architecture_file import Best
 from nni_cream.results.cost_check import check_costs
 from nni_cream.results.output_folder import BEST, WEIGHTS
+from nni_cream.results.trust import check_space_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,11 +19,29 @@ if TYPE_CHECKING:
 __all__ = ["build_network", "build_path", "export_weights"]
 
 
-def build_network(best: Best) -> nn.Module:
+def build_network(best: Best, *, trust_code: bool = False) -> nn.Module:
     """Build the chosen architecture, with weights from torch's global generator.
 
-    Raises ``SpaceError`` if its space is not known here, or has other choices than the file.
+    Parameters
+    ----------
+    best
+        The architecture.
+    trust_code
+        Whether its space may be a class that is not imported yet, ``package.module:Class``.
+
+    Returns
+    -------
+    torch.nn.Module
+        The network.
+
+    Raises
+    ------
+    SpaceError
+        If its space is not known here, or has other choices than the file.
+    FileError
+        If the class of its space would be imported, without ``trust_code``.
     """
+    check_space_code(best.space, BEST, trust_code)
     return build_path(best.space, best.choices)
 
 
@@ -56,7 +75,7 @@ def build_path(space: Mapping[str, Any], choices: Mapping[str, Any]) -> nn.Modul
     return CreamStrategy().build(make, lambda made: decode_path(choices, made.simplify()))
 
 
-def export_weights(best: Best, folder: Path, out: Path) -> None:
+def export_weights(best: Best, folder: Path, out: Path, *, trust_code: bool = False) -> None:
     """Copy the one-shot weights of the chosen architecture, once it is sure that they fit it.
 
     Parameters
@@ -67,15 +86,17 @@ def export_weights(best: Best, folder: Path, out: Path) -> None:
         Output folder of its search.
     out
         File for the ``state_dict``; read it with ``torch.load(out, weights_only=True)``.
+    trust_code
+        As in :func:`build_network`.
 
     Raises
     ------
     FileError
         If the folder holds no weights, or not those of this architecture.
     """
-    import pickle
-
     import torch
+
+    from nni_cream.training.weights import fit_weights, read_weights
 
     source = folder / WEIGHTS
     if not source.exists():
@@ -83,12 +104,9 @@ def export_weights(best: Best, folder: Path, out: Path) -> None:
             f"{source}: there are no weights; expected those that `nni-cream search` writes. Trials of an experiment "
             "write none."
         )
-    try:
-        state = torch.load(source, weights_only=True, map_location="cpu")
-        network = build_network(best)
-        network.load_state_dict(state)
-    except (RuntimeError, ValueError, TypeError, EOFError, pickle.UnpicklingError) as error:
-        raise FileError(f"{source}: these are not the weights of {BEST}: {error}") from error
+    network = build_network(best, trust_code=trust_code)
+    state = read_weights(source)
+    fit_weights(network, state, source)
     check_costs(best, folder / BEST, network)
     with replacing(out) as temporary:
         torch.save(state, temporary)

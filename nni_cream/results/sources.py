@@ -13,6 +13,7 @@ from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.cost_check import check_costs, count_macs
 from nni_cream.results.output_folder import BEST, PARETO, WEIGHTS, inside
 from nni_cream.results.rebuilt_network import build_path
+from nni_cream.results.trust import check_space_code
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,6 +43,8 @@ class Source:
         The ``best.json`` that it was read from; ``None`` for a published network.
     best
         Its content; likewise.
+    trust_code
+        Whether the user lets the result name a class to import.
     """
 
     space: Mapping[str, Any]
@@ -51,6 +54,12 @@ class Source:
     accuracy: float | None
     place: Path | None
     best: Best | None = None
+    trust_code: bool = False
+
+    def check_code(self) -> None:
+        """Raise ``FileError`` if the result names a class to import, and the user does not allow it."""
+        if self.place is not None:
+            check_space_code(self.space, self.place, self.trust_code)
 
     def build(self, images: Images) -> nn.Module:
         """Build the network with new weights, drawn from torch's global generator.
@@ -70,10 +79,11 @@ class Source:
         SpaceError
             If the space is not made for images of this shape.
         FileError
-            If the file gives it other costs than it has.
+            If the file gives it other costs than it has, or names a class to import (see :meth:`check_code`).
         """
         from nni_cream import spaces
 
+        self.check_code()
         if self.place is not None:
             name, arguments = self.space["name"], self.space["arguments"]
             spaces.check_arguments(name, arguments, images.num_classes, images.input_shape)
@@ -179,13 +189,15 @@ class Source:
         return {"space": dict(self.space), "choices": dict(self.choices)}
 
 
-def find_source(result: str | Path) -> Source:
+def find_source(result: str | Path, *, trust_code: bool = False) -> Source:
     """Find what the user means by RESULT.
 
     Parameters
     ----------
     result
         A ``best.json``, a folder that holds one, or the name of a published network.
+    trust_code
+        Whether it may name a space as ``package.module:Class``, which is then imported.
 
     Returns
     -------
@@ -201,7 +213,7 @@ def find_source(result: str | Path) -> Source:
     """
     if os.path.lexists(result):
         place = inside(Path(result), BEST)
-        return _source_of(load_best(place), place)
+        return _source_of(load_best(place), place, trust_code)
     from nni_cream import spaces
 
     if str(result) not in spaces.list_networks():
@@ -213,8 +225,8 @@ def find_source(result: str | Path) -> Source:
     return Source(network.space, network.choices, network.macs, "macs", None, None)
 
 
-def _source_of(best: Best, place: Path) -> Source:
-    return Source(best.space, best.choices, best.cost, best.cost_name, best.accuracy, place, best)
+def _source_of(best: Best, place: Path, trust_code: bool) -> Source:
+    return Source(best.space, best.choices, best.cost, best.cost_name, best.accuracy, place, best, trust_code)
 
 
 def best_teacher(source: Source) -> Source:
@@ -244,4 +256,4 @@ def best_teacher(source: Source) -> Source:
             f"{folder or 'a published network'} has none. Give the output folder of a search as RESULT, or name "
             "another result as the teacher."
         )
-    return _source_of(*max(others, key=lambda item: item[0].accuracy))
+    return _source_of(*max(others, key=lambda item: item[0].accuracy), source.trust_code)

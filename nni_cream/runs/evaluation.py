@@ -22,7 +22,12 @@ __all__ = ["evaluate_result", "evaluation_table"]
 
 
 def evaluate_result(
-    result: str | Path, config: Mapping[str, Any], *, weights: str | Path | None = None, part: str = "test"
+    result: str | Path,
+    config: Mapping[str, Any],
+    *,
+    weights: str | Path | None = None,
+    part: str = "test",
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Measure an architecture.
 
@@ -36,6 +41,8 @@ def evaluate_result(
         File with the weights; those beside ``result`` without it.
     part
         ``test``, ``validation`` or ``train``.
+    trust_code
+        Whether the result may name a space as ``package.module:Class``, which is then imported.
 
     Returns
     -------
@@ -48,7 +55,7 @@ def evaluate_result(
         Of the kind that fits: the architecture, data or weights is not usable.
     """
     device = _device(config["trainer"]["accelerator"])
-    source = find_source(result)
+    source = find_source(result, trust_code=trust_code)
     named = None if weights is None else Path(weights)
     source.weights(named)  # a missing file is told before the images are looked for
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])

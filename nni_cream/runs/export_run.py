@@ -25,6 +25,7 @@ from nni_cream.results.model_card import CARD, Card, pareto_card, result_card
 from nni_cream.results.output_folder import BEST, CONFIG, PARETO, WEIGHTS
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.sources import Source, find_source
+from nni_cream.results.trust import check_data_code
 from nni_cream.search.supernet.live import without_dead_branches
 from nni_cream.training.measurement import check_classes
 from nni_cream.versions import package_version, versions
@@ -52,6 +53,8 @@ class Wish:
         Whether an earlier export in ``out`` may be replaced.
     command
         The command line that asks for it, for the card.
+    trust_code
+        Whether the result may name its space or data as ``package.module:Name``, which is then imported.
     """
 
     out: Path
@@ -60,6 +63,7 @@ class Wish:
     input_shape: tuple[int, int, int] | None = None
     force: bool = False
     command: str | None = None
+    trust_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,13 +138,13 @@ def export_result(result: str | Path, wish: Wish, weights: str | Path | None = N
     """
     check_formats(wish.formats, wish.opset)
     check_folder(wish.out, force=wish.force)
-    found = _find(result, None if weights is None else Path(weights))
+    found = _find(result, None if weights is None else Path(weights), wish)
     if found.weights is None and set(wish.formats) != {"code"}:
         raise FileError(
             f"{found.file}: there are no weights in its folder; expected weights for every format but code. Name their "
             "file with --weights FILE, or export with --format code."
         )
-    samples = _samples(found.best, wish.input_shape)
+    samples = _samples(found, wish)
     with filling(wish.out, force=wish.force) as folder:
         exported = _fill(folder, found, samples, wish)
     return Exported(wish.out, exported.differences, exported.macs, exported.params)
@@ -174,8 +178,8 @@ def export_pareto(result: str | Path, wish: Wish) -> list[Exported]:
         raise FileError(
             f"{front}: there is no Pareto front; expected that of a complete search, written by `nni-cream search`."
         )
-    results = [_find(file, file.with_suffix(".pt")) for file in files]
-    samples = _samples(results[0].best, wish.input_shape)
+    results = [_find(file, file.with_suffix(".pt"), wish) for file in files]
+    samples = _samples(results[0], wish)
     written = []
     with filling(wish.out, force=wish.force) as folder:
         for found in results:
@@ -204,20 +208,23 @@ def _row(best: Best, exported: Exported) -> dict[str, Any]:
     }
 
 
-def _find(result: str | Path, weights: Path | None) -> _Result:
-    source = find_source(result)
+def _find(result: str | Path, weights: Path | None, wish: Wish) -> _Result:
+    source = find_source(result, trust_code=wish.trust_code)
     if source.place is None or source.best is None:
         raise ConfigError(
             f"{result}: is a published network without trained weights; expected a result. Make one with `nni-cream "
             f"retrain {result}`, or export any network in Python with nni_cream.export.write_formats."
         )
+    source.check_code()
     return _Result(source.best, source, source.place, weights or source.weights_beside())
 
 
-def _samples(best: Best, input_shape: tuple[int, int, int] | None) -> _Samples:
-    if input_shape is not None:
+def _samples(found: _Result, wish: Wish) -> _Samples:
+    if wish.input_shape is not None:
         generator = torch.Generator().manual_seed(0)
-        return _Samples(torch.randn(_IMAGES, *input_shape, generator=generator), None)
+        return _Samples(torch.randn(_IMAGES, *wish.input_shape, generator=generator), None)
+    best = found.best
+    check_data_code(best.data, found.file, wish.trust_code)
     try:
         arguments = dict(best.data["arguments"])
         if arguments.get("cache"):
@@ -239,7 +246,7 @@ def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Export
         spaces.check_arguments(
             best.space["name"], best.space["arguments"], samples.splits.num_classes, samples.splits.input_shape
         )
-    network = build_network(best)
+    network = build_network(best, trust_code=wish.trust_code)
     check_costs(best, found.file, network, samples.splits)
     if found.weights is not None:
         found.source.load(network, found.weights)

@@ -137,7 +137,7 @@ def _save_front(folder: Path, front: list[tuple[Best, Finalist]], images: Tensor
 def _save_weights(path: Path, best: Best, finalist: Finalist, images: Tensor) -> None:
     """Write weights with the names that they have in the network of the file; refuse a file of another network."""
     with preserved_rng():
-        rebuilt = build_network(best)
+        rebuilt = build_network(best, trust_code=True)  # the user's own configuration names it
     same_network(copied(finalist.network), rebuilt, Inputs((images,), {}), dict(finalist.entry.path))
     # A forward pass of the check in training mode has changed the statistics of this network.
     weights = named_as_in(rebuilt, finalist.network.state_dict())

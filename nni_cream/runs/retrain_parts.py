@@ -70,7 +70,7 @@ def make_module(
 def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Module | None:
     if named is None:
         return None
-    teacher = best_teacher(source) if named == "board" else find_source(named)
+    teacher = best_teacher(source) if named == "board" else find_source(named, trust_code=source.trust_code)
     blank = TensorDataset(torch.zeros(1, *images.input_shape), torch.zeros(1, dtype=torch.int64))
     try:
         network = teacher.build(images)

@@ -29,6 +29,7 @@ def rehearse_retraining(
     *,
     weights: str | Path | None = None,
     images_at_once: int | None = None,
+    trust_code: bool = False,
 ) -> Rehearsal:
     """Find out what a retraining would need here, without its images.
 
@@ -42,6 +43,8 @@ def rehearse_retraining(
         File to start from.
     images_at_once
         Images of a batch in the rehearsal, for a machine that is too small for the configured ones.
+    trust_code
+        Whether the result may name a space as ``package.module:Class``, which is then imported.
 
     Returns
     -------
@@ -54,7 +57,8 @@ def rehearse_retraining(
         What the retraining would raise, as far as it does not need the images for that.
     """
     check_timm()
-    recipe, source, settings = FullRecipe(**config["recipe"]), find_source(result), config["trainer"]
+    recipe, settings = FullRecipe(**config["recipe"]), config["trainer"]
+    source = find_source(result, trust_code=trust_code)
     shape = shape_of_data(config["data"])
     wanted, available = devices_here(settings["accelerator"], settings["devices"])
     configured, accumulation = split_batch_size(recipe.batch_size, wanted, settings["device_batch_size"])

@@ -87,6 +87,7 @@ def run_retraining(
     weights: str | Path | None = None,
     resume: bool = False,
     force: bool = False,
+    trust_code: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     console: Console | None = None,
 ) -> RetrainingResult:
@@ -107,6 +108,8 @@ def run_retraining(
         finished one.
     force
         Replace what the folder holds; the result before stays in ``previous/`` until the new one is complete.
+    trust_code
+        Whether the result may name a space as ``package.module:Class``, which is then imported.
     on_epoch
         Called after each epoch with its figures, as they stand in ``metrics.jsonl``.
     console
@@ -126,7 +129,7 @@ def run_retraining(
     start = time.perf_counter()
     check_timm()
     check_tensorboard(config["trainer"])
-    source = find_source(result)
+    source = find_source(result, trust_code=trust_code)
     folder = OutputFolder(out)
     if force and source.place is not None and source.place.parent.resolve() == folder.path.resolve():
         raise ConfigError(f"--out is {out}; expected another folder than that of RESULT, which --force would replace.")

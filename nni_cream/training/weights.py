@@ -63,6 +63,9 @@ def check_whole(path: str | Path) -> None:
     """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
+            # PyTorch compresses nothing, so more content than bytes means a bomb.
+            if sum(entry.file_size for entry in archive.infolist()) > Path(path).stat().st_size:
+                raise ValueError("it unpacks to more bytes than it has")
             damaged = archive.testzip()
         if damaged is not None:
             raise ValueError(f"the checksum of {damaged} in it is wrong")
