@@ -19,6 +19,7 @@ from nni_cream.cli import (
     training_commands,
 )
 from nni_cream.errors import CreamError
+from nni_cream.terminal_text import visible
 
 __all__ = ["main"]
 
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _explain(error: Exception, debug: bool, message: str | None = None) -> None:
     if debug:
         traceback.print_exception(error)
-    print(f"nni-cream: error: {message or error}", file=sys.stderr)
+    print(f"nni-cream: error: {visible(str(message or error))}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,9 +9,11 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from nni_cream.results.architecture_file import Best
 from nni_cream.results.board_file import SavedBoard
+from nni_cream.terminal_text import visible
 
 __all__ = [
     "board_table",
@@ -27,11 +29,18 @@ _COST_TITLES = {"macs": "multiply-adds", "params": "parameters", "latency": "lat
 _WIDTH_WITHOUT_TERMINAL = 140
 
 
+class _SafeConsole(Console):
+    """Writes out control characters of all texts; Rich itself lets Escape through."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(visible(text), **options)
+
+
 def make_console(*, stderr: bool = False) -> Console:
     """Return a console that does not squeeze tables into 80 columns when its output goes to a file."""
     width = None if (sys.stderr if stderr else sys.stdout).isatty() else _WIDTH_WITHOUT_TERMINAL
     # What users call their operations and folders is no markup.
-    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+    return _SafeConsole(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
 def describe_path(path: Mapping[str, Any]) -> str:
