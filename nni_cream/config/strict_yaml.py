@@ -12,7 +12,7 @@ from nni_cream.options import show
 
 __all__ = ["read_yaml"]
 
-_LARGEST = 64 * 1024  # bytes; PyYAML reads about 100 kB a second
+_LARGEST = 32 * 1024  # bytes; PyYAML reads about 100 kB a second
 _ALIASES = 100
 _DEEPEST = 32
 _VALUES = 10_000

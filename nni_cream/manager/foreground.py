@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -228,9 +228,9 @@ def describe_experiment(known: KnownExperiment) -> dict[str, Any]:
         found["web_ui"] = known.manager.address
         finals = known.manager.finals()
         for job in known.manager.jobs():
-            final = finals.get(job["trialJobId"]) or {}
+            final = finals.get(job["trialJobId"])
             role = job_parameters(job).get("role")
-            accuracy = final.get("default")
+            accuracy = final.get("default") if isinstance(final, Mapping) else None
             row = {"number": job["sequenceId"], "role": role, "status": job["status"], "accuracy": accuracy}
             found["trials"].append(row)
     return found

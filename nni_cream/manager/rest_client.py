@@ -23,10 +23,12 @@ def job_parameters(job: Mapping[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def metric(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the value of a metric record, which NNI wraps twice."""
-    value: dict[str, Any] = json.loads(json.loads(record["data"]))
-    return value
+def metric(record: Mapping[str, Any]) -> Any:
+    """Return the value of a metric record, which NNI wraps twice; its text as it is if a trial sent no JSON."""
+    try:
+        return json.loads(json.loads(record["data"]))
+    except (ValueError, TypeError, RecursionError):  # one trial's nonsense must not end the experiment
+        return record["data"]
 
 
 class Manager:

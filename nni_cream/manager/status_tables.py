@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from nni_cream.argument_checks import is_number
 from nni_cream.manager.plan import ENDED
 from nni_cream.results.console_tables import describe_path
 
@@ -29,6 +30,6 @@ def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
     table = Table("trial", "role", "status")
     table.add_column("accuracy", justify="right")
     for trial in trials:
-        accuracy = "" if trial["accuracy"] is None else f"{trial['accuracy']:.4f}"
+        accuracy = f"{trial['accuracy']:.4f}" if is_number(trial["accuracy"]) else ""
         table.add_row(str(trial["number"]), str(trial["role"]), trial["status"], accuracy)
     return table

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from nni_cream.argument_checks import is_number
 from nni_cream.errors import ManagerError
 from nni_cream.manager.page import PAGE
 from nni_cream.manager.rest_client import Manager, job_parameters, metric
@@ -82,7 +83,10 @@ def _now(manager: Manager, jobs: list[dict[str, Any]]) -> str:
     if not latest:
         return f"{role}: starting"
     figures = metric(latest[-1])
-    return f"{role}: epoch {figures.get('epoch', 0):.0f}, accuracy {figures['default']:.4f}"
+    if not isinstance(figures, Mapping) or not is_number(figures.get("default")):
+        return f"{role}: running"  # what a user's own trial reports is no business of ours
+    epoch = figures.get("epoch", 0)
+    return f"{role}: epoch {epoch if is_number(epoch) else 0:.0f}, accuracy {figures['default']:.4f}"
 
 
 def _print_changes(jobs: list[dict[str, Any]], seen: dict[str, str], console: Console) -> None:

@@ -188,7 +188,10 @@ def check_checkpoint(checkpoint: Path, module: pl.LightningModule) -> Path:
     Raises ``FileError`` if it is broken, something else, or of another architecture.
     """
     content = torch.load(check_readable(checkpoint), map_location="cpu", weights_only=True)
-    if not isinstance(content, dict) or not {"state_dict", "loops", "optimizer_states"} <= content.keys():
+    kinds = {"state_dict": dict, "loops": dict, "optimizer_states": list, "epoch": int, "global_step": int}
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise FileError(f"{checkpoint}: is no checkpoint of a training. Start again with --force.")
+    if not all(isinstance(item, torch.Tensor) for item in content["state_dict"].values()):
+        raise FileError(f"{checkpoint}: state_dict holds something else; expected tensors. Start again with --force.")
     check_fit(module.state_dict(), content["state_dict"], checkpoint)
     return checkpoint

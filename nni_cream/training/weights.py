@@ -61,6 +61,9 @@ def check_whole(path: str | Path) -> None:
 
     A file in the format before PyTorch 1.6 has no checksums and passes.
     """
+    # Reading a pipe or a device might never end.
+    if Path(path).exists() and not Path(path).is_file():
+        raise ValueError("it is no regular file")
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             # PyTorch compresses nothing, so more content than bytes means a bomb.
