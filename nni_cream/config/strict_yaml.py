@@ -33,13 +33,17 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.YAMLError(f"it has more than {_ALIASES} aliases")
         return super().compose_node(parent, index)
 
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        # Before merging: a merged key may be given again on purpose.
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Before merging (<<): a merged key may be given again on purpose.
+        node = super().compose_mapping_node(anchor)
         keys = [(key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
-        if twice is not None:
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
             line = node.start_mark.line + 1
             raise yaml.YAMLError(f"key {show(twice[1])} is given twice in the mapping that begins in line {line}")
+        return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)
         if len(node.value) > _VALUES:
             raise yaml.YAMLError(f"a mapping has more than {_VALUES} keys")
