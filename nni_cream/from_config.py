@@ -45,7 +45,9 @@ __all__ = [
     "validation_batch",
 ]
 
-_NOT_LIGHTNINGS = ("threads", "tensorboard", "device_batch_size", "compile", "channels_last")
+_NOT_LIGHTNINGS = (
+    "threads", "tensorboard", "checkpoint_every_n_steps", "device_batch_size", "compile", "channels_last",
+)  # fmt: skip
 
 
 def recipe_of(settings: Mapping[str, Any]) -> Recipe:

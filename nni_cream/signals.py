@@ -6,8 +6,18 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["termination_as_interrupt"]
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+
+__all__ = ["Terminated", "Termination", "termination_as_interrupt"]
+
+
+class Terminated(KeyboardInterrupt):
+    """An end by SIGTERM, after which a run can be resumed; it cleans up as Ctrl-C does."""
+
+    exit_code = 128 + signal.SIGTERM  # what shells, SLURM and Kubernetes show for a process that SIGTERM ended
 
 
 @contextmanager
@@ -27,3 +37,30 @@ def termination_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+class Termination:
+    """Whether SIGTERM has asked a training to end, which then ends where it can be resumed."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: Any = None
+
+    def watch(self) -> None:
+        """Note SIGTERM from now on, in place of Lightning's handler, which ends without a checkpoint."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._note)
+
+    def end(self) -> None:
+        """Put the handler before back."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+            self._before = None
+
+    def asked(self, trainer: pl.Trainer) -> bool:
+        """Return whether any process of the training was asked to end, the same in all of them."""
+        # A launcher sends the signal to each process at another step, and all must save the same one.
+        return trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self._asked = True

@@ -250,7 +250,8 @@ def test_search_leaves_all_its_files_and_a_table(searched: Path) -> None:
     names = [f"pareto/{number:02d}" for number in range(1, len(front) // 2 + 1)]
     assert front == [name + suffix for name in names for suffix in (".json", ".pt")]
     assert set(files_below(searched)) - set(front) == {
-        "best.json", "board.json", "config.yml", "history.jsonl", "last.ckpt", "metrics.jsonl", "weights.pt",
+        "best.json", "board.json", "config.yml", "earlier.ckpt", "history.jsonl", "last.ckpt", "metrics.jsonl",
+        "weights.pt",
     }  # fmt: skip
     metrics = [json.loads(line) for line in (searched / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in metrics] == [1, 2]
@@ -436,6 +437,7 @@ def test_search_whose_checkpoint_is_broken_is_not_resumed(
     out = tmp_path / "out"
     shutil.copytree(searched, out)
     (out / "best.json").unlink()
+    (out / "earlier.ckpt").unlink()
     for content in (b"", b"no checkpoint", (out / "last.ckpt").read_bytes()[:5000]):
         (out / "last.ckpt").write_bytes(content)
         before = files_below(out)

@@ -19,6 +19,7 @@ from nni_cream.cli import (
     training_commands,
 )
 from nni_cream.errors import CreamError
+from nni_cream.signals import Terminated
 from nni_cream.terminal_text import visible
 
 __all__ = ["main"]
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0 well, 1 failed, 2 used wrongly, 130 interrupted.
+        Exit code: 0 well, 1 failed, 2 used wrongly, 130 interrupted, 143 terminated (SIGTERM).
     """
     options = _parser().parse_args(arguments)
     options.words = sys.argv[1:] if arguments is None else list(arguments)
@@ -84,6 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CreamError as error:
         _explain(error, options.debug)
         return error.exit_code
+    except Terminated as end:
+        print(f"nni-cream: {end}", file=sys.stderr)
+        return end.exit_code
     except KeyboardInterrupt:
         print("nni-cream: interrupted", file=sys.stderr)
         return 130

@@ -42,6 +42,8 @@ def trainer_keys() -> tuple[Key, ...]:
         Key("trainer.accumulate_grad_batches", 1, whole(1), "Batches whose gradients make one step."),
         Key("trainer.threads", None, whole(1) | NOTHING,
             "CPU threads of the process, null for one a core; 1 suits small networks and several trials at once."),
+        Key("trainer.checkpoint_every_n_steps", None, whole(1) | NOTHING,
+            "Optimizer steps between two checkpoints within an epoch, null for one checkpoint an epoch."),
         Key("trainer.tensorboard", False, FLAG,
             "Whether the figures of each epoch are also written for TensorBoard (needs the extra `tensorboard`)."),
     )  # fmt: skip

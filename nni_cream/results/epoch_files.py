@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from nni_cream.errors import FileError
-from nni_cream.files import append_line, replacing, write_text
+from nni_cream.files import append_line, write_text
 from nni_cream.json_reader import WHOLE, parse_json
+from nni_cream.results.checkpoint_files import promote, write_checkpoint
+from nni_cream.results.epoch_sums import EpochSums
 from nni_cream.results.output_folder import OutputFolder, is_leader
 from nni_cream.results.tensorboard import EventFiles
-from nni_cream.training.weights import check_fit, check_whole
+from nni_cream.search.loop.image_order import gradients_pending
+from nni_cream.signals import Terminated, Termination
+from nni_cream.training.weights import check_fit
 
 __all__ = [
     "EpochFiles",
     "abandoned_on_failure",
     "check_checkpoint",
-    "check_readable",
     "drop_later_epochs",
     "epoch_counts",
     "logged_figures",
 ]
+
+_STATE = "nni_cream_files"
 
 
 class EpochFiles(Checkpoint):
@@ -37,39 +44,83 @@ class EpochFiles(Checkpoint):
     ----------
     folder
         Where the files are.
-    events
-        Whether figures also go to TensorBoard.
+    settings
+        The ``trainer`` section: whether figures also go to TensorBoard, and how often an epoch is saved within.
     on_epoch
         Called with the figures of each epoch, as they stand in ``metrics.jsonl``.
     """
 
     def __init__(
-        self, folder: OutputFolder, events: bool = False, on_epoch: Callable[[dict[str, float]], None] | None = None
+        self,
+        folder: OutputFolder,
+        settings: Mapping[str, Any],
+        on_epoch: Callable[[dict[str, float]], None] | None = None,
     ) -> None:
         self._folder = folder
-        self._wants_events = events
+        self._wants_events = settings["tensorboard"]
+        self._interval: int | None = settings["checkpoint_every_n_steps"]
+        self._saved_step = 0
+        self._sums = EpochSums()
+        self._termination = Termination()
         self._on_epoch = on_epoch
         self._events: EventFiles | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the figures of epochs that the checkpoint does not know of: they are about to be run again."""
+        self._termination.watch()
+        self._saved_step = trainer.global_step
         if not trainer.is_global_zero:
             return
+        promote(self._folder, trainer.ckpt_path)
         for path in (self._folder.metrics, self._folder.history):
             drop_later_epochs(path, trainer.current_epoch)
         if self._wants_events:
             self._events = EventFiles(self._folder.tensorboard, first_epoch=trainer.current_epoch + 1)
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save within the epoch when it is time, or when SIGTERM asks for the end."""
+        self._sums.restore(trainer)
+        # An epoch's end saves anyway. A checkpoint has no place for the gradients of half an optimizer step.
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or gradients_pending(trainer):
+            return
+        terminated = self._termination.asked(trainer)
+        due = self._interval is not None and trainer.global_step - self._saved_step >= self._interval
+        if terminated or due:
+            self._save(trainer)
+        if terminated:
+            raise SIGTERMException
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the figures of an epoch that is not over."""
+        checkpoint[_STATE] = self._sums.state_dict(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the figures of an epoch that was not over."""
+        self._sums.load_state_dict(checkpoint[_STATE])
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Save figures and, last, the checkpoint: what stands before it is written again after a resume."""
         figures = self._figures(trainer)  # in all processes: what is counted in each is added up when it is read
-        if not trainer.is_global_zero:
+        if trainer.is_global_zero:
+            self._write(trainer, figures)
+        self._save(trainer)
+        if trainer.is_global_zero:
+            self._tell(figures)
+        if self._termination.asked(trainer):
+            raise SIGTERMException
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        self._saved_step = trainer.global_step
+        if trainer.is_global_zero:
+            write_checkpoint(self._folder, trainer.save_checkpoint)
+        else:
             trainer.save_checkpoint(self._folder.checkpoint)  # takes part in collecting the state, writes nothing
-            return
-        self._write(trainer, figures)
-        with replacing(self._folder.checkpoint) as temporary:
-            trainer.save_checkpoint(temporary)
-        self._tell(figures)
 
     def _figures(self, trainer: pl.Trainer) -> dict[str, float]:
         rate = float(trainer.optimizers[0].param_groups[0]["lr"])  # of the step that comes next
@@ -86,6 +137,7 @@ class EpochFiles(Checkpoint):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the event files."""
+        self._termination.end()
         if self._events is not None:
             self._events.close()
 
@@ -143,51 +195,28 @@ def abandoned_on_failure(folder: OutputFolder) -> Iterator[None]:
     Raises
     ------
     KeyboardInterrupt
-        If the user interrupted it.
+        If the user interrupted it; ``Terminated`` if SIGTERM did.
     """
     try:
         yield
     except BaseException as error:
-        if is_leader() and not folder.checkpoint.exists():
+        if is_leader() and not folder.checkpoints:
             folder.abandon()
+        if isinstance(error, SIGTERMException):
+            way_on = " The run is saved; continue it with --resume." if folder.checkpoints else ""
+            raise Terminated(f"terminated by SIGTERM.{way_on}") from None
         # Lightning turns Ctrl-C into sys.exit(1), and nothing else that it does ends in SystemExit.
         if isinstance(error, SystemExit):
             raise KeyboardInterrupt from None
         raise
 
 
-def check_readable(checkpoint: Path) -> Path:
-    """Make sure that a checkpoint is whole.
-
-    Parameters
-    ----------
-    checkpoint
-        The file.
-
-    Returns
-    -------
-    Path
-        The same.
-
-    Raises
-    ------
-    FileError
-        If it is broken.
-    """
-    try:
-        check_whole(checkpoint)
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes torch fail in any way, AttributeError among them
-        raise FileError(f"{checkpoint}: is broken, so no run can resume from it. Start again with --force.") from error
-    return checkpoint
-
-
 def check_checkpoint(checkpoint: Path, module: pl.LightningModule) -> Path:
-    """Return a checkpoint if it is whole and fits the module that resumes from it.
+    """Return a checkpoint that is whole if it fits the module that resumes from it.
 
-    Raises ``FileError`` if it is broken, something else, or of another architecture.
+    Raises ``FileError`` if it is something else, or of another architecture.
     """
-    content = torch.load(check_readable(checkpoint), map_location="cpu", weights_only=True)
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     kinds = {"state_dict": dict, "loops": dict, "optimizer_states": list, "epoch": int, "global_step": int}
     if not isinstance(content, dict) or not all(isinstance(content.get(key), kind) for key, kind in kinds.items()):
         raise FileError(f"{checkpoint}: is no checkpoint of a training. Start again with --force.")

@@ -38,12 +38,23 @@ class UpdateRecorder:
     """
 
     def __init__(self) -> None:
-        self._scored: list[BoardEvent] = []
+        self._scored: list[dict[str, Any]] = []
 
     def listen(self, event: BoardEvent) -> None:
         """Take an event of the board; to be given to the strategy as a listener."""
         if event.kind == "scored":
-            self._scored.append(event)
+            evicted = None if event.evicted is None else encode_path(event.evicted.path)
+            self._scored.append(
+                {"candidate": event.candidate, "step": event.step, "admitted": event.admitted, "evicted": evicted}
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what happened since the last update, for a checkpoint within an epoch."""
+        return {"scored": list(self._scored)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take what happened before the checkpoint."""
+        self._scored = list(state["scored"])
 
     def take(self, module: CreamLightningModule, epoch: int) -> dict[str, Any]:
         """Return the update at the end of an epoch, and begin the next one.
@@ -77,16 +88,15 @@ def _entry(entry: BoardEntry, options: Options) -> list[Any]:
     return [options.indices(encode_path(entry.path)), entry.accuracy, entry.cost, entry.step]
 
 
-def _candidate(event: BoardEvent, options: Options) -> list[Any]:
-    candidate, evicted = event.candidate, event.evicted
-    assert candidate is not None
+def _candidate(event: Mapping[str, Any], options: Options) -> list[Any]:
+    candidate, evicted = event["candidate"], event["evicted"]
     return [
         options.indices(candidate["path"]),
         candidate["accuracy"],
         candidate["cost"],
-        event.step,
-        event.admitted,
-        None if evicted is None else options.indices(encode_path(evicted.path)),
+        event["step"],
+        event["admitted"],
+        None if evicted is None else options.indices(evicted),
     ]
 
 

@@ -31,11 +31,12 @@ __all__ = [
 
 CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.json", "last.ckpt", "metrics.jsonl"
 HISTORY = "history.jsonl"
+EARLIER_CHECKPOINT = "earlier.ckpt"
 WEIGHTS, RETRAINED, MANAGER, TENSORBOARD = "weights.pt", "retrained.json", "nni", "tensorboard"
 SOURCE, PARETO, LATENCIES = "source.json", "pareto", "latencies.json"
 OURS = (
-    CONFIG, BOARD, BEST, CHECKPOINT, METRICS, HISTORY, LATENCIES, WEIGHTS, PARETO, RETRAINED, MANAGER, TENSORBOARD,
-    SOURCE,
+    CONFIG, BOARD, BEST, CHECKPOINT, EARLIER_CHECKPOINT, METRICS, HISTORY, LATENCIES, WEIGHTS, PARETO, RETRAINED,
+    MANAGER, TENSORBOARD, SOURCE,
 )  # fmt: skip
 PREVIOUS = "previous"
 LOCK = "lock"
@@ -76,6 +77,7 @@ class OutputFolder:
         self.board = self.path / BOARD
         self.best = self.path / BEST
         self.checkpoint = self.path / CHECKPOINT
+        self.earlier_checkpoint = self.path / EARLIER_CHECKPOINT
         self.latencies = self.path / LATENCIES
         self.metrics = self.path / METRICS
         self.history = self.path / HISTORY
@@ -107,6 +109,11 @@ class OutputFolder:
                 )
             return State.EMPTY
         return State.FINISHED if self.best.exists() else State.UNFINISHED
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The checkpoints that exist, newest first."""
+        return [path for path in (self.checkpoint, self.earlier_checkpoint) if path.exists()]
 
     @property
     def is_ours(self) -> bool:

@@ -22,6 +22,7 @@ from nni_cream.errors import ConfigError, FileError
 from nni_cream.files import read_json, replacing, write_json
 from nni_cream.from_config import cpu_threads, make_trainer
 from nni_cream.results.architecture_file import Best, load_best
+from nni_cream.results.checkpoint_files import usable_checkpoint
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
 from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.output_folder import OutputFolder, State, is_leader
@@ -139,14 +140,14 @@ def run_retraining(
         _check_same_run(folder, config, source, weights)
         if state is State.FINISHED:
             return RetrainingResult(load_best(folder.best), 0.0, folder.path)
-    callbacks: list[pl.Callback] = [EpochFiles(folder, config["trainer"]["tensorboard"], on_epoch)]
+    callbacks: list[pl.Callback] = [EpochFiles(folder, config["trainer"], on_epoch)]
     if console is not None and is_leader():
         callbacks.append(TrainingProgress(console))
     with seeded(config["recipe"]["seed"]), cpu_threads(config["trainer"]["threads"]), quiet_lightning():
         retraining = _put_together(config, source, folder, weights, callbacks)
-        checkpoint = None
-        if going_on and folder.checkpoint.exists():
-            checkpoint = check_checkpoint(folder.checkpoint, retraining.module)
+        checkpoint = usable_checkpoint(folder) if going_on else None
+        if checkpoint is not None:
+            check_checkpoint(checkpoint, retraining.module)
         if not going_on and is_leader():
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
         if is_leader() and not folder.source.exists():
@@ -177,7 +178,7 @@ def _check_same_run(
             "it was started with, or start again with --force."
         )
     started, now = before.get("weights"), _start_weights(config, source, weights)
-    if not folder.checkpoint.exists() and started != now:  # later, the weights that it started from do not matter
+    if not folder.checkpoints and started != now:  # later, the weights that it started from do not matter
         raise ConfigError(
             f"{folder.path}: was started from the weights {started}, now they are {now}. Resume with the same "
             "--weights, or start again with --force."

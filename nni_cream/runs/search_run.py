@@ -34,7 +34,8 @@ from nni_cream.from_config import (
 )
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.board_file import board_file, read_board
-from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_readable, epoch_counts, logged_figures
+from nni_cream.results.checkpoint_files import usable_checkpoint
+from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, epoch_counts, logged_figures
 from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.history import BOARD_FIGURES, UpdateRecorder
 from nni_cream.results.output_folder import LOCK, OutputFolder, State, is_leader
@@ -56,6 +57,8 @@ __all__ = [
     "run_search",
     "take_over_search",
 ]
+
+_STATE = "nni_cream_history"
 
 EpochListener = Callable[[dict[str, float], dict[str, Any]], None]
 
@@ -153,7 +156,7 @@ def run_search(
         if state is State.FINISHED:
             return SearchResult(load_best(folder.best), read_board(folder.board), 0.0, folder.path)
     with seeded(config["search"]["seed"]), cpu_threads(config["trainer"]["threads"]):
-        checkpoint = check_readable(folder.checkpoint) if going_on and folder.checkpoint.exists() else None
+        checkpoint = usable_checkpoint(folder) if going_on else None
         search = _put_together(config, folder, checkpoint, on_epoch, console if is_leader() else None)
         if not going_on and is_leader():
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
@@ -187,7 +190,7 @@ def take_over_search(config: Mapping[str, Any], folder: Path, others: Iterable[P
     if folder.exists():
         return False
     for other in map(OutputFolder, others):
-        if not (other.checkpoint.exists() or other.best.exists()):
+        if not (other.checkpoints or other.best.exists()):
             continue
         try:
             other.check_same_config(config)
@@ -286,7 +289,7 @@ class _SearchFiles(EpochFiles):
     """Add board, latencies and history to the files of an epoch."""
 
     def __init__(self, search: _Search, on_epoch: EpochListener | None) -> None:
-        super().__init__(search.folder, search.config["trainer"]["tensorboard"])
+        super().__init__(search.folder, search.config["trainer"])
         self._search = search
         self._listener = on_epoch
         self._choices_told = False
@@ -295,6 +298,21 @@ class _SearchFiles(EpochFiles):
     @property
     def _module(self) -> CreamLightningModule:
         return cast(CreamLightningModule, self._search.strategy.oneshot_module)
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add what happened to the board in an epoch that is not over."""
+        self._module._finish_step()  # callbacks save before the module's own end of a step, which scores candidates
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        checkpoint[_STATE] = self._search.recorder.state_dict()
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take what happened to the board in an epoch that was not over."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        self._search.recorder.load_state_dict(checkpoint[_STATE])
 
     def _figures(self, trainer: pl.Trainer) -> dict[str, float]:
         figures = BOARD_FIGURES | logged_figures(trainer) | self._search.strategy.statistics

@@ -14,9 +14,18 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.rng import restore_rng, rng_state
-from nni_cream.search.loop.image_order import loader_states, restore_loaders
+from nni_cream.search.loop.image_order import (
+    ImageOrder,
+    end_resumed_epoch,
+    in_step,
+    loader_states,
+    restore_loaders,
+    resume_epoch,
+    settle_step,
+)
 from nni_cream.search.teaching.losses import soft_cross_entropy
 from nni_cream.training.classification import ClassificationModule
+from nni_cream.training.every_process import of_every_process
 from nni_cream.training.retrain_recipe import FullRecipe
 from nni_cream.training.timm_parts import make_average, make_erasing, make_mixup, make_optimizer, make_schedule
 
@@ -31,8 +40,8 @@ class FullClassificationModule(ClassificationModule):
     It logs ``train_loss``, ``val_loss``, ``val_acc`` and, of more than five classes, ``val_top5``. With a moving
     average it also logs ``ema_loss``, ``ema_acc`` and ``ema_top5``: those of the averaged weights on the same images.
 
-    A checkpoint from the end of an epoch holds all that the next epoch depends on, so that a resumed training equals an
-    uninterrupted one.
+    A checkpoint from between two optimizer steps holds all that the next one depends on, so that a resumed training
+    equals an uninterrupted one.
 
     Parameters
     ----------
@@ -72,6 +81,7 @@ class FullClassificationModule(ClassificationModule):
         self._erasing = make_erasing(recipe) if recipe.erasing else None
         self._metrics = nn.ModuleDict({stage: _metrics(num_classes) for stage in ("val", "ema")})
         self._averaged_steps = 0
+        self._order = ImageOrder()
         self._resumed: Mapping[str, Any] | None = None
 
     def set_model(self, model: nn.Module) -> None:
@@ -167,6 +177,7 @@ class FullClassificationModule(ClassificationModule):
         """Move the teacher to the device of the images."""
         for teacher in self._teachers:
             teacher.to(self.device, self.dtype)
+        self._order.fit_starts()
 
     def on_train_start(self) -> None:
         """Give every device its own random numbers, and continue counting where the checkpoint stopped."""
@@ -176,32 +187,64 @@ class FullClassificationModule(ClassificationModule):
             torch.manual_seed(seed)
             random.seed(seed)
             np.random.seed(seed)  # noqa: NPY002 - timm's Mixup draws from it
+        loop = self.trainer.fit_loop
+        if self._resumed is not None and (loop.restarted_mid_epoch or loop.restarted_on_epoch_end):
+            self._order.load_state_dict(self._own(self._resumed["order"]))
+            resume_epoch(self.trainer, self._order)
+            self._go_on()
 
     def on_train_epoch_start(self) -> None:
         """Draw the order of a resumed epoch's images from where the checkpoint left the generators."""
-        if self._resumed is None:
-            return
-        states = self._resumed["rng"]
+        resumed, first = self._resumed is not None, self.trainer.current_epoch == 0
+        if resumed:
+            self._go_on()
+        self._order.epoch_starts(self.trainer, iterator_exists=first)
+        if resumed:
+            # Lightning has made one before the generators were restored.
+            iter(self.trainer.fit_loop._data_fetcher)
+
+    def on_train_epoch_end(self) -> None:
+        """Let an epoch that was resumed in its middle end like any other."""
+        if self.trainer.fit_loop.restarting:
+            end_resumed_epoch(self.trainer)
+
+    def _own(self, states: list[Any]) -> Any:
+        """Return this process's part of a checkpoint; raise SearchError if it has another number of parts."""
         if len(states) != self.trainer.world_size:
             raise SearchError(
                 f"the number of processes is {self.trainer.world_size}; expected {len(states)}, as in the checkpoint. "
                 "Resume on as many devices, or start again with --force."
             )
-        restore_rng(states[self.trainer.global_rank])
+        return states[self.trainer.global_rank]
+
+    def _go_on(self) -> None:
+        """Put the random number generators where the checkpoint left them."""
+        assert self._resumed is not None
+        restore_rng(self._own(self._resumed["rng"]))
         restore_loaders(self._resumed["loaders"], self.trainer)
         self._resumed = None
-        # Lightning has made one before the generators were restored.
-        iter(self.trainer.fit_loop._data_fetcher)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Move the average once for each optimizer step."""
+        """Move the average."""
+        self._move_average()
+
+    def _move_average(self) -> None:
+        """Move the average once for each optimizer step: at its end, or earlier for a checkpoint."""
         if self.average is not None and self.trainer.global_step > self._averaged_steps:
             self._averaged_steps = self.trainer.global_step
             self.average.update(self.model, step=self.trainer.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the state of every random number generator, of all processes."""
-        checkpoint[_STATE] = {"rng": _of_all_processes(rng_state()), "loaders": loader_states(self.trainer)}
+        if not in_step(self.trainer):
+            # Callbacks save before the module's own end of a step. The weights in the checkpoint are these tensors.
+            self._move_average()
+            settle_step(checkpoint, self.trainer)
+        checkpoint[_STATE] = {
+            "rng": of_every_process(rng_state()),
+            "order": of_every_process(self._order.state_dict()),
+            "loaders": loader_states(self.trainer),
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep that state until the first epoch starts; raises ``ConfigError`` if there is none."""
@@ -218,11 +261,3 @@ def _metrics(num_classes: int) -> nn.ModuleDict:
     if num_classes > 5:
         metrics["top5"] = MulticlassAccuracy(num_classes, top_k=5, average="micro")
     return metrics
-
-
-def _of_all_processes(state: dict[str, Any]) -> list[dict[str, Any]]:
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return [state]
-    states: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(states, state)
-    return states

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from nni_cream import config, data, spaces
 from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.results.architecture_file import Best, load_best
+from nni_cream.results.checkpoint_files import seal
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.sources import find_source
 from nni_cream.runs.data_shape import DataShape
@@ -264,9 +266,12 @@ def test_checkpoint_of_something_else_is_refused_and_kept(searched: Path, undist
     bias = content["state_dict"]["_model.more"].numpy().tobytes()
     changed[whole.index(bias)] ^= 1
     torch.save(content, tmp_path / "other.ckpt")
+    seal(tmp_path / "other.ckpt")
+    shutil.copy(undisturbed / "weights.pt", tmp_path / "weights.ckpt")
+    seal(tmp_path / "weights.ckpt")
     for bad, message in (
         (bytes(changed), r"last\.ckpt: is broken"),
-        ((undisturbed / "weights.pt").read_bytes(), "is no checkpoint of a training"),
+        ((tmp_path / "weights.ckpt").read_bytes(), "is no checkpoint of a training"),
         ((tmp_path / "other.ckpt").read_bytes(), r"_model\.classifier\.bias: missing in the file, the network's is 10"),
     ):
         checkpoint.write_bytes(bad)
