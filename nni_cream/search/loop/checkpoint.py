@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["read_state", "restore_generators", "restore_parts", "save_state"]
 
 _STATE = "nni_cream"
+_FORMAT = 1
 _logger = logging.getLogger(__name__)
 
 
@@ -43,6 +44,7 @@ def save_state(module: PreparedLightningModule, checkpoint: dict[str, Any]) -> N
         if epoch_is_over(module.trainer):
             module._finish_epoch()
     checkpoint[_STATE] = {
+        "format": _FORMAT,
         "space": _space_outline(module.supernet),
         "settings": module.settings.outline(),
         "board": module.board.state_dict(),
@@ -73,6 +75,11 @@ def read_state(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
             "start anew."
         )
     state: Mapping[str, Any] = checkpoint[_STATE]
+    if state["format"] != _FORMAT:
+        raise SearchError(
+            f"the checkpoint's format is {state['format']}; expected {_FORMAT}. Resume with the version of nni_cream "
+            "that wrote it, or start again with --force."
+        )
     return state
 
 

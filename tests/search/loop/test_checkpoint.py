@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import SearchError
+from nni_cream.search.loop.checkpoint import read_state
 from tests.examples.own_sampler import MutatingSampler
 from tests.search.small import AS_PUBLISHED, TRAINER, LayerSpace, cream, custom_evaluator, digits, evaluator, run
 
@@ -317,6 +318,11 @@ OTHER: dict[str, dict[str, Any]] = {
 def test_a_checkpoint_of_a_search_with_another_setting_is_refused_by_name(checkpoint, name):
     with pytest.raises(SearchError, match=f"other settings: .*{name.partition('.')[0]} was .* and is"):
         searched(Trace(), checkpoint=checkpoint, settings=OTHER[name])
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused_with_its_number() -> None:
+    with pytest.raises(SearchError, match=r"format is 2; expected 1\. Resume with the version of nni_cream that wrote"):
+        read_state({"nni_cream": {"format": 2}})
 
 
 def test_all_settings_that_differ_are_named_at_once(checkpoint):
