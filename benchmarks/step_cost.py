@@ -41,6 +41,7 @@ from nni_cream.search import MetaMatcher, Scoring, Teaching, rescored_entries
 # The form of the published network of 287 million multiply-adds: a search has one depth for each stage. At 32 pixels
 # the last stage would run 7x7 kernels on single pixels, which only searches on images that small do.
 FORM = {"image_size": 64, "depths": [1, 2, 3, 4, 3]}
+# Without `space`, `data` and `sizes`: the space of that name and Fashion-MNIST.
 SPACES: dict[str, dict[str, Any]] = {
     "cream": {"image_size": 64, "batch": 64, "epoch_steps": 20_018, "arguments": FORM},
     "fashion": {"image_size": None, "batch": 64, "epoch_steps": 125, "arguments": {}},
@@ -154,8 +155,10 @@ def make_training(kind: str, options: argparse.Namespace, callback: Any, steps: 
 
     settings = SPACES[options.space]
     enlarged = {} if settings["image_size"] is None else {"image_size": settings["image_size"]}
-    splits = data.create("fashion", train=100 * options.batch, validation=4000, **enlarged)
-    space = spaces.create(options.space, num_classes=10, input_channels=1, **settings["arguments"])
+    sizes = settings.get("sizes", {"train": 100 * options.batch, "validation": 4000})
+    splits = data.create(settings.get("data", "fashion"), **sizes, **enlarged)
+    name = settings.get("space", options.space)
+    space = spaces.create(name, num_classes=10, input_channels=1, **settings["arguments"])
     changes = SEARCHES[kind]
     # Meta updates and rescorings are timed apart.
     apart: dict[str, Any] = {

@@ -18,5 +18,9 @@ def benchmark(name: str) -> ModuleType:
         assert specification.loader is not None
         module = importlib.util.module_from_spec(specification)
         sys.modules[name] = module  # dataclasses look their module up
-        specification.loader.exec_module(module)
+        sys.path.insert(0, str(_FOLDER))  # as for a program, which may import the others
+        try:
+            specification.loader.exec_module(module)
+        finally:
+            sys.path.remove(str(_FOLDER))
     return sys.modules[name]
