@@ -7,6 +7,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from nni.nas.evaluator.pytorch import Trainer
+from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
 
 from nni_cream import spaces
 from nni_cream.errors import ConfigError, SpaceError
@@ -41,12 +43,14 @@ __all__ = [
     "matcher_of",
     "recipe_of",
     "scored_at_once",
+    "shared_by_all",
     "trainer_arguments",
     "validation_batch",
 ]
 
 _NOT_LIGHTNINGS = (
-    "threads", "tensorboard", "checkpoint_every_n_steps", "device_batch_size", "compile", "channels_last",
+    "threads", "timeout_seconds", "tensorboard", "checkpoint_every_n_steps", "device_batch_size", "compile",
+    "channels_last",
 )  # fmt: skip
 
 
@@ -249,10 +253,28 @@ def make_trainer(
 
 
 def _path_strategy(settings: Mapping[str, Any]) -> str:
+    # A step trains one path, and leaves the weights of all others without a gradient. Each process keeps its own
+    # statistics of BatchNorm: scores do not use them, and sending them before each step would take its time.
+    return _distributed(settings, find_unused_parameters=True, broadcast_buffers=False)
+
+
+def shared_by_all(settings: Mapping[str, Any]) -> str:
+    """Return the name of the strategy where each step moves all weights, as in a retraining."""
+    unused = settings["strategy"] == "ddp_find_unused_parameters_true"
+    return _distributed(settings, find_unused_parameters=unused)
+
+
+def _distributed(settings: Mapping[str, Any], **arguments: Any) -> str:
+    """Register a DDP strategy with these arguments, since NNI can record a name, and return it."""
     devices, strategy = settings["devices"], str(settings["strategy"])
     several = len(devices) > 1 if isinstance(devices, list) else devices not in (1, "auto")
-    # A step trains one path, and leaves the weights of all others without a gradient.
-    return "ddp_find_unused_parameters_true" if strategy == "ddp" or (several and strategy == "auto") else strategy
+    if strategy == "auto" and not several:
+        return strategy
+    timeout = settings["timeout_seconds"]
+    name = "_".join(["nni_cream_ddp", *(key for key, value in arguments.items() if value), f"{timeout:g}s"])
+    if name not in StrategyRegistry:
+        StrategyRegistry.register(name, DDPStrategy, timeout=timedelta(seconds=timeout), **arguments)
+    return name
 
 
 def trainer_arguments(settings: Mapping[str, Any]) -> dict[str, Any]:

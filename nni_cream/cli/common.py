@@ -59,14 +59,15 @@ def _at_least_two(text: str) -> int:
 
 def check_run_options(options: argparse.Namespace) -> None:
     """Refuse wrong options and an occupied folder at once, before torch is imported."""
+    from nni_cream.launch import started_processes
     from nni_cream.results.folder_lock import held
-    from nni_cream.results.output_folder import OutputFolder, is_leader
+    from nni_cream.results.output_folder import OutputFolder
 
     if options.out is None:
         options.parser.error("--out is missing; expected --out DIR, or --dry-run.")
     if options.images is not None:
         options.parser.error(f"--images is {options.images}; expected none without --dry-run.")
-    if is_leader():
+    if started_processes() == 1:  # several meet first, and one of them looks
         folder = OutputFolder(options.out)
         with held(folder):  # a folder in use is no unfinished run
             folder.check(resume=options.resume, force=options.force)

@@ -44,6 +44,8 @@ def trainer_keys() -> tuple[Key, ...]:
             "CPU threads of the process, null for one a core; 1 suits small networks and several trials at once."),
         Key("trainer.checkpoint_every_n_steps", None, whole(1) | NOTHING,
             "Optimizer steps between two checkpoints within an epoch, null for one checkpoint an epoch."),
+        Key("trainer.timeout_seconds", 600.0, number(1),
+            "Several devices: how long one waits for another before all end with an error."),
         Key("trainer.tensorboard", False, FLAG,
             "Whether the figures of each epoch are also written for TensorBoard (needs the extra `tensorboard`)."),
     )  # fmt: skip

@@ -13,10 +13,11 @@ import torch
 
 from nni_cream.errors import FileError
 from nni_cream.files import replacing
-from nni_cream.results.output_folder import OutputFolder
+from nni_cream.launch import Start
+from nni_cream.results.output_folder import OutputFolder, State
 from nni_cream.training.weights import check_whole
 
-__all__ = ["check_readable", "promote", "seal", "usable_checkpoint", "write_checkpoint"]
+__all__ = ["check_readable", "found_start", "promote", "seal", "usable_checkpoint", "write_checkpoint"]
 
 _logger = logging.getLogger(__name__)
 _MARK = b"sha256:"
@@ -82,6 +83,33 @@ def usable_checkpoint(folder: OutputFolder) -> Path | None:
     if damage:
         raise damage[0]
     return None
+
+
+def found_start(folder: OutputFolder, resume: bool, force: bool, check_same: Callable[[], None]) -> Start:
+    """Return how a run starts by what its folder holds.
+
+    Parameters
+    ----------
+    folder
+        Its output folder.
+    resume, force
+        What the user asked for.
+    check_same
+        Raises an error if the folder holds another run.
+
+    Returns
+    -------
+    Start
+        Anew, from the newest whole checkpoint, or not at all.
+    """
+    state = folder.check(resume=resume, force=force)
+    if not resume or force or state is State.EMPTY:
+        return Start(False)
+    check_same()
+    if state is State.FINISHED:
+        return Start(True, finished=True)
+    checkpoint = usable_checkpoint(folder)
+    return Start(True, checkpoint=None if checkpoint is None else str(checkpoint))
 
 
 def promote(folder: OutputFolder, resumed: str | Path | None) -> None:

@@ -19,7 +19,8 @@ from typing import IO, ParamSpec, TypeVar
 import psutil
 
 from nni_cream.errors import FileError
-from nni_cream.results.output_folder import LOCK, OURS, PARETO, OutputFolder, is_leader
+from nni_cream.launch import is_leader
+from nni_cream.results.output_folder import LOCK, OURS, PARETO, OutputFolder
 
 __all__ = ["alone_in_folder", "held"]
 

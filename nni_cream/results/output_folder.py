@@ -26,7 +26,6 @@ __all__ = [
     "OutputFolder",
     "State",
     "inside",
-    "is_leader",
 ]
 
 CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.json", "last.ckpt", "metrics.jsonl"
@@ -42,11 +41,6 @@ PREVIOUS = "previous"
 LOCK = "lock"
 """Name of the file that is locked while a run is at work in a folder."""
 MARK = "# nni_cream output folder, "
-
-
-def is_leader() -> bool:
-    """Whether this process writes files and talks, and is not one that Lightning started for a further device."""
-    return os.environ.get("LOCAL_RANK", "0") == "0" and os.environ.get("NODE_RANK", "0") == "0"
 
 
 def inside(path: Path, name: str) -> Path:
@@ -243,13 +237,16 @@ class OutputFolder:
             before = layout.load(self.config)
         except CreamError as error:
             raise FileError(f"{self.config}: is broken: {error}") from None
-        free = {"retrain": None, "loader": None}
-        changed = sorted(differences({**before, **free}, {**config, **free}))
+        changed = sorted(differences(_that_counts(before), _that_counts(config)))
         if changed:
             raise ConfigError(
                 f"{self.path}: was started with other values of {', '.join(changed)} (see {CONFIG} there). Resume with "
                 "the same configuration, or start again with --force."
             )
+
+
+def _that_counts(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, "retrain": None, "loader": None, "trainer": {**config["trainer"], "timeout_seconds": None}}
 
 
 def _remove(path: Path) -> None:

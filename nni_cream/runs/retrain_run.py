@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,12 +19,13 @@ from nni_cream.config import RETRAIN, dump
 from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.files import read_json, replacing, write_json
-from nni_cream.from_config import cpu_threads, make_trainer
+from nni_cream.from_config import cpu_threads, make_trainer, shared_by_all
+from nni_cream.launch import end_of_helper, is_leader, one_start
 from nni_cream.results.architecture_file import Best, load_best
-from nni_cream.results.checkpoint_files import usable_checkpoint
+from nni_cream.results.checkpoint_files import found_start
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
 from nni_cream.results.folder_lock import alone_in_folder
-from nni_cream.results.output_folder import OutputFolder, State, is_leader
+from nni_cream.results.output_folder import OutputFolder
 from nni_cream.results.sources import Source, find_source
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.progress import TrainingProgress
@@ -34,6 +34,7 @@ from nni_cream.training import Loading, make_loader, measure, seeded
 from nni_cream.training.loaders import Images as ImageSet
 from nni_cream.training.lost_workers import lost_workers_explained
 from nni_cream.training.measurement import check_classes
+from nni_cream.training.rank_watch import RankWatch
 from nni_cream.training.retrain_module import FullClassificationModule
 from nni_cream.training.single_network import FiniteLoss, quiet_lightning
 from nni_cream.training.timm_parts import check_timm
@@ -76,6 +77,7 @@ class _Retraining:
     loading: Loading
     train: ImageSet
     at_once: int
+    watch: RankWatch
 
 
 @alone_in_folder
@@ -134,27 +136,25 @@ def run_retraining(
     folder = OutputFolder(out)
     if force and source.place is not None and source.place.parent.resolve() == folder.path.resolve():
         raise ConfigError(f"--out is {out}; expected another folder than that of RESULT, which --force would replace.")
-    state = folder.check(resume=resume, force=force) if is_leader() else folder.state
-    going_on = resume and not force and state is not State.EMPTY
-    if going_on and is_leader():
-        _check_same_run(folder, config, source, weights)
-        if state is State.FINISHED:
-            return RetrainingResult(load_best(folder.best), 0.0, folder.path)
+    begun = one_start(
+        lambda: found_start(folder, resume, force, lambda: _check_same_run(folder, config, source, weights)),
+        config["trainer"],
+    )
+    if begun.finished:
+        end_of_helper()
+        return RetrainingResult(load_best(folder.best), 0.0, folder.path)
     callbacks: list[pl.Callback] = [EpochFiles(folder, config["trainer"], on_epoch)]
     if console is not None and is_leader():
         callbacks.append(TrainingProgress(console))
     with seeded(config["recipe"]["seed"]), cpu_threads(config["trainer"]["threads"]), quiet_lightning():
         retraining = _put_together(config, source, folder, weights, callbacks)
-        checkpoint = usable_checkpoint(folder) if going_on else None
-        if checkpoint is not None:
-            check_checkpoint(checkpoint, retraining.module)
-        if not going_on and is_leader():
+        checkpoint = None if begun.file is None else check_checkpoint(begun.file, retraining.module)
+        if not begun.going_on and is_leader():
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
         if is_leader() and not folder.source.exists():
             write_json(folder.source, {**source.identity(), "weights": _start_weights(config, source, weights)})
         _fit(retraining, checkpoint)
-        if not is_leader():
-            sys.exit(0)  # Lightning started this process to help with the training, which is over
+        end_of_helper()
         best = _save_result(retraining)
     return RetrainingResult(best, time.perf_counter() - start, folder.path)
 
@@ -196,17 +196,20 @@ def _put_together(
     module = make_module(config, source, splits, weights)
     check_classes(module.model, splits.train, splits.num_classes, splits.name)
     settings = config["trainer"]
+    watch = RankWatch(settings["timeout_seconds"], splits.fingerprint)
     trainer = make_trainer(
-        settings, module.recipe.epochs, folder.path, [*callbacks, FiniteLoss()], strategy=settings["strategy"]
+        settings, module.recipe.epochs, folder.path, [watch, *callbacks, FiniteLoss()], strategy=shared_by_all(settings)
     )
     train = train_images(module.recipe, splits)
     at_once = share_batches(config, trainer, len(train))  # type: ignore[arg-type]
-    return _Retraining(config, source, splits, module, trainer, folder, Loading(**config["loader"]), train, at_once)
+    return _Retraining(
+        config, source, splits, module, trainer, folder, Loading(**config["loader"]), train, at_once, watch
+    )
 
 
 def _fit(retraining: _Retraining, checkpoint: Path | None) -> None:
     config, splits, loading = retraining.config, retraining.splits, retraining.loading
-    with abandoned_on_failure(retraining.folder):
+    with abandoned_on_failure(retraining.folder), retraining.watch.explained():
         # A generator of its own, so that all devices have the same order however much each has drawn.
         generator = torch.Generator().manual_seed(config["recipe"]["seed"])
         retraining.trainer.fit(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -32,13 +31,14 @@ from nni_cream.from_config import (
     recipe_of,
     validation_batch,
 )
+from nni_cream.launch import end_of_helper, is_leader, one_start
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.board_file import board_file, read_board
-from nni_cream.results.checkpoint_files import usable_checkpoint
+from nni_cream.results.checkpoint_files import found_start
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, epoch_counts, logged_figures
 from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.history import BOARD_FIGURES, UpdateRecorder
-from nni_cream.results.output_folder import LOCK, OutputFolder, State, is_leader
+from nni_cream.results.output_folder import LOCK, OutputFolder
 from nni_cream.results.rebuilt_network import build_path
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.rng import preserved_rng
@@ -49,6 +49,7 @@ from nni_cream.search.supernet.verify import Inputs, same_network
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, Recipe, make_loader, module_of, seeded
 from nni_cream.training.lost_workers import lost_workers_explained
+from nni_cream.training.rank_watch import RankWatch
 from nni_cream.versions import package_version
 
 __all__ = [
@@ -95,6 +96,7 @@ class _Search:
     strategy: CreamStrategy
     recorder: UpdateRecorder
     folder: OutputFolder
+    watch: RankWatch
 
     @property
     def cost_name(self) -> str:
@@ -149,20 +151,18 @@ def run_search(
     check_tensorboard(config["trainer"])
     folder = OutputFolder(out)
     folder.tensorboard = tensorboard or folder.tensorboard
-    state = folder.check(resume=resume, force=force) if is_leader() else folder.state
-    going_on = resume and not force and state is not State.EMPTY
-    if going_on and is_leader():
-        folder.check_same_config(config)
-        if state is State.FINISHED:
-            return SearchResult(load_best(folder.best), read_board(folder.board), 0.0, folder.path)
+    begun = one_start(
+        lambda: found_start(folder, resume, force, lambda: folder.check_same_config(config)), config["trainer"]
+    )
+    if begun.finished:
+        end_of_helper()
+        return SearchResult(load_best(folder.best), read_board(folder.board), 0.0, folder.path)
     with seeded(config["search"]["seed"]), cpu_threads(config["trainer"]["threads"]):
-        checkpoint = usable_checkpoint(folder) if going_on else None
-        search = _put_together(config, folder, checkpoint, on_epoch, console if is_leader() else None)
-        if not going_on and is_leader():
+        search = _put_together(config, folder, begun.file, on_epoch, console if is_leader() else None)
+        if not begun.going_on and is_leader():
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
         _run(search)
-        if not is_leader():
-            sys.exit(0)  # Lightning started this process to help with the training, which is over
+        end_of_helper()
         best, board = finish_search(search.config, search.splits, search.strategy, folder, search.cost_name, console)
     return SearchResult(best, board, time.perf_counter() - start, folder.path)
 
@@ -245,8 +245,9 @@ def _put_together(
     config = fit_space(config, splits)
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     spaces.check_images(space, splits.input_shape)
-    search = _Search(config, splits, recipe, strategy, recorder, folder)
-    callbacks: list[pl.Callback] = [_SearchFiles(search, on_epoch)]
+    watch = RankWatch(config["trainer"]["timeout_seconds"], splits.fingerprint)
+    search = _Search(config, splits, recipe, strategy, recorder, folder, watch)
+    callbacks: list[pl.Callback] = [watch, _SearchFiles(search, on_epoch)]
     if checkpoint is None and is_leader():
         callbacks.append(_NetworkCheck(search))
     if console is not None:
@@ -264,7 +265,7 @@ def _put_together(
 
 
 def _run(search: _Search) -> None:
-    with abandoned_on_failure(search.folder):
+    with abandoned_on_failure(search.folder), search.watch.explained():
         search.strategy.run()
 
 

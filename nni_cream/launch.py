@@ -1,0 +1,192 @@
+"""The processes of one training: which of them leads, and what the leader found in the output folder.
+
+Three programs start them: torchrun, SLURM's ``srun``, and Lightning, which starts further processes from the first one.
+The rules are those of Lightning, so that both agree on who leads. Torch is imported only where several processes meet.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from nni_cream.errors import ConfigError, SearchError
+
+__all__ = ["Start", "attempt", "end_of_helper", "is_leader", "one_start", "started_processes"]
+
+_TOLD = "NNI_CREAM_START"
+_KEY = "nni_cream/start"
+_PATIENCE = 60.0  # seconds; the others are started in the same moment
+_meeting: list[Any] = []
+"""The store in which processes meet; the process group takes over its port, so it must not close before."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a training starts, by the content of its output folder.
+
+    Parameters
+    ----------
+    going_on
+        Whether it resumes.
+    finished
+        Whether the result is there already.
+    checkpoint
+        File to resume from, if there is one.
+    """
+
+    going_on: bool
+    finished: bool = False
+    checkpoint: str | None = None
+
+    @property
+    def file(self) -> Path | None:
+        """The checkpoint as a path."""
+        return None if self.checkpoint is None else Path(self.checkpoint)
+
+
+def _by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+def _by_slurm() -> bool:
+    # An interactive job has SLURM's variables, too, and one process.
+    return "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive")
+
+
+def is_leader() -> bool:
+    """Whether this process writes files and talks, and was not started to help another one with the training."""
+    if _by_torchrun():
+        return os.environ["RANK"] == "0"
+    if _by_slurm():  # srun sets no LOCAL_RANK
+        return os.environ.get("SLURM_PROCID", "0") == "0"
+    node = os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
+    return os.environ.get("LOCAL_RANK", "0") == "0" and node == "0"
+
+
+def end_of_helper() -> None:
+    """End this process if it was started to help with a training, which is over."""
+    if not is_leader():
+        sys.exit(0)
+
+
+def started_processes() -> int:
+    """Return how many processes were started from outside for this training; 1 where Lightning starts the others."""
+    if _by_slurm() and not _by_torchrun():
+        return int(os.environ["SLURM_NTASKS"])
+    return int(os.environ.get("WORLD_SIZE", "1")) if _by_torchrun() or "LOCAL_RANK" in os.environ else 1
+
+
+def attempt() -> str:
+    """Return a name of this attempt of torchrun, whose store stays when it starts the processes again."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+
+
+def one_start(decide: Callable[[], Start], trainer: Mapping[str, Any]) -> Start:
+    """Let the leader look at the output folder, and return in all processes what it found.
+
+    Parameters
+    ----------
+    decide
+        Looks at the folder; called in the leader alone.
+    trainer
+        The ``trainer`` section, resolved.
+
+    Returns
+    -------
+    Start
+        The same in all processes.
+
+    Raises
+    ------
+    ConfigError
+        If another number of processes was started than there are devices.
+    SearchError
+        If the leader failed, or did not say anything within ``trainer.timeout_seconds``.
+    """
+    devices = len(trainer["devices"]) if isinstance(trainer["devices"], list) else trainer["devices"]
+    processes = started_processes()
+    # A batch job of many tasks may hold searches of a single process each: then none but the first has these variables.
+    if processes == 1 or (devices == 1 and is_leader()):
+        start = decide()
+        if devices != 1:
+            # The processes that Lightning starts inherit it. Those of other programs may, too, so it names its writer.
+            os.environ[_TOLD] = json.dumps({"process": os.getpid(), "start": asdict(start)})
+        return start
+    if devices not in (processes, "auto"):
+        raise ConfigError(
+            f"trainer.devices is {trainer['devices']}; expected {processes}, since {processes} processes were started. "
+            "Start as many as there are devices; with SLURM, start independent runs with `srun --ntasks=1`."
+        )
+    told = json.loads(os.environ.get(_TOLD, "{}"))
+    if told.get("process") == os.getppid() and not is_leader():
+        return Start(**told["start"])
+    return _meet(decide, trainer["timeout_seconds"])
+
+
+def _meet(decide: Callable[[], Start], timeout: float) -> Start:
+    key = f"{_KEY}/{attempt()}"
+    try:
+        store = _store(timeout)
+        if is_leader():
+            return _tell(decide, store, key, timeout)
+        store.wait([key], timedelta(seconds=timeout))
+        told = json.loads(store.get(key))
+        store.add(f"{key}/heard", 1)
+    except RuntimeError as error:
+        if isinstance(error, SearchError):
+            raise
+        raise SearchError(
+            f"rank 0 is silent for {timeout:g} s; expected it to start with the other processes. Look at its messages, "
+            "or set a longer trainer.timeout_seconds."
+        ) from error
+    if "failure" in told:
+        raise SearchError(f"rank 0 has failed, so this process ends, too: {told['failure']}")
+    return Start(**told)
+
+
+def _tell(decide: Callable[[], Start], store: Any, key: str, timeout: float) -> Start:
+    try:
+        start = decide()
+        store.set(key, json.dumps(asdict(start)))
+        return start
+    except Exception as error:
+        store.set(key, json.dumps({"failure": f"{type(error).__name__}: {error}"}))
+        raise
+    finally:
+        _wait_for_hearers(store, key, min(timeout, _PATIENCE))
+
+
+def _wait_for_hearers(store: Any, key: str, patience: float) -> None:
+    # The store ends with this process, which may have nothing more to do.
+    deadline = time.monotonic() + patience
+    while store.add(f"{key}/heard", 0) < started_processes() - 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _store(timeout: float) -> Any:
+    import torch.distributed as dist
+    from lightning_fabric.plugins import environments
+
+    known: Any = environments
+    c10d: Any = dist
+    kinds = (known.TorchElasticEnvironment, known.SLURMEnvironment, known.LightningEnvironment)
+    place = next(kind for kind in kinds if kind.detect())()
+    # torchrun may serve the store itself. Otherwise the leader does, and its process group shares it: `multi_tenant`.
+    serves = is_leader() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    store = c10d.TCPStore(
+        place.main_address,
+        place.main_port,
+        is_master=serves,
+        timeout=timedelta(seconds=timeout),
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+    _meeting[:] = [store]
+    return store

@@ -1,0 +1,99 @@
+"""Who leads, by the variables of torchrun, SLURM and Lightning; and that only the leader looks at the folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks import starts
+from nni_cream.errors import ConfigError
+from nni_cream.launch import Start, is_leader, one_start, started_processes
+from tests.ranks import ends_of_ranks, in_ranks
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4"}
+SLURM = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "search"}
+CASES = {
+    "alone": ({}, True, 1),
+    "torchrun, first": ({**TORCHRUN, "RANK": "0", "LOCAL_RANK": "0"}, True, 4),
+    "torchrun, second machine": ({**TORCHRUN, "RANK": "2", "LOCAL_RANK": "0", "GROUP_RANK": "1"}, False, 4),
+    "torchrun within SLURM": ({**SLURM, "SLURM_PROCID": "0", **TORCHRUN, "RANK": "1", "LOCAL_RANK": "1"}, False, 4),
+    "srun, first": ({**SLURM, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, True, 4),
+    "srun, second": ({**SLURM, "SLURM_PROCID": "1", "SLURM_LOCALID": "1"}, False, 4),
+    "srun, second machine": ({**SLURM, "SLURM_PROCID": "2", "SLURM_LOCALID": "0"}, False, 4),
+    "interactive job": ({**SLURM, "SLURM_JOB_NAME": "interactive", "SLURM_PROCID": "0"}, True, 1),
+    "lightning, first": ({"LOCAL_RANK": "0", "NODE_RANK": "0", "WORLD_SIZE": "2"}, True, 2),
+    "lightning, second": ({"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"}, False, 2),
+}
+TWO = {"devices": 2, "timeout_seconds": 600}
+
+
+def started_with(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"NNI_CREAM_START": "{}", **variables}.items():  # set, so that it is put back after the test
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_process_leads_by_the_variables_of_each_starter(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables, leads, processes = CASES[case]
+    started_with(monkeypatch, variables)
+    assert (is_leader(), started_processes()) == (leads, processes)
+
+
+@pytest.mark.parametrize("case", ["srun, second", "torchrun, first"])
+def test_another_number_of_processes_than_devices_is_refused(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started_with(monkeypatch, CASES[case][0])
+    devices = 1 if case == "srun, second" else 2
+    with pytest.raises(ConfigError, match=f"trainer.devices is {devices}; expected 4, since 4 processes were started"):
+        one_start(lambda: Start(False), {**TWO, "devices": devices})
+
+
+def test_one_device_in_a_batch_job_of_many_tasks_needs_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    started_with(monkeypatch, CASES["srun, first"][0])
+    assert one_start(lambda: Start(True), {**TWO, "devices": 1}) == Start(True)
+
+
+def test_processes_of_lightning_go_by_what_the_first_one_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    started_with(monkeypatch, {})
+    found = one_start(lambda: Start(True, checkpoint="last.ckpt"), TWO)
+    monkeypatch.setattr(os, "getppid", os.getpid)
+    for name, value in CASES["lightning, second"][0].items():
+        monkeypatch.setenv(name, value)
+    assert one_start(pytest.fail, TWO) == found
+
+
+@pytest.mark.integration
+def test_the_leader_alone_looks_and_its_failure_reaches_the_others(tmp_path: Path) -> None:
+    def look() -> Start:
+        return Start(True, checkpoint="last.ckpt") if is_leader() else pytest.fail("a helper has looked")
+
+    def refuse() -> Start:
+        raise ConfigError("the folder is full; expected an empty one.")
+
+    found = in_ranks(2, lambda rank: one_start(look, TWO).checkpoint, tmp_path)
+    assert found == ["last.ckpt", "last.ckpt"]
+    own, told = ends_of_ranks(2, lambda rank: one_start(refuse, TWO), tmp_path)
+    assert "ConfigError: the folder is full" in own
+    assert "rank 0 has failed, so this process ends, too: ConfigError: the folder is full" in told
+
+
+def test_a_leader_that_never_comes_is_an_error_of_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    variables = {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": starts.free_port()}
+    started_with(monkeypatch, variables)
+    with pytest.raises(RuntimeError, match="rank 0 is silent for 1 s; expected it to start with the other processes"):
+        one_start(pytest.fail, {**TWO, "timeout_seconds": 1})
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("way", ["torchrun", "slurm", "lightning"])
+def test_a_search_of_two_processes_starts_in_each_way(way: str) -> None:
+    """Ten of each are the script's business."""
+    done = subprocess.run(
+        [sys.executable, starts.__file__, "--times", "1", "--ways", way], capture_output=True, text=True, check=True
+    )
+    assert '"good": 1' in done.stdout, done.stdout
