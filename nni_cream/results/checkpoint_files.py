@@ -92,8 +92,10 @@ def found_start(folder: OutputFolder, resume: bool, force: bool, check_same: Cal
     ----------
     folder
         Its output folder.
-    resume, force
-        What the user asked for.
+    resume
+        Whether the user wants to continue what is there.
+    force
+        Whether the user wants to replace it.
     check_same
         Raises an error if the folder holds another run.
 
