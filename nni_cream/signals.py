@@ -6,10 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
+from typing import Any
 
 __all__ = ["Terminated", "Termination", "termination_as_interrupt"]
 
@@ -40,10 +37,16 @@ def termination_as_interrupt() -> Iterator[None]:
 
 
 class Termination:
-    """Whether SIGTERM has asked a training to end, which then ends where it can be resumed."""
+    """Whether SIGTERM has asked a training to end, which then ends where it can be resumed.
+
+    Attributes
+    ----------
+    asked
+        Whether the signal came to this process.
+    """
 
     def __init__(self) -> None:
-        self._asked = False
+        self.asked = False
         self._before: Any = None
 
     def watch(self) -> None:
@@ -57,10 +60,5 @@ class Termination:
             signal.signal(signal.SIGTERM, self._before)
             self._before = None
 
-    def asked(self, trainer: pl.Trainer) -> bool:
-        """Return whether any process of the training was asked to end, the same in all of them."""
-        # A launcher sends the signal to each process at another step, and all must save the same one.
-        return trainer.strategy.reduce_boolean_decision(self._asked, all=False)
-
     def _note(self, number: int, frame: Any) -> None:
-        self._asked = True
+        self.asked = True

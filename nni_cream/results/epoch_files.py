@@ -21,6 +21,7 @@ from nni_cream.results.epoch_sums import EpochSums
 from nni_cream.results.output_folder import OutputFolder
 from nni_cream.results.tensorboard import EventFiles
 from nni_cream.search.loop.image_order import gradients_pending
+from nni_cream.search.ranks import Ranks
 from nni_cream.signals import Terminated, Termination
 from nni_cream.training.weights import check_fit
 
@@ -63,11 +64,14 @@ class EpochFiles(Checkpoint):
         self._saved_step = 0
         self._sums = EpochSums()
         self._termination = Termination()
+        self._ranks = Ranks()
         self._on_epoch = on_epoch
         self._events: EventFiles | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the figures of epochs that the checkpoint does not know of: they are about to be run again."""
+        # Over the CPU: it is asked in each step, and an accelerator would have to finish the step first.
+        self._ranks = Ranks.of(trainer.world_size, getattr(trainer.strategy, "_timeout", None))
         self._termination.watch()
         self._saved_step = trainer.global_step
         if not trainer.is_global_zero:
@@ -86,7 +90,7 @@ class EpochFiles(Checkpoint):
         # An epoch's end saves anyway. A checkpoint has no place for the gradients of half an optimizer step.
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or gradients_pending(trainer):
             return
-        terminated = self._termination.asked(trainer)
+        terminated = self._terminated()
         due = self._interval is not None and trainer.global_step - self._saved_step >= self._interval
         if terminated or due:
             self._save(trainer)
@@ -113,8 +117,12 @@ class EpochFiles(Checkpoint):
         self._save(trainer)
         if trainer.is_global_zero:
             self._tell(figures)
-        if self._termination.asked(trainer):
+        if self._terminated():
             raise SIGTERMException
+
+    def _terminated(self) -> bool:
+        # A launcher sends the signal to each process at another step, and all must save the same one.
+        return self._ranks.any([self._termination.asked])[0]
 
     def _save(self, trainer: pl.Trainer) -> None:
         self._saved_step = trainer.global_step

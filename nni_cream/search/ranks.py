@@ -93,6 +93,15 @@ class Ranks:
                 )
         return [item.value for item in told]
 
+    def any(self, flags: Sequence[bool]) -> list[bool]:
+        """Return for each flag whether it is set in any process; all give as many flags."""
+        if self.size == 1:
+            return list(flags)
+        # One small message: a gathering of objects would take two, in each step.
+        counts = torch.tensor(flags, dtype=torch.uint8)
+        dist.all_reduce(counts, op=dist.ReduceOp.MAX, group=self._group)
+        return [bool(count) for count in counts.tolist()]
+
     def mean(self, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Return the mean of each tensor over all processes; the tensors have the same shapes in all of them."""
         if self.size == 1 or not tensors:

@@ -19,6 +19,7 @@ def test_a_single_process_decides_alone():
     assert ranks.leads
     assert ranks.first(lambda: 3) == 3
     assert ranks.gather(lambda: 3) == [3]
+    assert ranks.any([False, True]) == [False, True]
     (mean,) = ranks.mean([torch.ones(2)])
     assert mean.tolist() == [1, 1]
     ranks.check_same({"path": "a"}, 1)
@@ -34,12 +35,13 @@ def test_two_processes_go_by_the_first_and_share_what_each_has(tmp_path):
         ranks = connected(rank)
         shapes = [torch.full((2, 1), float(rank)), torch.full((3,), 4.0 * rank)]
         means = [[list(mean.shape), mean.flatten().tolist()] for mean in ranks.mean(shapes)]
-        return [ranks.leads, ranks.first(lambda: rank), ranks.gather(lambda: 10 * rank), means]
+        flags = ranks.any([rank == 1, False, True])
+        return [ranks.leads, ranks.first(lambda: rank), ranks.gather(lambda: 10 * rank), means, flags]
 
     first, second = in_ranks(2, work, tmp_path)
     means = [[[2, 1], [0.5, 0.5]], [[3], [2.0, 2.0, 2.0]]]
-    assert first == [True, 0, [0, 10], means]
-    assert second == [False, 0, [0, 10], means]
+    assert first == [True, 0, [0, 10], means, [True, False, True]]
+    assert second == [False, 0, [0, 10], means, [True, False, True]]
 
 
 def test_a_failure_of_one_process_ends_all_and_is_named(tmp_path):

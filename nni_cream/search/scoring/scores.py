@@ -220,15 +220,28 @@ class Score:
 
         SearchError if there is not one score, or one row of counts, a sample, or a score is above the bound.
         """
+        return self.sums_of_each([output], targets)[0]
+
+    def sums_of_each(self, outputs: Sequence[Tensor], targets: Tensor) -> list[list[float]]:
+        """Return the :meth:`sums` of several outputs for the same targets."""
+        # Read all at once: an accelerator waits at each read of a number.
+        rows = torch.stack([self._unread_sums(output, targets) for output in outputs]).tolist()
+        return [self._checked(row) for row in rows]
+
+    def _unread_sums(self, output: Tensor, targets: Tensor) -> Tensor:
         with failures_of("score", self.function):
             scores = self.function(output, targets)
         self._check_shape(scores, output, targets)
         # A float32 sum depends on the order and the device; ranks of near-equal paths should not.
         precise = scores.double()
         if self.value is not None:
-            return list(precise.sum(dim=0).tolist())
-        # Read all at once: an accelerator waits at each read of a number.
-        total, squares, highest = torch.stack([precise.sum(), precise.square().sum(), precise.max()]).tolist()
+            return precise.sum(dim=0)
+        return torch.stack([precise.sum(), precise.square().sum(), precise.max()])
+
+    def _checked(self, row: list[float]) -> list[float]:
+        if self.value is not None:
+            return row
+        total, squares, highest = row
         bound = self.upper_bound
         if bound is not None and highest > bound + 1e-6 * max(1.0, abs(bound)):
             raise SearchError(

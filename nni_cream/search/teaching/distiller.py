@@ -109,10 +109,9 @@ class Distiller:
     def _beats(self, teachers: Sequence[Tensor], students: Sequence[Tensor], batch: Any) -> bool:
         """Whether the teacher has the higher score on the batch; a tie does not count."""
         targets, score = split_batch(batch)[1], self._score
+        sums = score.sums_of_each([*teachers, *(student.detach() for student in students)], targets)
         # As if of one sample: a mean is compared by its sum, which is not rounded.
-        leads = [
-            score.of(score.sums(teacher, targets), 1) - score.of(score.sums(student.detach(), targets), 1)
-            for teacher, student in zip(teachers, students, strict=True)
-        ]
+        scores = [score.of(row, 1) for row in sums]
+        leads = [ours - theirs for ours, theirs in zip(scores[: len(teachers)], scores[len(teachers) :], strict=True)]
         # Each rank sees another batch. One sum opens the gate in all of them or in none, so gradients still match.
         return sum(self._ranks.gather(lambda: sum(leads))) > 0
