@@ -1,7 +1,7 @@
 // The board page: asks NNI's manager, and shows what it answers. The parts are in board_model, _views and _charts.
 
 import { LineChart, PointCloud } from "./board_charts.js";
-import { Search, finalEntries, readJob, unpack, variedKeys } from "./board_model.js";
+import { Search, finalEntries, isObject, readJob, unpack, variedKeys } from "./board_model.js";
 import * as views from "./board_views.js";
 
 const { h } = views;
@@ -23,6 +23,7 @@ const state = {
   experiment: null,
   answered: null, // when the manager last did
   drawn: new Map(), // what each part shows now, so that nothing is drawn twice
+  failed: new Map(), // what cannot be shown -> why
   pause: SECONDS.visible,
   gone: false,
 };
@@ -42,7 +43,9 @@ async function ask(path) {
   let text;
   try {
     text = await get(path);
-    return JSON.parse(text);
+    const answer = JSON.parse(text);
+    if (typeof answer !== "object" || answer === null) throw new Unanswered(`${path} is no object`);
+    return answer;
   } catch (error) {
     if (error instanceof SyntaxError && text === "INITIALIZING") return { status: text, errors: [] };
     throw new Unanswered(error.message);
@@ -52,7 +55,7 @@ async function ask(path) {
 async function askList(path) {
   const answer = await ask(path);
   if (!Array.isArray(answer)) throw new Unanswered(`${path} is no list`);
-  return answer;
+  return answer.filter(isObject);
 }
 
 /** Ask how it stands, and for what is new. */
@@ -151,7 +154,12 @@ function once(part, shown, redraw) {
   const text = JSON.stringify(shown);
   if (state.drawn.get(part) === text) return;
   state.drawn.set(part, text);
-  redraw();
+  try {
+    redraw();
+    state.failed.delete(part);
+  } catch (error) {
+    state.failed.set(part, error.message); // the other parts may be right; trials report what they like
+  }
 }
 
 function draw() {
@@ -163,6 +171,8 @@ function draw() {
   once("notices", [state.selected, search.version, state.jobs.map(({ role }) => role)], () => drawNotices(search));
   once("search", [state.selected, search.version, job?.status], () => drawSearch(job, search));
   once("retrained", [state.jobs, [...state.running], state.status, Boolean(search.choices)], drawRetrained);
+  const failed = [...state.failed].map(([part, why]) => `The part “${part}” cannot be shown: ${why}.`);
+  $("#failed").replaceChildren(...failed.map((text) => h("p", { class: "notice" }, text)));
 }
 
 const STATES = {
@@ -178,8 +188,10 @@ const STATES = {
 
 function drawState() {
   const time = state.answered?.toLocaleTimeString() ?? "";
-  const { status = "", errors = [] } = state.status ?? {};
-  const [kind, words] = state.gone ? ["bad", "Manager gone"] : (STATES[status] ?? ["running", status]);
+  const status = String(state.status?.status ?? "");
+  const errors = [state.status?.errors ?? []].flat();
+  const known = Object.hasOwn(STATES, status) ? STATES[status] : ["running", status];
+  const [kind, words] = state.gone ? ["bad", "Manager gone"] : known;
   const details = !state.gone && errors.length ? `: ${errors.join("; ")}` : "";
   once("status", [kind, words, details], () => {
     $("#status").className = kind;
@@ -429,12 +441,12 @@ function drawEpochs() {
 function drawRetrained() {
   const jobs = state.jobs.filter((job) => job.role === "retrain");
   const choices = [...state.searches.values()].find((search) => search.choices)?.choices ?? null;
-  const format = formatsOf(state.jobs.find((job) => job.config.search)?.config.search ?? {});
+  const format = formatsOf(state.jobs.find((job) => "score" in job.config.search)?.config.search ?? {});
   fill(
     "#retrained",
     views.retrainRows(jobs, state.running, (parameters) => choicesAsPath(parameters, choices), format),
   );
-  const planned = state.jobs.find((job) => job.config.retrain)?.config.retrain.top;
+  const planned = state.jobs.find((job) => "top" in job.config.retrain)?.config.retrain.top;
   const over = isOver(state.status);
   let waiting = "Waiting for the search trials to end: their best entries are then trained from new weights.";
   if (planned === 0) waiting = "This experiment retrains nothing (retrain.top: 0).";

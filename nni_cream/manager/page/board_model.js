@@ -2,12 +2,16 @@
 
 export const UPDATE_FORMAT = "nni_cream.update/1";
 const CHANGES_KEPT = 200;
+const MOST_EPOCHS = 1_000_000; // a trial names the number of its record, and gaps are walked through
+
+export const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
+const objectOf = (value) => (isObject(value) ? value : {});
 
 /** Unpack a metric record of NNI's manager, whose value is JSON wrapped in JSON; null if it is not an object. */
 export function unpack(record) {
   try {
     const value = JSON.parse(JSON.parse(record.data));
-    return typeof value === "object" && value !== null && !Array.isArray(value) ? value : null;
+    return isObject(value) ? value : null;
   } catch {
     return null;
   }
@@ -17,7 +21,7 @@ export function unpack(record) {
 export function readJob(job) {
   let parameters = {};
   try {
-    parameters = JSON.parse(job.hyperParameters[0]).parameters ?? {};
+    parameters = objectOf(JSON.parse(job.hyperParameters[0]).parameters);
   } catch {
     // A trial that was added by hand, or still waits for its parameters: of no role that this page knows.
   }
@@ -28,7 +32,7 @@ export function readJob(job) {
     status: String(job.status),
     role: typeof parameters.role === "string" ? parameters.role : null,
     parameters,
-    config: parameters.config ?? {},
+    config: { search: objectOf(parameters.config?.search), retrain: objectOf(parameters.config?.retrain) },
     final,
   };
 }
@@ -81,7 +85,8 @@ function problemOf(metric) {
     rows(update.board, ([, accuracy, cost, step]) => isNumber(accuracy) && isNumber(cost) && isNumber(step)) &&
     rows(update.scored, ([, accuracy, cost]) => (accuracy === null || isNumber(accuracy)) && isNumber(cost)) &&
     rows(update.teachers, ([, count]) => isNumber(count));
-  return right ? null : "an update with values that this page does not understand";
+  const named = isObject(update.choices ?? {}) && Object.values(update.choices ?? {}).every(Array.isArray);
+  return right && named ? null : "an update with values that this page does not understand";
 }
 
 /** One search trial: everything that it reported, folded together in the order of its epochs. */
@@ -114,6 +119,7 @@ export class Search {
     let again = false;
     for (const record of records) {
       const sequence = Number(record.sequence);
+      if (!Number.isInteger(sequence) || sequence < 0 || sequence >= MOST_EPOCHS) continue;
       const before = this.records.get(sequence);
       // A resumed trial sends an epoch again: the later one counts.
       if (before && (before.timestamp > record.timestamp || before.data === record.data)) continue;
