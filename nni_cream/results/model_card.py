@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from nni_cream.data.folders.image_parts import ImagePart
 from nni_cream.data.splits import NormalisedImages
 from nni_cream.results.console_tables import describe_cost
+from nni_cream.results.markdown import code_block, code_span, plain
 
 if TYPE_CHECKING:
     from nni_cream.data import DataSplits
@@ -88,7 +90,7 @@ def result_card(card: Card) -> str:
     """
     best = card.best
     parts = [
-        f"# A network from the search space `{best.space['name']}`",
+        f"# A network from the search space {code_span(best.space['name'])}",
         "Found with nni_cream: Cream of the Crop, one-shot search with prioritized path distillation (Peng et al., "
         "NeurIPS 2020, arXiv 2010.15821).",
         "## How to load it\n\n" + "\n\n".join(_loading(card)),
@@ -96,14 +98,14 @@ def result_card(card: Card) -> str:
         "## Scores\n\n" + _list(_scores(card)),
         "## Cost of one image\n\n" + _list(_costs(card)),
         "## Architecture\n\n"
-        + _list({"space": f"`{best.space['name']}`", "arguments": _code(best.space["arguments"])})
+        + _list({"space": code_span(best.space["name"]), "arguments": _code(best.space["arguments"])})
         + "\n\n"
-        + _table(("choice", "value"), [(f"`{label}`", _code(value)) for label, value in best.choices.items()]),
+        + _table(("choice", "value"), [(code_span(label), _code(value)) for label, value in best.choices.items()]),
         "## Data\n\n" + _list(_data_facts(card)),
         "## How it was made\n\n" + _list(_origin(card)),
     ]
     if card.config is not None:
-        parts.append(f"The `config.yml` of the result:\n\n```yaml\n{card.config.strip()}\n```")
+        parts.append("The `config.yml` of the result:\n\n" + code_block(card.config.strip(), "yaml"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -155,7 +157,9 @@ def _normalisation(images: Any) -> str:
     if isinstance(images, ImagePart):
         mean, std = _numbers(images.mean), _numbers(images.std)
         steps = " ".join(repr(images.transform).split())
-        return f"from pixel values in [0, 1] subtract {mean}, then divide by {std}; all that is done: `{steps}`"
+        return (
+            f"from pixel values in [0, 1] subtract {mean}, then divide by {std}; all that is done: {code_span(steps)}"
+        )
     return _UNKNOWN
 
 
@@ -175,14 +179,14 @@ def _scores(card: Card) -> dict[str, str]:
             card.best.accuracy
         ),
         **retrained,
-        "weights in this folder": "none" if card.weights is None else f"those of `{card.weights}`",
+        "weights in this folder": "none" if card.weights is None else f"those of {code_span(card.weights)}",
     }
 
 
 def _figure(value: Any) -> str:
     if value is None:
         return f"{_UNKNOWN} (not in `best.json`)"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else plain(str(value))
 
 
 def _costs(card: Card) -> dict[str, str]:
@@ -191,33 +195,33 @@ def _costs(card: Card) -> dict[str, str]:
     return {
         "multiply-adds of one image": f"{card.macs:,}",
         "parameters, counted": f"{card.params:,}",
-        "cost in `best.json`": describe_cost(best.cost, best.cost_name),
-        **{f"{name} in `best.json`": describe_cost(cost, name) for name, cost in others},
+        "cost in `best.json`": plain(describe_cost(best.cost, best.cost_name)),
+        **{f"{plain(name)} in `best.json`": plain(describe_cost(cost, name)) for name, cost in others},
     }
 
 
 def _data_facts(card: Card) -> dict[str, str]:
     best, splits = card.best, card.splits
     facts = {
-        "data set": f"`{best.data['name']}`",
+        "data set": code_span(best.data["name"]),
         "arguments": _code(best.data["arguments"]),
-        "fingerprint of the images in `best.json`": f"`{best.data.get('fingerprint', _UNKNOWN)}`",
+        "fingerprint of the images in `best.json`": code_span(str(best.data.get("fingerprint", _UNKNOWN))),
         "classes": _UNKNOWN if splits is None else _classes(splits),
     }
     if splits is not None and splits.fingerprint != best.data.get("fingerprint"):
-        facts["fingerprint of the images that this export was checked with"] = f"`{splits.fingerprint}`"
+        facts["fingerprint of the images that this export was checked with"] = code_span(splits.fingerprint)
     return facts
 
 
 def _classes(splits: DataSplits) -> str:
-    return f"{splits.num_classes}{': ' + ', '.join(splits.classes) if splits.classes else ''}"
+    return f"{splits.num_classes}{': ' + plain(', '.join(splits.classes)) if splits.classes else ''}"
 
 
 def _origin(card: Card) -> dict[str, str]:
     kind = "made-up images (normal noise, seed 0)" if card.splits is None else "images of the test part"
     checks = ", ".join(f"{name} {difference:.1e}" for name, difference in card.differences.items())
     return {
-        "command": _UNKNOWN if card.command is None else f"`{card.command}`",
+        "command": _UNKNOWN if card.command is None else code_span(card.command),
         "date": card.made,
         "checked with": f"{card.images} {kind}; largest difference of an output from the network's: {checks}",
         "seed in `best.json`": str(card.best.seed),
@@ -227,7 +231,7 @@ def _origin(card: Card) -> dict[str, str]:
 
 
 def _versions(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items()) or _UNKNOWN
+    return plain(", ".join(f"{name} {version}" for name, version in versions.items())) or _UNKNOWN
 
 
 def pareto_card(rows: Sequence[Mapping[str, Any]], best: Best, command: str | None, made: str) -> str:
@@ -252,18 +256,18 @@ def pareto_card(rows: Sequence[Mapping[str, Any]], best: Best, command: str | No
     titles = ("folder", "one-shot accuracy", "cost in the search", "multiply-adds", "parameters")
     lines = [
         (
-            f"[{row['folder']}]({row['folder']}/{CARD})",
+            f"[{plain(row['folder'])}]({quote(row['folder'])}/{CARD})",
             f"{row['accuracy']:.4f}",
-            ", ".join(describe_cost(cost, name) for name, cost in _all_costs(row)),
+            plain(", ".join(describe_cost(cost, name) for name, cost in _all_costs(row))),
             f"{row['macs']:,}",
             f"{row['params']:,}",
         )
         for row in rows
     ]
     facts = {
-        "space": f"`{best.space['name']}`",
-        "data set": f"`{best.data['name']}`",
-        "command": _UNKNOWN if command is None else f"`{command}`",
+        "space": code_span(best.space["name"]),
+        "data set": code_span(best.data["name"]),
+        "command": _UNKNOWN if command is None else code_span(command),
         "date": made,
     }
     parts = ["# Pareto front of a search", _table(titles, lines), _list(facts)]
@@ -280,8 +284,8 @@ def _list(facts: Mapping[str, str]) -> str:
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [titles, ["---"] * len(titles), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def _code(value: Any) -> str:
-    return f"`{json.dumps(value)}`"
+    return code_span(json.dumps(value))
