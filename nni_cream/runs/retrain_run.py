@@ -26,6 +26,7 @@ from nni_cream.results.checkpoint_files import found_start
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
 from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.output_folder import OutputFolder
+from nni_cream.results.restored_state import RestoreCheck
 from nni_cream.results.sources import Source, find_source
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.progress import TrainingProgress
@@ -78,6 +79,7 @@ class _Retraining:
     train: ImageSet
     at_once: int
     watch: RankWatch
+    restoring: RestoreCheck
 
 
 @alone_in_folder
@@ -147,7 +149,7 @@ def run_retraining(
     if console is not None and is_leader():
         callbacks.append(TrainingProgress(console))
     with seeded(config["recipe"]["seed"]), cpu_threads(config["trainer"]["threads"]), quiet_lightning():
-        retraining = _put_together(config, source, folder, weights, callbacks)
+        retraining = _put_together(config, source, folder, weights, RestoreCheck(begun.file), callbacks)
         checkpoint = None if begun.file is None else check_checkpoint(begun.file, retraining.module)
         if not begun.going_on and is_leader():
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
@@ -190,6 +192,7 @@ def _put_together(
     source: Source,
     folder: OutputFolder,
     weights: str | Path | None,
+    restoring: RestoreCheck,
     callbacks: list[pl.Callback],
 ) -> _Retraining:
     splits = data.create(config["data"]["name"], **config["data"]["arguments"])
@@ -197,19 +200,19 @@ def _put_together(
     check_classes(module.model, splits.train, splits.num_classes, splits.name)
     settings = config["trainer"]
     watch = RankWatch(settings["timeout_seconds"], splits.fingerprint)
-    trainer = make_trainer(
-        settings, module.recipe.epochs, folder.path, [watch, *callbacks, FiniteLoss()], strategy=shared_by_all(settings)
-    )
+    callbacks = [watch, restoring, *callbacks, FiniteLoss()]
+    trainer = make_trainer(settings, module.recipe.epochs, folder.path, callbacks, strategy=shared_by_all(settings))
     train = train_images(module.recipe, splits)
     at_once = share_batches(config, trainer, len(train))  # type: ignore[arg-type]
     return _Retraining(
-        config, source, splits, module, trainer, folder, Loading(**config["loader"]), train, at_once, watch
+        config, source, splits, module, trainer, folder, Loading(**config["loader"]), train, at_once, watch, restoring
     )
 
 
 def _fit(retraining: _Retraining, checkpoint: Path | None) -> None:
     config, splits, loading = retraining.config, retraining.splits, retraining.loading
-    with abandoned_on_failure(retraining.folder), retraining.watch.explained():
+    watch, restoring = retraining.watch, retraining.restoring
+    with abandoned_on_failure(retraining.folder), restoring.explained(), watch.explained():
         # A generator of its own, so that all devices have the same order however much each has drawn.
         generator = torch.Generator().manual_seed(config["recipe"]["seed"])
         retraining.trainer.fit(

@@ -40,6 +40,7 @@ from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.history import BOARD_FIGURES, UpdateRecorder
 from nni_cream.results.output_folder import LOCK, OutputFolder
 from nni_cream.results.rebuilt_network import build_path
+from nni_cream.results.restored_state import RestoreCheck
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.rng import preserved_rng
 from nni_cream.runs.finish import finish_search
@@ -97,6 +98,7 @@ class _Search:
     recorder: UpdateRecorder
     folder: OutputFolder
     watch: RankWatch
+    restoring: RestoreCheck
 
     @property
     def cost_name(self) -> str:
@@ -246,8 +248,9 @@ def _put_together(
     space = spaces.create(config["space"]["name"], **config["space"]["arguments"])
     spaces.check_images(space, splits.input_shape)
     watch = RankWatch(config["trainer"]["timeout_seconds"], splits.fingerprint)
-    search = _Search(config, splits, recipe, strategy, recorder, folder, watch)
-    callbacks: list[pl.Callback] = [watch, _SearchFiles(search, on_epoch)]
+    restoring = RestoreCheck(checkpoint)
+    search = _Search(config, splits, recipe, strategy, recorder, folder, watch, restoring)
+    callbacks: list[pl.Callback] = [watch, restoring, _SearchFiles(search, on_epoch)]
     if checkpoint is None and is_leader():
         callbacks.append(_NetworkCheck(search))
     if console is not None:
@@ -265,7 +268,7 @@ def _put_together(
 
 
 def _run(search: _Search) -> None:
-    with abandoned_on_failure(search.folder), search.watch.explained():
+    with abandoned_on_failure(search.folder), search.restoring.explained(), search.watch.explained():
         search.strategy.run()
 
 
