@@ -68,10 +68,10 @@ def held(folder: OutputFolder) -> Iterator[None]:
     FileError
         If another run is at work there, or the folder is not ours or cannot be written to.
     """
-    folder.state  # noqa: B018 - raises before anything is written to a folder that is not ours
-    made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
     lock = folder.path / LOCK
     try:
+        folder.state  # noqa: B018 - raises before anything is written to a folder that is not ours
+        made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
         folder.path.mkdir(parents=True, exist_ok=True)
         file = _locked(lock, folder.path)
     except OSError as error:

@@ -12,6 +12,7 @@ import json
 import os
 import pickle
 import random
+import tempfile
 import time
 import warnings
 import zipfile
@@ -31,6 +32,7 @@ from nni_cream.manager.experiment_file import load_experiment
 from nni_cream.manager.final_metric import check_final, unpack_final
 from nni_cream.manager.plan import ExperimentPlan, Job
 from nni_cream.manager.rest_client import metric
+from nni_cream.results.checkpoint_files import check_readable, seal
 from nni_cream.results.epoch_files import check_checkpoint
 from nni_cream.training import load_weights
 from tests.test_json_reader import BEST, BOARD, KINDS, RETRAINED, changed, places, write
@@ -219,6 +221,15 @@ def _checkpoint() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _sealed(content: bytes) -> bytes:
+    """Add the right checksum: whoever writes a hostile file can do so, too."""
+    with tempfile.NamedTemporaryFile() as file:
+        path = Path(file.name)
+        path.write_bytes(content)
+        seal(path)
+        return path.read_bytes()
+
+
 def _received(path: Path) -> Any:
     # The manager sends the text of a text, whatever a trial wrote.
     return unpack_final(metric({"data": json.dumps(path.read_text(errors="replace"))}))
@@ -269,7 +280,9 @@ ALL: dict[str, Kind] = {
         lambda path: load_weights(nn.Linear(2, 2), path),
     ),
     "checkpoint": Kind(
-        "last.ckpt", lambda rng: wrong_torch(_checkpoint(), rng), lambda path: check_checkpoint(path, _Module())
+        "last.ckpt",
+        lambda rng: _sealed(wrong_torch(_checkpoint(), rng)),
+        lambda path: check_checkpoint(check_readable(path), _Module()),
     ),
 }  # fmt: skip
 
