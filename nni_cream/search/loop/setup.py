@@ -21,6 +21,7 @@ from nni_cream.search.cost.costs import Costs
 from nni_cream.search.loop.checkpoint import read_state, restore_generators, restore_parts, save_state
 from nni_cream.search.loop.host import HostLightningModule
 from nni_cream.search.loop.image_order import ImageOrder, resume_epoch
+from nni_cream.search.loop.path_gradients import average_gradients, stop_ddp
 from nni_cream.search.loop.statistics import Tally
 from nni_cream.search.loop.warmup import Warmup
 from nni_cream.search.paths.encoded_path import Path
@@ -93,7 +94,7 @@ class PreparedLightningModule(HostLightningModule):
         self._step = self._scored = self._admitted = 0
         self._steps_before = 0
         self._open_epoch = False
-        self._parts_ready = False
+        self._parts_ready = self._averages_gradients = False
         self._example: Samples | None = None
         self._inside: Inputs | None = None  # what the space gets of a batch
         self._batch_size = 0
@@ -181,6 +182,7 @@ class PreparedLightningModule(HostLightningModule):
         """Check the warm-up against the length of the training; resume within an epoch if a checkpoint says so."""
         self.warmup.begin(self.trainer)
         self.untaught.begin(self.trainer)
+        self._averages_gradients = stop_ddp(self.trainer)
         super().on_train_start()
         if self._resumed is None:
             return
@@ -212,6 +214,12 @@ class PreparedLightningModule(HostLightningModule):
         if resumed and not first:
             # Lightning made the resumed epoch's iterator, too, but before the generators were restored.
             iter(self.trainer.fit_loop._data_fetcher)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Call the user's hook; before anything looks at the gradients, average them over the processes."""
+        super().backward(loss, *args, **kwargs)
+        if self._averages_gradients and not self.trainer.fit_loop._should_accumulate():
+            average_gradients(self.parameters(), self.ranks)
 
     def _go_on(self) -> None:
         """Put the random number generators where the checkpoint left them."""
