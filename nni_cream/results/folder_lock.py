@@ -20,7 +20,7 @@ import psutil
 
 from nni_cream.errors import FileError
 from nni_cream.launch import is_leader
-from nni_cream.results.output_folder import LOCK, OURS, PARETO, OutputFolder
+from nni_cream.results.output_folder import LOCK, OURS, PARETO, PREVIOUS, OutputFolder
 
 __all__ = ["alone_in_folder", "held"]
 
@@ -66,11 +66,12 @@ def held(folder: OutputFolder) -> Iterator[None]:
     Raises
     ------
     FileError
-        If another run is at work there, or the folder is not ours or cannot be written to.
+        If another run is at work there, or the folder is not ours, holds links, or cannot be written to.
     """
     lock = folder.path / LOCK
     try:
         folder.state  # noqa: B018 - raises before anything is written to a folder that is not ours
+        _check_links(folder)
         made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
         folder.path.mkdir(parents=True, exist_ok=True)
         file = _locked(lock, folder.path)
@@ -86,6 +87,16 @@ def held(folder: OutputFolder) -> Iterator[None]:
         with suppress(OSError):  # not empty, which is the rule
             for path in made:
                 path.rmdir()
+
+
+def _check_links(folder: OutputFolder) -> None:
+    """Refuse links in place of our files: a folder from somebody else could make us write to any file."""
+    for name in (*OURS, PREVIOUS, LOCK):
+        if (folder.path / name).is_symlink():
+            raise FileError(
+                f"{folder.path / name}: is a link; expected none here, since a run would write where it leads. Remove "
+                "it, or name another folder with --out."
+            )
 
 
 def _locked(lock: Path, folder: Path) -> IO[str]:

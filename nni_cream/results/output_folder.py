@@ -23,6 +23,7 @@ from nni_cream.files import write_text
 __all__ = [
     "LOCK",
     "OURS",
+    "PREVIOUS",
     "OutputFolder",
     "State",
     "inside",
