@@ -12,11 +12,15 @@ import psutil
 __all__ = ["end_with_parent"]
 
 _POLL_SECONDS = 0.5
+_SAVING_SECONDS = 20.0  # whoever resumes its work waits a little longer (``nni_cream.files.locked``)
 _SHELLS = ("sh", "bash", "dash", "zsh")
 
 
 def end_with_parent() -> None:
-    """From now on end this process when the one that started it is gone, as after a kill -9 of NNI's manager."""
+    """From now on end this process when the one that started it is gone, as after a kill -9 of NNI's manager.
+
+    It gets SIGTERM, at which a training saves its step, and is killed if that does not end it.
+    """
     parent = psutil.Process().parent()
     while parent is not None and parent.name() in _SHELLS:  # which would wait for us for ever
         parent = parent.parent()
@@ -24,6 +28,8 @@ def end_with_parent() -> None:
     def watch() -> None:
         while parent is not None and _is_alive(parent):
             time.sleep(_POLL_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_SAVING_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)  # as sudden as the end of the machine, which a resume copes with too
 
     threading.Thread(target=watch, name="end_with_parent", daemon=True).start()
