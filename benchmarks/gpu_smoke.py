@@ -4,8 +4,8 @@
 
 It searches in each floating point format, twice with one seed, on the digits that ship with scikit-learn. It counts
 how often a step waits for the device, and compares step cost and memory with RandomOneShot's. It kills a search with
-SIGKILL and resumes it. With several GPUs, a search runs on all of them. Each check prints a line; the last line is one
-JSON object. The exit code is 1 if a check failed. --small is for a CPU.
+SIGKILL and resumes it. With several GPUs, a search runs on all of them; on a CPU, --devices 2 does likewise. Each check
+prints a line; the last line is one JSON object. The exit code is 1 if a check failed. --small is for a CPU.
 """
 
 from __future__ import annotations
@@ -150,14 +150,12 @@ def check_resume(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]
         config = write_config(Path(folder), options, 1)
         whole, killed = Path(folder, "whole"), Path(folder, "killed")
         code = command("search", config, "--out", whole)
-        process = subprocess.Popen(
-            [sys.executable, "-c", RESUMED, "search", str(config), "--out", str(killed)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        process = start("search", config, "--out", killed)
         while process.poll() is None and not list(killed.rglob("last.ckpt")):
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
-        ended = process.wait()
+        process.communicate()
+        ended = process.returncode
         resumed = command("search", config, "--out", killed, "--resume")
         equal = ended == -signal.SIGKILL and code == resumed == 0
         equal = equal and (whole / "board.json").read_bytes() == (killed / "board.json").read_bytes()
@@ -165,17 +163,28 @@ def check_resume(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]
     return equal, f"{text} (exit codes {code}, {ended}, {resumed})", {"exit_codes": [code, ended, resumed]}
 
 
-def check_devices(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]]:
-    import torch
+def start(*words: object) -> subprocess.Popen[bytes]:
+    """Start nni-cream in a process of its own."""
+    line = [sys.executable, "-c", RESUMED, *map(str, words)]
+    return subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    devices = torch.cuda.device_count()
+
+def check_devices(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]]:
+    devices = count_devices(options)
     with tempfile.TemporaryDirectory() as folder:
         config = write_config(Path(folder), options, devices)
         words = [sys.executable, "-m", "nni_cream", "search", str(config), "--out", str(Path(folder, "out"))]
         done = subprocess.run(words, capture_output=True, text=True)
         passed = done.returncode == 0 and Path(folder, "out/best.json").exists()
-    text = f"a search on {devices} GPUs: exit code {done.returncode}"
+    text = f"a search on {devices} devices: exit code {done.returncode}"
     return passed, text if passed else f"{text}\n{done.stderr[-2000:]}", {"devices": devices}
+
+
+def count_devices(options: argparse.Namespace) -> int:
+    """Return how many devices a search can use: on a CPU, as many processes as ``--devices`` says."""
+    import torch
+
+    return torch.cuda.device_count() if options.device == "cuda" else int(options.devices)
 
 
 def write_config(folder: Path, options: argparse.Namespace, devices: int) -> Path:
@@ -207,14 +216,12 @@ def command(*words: object) -> int:
 
 
 def checks_of(options: argparse.Namespace) -> dict[str, Callable[[], tuple[bool, str, dict[str, Any]]]]:
-    import torch
-
     precisions = ["32-true", "bf16-mixed", *(["16-mixed"] if options.device == "cuda" else [])]
     checks: dict[str, Callable[[], tuple[bool, str, dict[str, Any]]]] = {
         precision: (lambda precision=precision: check_precision(precision, options)) for precision in precisions
     }
     checks |= {"step cost": lambda: check_step_cost(options), "resume": lambda: check_resume(options)}
-    if options.device == "cuda" and torch.cuda.device_count() > 1:
+    if count_devices(options) > 1:
         checks["devices"] = lambda: check_devices(options)
     return checks
 
@@ -227,11 +234,12 @@ def parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default=own, help="by default a GPU if there is one")
     parser.add_argument("--small", action="store_true", help="few steps of a small space, for a CPU")
     parser.add_argument("--threads", type=int, default=1, help="of the CPU (1)")
+    parser.add_argument("--devices", type=int, default=1, help="processes that search together on a CPU (1)")
     options = parser.parse_args(words)
     small = options.small
     options.space, options.precision = "small smoke" if small else "smoke", "32-true"
     options.kinds = ["random", "search"]
-    options.steps, options.epochs, options.rounds = (40, 4, 1) if small else (300, 12, 5)
+    options.steps, options.epochs, options.rounds = (24, 3, 1) if small else (300, 12, 5)
     options.window, options.warm_steps, options.score_images = (9, 30, 64) if small else (80, 60, 360)
     settings = step_cost.SPACES[options.space]
     options.batch, options.epoch_steps = settings["batch"], settings["epoch_steps"]

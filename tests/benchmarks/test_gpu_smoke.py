@@ -7,7 +7,10 @@ import json
 
 import pytest
 
+from nni_cream.cli import main as nni_cream
 from tests.benchmarks.loaded import benchmark
+from tests.forked import Forked
+from tests.ranks import start_ranks
 
 SMALL = ["--small", "--device", "cpu"]
 
@@ -18,7 +21,8 @@ def smoke():
 
 
 @pytest.mark.integration
-def test_each_check_has_a_line_and_the_last_line_is_json(smoke, capsys):
+def test_each_check_has_a_line_and_the_last_line_is_json(smoke, capsys, monkeypatch):
+    monkeypatch.setattr(smoke, "start", Forked)  # a new Python would take longer than the search
     assert smoke.main(SMALL) == 0
     lines = capsys.readouterr().out.splitlines()
     report = json.loads(lines[-1])
@@ -29,6 +33,24 @@ def test_each_check_has_a_line_and_the_last_line_is_json(smoke, capsys):
     assert report["checks"]["32-true"]["reads"] <= 1
     assert report["checks"]["step cost"]["ratio_median"] > 0
     assert report["checks"]["resume"]["exit_codes"] == [0, -9, 0]
+
+
+@pytest.mark.integration
+def test_two_processes_search_together(smoke, monkeypatch, tmp_path):
+    def search(words, **more):
+        # Forks in place of the processes that Lightning would start.
+        ranks = start_ranks(2, lambda rank: nni_cream(words[3:]), tmp_path)
+        errors = [rank.communicate()[1] for rank in ranks]
+        return argparse.Namespace(returncode=max(rank.returncode for rank in ranks), stderr="".join(errors))
+
+    monkeypatch.setattr(smoke.subprocess, "run", search)
+    options = smoke.parse([*SMALL, "--devices", "2"])
+    assert list(smoke.checks_of(options))[-1] == "devices"
+    options.epochs = 2
+    passed, told, found = smoke.check_devices(options)
+    assert passed, told
+    assert told == "a search on 2 devices: exit code 0"
+    assert found == {"devices": 2}
 
 
 def watch(smoke, **found):
