@@ -19,11 +19,12 @@ _VALUES = 10_000
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which here refuses a key given twice, and many aliases."""
+    """PyYAML's safe loader, which here refuses a key given twice, many aliases, and deep nesting."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(stream)
         self._aliases = 0
+        self._depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -31,7 +32,13 @@ class _Loader(yaml.SafeLoader):
             # Each can double what a merge key (<<) holds.
             if self._aliases > _ALIASES:
                 raise yaml.YAMLError(f"it has more than {_ALIASES} aliases")
-        return super().compose_node(parent, index)
+        # Before Python's limit of recursion: PyYAML needs a second to get there.
+        if self._depth >= _DEEPEST:
+            raise yaml.YAMLError(f"it has more than {_DEEPEST} levels")
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Before merging (<<): a merged key may be given again on purpose.

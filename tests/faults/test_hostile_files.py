@@ -69,6 +69,14 @@ def test_aliases_that_multiply_are_refused(tmp_path: Path) -> None:
         read_yaml(path)
 
 
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_deep_nesting_is_refused_long_before_the_limit_of_recursion(tmp_path: Path, opening: str) -> None:
+    path = tmp_path / "deep.yml"
+    path.write_text("a: " + opening * 5000)
+    with pytest.raises(ConfigError, match=r"deep\.yml: is not YAML: it has more than 32 levels"):
+        read_yaml(path)
+
+
 def test_key_given_twice_is_refused_and_a_merged_one_may_be_given_again(tmp_path: Path) -> None:
     path = tmp_path / "x.yml"
     path.write_text("search:\n  epochs: 1\n  seed: 0\n  epochs: 2\n")
