@@ -20,7 +20,9 @@ from nni_cream.errors import CreamError, FileError
 __all__ = ["RestoreCheck"]
 
 _RESTORING = ("load_state_dict", "restore_parts", "restore_generators", "restore_rng")
-_ARITHMETIC = re.compile(r"/(torch|numpy|pytorch_lightning/core)/(?!optim/|utils/data/)|/json/|\.pyx$")
+_ARITHMETIC = re.compile(
+    r"/(torch|numpy|(pytorch_lightning|lightning_utilities)/core)/(?!optim/|utils/data/)|/json/|\.pyx$"
+)
 _OPTIMIZERS = re.compile("/(torch|timm)/optim/")
 _STATEFUL = re.compile(r"/nni_cream/(search|results|runs)/")
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +26,9 @@ _WRAPPERS = ("module.", "_orig_mod.")
 """Prefixes that DataParallel and torch.compile put before every key."""
 
 _SHOWN = 5
+_LONGEST_NAME = 1000
+_LEGACY_PICKLES = 5
+"""Before PyTorch 1.6: a magic number, the protocol, the system, the content, names of storages; raw numbers follow."""
 
 
 def load_weights(network: nn.Module, path: str | Path) -> None:
@@ -70,8 +76,26 @@ def check_whole(path: str | Path) -> None:
             if sum(entry.file_size for entry in archive.infolist()) > Path(path).stat().st_size:
                 raise ValueError("it unpacks to more bytes than it has")
             damaged = archive.testzip()
-        if damaged is not None:
-            raise ValueError(f"the checksum of {damaged} in it is wrong")
+            if damaged is not None:
+                raise ValueError(f"the checksum of {damaged} in it is wrong")
+            for name in archive.namelist():
+                if name.endswith("/data.pkl"):
+                    _check_names(io.BytesIO(archive.read(name)))
+    else:
+        with Path(path).open("rb") as file:
+            for _ in range(_LEGACY_PICKLES):
+                _check_names(file)
+
+
+def _check_names(stream: IO[bytes]) -> None:
+    """Refuse a pickle that names a class at length: PyTorch searches its own message in quadratic time."""
+    longest = 0
+    with suppress(ValueError):  # no pickle, or one that ends early: PyTorch tells what is wrong with it
+        for operation, argument, _ in pickletools.genops(stream):
+            if operation.name in ("GLOBAL", "INST"):
+                longest = max(longest, len(argument))
+    if longest > _LONGEST_NAME:
+        raise ValueError(f"the name of a class in it has {longest} characters")
 
 
 def _refusal(path: str | Path, error: pickle.UnpicklingError) -> str:

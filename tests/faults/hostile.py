@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import io
 import json
 import os
 import pickle
 import random
-import tempfile
 import time
 import warnings
 import zipfile
@@ -32,7 +32,7 @@ from nni_cream.manager.experiment_file import load_experiment
 from nni_cream.manager.final_metric import check_final, unpack_final
 from nni_cream.manager.plan import ExperimentPlan, Job
 from nni_cream.manager.rest_client import metric
-from nni_cream.results.checkpoint_files import check_readable, seal
+from nni_cream.results.checkpoint_files import check_readable
 from nni_cream.results.epoch_files import check_checkpoint
 from nni_cream.training import load_weights
 from tests.test_json_reader import BEST, BOARD, KINDS, RETRAINED, changed, places, write
@@ -222,12 +222,8 @@ def _checkpoint() -> dict[str, Any]:
 
 
 def _sealed(content: bytes) -> bytes:
-    """Add the right checksum: whoever writes a hostile file can do so, too."""
-    with tempfile.NamedTemporaryFile() as file:
-        path = Path(file.name)
-        path.write_bytes(content)
-        seal(path)
-        return path.read_bytes()
+    # As somebody would do who knows the format: the checksum is no signature.
+    return content + b"sha256:" + hashlib.sha256(content).hexdigest().encode()
 
 
 def _received(path: Path) -> Any:

@@ -130,3 +130,18 @@ def test_pickle_and_zip_bomb_are_not_loaded_as_weights(tmp_path: Path) -> None:
     path.write_bytes(stream.getvalue())
     with pytest.raises(FileError, match="unpacks to more bytes than it has"):
         load_weights(nn.Linear(2, 2), path)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_long_name_of_a_class_is_refused_before_torch_searches_its_message(tmp_path: Path, legacy: bool) -> None:
+    path, stream = tmp_path / "weights.pt", io.BytesIO()
+    torch.save({"a": Bomb()}, stream, _use_new_zipfile_serialization=not legacy)
+    long = b"cposix\nsystem" + b"m" * 1_000_000
+    if legacy:
+        path.write_bytes(stream.getvalue().replace(b"cposix\nsystem", long))
+    else:
+        with zipfile.ZipFile(stream) as before, zipfile.ZipFile(path, "w") as after:
+            for name in before.namelist():
+                after.writestr(name, before.read(name).replace(b"cposix\nsystem", long))
+    with pytest.raises(FileError, match="the name of a class in it has 10000"):
+        load_weights(nn.Linear(2, 2), path)
