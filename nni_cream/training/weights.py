@@ -93,7 +93,7 @@ def _check_names(stream: IO[bytes]) -> None:
     with suppress(ValueError):  # no pickle, or one that ends early: PyTorch tells what is wrong with it
         for operation, argument, _ in pickletools.genops(stream):
             if operation.name in ("GLOBAL", "INST"):
-                longest = max(longest, len(argument))
+                longest = max(longest, len(str(argument)))
     if longest > _LONGEST_NAME:
         raise ValueError(f"the name of a class in it has {longest} characters")
 
