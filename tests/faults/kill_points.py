@@ -1,23 +1,30 @@
-"""Searches that are killed at a given step and moment, and the comparison with one that was not."""
+"""Trainings that are killed at a given step and moment, and the comparison with one that was not."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from nni_cream.results import checkpoint_files
+from nni_cream.results.architecture_file import Best
 from nni_cream.search import CreamLightningModule
+from nni_cream.training.retrain_module import FullClassificationModule
 from tests.forked import Forked
+from tests.ranks import free_port
 
+IMAGES = {"name": "digits", "train": 200, "validation": 100}
+TRAINER = {"accelerator": "cpu", "threads": 1, "checkpoint_every_n_steps": 3}
 SEARCH: dict[str, Any] = {
     "space": {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]},
-    "data": {"name": "digits", "train": 200, "validation": 100},
+    "data": IMAGES,
     "search": {
         "epochs": 3,
         "board_size": 3,
@@ -25,71 +32,162 @@ SEARCH: dict[str, Any] = {
         "batch_size": 25,
         "matching": {"name": "meta", "arguments": {"interval": 2}},
     },
-    "trainer": {"accelerator": "cpu", "threads": 1, "checkpoint_every_n_steps": 3},
+    "trainer": TRAINER,
 }
-STEPS = 24
-MOMENTS: dict[str, tuple[Any, str, bool]] = {
-    "before the step": (CreamLightningModule, "training_step", False),
-    "after scoring": (CreamLightningModule, "_finish_step", True),
-    "while the checkpoint is written": (checkpoint_files, "seal", False),
+RETRAIN: dict[str, Any] = {
+    "data": IMAGES,
+    "recipe": {
+        "epochs": 3,
+        "batch_size": 40,
+        "augment": "shift",
+        "erasing": 0.5,
+        "mixup": 0.2,
+        "cutmix": 1.0,
+        "ema_decay": 0.8,
+    },
+    "trainer": {**TRAINER, "checkpoint_every_n_steps": 1},
 }
-"""Where a function is, its name, and whether the process dies after it and not before."""
+MOMENTS = ("before the step", "after the step", "while the checkpoint is written", "between its two renames")
 
 
-def points(number: int, seed: int = 0) -> Iterator[tuple[int, str]]:
-    """Draw steps, from 1, and moments."""
+@dataclass(frozen=True)
+class Job:
+    """A search or a retraining that can be killed.
+
+    Parameters
+    ----------
+    words
+        Of its command, but the output folder.
+    module
+        Class that is trained.
+    end_of_step
+        Name of its method that ends a step; for a search, that scores the candidate.
+    batches
+        How many each process trains on.
+    processes
+        How many train together.
+    """
+
+    words: tuple[str, ...]
+    module: Any
+    end_of_step: str
+    batches: int
+    processes: int = 1
+
+
+def search_job(folder: Path, processes: int = 1) -> Job:
+    """Write the configuration of a search."""
+    config = folder / "search.yml"
+    config.write_text(json.dumps({**SEARCH, "trainer": {**TRAINER, "devices": processes}}))
+    return Job(("search", str(config)), CreamLightningModule, "_finish_step", 24 // processes, processes)
+
+
+def retrain_job(folder: Path, processes: int = 1) -> Job:
+    """Write the configuration of a retraining with accumulated gradients, and the architecture."""
+    config, best = folder / "retrain.yml", folder / "best.json"
+    trainer = {**RETRAIN["trainer"], "devices": processes, "device_batch_size": 20}
+    config.write_text(json.dumps({**RETRAIN, "trainer": trainer}))
+    space = {"name": "digits", "arguments": {"channels": [8]}}
+    images = {"name": "digits", "arguments": {}, "fingerprint": ""}
+    Best(space, {"layer_1": "conv_3x3"}, 0.5, 41_552.0, "macs", images, 0, {}).save(best)
+    words = ("retrain", str(best), str(config))
+    return Job(words, FullClassificationModule, "on_train_batch_end", 30 // processes, processes)
+
+
+def points(job: Job, number: int, seed: int = 0) -> Iterator[tuple[int, str]]:
+    """Draw batches, from 1, and moments."""
     draw = random.Random(seed)
     for _ in range(number):
-        yield draw.randint(1, STEPS), draw.choice(list(MOMENTS))
+        yield draw.randint(1, job.batches), draw.choice(MOMENTS)
 
 
-def killed_at(step: int, moment: str, sign: int = signal.SIGKILL) -> Callable[[], None]:
-    """Return what lets this process send itself a signal at the first such moment of a step or a later one."""
-    place, name, after = MOMENTS[moment]
+def rank_to_kill(job: Job, number: int, moment: str) -> int:
+    """Let the kills meet each process in its turn; the first one alone writes checkpoints."""
+    return number % job.processes if moment in MOMENTS[:2] else 0
+
+
+def killed_at(job: Job, batch: int, moment: str, sign: int = signal.SIGKILL) -> Callable[[], None]:
+    """Return what lets this process send itself a signal at the first such moment of a batch or a later one."""
+    places: dict[str, tuple[Any, str]] = {
+        "before the step": (job.module, "training_step"),
+        "after the step": (job.module, job.end_of_step),
+        "while the checkpoint is written": (checkpoint_files, "seal"),
+        "between its two renames": (os, "replace"),
+    }
 
     def prepare() -> None:
-        before, start = getattr(place, name), CreamLightningModule.training_step
-        state = {"steps": 0, "done": False}
+        state = {"batches": 0, "done": False}
 
-        def count(*arguments: Any) -> Any:
-            state["steps"] += 1
-            if name == "training_step":
-                strike()
-            return start(*arguments)
+        def count(*arguments: Any) -> None:
+            state["batches"] += 1
 
-        def strike() -> None:
-            if state["steps"] >= step and not state["done"]:
+        def strike(*arguments: Any) -> None:
+            # Of the renames, the first of two: that of the checkpoint before.
+            if name == "replace" and Path(arguments[1]).name != "earlier.ckpt":
+                return
+            if state["batches"] >= batch and not state["done"]:
                 state["done"] = True
                 os.kill(os.getpid(), sign)
 
-        def around(*arguments: Any) -> Any:
-            if not after:
-                strike()
-            result = before(*arguments)
-            if after:
-                strike()
-            return result
-
-        if name != "training_step":
-            setattr(place, name, around)
-        CreamLightningModule.training_step = count  # type: ignore[method-assign]
+        place, name = places[moment]
+        late = moment in ("after the step", "between its two renames")
+        _call_with(place, name, **{"after" if late else "before": strike})
+        _call_with(job.module, "training_step", before=count)
 
     return prepare
 
 
-def interrupted(config: str, out: Path, step: int, moment: str, sign: int = signal.SIGKILL) -> Forked:
-    """Run a search that gets a signal, to its end."""
-    process = Forked("search", config, "--out", out, before=killed_at(step, moment, sign))
-    process.communicate()
-    return process
+def _call_with(
+    place: Any,
+    name: str,
+    before: Callable[..., None] = lambda *arguments: None,
+    after: Callable[..., None] = lambda *arguments: None,
+) -> None:
+    function = getattr(place, name)
+
+    def around(*arguments: Any) -> Any:
+        before(*arguments)
+        result = function(*arguments)
+        after(*arguments)
+        return result
+
+    setattr(place, name, around)
 
 
-def searched(config: str, out: Path, *options: str) -> None:
-    """Run or resume a search to its end."""
+def interrupted(job: Job, out: Path, batch: int, moment: str, sign: int = signal.SIGKILL, rank: int = 0) -> Forked:
+    """Run a job of which one process gets a signal, to its end; the others are killed with it if it is."""
+    processes = _started(job, out, before=killed_at(job, batch, moment, sign), rank=rank)
+    processes[rank].communicate()
+    for other in processes:
+        if sign == signal.SIGKILL:
+            other.send_signal(sign)
+        other.communicate()
+    return processes[rank]
+
+
+def finished(job: Job, out: Path, *options: str) -> None:
+    """Run or resume a job to its end."""
     # In a fork too: autograd refuses to work in a fork of a process that has used its threads.
-    process = Forked("search", config, "--out", out, *options)
-    messages = process.communicate()
-    assert process.returncode == 0, messages
+    for process in _started(job, out, *options):
+        messages = process.communicate()
+        assert process.returncode == 0, messages
+
+
+def _started(
+    job: Job, out: Path, *options: str, before: Callable[[], None] = lambda: None, rank: int = 0
+) -> list[Forked]:
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(job.processes)}
+
+    def prepare(own: int) -> Callable[[], None]:
+        def be_rank() -> None:
+            if job.processes > 1:
+                os.environ.update(shared, NODE_RANK="0", LOCAL_RANK=str(own))
+            if own == rank:
+                before()
+
+        return be_rank
+
+    return [Forked(*job.words, "--out", out, *options, before=prepare(own)) for own in range(job.processes)]
 
 
 def differences(first: Path, second: Path) -> list[str]:
