@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.data import _set_sampler_epoch
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
 from torch.utils.data import DataLoader
 
@@ -65,6 +66,9 @@ class ImageOrder:
         """Repeat the epoch's order and skip the batches seen before the checkpoint."""
         fetcher = trainer.fit_loop._data_fetcher
         assert fetcher is not None
+        for loader in _loaders(trainer):
+            # Lightning tells the samplers of several processes which epoch it is only after this.
+            _set_sampler_epoch(loader, trainer.current_epoch)
         if self._iterator is not None:
             _return_to(self._iterator, trainer)
         # Between the two moments other code drew random numbers: each draw needs its own state.
@@ -96,11 +100,14 @@ def restore_loaders(states: list[torch.Tensor], trainer: pl.Trainer) -> None:
         generator.set_state(state.cpu())
 
 
-def _generators(trainer: pl.Trainer) -> list[torch.Generator]:
+def _loaders(trainer: pl.Trainer) -> list[Any]:
     combined = trainer.fit_loop._combined_loader
-    loaders = combined.flattened if isinstance(combined, CombinedLoader) else []
+    return combined.flattened if isinstance(combined, CombinedLoader) else []
+
+
+def _generators(trainer: pl.Trainer) -> list[torch.Generator]:
     found: dict[int, torch.Generator] = {}
-    for loader in loaders:
+    for loader in _loaders(trainer):
         if isinstance(loader, DataLoader):
             # That of the data set where Lightning has put a sampler of its own in the place of the loader's.
             for generator in (
