@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
-from nni_cream.errors import FileError
+from nni_cream.errors import ConfigError, FileError
 from nni_cream.files import append_line, write_text
 from nni_cream.json_reader import WHOLE, parse_json
 from nni_cream.launch import is_leader
@@ -23,6 +23,7 @@ from nni_cream.results.tensorboard import EventFiles
 from nni_cream.search.loop.image_order import gradients_pending
 from nni_cream.search.ranks import Ranks
 from nni_cream.signals import Terminated, Termination
+from nni_cream.training.retrain_module import own_state
 from nni_cream.training.weights import check_fit
 
 __all__ = [
@@ -223,7 +224,7 @@ def abandoned_on_failure(folder: OutputFolder) -> Iterator[None]:
 def check_checkpoint(checkpoint: Path, module: pl.LightningModule) -> Path:
     """Return a checkpoint that is whole if it fits the module that resumes from it.
 
-    Raises ``FileError`` if it is something else, or of another architecture.
+    Raises ``FileError`` if it is something else, of another format, or of another architecture.
     """
     content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     kinds = {"state_dict": dict, "loops": dict, "optimizer_states": list, "epoch": int, "global_step": int}
@@ -231,5 +232,9 @@ def check_checkpoint(checkpoint: Path, module: pl.LightningModule) -> Path:
         raise FileError(f"{checkpoint}: is no checkpoint of a training. Start again with --force.")
     if not all(isinstance(item, torch.Tensor) for item in content["state_dict"].values()):
         raise FileError(f"{checkpoint}: state_dict holds something else; expected tensors. Start again with --force.")
+    try:
+        own_state(content)  # before the weights, whose names another format may have changed
+    except ConfigError as error:
+        raise FileError(f"{checkpoint}: {error}") from None
     check_fit(module.state_dict(), content["state_dict"], checkpoint)
     return checkpoint

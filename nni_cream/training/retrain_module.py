@@ -29,9 +29,10 @@ from nni_cream.training.every_process import of_every_process
 from nni_cream.training.retrain_recipe import FullRecipe
 from nni_cream.training.timm_parts import make_average, make_erasing, make_mixup, make_optimizer, make_schedule
 
-__all__ = ["FullClassificationModule"]
+__all__ = ["FullClassificationModule", "own_state"]
 
 _STATE = "nni_cream_retrain"
+_FORMAT = 1
 
 
 class FullClassificationModule(ClassificationModule):
@@ -241,19 +242,31 @@ class FullClassificationModule(ClassificationModule):
             self._move_average()
             settle_step(checkpoint, self.trainer)
         checkpoint[_STATE] = {
+            "format": _FORMAT,
             "rng": of_every_process(rng_state()),
             "order": of_every_process(self._order.state_dict()),
             "loaders": loader_states(self.trainer),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep that state until the first epoch starts; raises ``ConfigError`` if there is none."""
-        if _STATE not in checkpoint:
-            raise ConfigError(
-                f"the checkpoint holds no {_STATE!r}; expected one of a retraining. Resume from such a checkpoint, or "
-                "start again with --force."
-            )
-        self._resumed = checkpoint[_STATE]
+        """Keep that state until the first epoch starts; raises ``ConfigError`` if there is none of this format."""
+        self._resumed = own_state(checkpoint)
+
+
+def own_state(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a retraining's state in a checkpoint; raise ConfigError if there is none of this format."""
+    state = checkpoint.get(_STATE)
+    if not isinstance(state, Mapping):
+        raise ConfigError(
+            f"the checkpoint holds no {_STATE!r}; expected one of a retraining. Resume from such a checkpoint, or "
+            "start again with --force."
+        )
+    if state.get("format") != _FORMAT:
+        raise ConfigError(
+            f"the checkpoint's format is {state.get('format')}; expected {_FORMAT}. Resume with the version of "
+            "nni_cream that wrote it, or start again with --force."
+        )
+    return state
 
 
 def _metrics(num_classes: int) -> nn.ModuleDict:
