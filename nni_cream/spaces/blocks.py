@@ -29,35 +29,43 @@ def downsample(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class MBConv(nn.Module):
-    """Inverted residual block: expand, filter each channel alone, project back, add the input.
+    """Inverted residual block: expand, filter each channel alone, project back, add the input if the shape is the same.
 
     Source: Sandler et al., "MobileNetV2", CVPR 2018, figure 3 (without its bound on ReLU).
 
     Parameters
     ----------
     channels
-        Channels of input and output (N, channels, H, W).
+        Channels of the input (N, channels, H, W).
     kernel_size
         Side of the depthwise kernel in pixels, odd.
     expansion
         Factor on the channels inside.
+    out_channels
+        Channels of the output; those of the input without it.
+    stride
+        Step of the depthwise convolution in pixels.
     """
 
-    def __init__(self, channels: int, kernel_size: int, expansion: int) -> None:
+    def __init__(
+        self, channels: int, kernel_size: int, expansion: int, *, out_channels: int | None = None, stride: int = 1
+    ) -> None:
         super().__init__()
         inner = channels * expansion
+        after = channels if out_channels is None else out_channels
         self.expand = conv_bn_relu(channels, inner, 1)
         self.depthwise = nn.Sequential(
-            nn.Conv2d(inner, inner, kernel_size, padding=kernel_size // 2, groups=inner, bias=False),
+            nn.Conv2d(inner, inner, kernel_size, stride, padding=kernel_size // 2, groups=inner, bias=False),
             nn.BatchNorm2d(inner),
             nn.ReLU(),
         )
-        self.project = nn.Sequential(nn.Conv2d(inner, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        self.project = nn.Sequential(nn.Conv2d(inner, after, 1, bias=False), nn.BatchNorm2d(after))
+        self._residual = channels == after and stride == 1
 
     def forward(self, images: Tensor) -> Tensor:
-        """Apply the block; (N, channels, H, W) in and out."""
-        output: Tensor = images + self.project(self.depthwise(self.expand(images)))
-        return output
+        """Apply the block; (N, channels, H, W) in, (N, out_channels, H / stride, W / stride) out."""
+        output: Tensor = self.project(self.depthwise(self.expand(images)))
+        return images + output if self._residual else output
 
 
 # Every operation keeps the shape, so that the cost of a choice does not depend on the other layers' choices.

@@ -14,11 +14,17 @@ from nni_cream.named import Registry
 from nni_cream.spaces.cream import CreamSpace
 from nni_cream.spaces.digits import DigitsSpace
 from nni_cream.spaces.fashion import FashionSpace
+from nni_cream.spaces.nas_bench_macro import NasBenchMacroSpace
 from nni_cream.spaces.zoo import build_published, list_networks
 
 __all__ = ["check_images", "create", "list_spaces", "parameters_of"]
 
-_OWN: dict[str, type[ModelSpace]] = {"cream": CreamSpace, "digits": DigitsSpace, "fashion": FashionSpace}
+_OWN: dict[str, type[ModelSpace]] = {
+    "cream": CreamSpace,
+    "digits": DigitsSpace,
+    "fashion": FashionSpace,
+    "nas-bench-macro": NasBenchMacroSpace,
+}
 
 
 def _signature(space_class: type[ModelSpace]) -> inspect.Signature:

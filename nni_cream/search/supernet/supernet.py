@@ -55,6 +55,11 @@ class Supernet:
         self.usage = Usage(space)
         self.told_to_mix: set[nn.Module] = set()  # the user has been warned of them
         self._choices = [module for module in space.modules() if isinstance(module, BaseSuperNetModule)]
+        if not self._choices:  # each path would run the first candidates, and get their cost
+            raise SpaceError(
+                f"space is a {type(space).__name__} as it was written; expected one after NNI's mutation. Give "
+                "Supernet what CreamStrategy(...).mutate_model(space) returns."
+            )
         self.refresh()
 
     def refresh(self) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from nni_cream import CreamStrategy
 from nni_cream.errors import SpaceError
 from nni_cream.search import RandomPaths, Supernet
+from nni_cream.spaces import DigitsSpace
 from tests.search.small import SPACES, LayerSpace, ValueSpace, conv, supernet
 
 
@@ -279,3 +280,8 @@ def test_a_depth_of_none_is_refused_with_its_labels():
         with pytest.raises(SpaceError, match=r"depth 'more' .* 0"):
             supernet(Shallow(depth))
     supernet(Shallow((1, 2)))
+
+
+def test_a_space_that_was_not_mutated_is_refused_rather_than_always_running_its_first_candidates() -> None:
+    with pytest.raises(SpaceError, match=r"DigitsSpace as it was written.*mutate_model"):
+        Supernet(DigitsSpace())

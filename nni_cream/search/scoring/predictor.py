@@ -1,0 +1,226 @@
+"""A performance predictor that costs nothing: a regression of the losses of the training steps on their paths.
+
+Each training step measures one path on one batch. One such loss says little, since the batch decides most of it. A
+regression over all of them tells what each choice adds, and so predicts paths that were never drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import linalg
+
+from nni_cream.errors import SearchError
+from nni_cream.search.paths.encoded_path import Path, encode_path
+
+__all__ = ["PathPredictor", "Prediction"]
+
+_Array = NDArray[np.float64]
+_RIDGE = 10.0  # of the prototype's studies (METHOD.md); anything from 3 to 30 ranks alike
+_TREND_SHARE, _TREND_STEPS = 0.1, 20  # how far back the mean looks that stands for the trend
+_SUMS = ("products", "inputs", "targets")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predicted quality of some paths.
+
+    Parameters
+    ----------
+    mean
+        Shape (paths,). The higher the better; in standard deviations of a step's loss, less the trend of all paths.
+    std
+        Posterior standard deviation of the same, shape (paths,).
+    """
+
+    mean: _Array
+    std: _Array
+
+
+@dataclass(frozen=True)
+class _Solution:
+    effects: _Array
+    factor: tuple[_Array, bool]
+    center: _Array
+    noise: float
+
+
+class PathPredictor:
+    """Bayesian linear regression, in closed form, of a step's task loss on the choices of its path.
+
+    loss = trend + sum of the effects of the choices in use + noise. The trend is the mean of the last steps. Losses are
+    divided by their spread, so it does not matter what loss it is. A step counts in proportion to its number: old
+    weights gave the old losses. Only main effects: pairs of choices fitted the losses better and ranked the truth worse.
+
+    Parameters
+    ----------
+    values
+        Label -> its values; those of the space.
+    used
+        Returns the labels that a path uses. What it leaves unused has no effect.
+    ridge
+        Precision of the prior of each effect, in observations.
+    """
+
+    def __init__(
+        self, values: Mapping[str, Sequence[Any]], used: Callable[[Path], Iterable[str]], ridge: float = _RIDGE
+    ) -> None:
+        self._values = {str(label): list(encode_path({label: own})[str(label)]) for label, own in values.items()}
+        self._used = used
+        self._ridge = ridge
+        self._column = {
+            (label, position): number
+            for number, (label, position) in enumerate(
+                (label, position) for label, own in self._values.items() for position in range(len(own))
+            )
+        }
+        size = len(self._column)
+        self._products: _Array = np.zeros((size, size))
+        self._inputs: _Array = np.zeros(size)
+        self._targets: _Array = np.zeros(size)
+        # Weight, its square, target, its square, all summed; then mean and variance of the last losses.
+        self._scalars: _Array = np.zeros(6)
+        self._steps = 0
+
+    def observe(self, paths: Sequence[Path], losses: Sequence[float]) -> None:
+        """Take the task losses of steps and their paths, in the order of the steps.
+
+        Raises
+        ------
+        SearchError
+            If a loss is not finite.
+        """
+        for path, loss in zip(paths, losses, strict=True):
+            if not math.isfinite(loss):
+                raise SearchError(
+                    f"the loss of a step is {loss}; expected a finite number. Lower the learning rate or clip gradients."
+                )
+            self._add(self.columns(path), loss)
+        if paths:
+            self.__dict__.pop("_solution", None)
+
+    def columns(self, path: Path) -> _Columns:
+        """Return the numbers of the columns that a path sets to one."""
+        plain = encode_path(path)
+        return np.array(
+            [self._column[label, self._values[label].index(plain[label])] for label in map(str, self._used(path))],
+            dtype=np.intp,
+        )
+
+    def _add(self, columns: _Columns, loss: float) -> None:
+        self._steps += 1
+        target = self._less_trend(loss)
+        if target is None:
+            return
+        weight = float(self._steps)
+        self._products[np.ix_(columns, columns)] += weight
+        self._inputs[columns] += weight
+        self._targets[columns] += weight * target
+        self._scalars[:4] += (weight, weight**2, weight * target, weight * target**2)
+
+    def _less_trend(self, loss: float) -> float | None:
+        """Return the loss less the mean of the last ones, over their spread; ``None`` while there is no spread."""
+        mean, variance = self._scalars[4:]
+        reach = min(self._steps, max(_TREND_STEPS, _TREND_SHARE * self._steps))
+        away = loss - mean if self._steps > 1 else 0.0
+        self._scalars[4] = loss if self._steps == 1 else mean + away / reach
+        self._scalars[5] = variance + (away**2 - variance) / reach
+        # The spread is that of before, so that one wild loss cannot hide itself.
+        return away / math.sqrt(variance) if variance > (1e-6 * mean) ** 2 else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why nothing can be predicted; ``None`` if it can."""
+        free = sum(len(own) - 1 for own in self._values.values())
+        if self._steps <= free:
+            return f"{self._steps} training steps are fewer than the {free} effects to tell apart"
+        if not self._scalars[0]:
+            return f"all {self._steps} losses of training steps are alike"
+        return None
+
+    def predict(self, paths: Sequence[Path]) -> Prediction:
+        """Predict paths.
+
+        Parameters
+        ----------
+        paths
+            Any paths of the space.
+
+        Returns
+        -------
+        Prediction
+            In their order.
+
+        Raises
+        ------
+        SearchError
+            If nothing can be predicted (:attr:`problem`).
+        """
+        if self.problem:
+            raise SearchError(f"no path can be predicted: {self.problem}; expected more. Train for longer.")
+        solution = self._solution
+        rows = np.zeros((len(paths), len(self._inputs)))
+        for row, path in zip(rows, paths, strict=True):
+            row[self.columns(path)] = 1.0
+        rows -= solution.center
+        variances = (rows * linalg.cho_solve(solution.factor, rows.T).T).sum(axis=1)
+        return Prediction(-(rows @ solution.effects), solution.noise * np.sqrt(variances))
+
+    def effects(self) -> dict[str, dict[Any, float]]:
+        """Return what each value of each label adds to the quality, less the mean over the label's values.
+
+        Raises
+        ------
+        SearchError
+            If nothing can be predicted (:attr:`problem`).
+        """
+        if self.problem:
+            raise SearchError(f"no effect is known: {self.problem}; expected more. Train for longer.")
+        own = {key: -self._solution.effects[number] for key, number in self._column.items()}
+        return {
+            label: {
+                value: float(own[label, position] - np.mean([own[label, other] for other in range(len(values))]))
+                for position, value in enumerate(values)
+            }
+            for label, values in self._values.items()
+        }
+
+    @cached_property
+    def _solution(self) -> _Solution:
+        weight, squares, targets, target_squares = self._scalars[:4]
+        center = self._inputs / weight
+        # The latest step has the weight 1, so that the ridge counts observations.
+        scale = 1.0 / self._steps
+        products = scale * (self._products - weight * np.outer(center, center))
+        moments = scale * (self._targets - center * targets)
+        regular = products + self._ridge * np.eye(len(center))
+        factor = linalg.cho_factor(regular)
+        effects = linalg.cho_solve(factor, moments)
+        residual = scale * (target_squares - targets**2 / weight) - 2 * effects @ moments + effects @ products @ effects
+        spent = float(np.trace(linalg.cho_solve(factor, products)))
+        observations = weight**2 / squares
+        degrees = max(1.0, observations - spent)
+        noise = math.sqrt(max(0.0, residual / (scale * weight) * observations / degrees))
+        return _Solution(effects, factor, center, noise)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums as tensors."""
+        sums = {name: torch.from_numpy(getattr(self, f"_{name}").copy()) for name in (*_SUMS, "scalars")}
+        return {**sums, "steps": self._steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over saved sums."""
+        for name in (*_SUMS, "scalars"):
+            getattr(self, f"_{name}")[...] = state[name].numpy()
+        self._steps = state["steps"]
+        self.__dict__.pop("_solution", None)
+
+
+_Columns = NDArray[np.intp]

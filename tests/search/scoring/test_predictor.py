@@ -1,0 +1,167 @@
+"""The regression against a dense solution written out here, and against effects that are known."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import kendalltau
+
+from nni_cream.errors import SearchError
+from nni_cream.search.scoring.predictor import PathPredictor
+from nni_cream.search.supernet.supernet import Supernet
+from tests.search.small import SPACES, supernet
+
+VALUES = {f"layer_{number}": ["skip", "thin", "wide"] for number in range(5)}
+SIZE = sum(map(len, VALUES.values()))
+Path = dict[str, Any]
+
+
+def every_label(path: Path) -> list[str]:
+    return list(path)
+
+
+def predictor() -> PathPredictor:
+    return PathPredictor(VALUES, every_label)
+
+
+def one_hot(paths: list[Path]) -> np.ndarray:
+    return np.array([[float(path[label] == value) for label in VALUES for value in VALUES[label]] for path in paths])
+
+
+class Steps:
+    """Losses with known effects of the choices, a falling trend and noise."""
+
+    def __init__(self, number: int, noise: float = 0.3, seed: int = 0) -> None:
+        generator = np.random.default_rng(seed)
+        self.effects = 0.2 * generator.normal(size=SIZE)
+        self.paths = [
+            {label: values[generator.integers(len(values))] for label, values in VALUES.items()} for _ in range(number)
+        ]
+        trend = 1 + 3 * np.exp(-np.arange(number) / 100)
+        self.losses = trend + one_hot(self.paths) @ self.effects + noise * generator.normal(size=number)
+
+    def quality(self, paths: list[Path]) -> np.ndarray:
+        return -one_hot(paths) @ self.effects
+
+
+def test_effects_mean_and_standard_deviation_equal_a_dense_solution() -> None:
+    steps = Steps(400)
+    found = predictor()
+    found.observe(steps.paths[:250], steps.losses[:250])
+    found.observe(steps.paths[250:], steps.losses[250:])
+
+    targets, weights, kept, mean, variance = [], [], [], 0.0, 0.0
+    for number, loss in enumerate(steps.losses, start=1):
+        if variance:
+            targets.append((loss - mean) / math.sqrt(variance))
+            weights.append(float(number))
+            kept.append(number - 1)
+        away = loss - mean if number > 1 else 0.0
+        reach = min(number, max(20, 0.1 * number))
+        mean = loss if number == 1 else mean + away / reach
+        variance += (away**2 - variance) / reach
+    y, w = np.array(targets), np.array(weights) / len(steps.losses)
+    inputs = one_hot([steps.paths[place] for place in kept])
+    center = np.average(inputs, axis=0, weights=w)
+    root = np.sqrt(w)[:, None]
+    augmented = np.vstack([root * (inputs - center), math.sqrt(10.0) * np.eye(SIZE)])
+    goal = np.concatenate([root[:, 0] * (y - np.average(y, weights=w)), np.zeros(SIZE)])
+    effects = np.linalg.lstsq(augmented, goal, rcond=None)[0]
+    residuals = y - np.average(y, weights=w) - (inputs - center) @ effects
+    inverse = np.linalg.inv(augmented.T @ augmented)
+    spent = np.trace(inverse @ (root * (inputs - center)).T @ (root * (inputs - center)))
+    observations = w.sum() ** 2 / (w**2).sum()
+    noise = math.sqrt(np.average(residuals**2, weights=w) * observations / (observations - spent))
+    rows = one_hot(steps.paths[:7]) - center
+
+    prediction = found.predict(steps.paths[:7])
+    np.testing.assert_allclose(prediction.mean, -rows @ effects, atol=1e-10)
+    np.testing.assert_allclose(prediction.std, noise * np.sqrt(np.diag(rows @ inverse @ rows.T)), rtol=1e-9)
+
+
+def test_known_effects_are_found_under_a_trend_and_noise() -> None:
+    steps = Steps(3000)
+    found = predictor()
+    found.observe(steps.paths, steps.losses)
+    others = Steps(200, seed=1).paths
+    assert kendalltau(found.predict(others).mean, steps.quality(others)).statistic > 0.9
+    effects = found.effects()
+    for label, values in VALUES.items():
+        assert sum(effects[label].values()) == pytest.approx(0, abs=1e-12)
+        best = max(values, key=lambda value, label=label: steps.quality([{**others[0], label: value}])[0])
+        assert max(effects[label], key=effects[label].__getitem__) == best
+
+
+def test_standard_deviation_is_that_of_the_error() -> None:
+    ratios = []
+    for seed in range(12):
+        steps = Steps(500, noise=1.0, seed=seed)
+        found = predictor()
+        found.observe(steps.paths, steps.losses)
+        others = Steps(40, seed=seed + 100).paths
+        prediction = found.predict(others)
+        scale = np.std(steps.losses[250:])
+        error = prediction.mean - steps.quality(others) / scale
+        ratios.extend((error - error.mean()) / prediction.std)
+    assert 0.6 < np.std(ratios) < 1.6
+
+
+def test_scale_and_sign_of_the_loss_do_not_matter() -> None:
+    steps = Steps(300)
+    found, scaled = predictor(), predictor()
+    found.observe(steps.paths, steps.losses)
+    scaled.observe(steps.paths, 1000 * steps.losses - 5000)
+    np.testing.assert_allclose(scaled.predict(steps.paths).mean, found.predict(steps.paths).mean, atol=1e-6)
+
+
+def test_saved_and_restored_it_goes_on_as_before() -> None:
+    steps = Steps(300)
+    whole, first, second = predictor(), predictor(), predictor()
+    whole.observe(steps.paths, steps.losses)
+    first.observe(steps.paths[:120], steps.losses[:120])
+    second.load_state_dict(first.state_dict())
+    first.observe(steps.paths[120:], steps.losses[120:])
+    second.observe(steps.paths[120:], steps.losses[120:])
+    for other in (first, second):
+        assert (other.predict(steps.paths).mean == whole.predict(steps.paths).mean).all()
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_what_a_path_does_not_use_has_no_effect(name: str) -> None:
+    net: Supernet = supernet(SPACES[name]())
+    labels = {label: list(mutable.values) for label, mutable in net.mutables.items() if hasattr(mutable, "values")}
+    found = PathPredictor(labels, net.usage.labels)
+    generator = np.random.default_rng(0)
+    paths = [
+        net.usage.canonical({label: values[generator.integers(len(values))] for label, values in labels.items()})
+        for _ in range(300)
+    ]
+    found.observe(paths, generator.normal(size=300))
+    for path in paths[:20]:
+        unused = set(labels) - set(net.usage.labels(path))
+        other = {label: labels[label][-1] if label in unused else value for label, value in path.items()}
+        assert found.predict([path]).mean == found.predict([other]).mean
+
+
+@pytest.mark.parametrize(
+    ("losses", "problem"),
+    [
+        ([1.0, 2.0], "2 training steps are fewer than the 10 effects"),
+        ([1.5] * 40, "all 40 losses of training steps are alike"),
+    ],
+)
+def test_too_little_to_learn_from_is_said(losses: list[float], problem: str) -> None:
+    found = predictor()
+    found.observe(Steps(len(losses)).paths, losses)
+    assert found.problem is not None
+    assert problem in found.problem
+    with pytest.raises(SearchError, match="no path can be predicted"):
+        found.predict(Steps(1).paths)
+
+
+def test_a_loss_that_is_no_number_is_refused() -> None:
+    with pytest.raises(SearchError, match="loss of a step is nan"):
+        predictor().observe(Steps(1).paths, [math.nan])
