@@ -57,7 +57,7 @@ class PathPredictor:
 
     loss = trend + sum of the effects of the choices in use + noise. The trend is the mean of the last steps. Losses are
     divided by their spread, so it does not matter what loss it is. A step counts in proportion to its number: old
-    weights gave the old losses. Only main effects: pairs of choices fitted the losses better and ranked the truth worse.
+    weights gave the old losses. Only main effects: pairs of choices fit the losses better, and rank the truth worse.
 
     Parameters
     ----------
@@ -90,7 +90,14 @@ class PathPredictor:
         self._steps = 0
 
     def observe(self, paths: Sequence[Path], losses: Sequence[float]) -> None:
-        """Take the task losses of steps and their paths, in the order of the steps.
+        """Take what training steps have measured.
+
+        Parameters
+        ----------
+        paths
+            The path of each step, in the order of the steps.
+        losses
+            The task loss of each step.
 
         Raises
         ------
@@ -100,7 +107,8 @@ class PathPredictor:
         for path, loss in zip(paths, losses, strict=True):
             if not math.isfinite(loss):
                 raise SearchError(
-                    f"the loss of a step is {loss}; expected a finite number. Lower the learning rate or clip gradients."
+                    f"the loss of a step is {loss}; expected a finite number. Lower the learning rate or clip "
+                    "gradients."
                 )
             self._add(self.columns(path), loss)
         if paths:
@@ -175,6 +183,11 @@ class PathPredictor:
 
     def effects(self) -> dict[str, dict[Any, float]]:
         """Return what each value of each label adds to the quality, less the mean over the label's values.
+
+        Returns
+        -------
+        dict
+            Label -> value -> effect, in standard deviations of a step's loss; the higher the better.
 
         Raises
         ------
