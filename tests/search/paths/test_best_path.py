@@ -1,0 +1,93 @@
+"""The exact best path against exhaustive search, with ranges, exclusions and labels that depend on others."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nni_cream.search.paths.active_choices import Usage
+from nni_cream.search.paths.best_path import best_neighbour, best_path
+from nni_cream.search.paths.cost_table import CostTable
+from nni_cream.search.paths.encoded_path import path_key
+from nni_cream.search.paths.random_paths import Limit
+from tests.search.small import SPACES, supernet
+
+Path = dict[str, Any]
+
+
+class Case:
+    """A small space with random effects and two random costs."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        net = supernet(SPACES[name]())
+        self.choices = {label: list(mutable.values) for label, mutable in net.mutables.items()}
+        self.usage: Usage = net.usage
+        assert self.usage.groups is not None
+        generator = np.random.default_rng(seed)
+        tables = [
+            CostTable(
+                7.0,
+                {
+                    label: {value: float(number) for value, number in zip(values, generator.integers(0, 40, len(values)))}
+                    for label, values in self.choices.items()
+                },
+                self.usage.groups,
+            )
+            for _ in range(3)
+        ]
+        self.quality, self.costs = tables[0], tables[1:]
+        every = itertools.product(*self.choices.values())
+        paths = [self.usage.canonical(dict(zip(self.choices, values, strict=True))) for values in every]
+        self.paths = list({path_key(path): path for path in paths}.values())
+
+    def limits(self, share: float) -> list[Limit]:
+        ranges = []
+        for table in self.costs:
+            known = sorted(map(table, self.paths))
+            ranges.append((known[int(0.3 * len(known))], known[int((0.3 + share) * (len(known) - 1))]))
+        return [Limit(table, ends, table=table) for table, ends in zip(self.costs, ranges, strict=True)]
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("share", [0.7, 0.3, 0.05])
+@pytest.mark.parametrize("seed", range(4))
+def test_is_the_best_of_all_paths_within_the_ranges_that_are_not_excluded(name: str, share: float, seed: int) -> None:
+    case = Case(name, seed)
+    limits = case.limits(share)
+    left = [path for path in case.paths if all(limit.allows(limit.cost(path)) for limit in limits)]
+    excluded: list[Path] = []
+    for _ in range(4):
+        found = best_path(case.quality, limits, excluded)
+        if not left:
+            assert found is None
+            return
+        assert found is not None
+        assert found in left
+        assert case.quality(found) == max(map(case.quality, left))
+        assert found == case.usage.canonical(found)
+        left.remove(found)
+        excluded.append(found)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_local_changes_end_where_no_single_change_is_better(name: str) -> None:
+    case = Case(name, 0)
+    limits = case.limits(0.7)
+
+    def allowed(path: Path) -> bool:
+        return all(limit.allows(limit.cost(path)) for limit in limits)
+
+    def quality(paths: Any) -> np.ndarray:
+        return np.array([case.quality(path) for path in paths])
+
+    for start in [path for path in case.paths if allowed(path)][:20]:
+        found = best_neighbour(start, case.choices, case.usage.canonical, quality, allowed)
+        assert allowed(found)
+        assert case.quality(found) >= case.quality(start)
+        for label, values in case.choices.items():
+            for value in values:
+                other = case.usage.canonical({**found, label: value})
+                assert not allowed(other) or case.quality(other) <= case.quality(found)
