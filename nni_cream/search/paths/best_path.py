@@ -88,7 +88,7 @@ class _Program:
         self.structure: list[tuple[_Row, float, float]] = []
         for unit in quality.units:
             if isinstance(unit, str):
-                self.structure.append(({number: 1.0 for number in self._add_values(unit)}, 1.0, 1.0))
+                self.structure.append((dict.fromkeys(self._add_values(unit), 1.0), 1.0, 1.0))
             else:
                 self._add_group(unit)
 
@@ -107,7 +107,7 @@ class _Program:
         self.structure.append((dict.fromkeys(own, 1.0), 1.0, 1.0))
         for label in group.followers:
             # A follower has one value in the cases that use it, and none in the others.
-            row = {number: 1.0 for number in self._add_values(label)}
+            row = dict.fromkeys(self._add_values(label), 1.0)
             row |= {number: -1.0 for number, case in own.items() if label in case.followers}
             self.structure.append((row, 0.0, 0.0))
 

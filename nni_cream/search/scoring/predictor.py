@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from nni.mutable import CategoricalMultiple, LabeledMutable
+from nni.mutable.annotation import Constraint
 from numpy.typing import NDArray
 from scipy import linalg
 
 from nni_cream.errors import SearchError
-from nni_cream.search.paths.encoded_path import Path, encode_path
+from nni_cream.search.paths.encoded_path import Path, encode_path, encode_value
 
 __all__ = ["PathPredictor", "Prediction"]
 
@@ -61,8 +63,8 @@ class PathPredictor:
 
     Parameters
     ----------
-    values
-        Label -> its values; those of the space.
+    mutables
+        Label -> its mutable, a choice of one value or of several; those of the space. Constraints have no effect.
     used
         Returns the labels that a path uses. What it leaves unused has no effect.
     ridge
@@ -70,9 +72,16 @@ class PathPredictor:
     """
 
     def __init__(
-        self, values: Mapping[str, Sequence[Any]], used: Callable[[Path], Iterable[str]], ridge: float = _RIDGE
+        self,
+        mutables: Mapping[str, LabeledMutable],
+        used: Callable[[Path], Iterable[str]],
+        ridge: float = _RIDGE,
     ) -> None:
-        self._values = {str(label): list(encode_path({label: own})[str(label)]) for label, own in values.items()}
+        choices = {label: item for label, item in mutables.items() if not isinstance(item, Constraint)}
+        self._values = {
+            str(label): [encode_value(value, label) for value in choices[label].values] for label in choices
+        }
+        self._several = {label for label, item in choices.items() if isinstance(item, CategoricalMultiple)}
         self._used = used
         self._ridge = ridge
         self._column = {
@@ -117,10 +126,12 @@ class PathPredictor:
     def columns(self, path: Path) -> _Columns:
         """Return the numbers of the columns that a path sets to one."""
         plain = encode_path(path)
-        return np.array(
-            [self._column[label, self._values[label].index(plain[label])] for label in map(str, self._used(path))],
-            dtype=np.intp,
-        )
+        columns = [
+            self._column[label, self._values[label].index(value)]
+            for label in map(str, self._used(path))
+            for value in (plain[label] if label in self._several else [plain[label]])
+        ]
+        return np.array(columns, dtype=np.intp)
 
     def _add(self, columns: _Columns, loss: float) -> None:
         self._steps += 1

@@ -13,25 +13,30 @@ from nni_cream.search.paths.best_path import best_neighbour, best_path
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import path_key
 from nni_cream.search.paths.random_paths import Limit
-from tests.search.small import SPACES, supernet
+from tests.search.paths.test_active_choices import DeepSpace, NestedSpace
+from tests.search.small import LayerSpace, ValueSpace
 
 Path = dict[str, Any]
+SPACES = {"layers": LayerSpace, "values": ValueSpace, "deep": DeepSpace, "nested": NestedSpace}
 
 
 class Case:
     """A small space with random effects and two random costs."""
 
     def __init__(self, name: str, seed: int) -> None:
-        net = supernet(SPACES[name]())
-        self.choices = {label: list(mutable.values) for label, mutable in net.mutables.items()}
-        self.usage: Usage = net.usage
+        space = SPACES[name]()
+        self.choices = {label: list(mutable.values) for label, mutable in space.simplify().items()}
+        self.usage = Usage(space)
         assert self.usage.groups is not None
         generator = np.random.default_rng(seed)
         tables = [
             CostTable(
                 7.0,
                 {
-                    label: {value: float(number) for value, number in zip(values, generator.integers(0, 40, len(values)))}
+                    label: {
+                        value: float(number)
+                        for value, number in zip(values, generator.integers(0, 40, len(values)), strict=True)
+                    }
                     for label, values in self.choices.items()
                 },
                 self.usage.groups,

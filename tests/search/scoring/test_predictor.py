@@ -7,12 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nni.mutable import Categorical
 from scipy.stats import kendalltau
 
 from nni_cream.errors import SearchError
+from nni_cream.search.paths.active_choices import Usage
+from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.scoring.predictor import PathPredictor
-from nni_cream.search.supernet.supernet import Supernet
-from tests.search.small import SPACES, supernet
+from tests.search.paths.test_active_choices import DeepSpace, NestedSpace
+from tests.search.small import SPACES
 
 VALUES = {f"layer_{number}": ["skip", "thin", "wide"] for number in range(5)}
 SIZE = sum(map(len, VALUES.values()))
@@ -24,7 +27,7 @@ def every_label(path: Path) -> list[str]:
 
 
 def predictor() -> PathPredictor:
-    return PathPredictor(VALUES, every_label)
+    return PathPredictor({label: Categorical(values, label=label) for label, values in VALUES.items()}, every_label)
 
 
 def one_hot(paths: list[Path]) -> np.ndarray:
@@ -129,21 +132,21 @@ def test_saved_and_restored_it_goes_on_as_before() -> None:
         assert (other.predict(steps.paths).mean == whole.predict(steps.paths).mean).all()
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("name", {**SPACES, "deep": DeepSpace, "nested": NestedSpace})
 def test_what_a_path_does_not_use_has_no_effect(name: str) -> None:
-    net: Supernet = supernet(SPACES[name]())
-    labels = {label: list(mutable.values) for label, mutable in net.mutables.items() if hasattr(mutable, "values")}
-    found = PathPredictor(labels, net.usage.labels)
-    generator = np.random.default_rng(0)
-    paths = [
-        net.usage.canonical({label: values[generator.integers(len(values))] for label, values in labels.items()})
-        for _ in range(300)
-    ]
-    found.observe(paths, generator.normal(size=300))
+    space = {**SPACES, "deep": DeepSpace, "nested": NestedSpace}[name]()
+    mutables, usage = space.simplify(), Usage(space)
+    found = PathPredictor(mutables, usage.labels)
+    draws = RandomPaths(space, 0)
+    paths = [draws.draw() for _ in range(300)]
+    found.observe(paths, np.random.default_rng(0).normal(size=300))
     for path in paths[:20]:
-        unused = set(labels) - set(net.usage.labels(path))
-        other = {label: labels[label][-1] if label in unused else value for label, value in path.items()}
+        unused = mutables.keys() - usage.labels(path)
+        other = {label: mutables[label].values[-1] if label in unused else path[label] for label in path}
         assert found.predict([path]).mean == found.predict([other]).mean
+    assert {label: set(own) for label, own in found.effects().items()} == {
+        label: set(mutable.values) for label, mutable in mutables.items()
+    }
 
 
 @pytest.mark.parametrize(
