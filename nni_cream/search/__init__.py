@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from nni_cream.search.loop.step import CreamLightningModule as CreamLightningModule
     from nni_cream.search.paths.choices import Options as Options
     from nni_cream.search.paths.choices import decode_path as decode_path
+    from nni_cream.search.paths.cost_limits import Limit as Limit
     from nni_cream.search.paths.cost_table import CostTable as CostTable
     from nni_cream.search.paths.encoded_path import Path as Path
     from nni_cream.search.paths.encoded_path import encode_path as encode_path
     from nni_cream.search.paths.encoded_path import path_key as path_key
-    from nni_cream.search.paths.random_paths import Limit as Limit
     from nni_cream.search.paths.random_paths import RandomPaths as RandomPaths
     from nni_cream.search.sampling.samplers import PathSampler as PathSampler
     from nni_cream.search.scoring.candidates import CandidateWindow as CandidateWindow
@@ -66,7 +66,8 @@ __getattr__ = lazy_names(
         "nni_cream.search.paths.choices": "Options decode_path",
         "nni_cream.search.paths.cost_table": "CostTable",
         "nni_cream.search.paths.encoded_path": "Path encode_path path_key",
-        "nni_cream.search.paths.random_paths": "Limit RandomPaths",
+        "nni_cream.search.paths.cost_limits": "Limit",
+        "nni_cream.search.paths.random_paths": "RandomPaths",
         "nni_cream.search.sampling.samplers": "PathSampler",
         "nni_cream.search.scoring.candidates": "CandidateWindow rescored_entries scoring_interval",
         "nni_cream.search.scoring.final_validation": "Finalist finalise validate_path",

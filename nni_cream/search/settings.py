@@ -104,6 +104,12 @@ class Scoring(Options):
         "Training steps between two candidates once the board is full; null: 0.4 images are scored for each image "
         "trained on, about a tenth of the cost.",
     )
+    proposals: str = option(
+        "trained",
+        one_of("trained", "predicted"),
+        "Which paths are scored: of those `trained` since the last scoring, the one of the lowest loss; `predicted`: "
+        "every second time, the best that the predictor knows of.",
+    )
     rescore_interval: int | None = option(
         1, whole(1) | NOTHING, "Epochs between two rescorings of the board; null for never."
     )

@@ -10,8 +10,9 @@ from nni_cream.search.cost.cost_model import CostFunction, CostModel, check_cost
 from nni_cream.search.cost.latency.latency_model import LatencyModel
 from nni_cream.search.cost.latency.latency_table import LatencyTable
 from nni_cream.search.cost.latency.stopwatch import LatencySettings
+from nni_cream.search.paths.cost_limits import CostRange, Limit, check_cost_range
 from nni_cream.search.paths.encoded_path import Path
-from nni_cream.search.paths.random_paths import CostRange, Limit, RandomPaths, check_cost_range
+from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.ranks import Ranks
 from nni_cream.search.supernet.supernet import Supernet
 

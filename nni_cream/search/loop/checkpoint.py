@@ -59,6 +59,8 @@ def save_state(module: PreparedLightningModule, checkpoint: dict[str, Any]) -> N
         "counts": [module._step, module._scored, module._admitted],
         "tally": module.tally.state_dict(),
         "window": module.window.state_dict(),
+        "predictor": module.predictor.state_dict(),
+        "proposals": module.proposals.state_dict(),
         # Costs and parts are built from the first batch, which a resumed search would see in its middle.
         "example": None if module._example is None else tree_map(lambda item: item.cpu(), module._example),
         "batch_size": module._batch_size,
@@ -101,6 +103,8 @@ def restore_parts(module: PreparedLightningModule, state: Mapping[str, Any]) -> 
         module.average.load_state_dict(state["average"])
     module.tally.load_state_dict(state["tally"])
     module.window.load_state_dict(state["window"], module.supernet.decode, module.device)
+    module.predictor.load_state_dict(state["predictor"])
+    module.proposals.load_state_dict(state["proposals"], module.supernet.decode)
     if state["half_a_step"]:
         _logger.warning(
             "The checkpoint was written within an optimizer step, after %d batches, and lacks the gradients of that "

@@ -31,6 +31,8 @@ from nni_cream.search.sampling.samplers import PathSampler
 from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interval
 from nni_cream.search.scoring.class_order import warn_of_sorted_classes
 from nni_cream.search.scoring.memory import PredictInMemory
+from nni_cream.search.scoring.predictor import PathPredictor
+from nni_cream.search.scoring.proposals import Proposals
 from nni_cream.search.scoring.scorer import PathScorer
 from nni_cream.search.scoring.validation_subset import Samples, ValidationSubset, part_of, split_batch
 from nni_cream.search.settings import SearchSettings
@@ -163,6 +165,9 @@ class PreparedLightningModule(HostLightningModule):
         self.supernet = Supernet(self.model, self.training_module)
         settings = self.settings
         self.paths = RandomPaths(self.model, settings.seed, settings.cost_range[0])
+        self.predictor = PathPredictor(self.supernet.mutables, self.supernet.usage.labels)
+        predicted = settings.scoring.proposals == "predicted"
+        self.proposals = Proposals(self.predictor, self.board, self.paths, predicted)
         self.sampler.begin(self.paths, self.board)
         self.matcher.begin(self._features, settings.seed)
         if settings.ema_decay is not None:

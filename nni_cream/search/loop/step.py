@@ -179,13 +179,16 @@ class CreamLightningModule(PreparedLightningModule):
         return self.distiller.joint_loss.value(match.weight, distillation_loss, task_loss)
 
     def _compete(self) -> bool:
-        """Score the most promising path trained since the last scoring and offer it to the board."""
+        """Score the most promising path and offer it to the board."""
         # While there is room every step may add an entry: teachers are needed as early as possible.
         if self.board.full and self._step % self.score_interval:
             return False
-        path = self.window.take(self.board.__contains__, self.ranks)
+        trained = self.window.take(self.ranks)
+        self.predictor.observe([path for path, _ in trained], [loss for _, loss in trained])
+        path = self.ranks.first(partial(self.proposals.choose, trained))
         if path is None:
             return False
+        self.proposals.note(path)
         cost, other_costs, bar = self.ranks.first(partial(self._costs_and_bar, path))
         with self._autocast():
             accuracy = self.scorer.score(path, above=bar)
@@ -292,6 +295,7 @@ class CreamLightningModule(PreparedLightningModule):
         if not self._open_epoch:
             return
         self._compare_ranks()  # different boards would be rescored by different entries
+        self.proposals.forget()
         interval = self.settings.scoring.rescore_interval
         if interval is None:
             self.matcher.forget()  # the entries' outputs move, even when their accuracies are never rescored

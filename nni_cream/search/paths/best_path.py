@@ -1,9 +1,9 @@
-"""Finds the path of the highest sum over its choices within all cost ranges."""
+"""Finds the best predicted path within all cost ranges, where a prediction is a sum over the choices."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,14 +12,64 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 
 from nni_cream.errors import SearchError
 from nni_cream.search.paths.active_choices import Case, Group
+from nni_cream.search.paths.cost_limits import Limit
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path, path_key
-from nni_cream.search.paths.random_paths import Limit
+from nni_cream.search.paths.random_paths import RandomPaths
 
-__all__ = ["best_neighbour", "best_path"]
+__all__ = ["Predicts", "best_neighbour", "best_path", "best_predicted"]
 
 _Row = dict[int, float]
-_LARGEST = 5_000  # variables; spaces with more cases are searched by local changes
+
+
+class Predicts(Protocol):
+    """Predicts the quality of paths as a sum over their choices."""
+
+    def effects(self) -> Mapping[str, Sequence[float]]:
+        """Return what each value of each label adds, in the order of the space."""
+
+    def means(self, paths: Sequence[Path]) -> NDArray[np.float64]:
+        """Return the predicted quality of paths, shape (paths,)."""
+
+
+def best_predicted(
+    predictor: Predicts, paths: RandomPaths, excluded: Sequence[Path], starts: Sequence[Path]
+) -> Path | None:
+    """Find the best predicted path within all cost ranges.
+
+    It is exact where the costs have tables and nothing else constrains the space. Elsewhere it is the end of a climb by
+    single changes from the best of some paths.
+
+    Parameters
+    ----------
+    predictor
+        Predicts.
+    paths
+        The space and its cost ranges.
+    excluded
+        Canonical paths that do not count.
+    starts
+        Paths within the ranges, at least one.
+
+    Returns
+    -------
+    Path or None
+        ``None`` if none was found.
+    """
+    groups, choices = paths.usage.groups, paths.single_choices
+    single = choices.keys() == paths.choices.keys()
+    if groups is not None and single and not paths.constrained and all(limit.table for limit in paths.limits):
+        effects = predictor.effects()
+        columns = {label: dict(zip(values, effects[label], strict=True)) for label, values in choices.items()}
+        return best_path(CostTable(0.0, columns, groups), paths.limits, excluded)
+    keys = {path_key(path) for path in excluded}
+    start = starts[int(np.argmax(predictor.means(starts)))]
+
+    def allowed(path: Path) -> bool:
+        return path_key(path) not in keys and paths.allows(path)
+
+    found = best_neighbour(start, choices, paths.usage.canonical, predictor.means, allowed)
+    return None if path_key(found) in keys else found
 
 
 def best_path(quality: CostTable, limits: Sequence[Limit], excluded: Iterable[Path] = ()) -> Path | None:
@@ -37,11 +87,9 @@ def best_path(quality: CostTable, limits: Sequence[Limit], excluded: Iterable[Pa
     Returns
     -------
     Path or None
-        ``None`` if no path is left, or if the space has too many cases to list.
+        ``None`` if no path is left.
     """
     program = _Program(quality)
-    if len(program.gains) > _LARGEST:
-        return None
     rows = [*program.structure, *(program.range_of(limit) for limit in limits)]
     rows.extend(program.all_but(path) for path in excluded)
     while True:

@@ -41,21 +41,13 @@ class CandidateWindow:
             self._paths.append(path)
             self._losses.append(loss.detach().float())
 
-    def take(self, unwanted: Callable[[Path], bool], ranks: Ranks) -> Path | None:
-        """Return the wanted path of the lowest loss, if any, and begin a new window."""
-        # [ours] These losses are free, while a scoring costs several training steps. Each path sees another batch, so
-        # they are noisy. Still, the lowest of many is far more likely to be a good path than the latest is.
+    def take(self, ranks: Ranks) -> list[tuple[Path, float]]:
+        """Return the paths and their losses, added up over the ranks, and begin a new window."""
         paths, losses = self._paths, self._losses
         self._paths, self._losses = [], []
         # Read all at once: each look at a single loss would stall an accelerator's queue.
         every = ranks.gather(lambda: torch.stack(losses).tolist() if losses else [])
-        sums = [sum(own) for own in zip(*every, strict=True)]
-
-        def choose() -> Path | None:
-            wanted = [(loss, place) for place, loss in enumerate(sums) if not unwanted(paths[place])]
-            return paths[min(wanted)[1]] if wanted else None
-
-        return ranks.first(choose)
+        return [(path, sum(own)) for path, *own in zip(paths, *every, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the window as plain values and a tensor."""

@@ -49,6 +49,8 @@ class Prediction:
 @dataclass(frozen=True)
 class _Solution:
     effects: _Array
+    products: _Array
+    weight: float
     factor: tuple[_Array, bool]
     center: _Array
     noise: float
@@ -90,7 +92,7 @@ class PathPredictor:
                 (label, position) for label, own in self._values.items() for position in range(len(own))
             )
         }
-        size = len(self._column)
+        size = self.size = len(self._column)
         self._products: _Array = np.zeros((size, size))
         self._inputs: _Array = np.zeros(size)
         self._targets: _Array = np.zeros(size)
@@ -192,13 +194,29 @@ class PathPredictor:
         variances = (rows * linalg.cho_solve(solution.factor, rows.T).T).sum(axis=1)
         return Prediction(-(rows @ solution.effects), solution.noise * np.sqrt(variances))
 
-    def effects(self) -> dict[str, dict[Any, float]]:
+    def means(self, paths: Sequence[Path]) -> _Array:
+        """Return the predicted quality of paths alone, shape (paths,)."""
+        return self.predict(paths).mean
+
+    @property
+    def informed(self) -> bool:
+        """Whether what is predicted is more than noise: paths differ by more than the error of a prediction."""
+        if self.problem:
+            return False
+        solution = self._solution
+        # Over the paths that were trained: variance of the predictions, and mean variance of their errors.
+        spread = solution.effects @ solution.products @ solution.effects / solution.weight
+        error = solution.noise**2 * np.trace(linalg.cho_solve(solution.factor, solution.products)) / solution.weight
+        return bool(spread > error)
+
+    def effects(self) -> dict[str, list[float]]:
         """Return what each value of each label adds to the quality, less the mean over the label's values.
 
         Returns
         -------
         dict
-            Label -> value -> effect, in standard deviations of a step's loss; the higher the better.
+            Label -> the effect of each value, in the order of the space, in standard deviations of a step's loss. The
+            higher the better.
 
         Raises
         ------
@@ -207,14 +225,11 @@ class PathPredictor:
         """
         if self.problem:
             raise SearchError(f"no effect is known: {self.problem}; expected more. Train for longer.")
-        own = {key: -self._solution.effects[number] for key, number in self._column.items()}
-        return {
-            label: {
-                value: float(own[label, position] - np.mean([own[label, other] for other in range(len(values))]))
-                for position, value in enumerate(values)
-            }
+        gains = {
+            label: [-float(self._solution.effects[self._column[label, place]]) for place in range(len(values))]
             for label, values in self._values.items()
         }
+        return {label: [gain - float(np.mean(own)) for gain in own] for label, own in gains.items()}
 
     @cached_property
     def _solution(self) -> _Solution:
@@ -232,7 +247,7 @@ class PathPredictor:
         observations = weight**2 / squares
         degrees = max(1.0, observations - spent)
         noise = math.sqrt(max(0.0, residual / (scale * weight) * observations / degrees))
-        return _Solution(effects, factor, center, noise)
+        return _Solution(effects, products, scale * weight, factor, center, noise)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums as tensors."""

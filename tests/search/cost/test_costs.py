@@ -11,8 +11,8 @@ from nni.mutable import Categorical, MutableList
 from nni_cream.errors import ConfigError
 from nni_cream.search import Costs, LatencySettings, RandomPaths
 from nni_cream.search.cost.costs import check_costs, check_ranges
+from nni_cream.search.paths.cost_limits import Limit
 from nni_cream.search.paths.cost_table import CostTable
-from nni_cream.search.paths.random_paths import Limit
 from tests.search.cost.latency.clocked import ClockedSpace
 from tests.search.small import LayerSpace, supernet
 

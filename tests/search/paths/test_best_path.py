@@ -10,9 +10,9 @@ import pytest
 
 from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.paths.best_path import best_neighbour, best_path
+from nni_cream.search.paths.cost_limits import Limit
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import path_key
-from nni_cream.search.paths.random_paths import Limit
 from tests.search.paths.test_active_choices import DeepSpace, NestedSpace
 from tests.search.small import LayerSpace, ValueSpace
 

@@ -13,10 +13,11 @@ from torch import nn
 
 from nni_cream.errors import SpaceError
 from nni_cream.search.paths.active_choices import Usage
+from nni_cream.search.paths.cost_limits import Limit
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import path_key
 from nni_cream.search.paths.path_counts import PathCounts
-from nni_cream.search.paths.random_paths import Limit, RandomPaths
+from nni_cream.search.paths.random_paths import RandomPaths
 
 
 class Depths(ModelSpace):

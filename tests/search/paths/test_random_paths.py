@@ -12,10 +12,11 @@ from nni.mutable import Categorical, CategoricalMultiple, ExpressionConstraint, 
 from scipy.stats import chisquare
 
 from nni_cream.errors import ConfigError, SpaceError
+from nni_cream.search.paths.cost_limits import check_cost_range
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import path_key
 from nni_cream.search.paths.path_counts import PathCounts
-from nni_cream.search.paths.random_paths import RandomPaths, check_cost_range
+from nni_cream.search.paths.random_paths import RandomPaths
 
 SPACE = MutableList([Categorical([1, 2, 3], label="a"), Categorical([10, 20, 30], label="b")])
 
