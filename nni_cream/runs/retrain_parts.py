@@ -112,7 +112,7 @@ def share_batches(config: Mapping[str, Any], trainer: pl.Trainer, images: int) -
             f"trainer.device_batch_size is {at_once}; expected an even number, since Mixup and CutMix mix the images "
             "of a device in pairs."
         )
-    steps = -(-images // trainer.world_size) // at_once // accumulation
+    steps = images // (trainer.world_size * at_once) // accumulation
     if not steps:
         raise ConfigError(
             f"recipe.batch_size is {recipe.batch_size}; expected at most {images}, the images of the training part."

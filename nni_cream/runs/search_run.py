@@ -256,10 +256,12 @@ def _put_together(
     if console is not None:
         callbacks.append(SearchProgress(strategy.board, console))
     loading = Loading(**config["loader"])
+    # A generator of its own, so that all devices have the same order however much each has drawn.
+    generator = torch.Generator().manual_seed(settings["seed"])
     evaluator = Lightning(
         module_of(recipe, splits.num_classes),
         make_trainer(config["trainer"], recipe.epochs, folder.path, callbacks),
-        make_loader(splits.train, recipe.batch_size, shuffle=True, loading=loading),
+        make_loader(splits.train, recipe.batch_size, shuffle=True, loading=loading, generator=generator),
         make_loader(splits.validation, validation_batch(len(splits.validation), settings), loading=loading),  # type: ignore[arg-type]
         fit_kwargs={} if checkpoint is None else {"ckpt_path": str(checkpoint), "weights_only": True},
     )

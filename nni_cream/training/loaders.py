@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from nni.nas.evaluator.pytorch import DataLoader
-from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch import Tensor, distributed
+from torch.utils.data import Dataset, DistributedSampler
 
 from nni_cream.errors import DataError
 from nni_cream.rng import preserved_rng
@@ -34,10 +34,11 @@ def make_loader(
         Images and labels. One with a random ``with_transform`` (images decoded on demand) is seeded image by image, so
         that neither the number of workers nor an interruption changes the training.
     batch_size
-        Images in one batch.
+        Images in one batch of one process.
     shuffle
         Whether to draw a new order in each epoch. Then the images that do not fill the last batch are left out:
         BatchNorm on a few images would be noise, on a single one an error.
+        With a generator, several processes share each batch of the order.
     loading
         Worker processes and the like. Default: the images are read in this process.
     generator
@@ -55,7 +56,7 @@ def make_loader(
     more = {} if loading is None else loading.arguments()
     if shuffle and (generator is not None or hasattr(dataset, "with_transform")):
         dataset = (_SeededImages if hasattr(dataset, "with_transform") else _OrderedImages)(dataset, generator)
-        more["sampler"] = _Order(dataset)
+        more["sampler"] = _Order(dataset, batch_size)
     else:
         more["shuffle"] = shuffle
     if loading is not None or "sampler" in more:
@@ -67,8 +68,8 @@ def make_loader(
 class _OrderedImages(Dataset[tuple[Tensor, ...]]):
     """Images, and the generator of their order.
 
-    With several devices Lightning replaces our sampler by its own. The data set stays, so that is where a checkpoint
-    finds the generator (:func:`nni_cream.search.loop.image_order.loader_states`).
+    A checkpoint finds the generator here, also where another sampler took the place of ours
+    (:func:`nni_cream.search.loop.image_order.loader_states`).
     """
 
     def __init__(self, source: Images, generator: torch.Generator | None) -> None:
@@ -106,15 +107,41 @@ class _SeededImages(_OrderedImages):
             return self.source[index]
 
 
-class _Order(Sampler[int]):
-    """New order in each epoch, and with it a new seed for the changes of the images."""
+class _Order(DistributedSampler[int]):
+    """New order in each epoch, and with it a new seed for the changes of the images.
 
-    def __init__(self, dataset: _OrderedImages) -> None:
-        self.dataset = dataset
+    Process r of n takes the r-th of n equal parts of each global batch. So all processes together see the batches that
+    a single one with the whole batch would. Lightning replaces any sampler that is no ``DistributedSampler``.
+    """
+
+    def __init__(self, dataset: _OrderedImages, batch_size: int) -> None:
+        # Lightning connects the processes later, so their number is looked up when it is needed.
+        super().__init__(dataset, num_replicas=1, rank=0)
+        self.images = dataset
+        self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        count, processes = len(self.images), _processes()
+        if processes == 1:
+            return count
+        batches = count // (processes * self.batch_size)
+        if batches == 0:
+            raise DataError(
+                f"the number of training images is {count}; expected at least {processes * self.batch_size}, a batch "
+                f"of {self.batch_size} for each of {processes} processes. Use a smaller batch_size, or fewer devices."
+            )
+        return batches * self.batch_size
 
     def __iter__(self) -> Iterator[int]:
-        self.dataset.start_epoch()
-        yield from torch.randperm(len(self.dataset), generator=self.dataset.generator).tolist()
+        count = len(self)
+        self.images.start_epoch()
+        order = torch.randperm(len(self.images), generator=self.images.generator)
+        if _processes() > 1:
+            whole = order[: count * _processes()]
+            order = whole.view(-1, _processes(), self.batch_size)[:, distributed.get_rank()].flatten()
+        yield from order.tolist()
+
+
+def _processes() -> int:
+    connected = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if connected else 1

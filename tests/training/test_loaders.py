@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.distributed import DistributedSamplerWrapper
 from pytorch_lightning.utilities.combined_loader import CombinedLoader
@@ -17,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from nni_cream.errors import ConfigError, DataError
 from nni_cream.search.loop.image_order import loader_states, restore_loaders
 from nni_cream.training import Loading, make_loader, seeded
+from tests.ranks import in_ranks
 
 IN_MEMORY = TensorDataset(torch.arange(24.0).reshape(24, 1, 1, 1), torch.arange(24))
 
@@ -99,6 +102,53 @@ def test_order_of_several_devices_goes_on_where_it_was(dataset: Any) -> None:
     other, resumed = shared(make_loader(dataset, 4, shuffle=True, generator=torch.Generator().manual_seed(9)))
     restore_loaders(states, resumed)
     assert torch.equal(torch.cat([batch[0].flatten() for batch in other]), expected)
+
+
+def orders_of(processes: int, folder: Path) -> list[list[list[list[int]]]]:
+    """Return process -> data set -> batch -> indices, over two epochs as Lightning prepares them."""
+
+    def train(rank: int) -> list[list[list[int]]]:
+        torch.manual_seed(rank)  # what a process draws must not matter
+        seen: list[list[list[int]]] = []
+
+        class Look(pl.LightningModule):
+            def __init__(self) -> None:
+                super().__init__()
+                self.weight = torch.nn.Parameter(torch.zeros(1))
+
+            def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+                seen[-1].append(batch[1].tolist())
+                return self.weight.sum()
+
+            def configure_optimizers(self) -> torch.optim.Optimizer:
+                return torch.optim.SGD(self.parameters(), lr=0.1)
+
+        for dataset in (IN_MEMORY, Decoded()):
+            seen.append([])
+            loader = make_loader(dataset, 4 // processes, shuffle=True, generator=torch.Generator().manual_seed(8))
+            trainer = pl.Trainer(
+                accelerator="cpu",
+                devices=processes,
+                strategy="ddp" if processes > 1 else "auto",
+                max_epochs=2,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(Look(), loader)
+        return seen
+
+    return in_ranks(processes, train, folder)
+
+
+@pytest.mark.integration
+def test_two_processes_see_together_the_batches_of_one(tmp_path: Path) -> None:
+    (alone,) = orders_of(1, tmp_path)
+    first, second = orders_of(2, tmp_path)
+    together = [[a + b for a, b in zip(*both, strict=True)] for both in zip(first, second, strict=True)]
+    assert together == alone
+    assert [len(batches) for batches in alone] == [12, 6]
 
 
 def test_loader_that_does_not_shuffle_draws_nothing_from_the_training() -> None:
