@@ -267,7 +267,10 @@ def shared_by_all(settings: Mapping[str, Any]) -> str:
 def _distributed(settings: Mapping[str, Any], **arguments: Any) -> str:
     """Register a DDP strategy with these arguments, since NNI can record a name, and return it."""
     devices, strategy = settings["devices"], str(settings["strategy"])
-    several = len(devices) > 1 if isinstance(devices, list) else devices not in (1, "auto")
+    if devices == "auto":  # Lightning takes all GPUs, and one process on a CPU
+        several = settings["accelerator"] != "cpu" and torch.cuda.device_count() > 1
+    else:
+        several = len(devices) > 1 if isinstance(devices, list) else devices != 1
     if strategy == "auto" and not several:
         return strategy
     timeout = settings["timeout_seconds"]
