@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-__all__ = ["preserved_rng", "restore_rng", "rng_state"]
+__all__ = ["preserved_rng", "restore_rng", "rng_state", "seed_apart"]
 
 
 def rng_state() -> dict[str, Any]:
@@ -36,6 +36,15 @@ def restore_rng(state: Mapping[str, Any]) -> None:
     torch.set_rng_state(state["torch"].cpu())
     if len(state["cuda"]) == 1 and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"][0].cpu())
+
+
+def seed_apart(rank: int) -> None:
+    """Give a further process of a training random numbers of its own, for augmentation and dropout."""
+    if rank:  # the first one keeps those of a single process
+        seed = (torch.initial_seed() + rank) % 2**32
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002 - augmentations draw from it, timm's Mixup for one
 
 
 @contextmanager

@@ -102,7 +102,7 @@ class EpochFiles(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Add the figures of an epoch that is not over."""
-        checkpoint[_STATE] = self._sums.state_dict(trainer)
+        checkpoint[_STATE] = self._sums.state_dict(trainer, self._ranks)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]

@@ -8,7 +8,7 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import Tensor
 
-from nni_cream.training.every_process import of_every_process
+from nni_cream.search.ranks import Ranks
 
 __all__ = ["EpochSums"]
 
@@ -19,7 +19,7 @@ class EpochSums:
     def __init__(self) -> None:
         self._saved: Sequence[Mapping[str, list[Tensor]]] = ()
 
-    def state_dict(self, trainer: pl.Trainer) -> dict[str, Any]:
+    def state_dict(self, trainer: pl.Trainer, ranks: Ranks) -> dict[str, Any]:
         """Return the sums and numbers of images so far, of all processes; none once the epoch is over."""
         own: dict[str, list[Tensor]] = {}
         loop = trainer.fit_loop.epoch_loop
@@ -27,7 +27,7 @@ class EpochSums:
             for key, metric in loop._results.items():
                 if key.startswith("training_step.") and metric.is_tensor and metric.meta.on_epoch:
                     own[key] = [metric.value.cpu(), metric.cumulated_batch_size.cpu()]
-        return {"sums": of_every_process(own)}
+        return {"sums": ranks.gather(lambda: own)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take the sums of all processes."""

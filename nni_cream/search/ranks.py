@@ -93,6 +93,15 @@ class Ranks:
                 )
         return [item.value for item in told]
 
+    def own(self, states: Sequence[_T]) -> _T:
+        """Return this process's part of a checkpoint; raise SearchError if it has another number of parts."""
+        if len(states) != self.size:
+            raise SearchError(
+                f"the number of processes is {self.size}; expected {len(states)}, as in the checkpoint. Resume on as "
+                "many devices, or start again with --force."
+            )
+        return states[self.rank]
+
     def any(self, flags: Sequence[bool]) -> list[bool]:
         """Return for each flag whether it is set in any process; all give as many flags."""
         if self.size == 1:

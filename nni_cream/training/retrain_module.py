@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from nni_cream.errors import ConfigError, SearchError
-from nni_cream.rng import restore_rng, rng_state
+from nni_cream.errors import ConfigError
+from nni_cream.rng import restore_rng, rng_state, seed_apart
 from nni_cream.search.loop.image_order import (
     ImageOrder,
     end_resumed_epoch,
@@ -23,9 +21,9 @@ from nni_cream.search.loop.image_order import (
     resume_epoch,
     settle_step,
 )
+from nni_cream.search.ranks import Ranks
 from nni_cream.search.teaching.losses import soft_cross_entropy
 from nni_cream.training.classification import ClassificationModule
-from nni_cream.training.every_process import of_every_process
 from nni_cream.training.retrain_recipe import FullRecipe
 from nni_cream.training.timm_parts import make_average, make_erasing, make_mixup, make_optimizer, make_schedule
 
@@ -83,6 +81,7 @@ class FullClassificationModule(ClassificationModule):
         self._metrics = nn.ModuleDict({stage: _metrics(num_classes) for stage in ("val", "ema")})
         self._averaged_steps = 0
         self._order = ImageOrder()
+        self._ranks = Ranks()
         self._resumed: Mapping[str, Any] | None = None
 
     def set_model(self, model: nn.Module) -> None:
@@ -175,22 +174,20 @@ class FullClassificationModule(ClassificationModule):
         scheduler.step_update(self.trainer.global_step)
 
     def on_fit_start(self) -> None:
-        """Move the teacher to the device of the images."""
+        """Connect the processes, and move the teacher to the device of the images."""
         for teacher in self._teachers:
             teacher.to(self.device, self.dtype)
+        self._ranks = Ranks.of(self.trainer.world_size, getattr(self.trainer.strategy, "_timeout", None))
         self._order.fit_starts()
 
     def on_train_start(self) -> None:
         """Give every device its own random numbers, and continue counting where the checkpoint stopped."""
         self._averaged_steps = self.trainer.global_step
-        if self._resumed is None and self.trainer.global_rank:
-            seed = (torch.initial_seed() + self.trainer.global_rank) % 2**32
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed)  # noqa: NPY002 - timm's Mixup draws from it
+        if self._resumed is None:
+            seed_apart(self._ranks.rank)
         loop = self.trainer.fit_loop
         if self._resumed is not None and (loop.restarted_mid_epoch or loop.restarted_on_epoch_end):
-            self._order.load_state_dict(self._own(self._resumed["order"]))
+            self._order.load_state_dict(self._ranks.own(self._resumed["order"]))
             resume_epoch(self.trainer, self._order)
             self._go_on()
 
@@ -209,19 +206,10 @@ class FullClassificationModule(ClassificationModule):
         if self.trainer.fit_loop.restarting:
             end_resumed_epoch(self.trainer)
 
-    def _own(self, states: list[Any]) -> Any:
-        """Return this process's part of a checkpoint; raise SearchError if it has another number of parts."""
-        if len(states) != self.trainer.world_size:
-            raise SearchError(
-                f"the number of processes is {self.trainer.world_size}; expected {len(states)}, as in the checkpoint. "
-                "Resume on as many devices, or start again with --force."
-            )
-        return states[self.trainer.global_rank]
-
     def _go_on(self) -> None:
         """Put the random number generators where the checkpoint left them."""
         assert self._resumed is not None
-        restore_rng(self._own(self._resumed["rng"]))
+        restore_rng(self._ranks.own(self._resumed["rng"]))
         restore_loaders(self._resumed["loaders"], self.trainer)
         self._resumed = None
 
@@ -243,8 +231,8 @@ class FullClassificationModule(ClassificationModule):
             settle_step(checkpoint, self.trainer)
         checkpoint[_STATE] = {
             "format": _FORMAT,
-            "rng": of_every_process(rng_state()),
-            "order": of_every_process(self._order.state_dict()),
+            "rng": self._ranks.gather(rng_state),
+            "order": self._ranks.gather(self._order.state_dict),
             "loaders": loader_states(self.trainer),
         }
 

@@ -53,9 +53,9 @@ def save_state(module: PreparedLightningModule, checkpoint: dict[str, Any]) -> N
         "sampler": module.sampler.state_dict(),
         "cost": module.costs.state_dict() if module._parts_ready else {},
         "average": None if module.average is None else module.average.state_dict(),
-        "rng": rng_state(),
+        "rng": module.ranks.gather(rng_state),
         "loaders": loader_states(module.trainer),
-        "order": module._order.state_dict(),
+        "order": module.ranks.gather(module._order.state_dict),
         "counts": [module._step, module._scored, module._admitted],
         "tally": module.tally.state_dict(),
         "window": module.window.state_dict(),
@@ -115,7 +115,7 @@ def restore_parts(module: PreparedLightningModule, state: Mapping[str, Any]) -> 
 
 def restore_generators(module: PreparedLightningModule, state: Mapping[str, Any]) -> None:
     """Put every random number generator where the checkpoint left it."""
-    restore_rng(state["rng"])
+    restore_rng(module.ranks.own(state["rng"]))
     # A loader with a generator of its own does not follow the global ones.
     restore_loaders(state["loaders"], module.trainer)
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from nni_cream.errors import CreamError, SearchError
-from nni_cream.rng import preserved_rng
+from nni_cream.rng import preserved_rng, seed_apart
 from nni_cream.search.board import PrioritizedBoard
 from nni_cream.search.cost.cost_model import CostModel
 from nni_cream.search.cost.costs import Costs
@@ -147,7 +147,8 @@ class PreparedLightningModule(HostLightningModule):
         self._tell_of_hidden_attributes()
         if self._resumed is not None:
             restore_parts(self, self._resumed)
-            if self._resumed["order"]["iterator"] is None:  # of a moment before the first epoch: no order to repeat
+            order = self.ranks.own(self._resumed["order"])
+            if order["iterator"] is None:  # of a moment before the first epoch: no order to repeat
                 self._go_on()
         super().on_fit_start()
         self._order.fit_starts()
@@ -190,6 +191,7 @@ class PreparedLightningModule(HostLightningModule):
         self._averages_gradients = stop_ddp(self.trainer)
         super().on_train_start()
         if self._resumed is None:
+            seed_apart(self.ranks.rank)
             return
         if self._resumed["example"] is not None:
             # The parts exist before the first resumed batch: generators return to their saved state only after that.
@@ -197,7 +199,7 @@ class PreparedLightningModule(HostLightningModule):
             self._prepare(example, self._resumed["batch_size"])
         loop = self.trainer.fit_loop
         if loop.restarted_mid_epoch or loop.restarted_on_epoch_end:
-            self._order.load_state_dict(self._resumed["order"])
+            self._order.load_state_dict(self.ranks.own(self._resumed["order"]))
             self._open_epoch = bool(self._resumed["open_epoch"])
             resume_epoch(self.trainer, self._order)
             self._go_on()
@@ -209,7 +211,7 @@ class PreparedLightningModule(HostLightningModule):
         resumed, first = self._resumed is not None, self.trainer.current_epoch == 0
         if self._resumed is not None:
             if first:
-                self._order.load_state_dict(self._resumed["order"])
+                self._order.load_state_dict(self.ranks.own(self._resumed["order"]))
                 self._order.replay(self.trainer, 0)
             self._go_on()
         super().on_train_epoch_start()
