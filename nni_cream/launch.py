@@ -10,21 +10,42 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nni_cream.errors import ConfigError, SearchError
 
-__all__ = ["Start", "attempt", "end_of_helper", "is_leader", "one_start", "started_processes"]
+__all__ = ["Start", "attempt", "end_of_helper", "found_by_leader", "is_leader", "one_start", "started_processes"]
 
 _TOLD = "NNI_CREAM_START"
 _KEY = "nni_cream/start"
 _PATIENCE = 60.0  # seconds; the others are started in the same moment
-_meeting: list[Any] = []
-"""The store in which processes meet; the process group takes over its port, so it must not close before."""
+_LOOKING = 24 * 3600.0  # seconds; a leader that ends closes the connection at once
+_LONGEST = 100_000  # characters of a variable of the environment; Linux allows 131,072
+_T = TypeVar("_T")
+
+
+@dataclass
+class _Meeting:
+    """How this process hears of the leader; all processes ask in the same order.
+
+    Parameters
+    ----------
+    store
+        Where processes meet; the process group takes over its port, so it must not close before.
+    asked
+        Questions so far, which number the answers.
+    """
+
+    store: Any = None
+    asked: int = 0
+
+
+_meeting = _Meeting()
 
 
 @dataclass(frozen=True)
@@ -115,58 +136,124 @@ def one_start(decide: Callable[[], Start], trainer: Mapping[str, Any]) -> Start:
     # A batch job of many tasks may hold searches of a single process each: then none but the first has these variables.
     if processes == 1 or (devices == 1 and is_leader()):
         start = decide()
+        _meeting.store = None
         if devices != 1:
-            # The processes that Lightning starts inherit it. Those of other programs may, too, so it names its writer.
-            os.environ[_TOLD] = json.dumps({"process": os.getpid(), "start": asdict(start)})
+            _tell_children([asdict(start)])
         return start
     if devices not in (processes, "auto"):
         raise ConfigError(
             f"trainer.devices is {trainer['devices']}; expected {processes}, since {processes} processes were started. "
             "Start as many as there are devices; with SLURM, start independent runs with `srun --ntasks=1`."
         )
-    told = json.loads(os.environ.get(_TOLD, "{}"))
-    if told.get("process") == os.getppid() and not is_leader():
-        return Start(**told["start"])
+    if (told := _told_by_parent()) is not None:
+        _meeting.asked = 1
+        return Start(**told[0])
     return _meet(decide, trainer["timeout_seconds"])
 
 
+def found_by_leader(look: Callable[[], _T]) -> _T:
+    """Let the leader alone look at something that takes long, and return in all processes what it found.
+
+    Each process looks itself where the processes have not met (:func:`one_start`).
+
+    Parameters
+    ----------
+    look
+        Returns a value that JSON takes.
+
+    Returns
+    -------
+    Any
+        What the leader found.
+
+    Raises
+    ------
+    SearchError
+        If the leader failed.
+    """
+    if _meeting.store is not None:
+        answer: _T = _ask(look, _LOOKING)
+        return answer
+    told = _told_by_parent()
+    if told is not None and _meeting.asked < len(told):
+        _meeting.asked += 1
+        heard: _T = told[_meeting.asked - 1]
+        return heard
+    found = look()
+    own = json.loads(os.environ.get(_TOLD, "{}"))
+    if own.get("process") == os.getpid():
+        _tell_children([*own["answers"], found])
+    return found
+
+
+def _tell_children(answers: list[Any]) -> None:
+    # The processes that Lightning starts inherit it. Those of other programs may, too, so it names its writer.
+    text = json.dumps({"process": os.getpid(), "answers": answers})
+    if len(text) < _LONGEST:  # else they look themselves
+        os.environ[_TOLD] = text
+
+
+def _told_by_parent() -> list[Any] | None:
+    """Return the answers of the process that has started this one to help it, if it is one."""
+    told = json.loads(os.environ.get(_TOLD, "{}"))
+    if is_leader() or told.get("process") != os.getppid():
+        return None
+    answers: list[Any] = told["answers"]
+    return answers
+
+
 def _meet(decide: Callable[[], Start], timeout: float) -> Start:
-    key = f"{_KEY}/{attempt()}"
-    try:
-        store = _store(timeout)
-        if is_leader():
-            return _tell(decide, store, key, timeout)
-        store.wait([key], timedelta(seconds=timeout))
-        told = json.loads(store.get(key))
-        store.add(f"{key}/heard", 1)
-    except RuntimeError as error:
-        if isinstance(error, SearchError):
-            raise
-        raise SearchError(
-            f"rank 0 is silent for {timeout:g} s; expected it to start with the other processes. Look at its messages, "
-            "or set a longer trainer.timeout_seconds."
-        ) from error
+    with _silence_explained(timeout):
+        _meeting.store = _store(timeout)
+    start = Start(**_ask(lambda: asdict(decide()), timeout))
+    if is_leader():
+        _wait_for_hearers()  # it may have nothing more to do
+    return start
+
+
+def _ask(look: Callable[[], Any], timeout: float) -> Any:
+    _meeting.asked += 1
+    if is_leader():
+        return _answer(look)
+    with _silence_explained(timeout):
+        _meeting.store.wait([_key()], timedelta(seconds=timeout))
+        told = json.loads(_meeting.store.get(_key()))
+        _meeting.store.add(f"{_key()}/heard", 1)
     if "failure" in told:
         raise SearchError(f"rank 0 has failed, so this process ends, too: {told['failure']}")
-    return Start(**told)
+    return told["answer"]
 
 
-def _tell(decide: Callable[[], Start], store: Any, key: str, timeout: float) -> Start:
+def _key() -> str:
+    return f"{_KEY}/{attempt()}/{_meeting.asked}"
+
+
+@contextmanager
+def _silence_explained(timeout: float) -> Iterator[None]:
     try:
-        start = decide()
-        store.set(key, json.dumps(asdict(start)))
-        return start
+        yield
+    except RuntimeError as error:
+        raise SearchError(
+            f"rank 0 is silent for {timeout:g} s, or has gone; expected it to start with the other processes. Look at "
+            "its messages, or set a longer trainer.timeout_seconds."
+        ) from error
+
+
+def _answer(look: Callable[[], Any]) -> Any:
+    try:
+        found = look()
+        _meeting.store.set(_key(), json.dumps({"answer": found}))
+        return found
     except Exception as error:
-        store.set(key, json.dumps({"failure": f"{type(error).__name__}: {error}"}))
+        _meeting.store.set(_key(), json.dumps({"failure": f"{type(error).__name__}: {error}"}))
+        _wait_for_hearers()
         raise
-    finally:
-        _wait_for_hearers(store, key, min(timeout, _PATIENCE))
 
 
-def _wait_for_hearers(store: Any, key: str, patience: float) -> None:
-    # The store ends with this process, which may have nothing more to do.
-    deadline = time.monotonic() + patience
-    while store.add(f"{key}/heard", 0) < started_processes() - 1 and time.monotonic() < deadline:
+def _wait_for_hearers() -> None:
+    # The store ends with this process.
+    deadline = time.monotonic() + _PATIENCE
+    while _meeting.store.add(f"{_key()}/heard", 0) < started_processes() - 1 and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
@@ -180,7 +267,7 @@ def _store(timeout: float) -> Any:
     place = next(kind for kind in kinds if kind.detect())()
     # torchrun may serve the store itself. Otherwise the leader does, and its process group shares it: `multi_tenant`.
     serves = is_leader() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    store = c10d.TCPStore(
+    return c10d.TCPStore(
         place.main_address,
         place.main_port,
         is_master=serves,
@@ -188,5 +275,3 @@ def _store(timeout: float) -> Any:
         wait_for_workers=False,
         multi_tenant=True,
     )
-    _meeting[:] = [store]
-    return store

@@ -6,12 +6,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from PIL import Image
 
 from benchmarks import starts
+from nni_cream import data
+from nni_cream.data.folders import unreadable
 from nni_cream.errors import ConfigError
-from nni_cream.launch import Start, is_leader, one_start, started_processes
+from nni_cream.launch import Start, found_by_leader, is_leader, one_start, started_processes
 from tests.ranks import ends_of_ranks, in_ranks
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4"}
@@ -67,6 +71,24 @@ def test_processes_of_lightning_go_by_what_the_first_one_found(monkeypatch: pyte
     assert one_start(pytest.fail, TWO) == found
 
 
+def test_processes_of_lightning_hear_what_else_the_first_one_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    started_with(monkeypatch, {})
+    one_start(lambda: Start(False), TWO)
+    assert [found_by_leader(lambda: {"bad": [3]}), found_by_leader(lambda: "dark")] == [{"bad": [3]}, "dark"]
+    monkeypatch.setattr(os, "getppid", os.getpid)
+    for name, value in CASES["lightning, second"][0].items():
+        monkeypatch.setenv(name, value)
+    one_start(pytest.fail, TWO)
+    assert [found_by_leader(pytest.fail), found_by_leader(pytest.fail)] == [{"bad": [3]}, "dark"]
+    assert found_by_leader(lambda: "what the first one looked for later") == "what the first one looked for later"
+
+
+def test_a_single_process_looks_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    started_with(monkeypatch, {})
+    one_start(lambda: Start(False), {**TWO, "devices": 1})
+    assert found_by_leader(lambda: 5) == 5
+
+
 @pytest.mark.integration
 def test_the_leader_alone_looks_and_its_failure_reaches_the_others(tmp_path: Path) -> None:
     def look() -> Start:
@@ -82,10 +104,36 @@ def test_the_leader_alone_looks_and_its_failure_reaches_the_others(tmp_path: Pat
     assert "rank 0 has failed, so this process ends, too: ConfigError: the folder is full" in told
 
 
+@pytest.mark.integration
+def test_the_leader_alone_looks_at_the_files_of_a_folder(tmp_path: Path) -> None:
+    for number in range(12):
+        path = tmp_path / "images" / f"class_{number % 2}" / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(path)
+    path.write_bytes(path.read_bytes()[:40])
+
+    options = {"image_size": 8, "max_unreadable": 1, "validation": 0.3, "test": 0.3}
+
+    def load(rank: int) -> list[Any]:
+        looked: list[str] = []
+        look = unreadable.is_damaged
+        unreadable.find_unreadable.__defaults__ = (lambda path: looked.append(path) or look(path), None)
+        for _ in range(2):  # a second training in the same processes meets anew
+            one_start(lambda: Start(False), TWO)
+            splits = data.create("folder", root=str(tmp_path / "images"), **options)
+        return [len(looked), len(splits.train), splits.fingerprint]
+
+    first, second = in_ranks(2, load, tmp_path)
+    assert (first[0], second[0]) == (24, 0)
+    assert first[1:] == second[1:]
+
+
 def test_a_leader_that_never_comes_is_an_error_of_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     variables = {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": starts.free_port()}
     started_with(monkeypatch, variables)
-    with pytest.raises(RuntimeError, match="rank 0 is silent for 1 s; expected it to start with the other processes"):
+    with pytest.raises(
+        RuntimeError, match="rank 0 is silent for 1 s, or has gone; expected it to start with the other processes"
+    ):
         one_start(pytest.fail, {**TWO, "timeout_seconds": 1})
 
 

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from nni_cream.config import SEARCH
 from nni_cream.errors import CreamError
 from nni_cream.results.checkpoint_files import seal
 from nni_cream.runs.search_run import run_search
 from tests.faults.kill_points import SEARCH as SMALL
-from tests.faults.kill_points import interrupted
+from tests.faults.kill_points import TRAINER, interrupted, search_job
 
 _WRONG: tuple[Any, ...] = (
     None, True, -1, 10**30, 0.5, float("nan"), "", "x", [], [[]], {}, {"x": 1}, torch.zeros(3), torch.zeros(()),
@@ -43,9 +42,7 @@ class Resumed:
 
 def half_finished(folder: Path) -> Path:
     """Leave a search that was killed after half of its steps, made in a process of its own."""
-    config = folder / "search.yml"
-    config.write_text(yaml.safe_dump(SMALL))
-    interrupted(str(config), folder / "whole", 14, "before the step")
+    interrupted(search_job(folder), folder / "whole", 14, "before the step")
     return folder / "whole"
 
 
@@ -71,7 +68,7 @@ def resumed_with(whole: Path, out: Path, way: tuple[Any, ...], new: Any) -> Resu
     try:
         with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
-            run_search(SEARCH.resolve(SMALL), out, resume=True)
+            run_search(SEARCH.resolve({**SMALL, "trainer": {**TRAINER, "devices": 1}}), out, resume=True)
     except Exception as caught:  # noqa: BLE001 - every class of error is a finding
         error = caught
     finally:

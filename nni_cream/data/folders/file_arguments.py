@@ -14,6 +14,7 @@ from nni_cream.data.folders.transforms import IMAGENET_GREY, Preprocessing
 from nni_cream.data.folders.unreadable import find_dark, leave_out_unreadable
 from nni_cream.data.splits import DataSplits, Indices
 from nni_cream.errors import ConfigError, DataError
+from nni_cream.launch import found_by_leader
 
 __all__ = ["FileOptions", "readable", "splits_of_files"]
 
@@ -58,7 +59,8 @@ def readable(name: str, files: FolderContent, options: FileOptions) -> FolderCon
     if not counts.all():
         gone = files.classes[int(np.argmin(counts))]
         raise DataError(f"data set {name!r}: {files.root}: no image of class {gone!r} can be read. Get them again.")
-    return replace(left, dark=find_dark(left.root, left.names) if options.check else {})
+    dark = found_by_leader(lambda: find_dark(left.root, left.names)) if options.check else {}
+    return replace(left, dark=dark)
 
 
 def splits_of_files(

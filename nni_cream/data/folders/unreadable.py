@@ -17,6 +17,7 @@ from nni_cream.argument_checks import check_flag, check_whole
 from nni_cream.data.folders.class_folders import FolderContent, counted
 from nni_cream.data.folders.image_parts import UnreadableImageError, check_content, has_sixteen_bits, read_image
 from nni_cream.errors import ConfigError, DataError
+from nni_cream.launch import found_by_leader
 
 __all__ = [
     "Unreadable",
@@ -159,7 +160,11 @@ def leave_out_unreadable(
                 "are not looked for. Set check to true."
             )
         return files, ()
-    bad = find_unreadable(files.root, files.names)
+    # Of several processes, one looks at a million files, which all of them read over one network.
+    faults: list[tuple[int, str]] = found_by_leader(
+        lambda: [(place, item.why) for place, item in find_unreadable(files.root, files.names).items()]
+    )
+    bad = {place: Unreadable(files.names[place], why) for place, why in faults}
     if not bad:
         return files, ()
     dropped = tuple(bad.values())
