@@ -209,7 +209,7 @@ def test_an_argument_out_of_its_range_is_refused_by_name(arguments, message):
         ),
         (
             {"scoring": {"image": 9}},
-            "scoring has the key 'image'; expected keys among images, interval, rescore_interval, "
+            "scoring has the key 'image'; expected keys among images, interval, proposals, rescore_interval, "
             "recalibration_images. Did you mean 'images'?",
         ),
         ({"scoring": {1: 9}}, "scoring has the key 1; expected keys among images, "),

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,20 @@ from tests.patience import PATIENCE
 from tests.ranks import free_port
 
 ENDLESS = 10_000  # epochs
-TRAINER = {"accelerator": "cpu", "threads": 1, "devices": 2, "timeout_seconds": 10}
-SEARCH = {**starts.CONFIG, "search": {**starts.CONFIG["search"], "epochs": ENDLESS}, "trainer": TRAINER}
+TRAINER = {"accelerator": "cpu", "threads": 1, "devices": 2}
+SEARCH = {**starts.CONFIG, "search": {**starts.CONFIG["search"], "epochs": ENDLESS}}
 RETRAIN = {
     "data": {"name": "digits", "train": 128, "validation": 64},
     "recipe": {"epochs": ENDLESS, "batch_size": 64},
-    "trainer": TRAINER,
 }
 
 pytestmark = pytest.mark.integration
 
 
-def command(kind: str, folder: Path) -> list[str]:
+def command(kind: str, folder: Path, timeout: float = 10) -> list[str]:
     config = folder / "config.yml"
-    config.write_text(json.dumps(SEARCH if kind == "search" else RETRAIN))
+    content = SEARCH if kind == "search" else RETRAIN
+    config.write_text(json.dumps({**content, "trainer": {**TRAINER, "timeout_seconds": timeout}}))
     architecture = folder / "best.json"
     choices, images = {"layer_1": "conv_3x3"}, {"name": "digits", "arguments": {}, "fingerprint": ""}
     space = {"name": "digits", "arguments": {"channels": [8]}}
@@ -55,11 +56,11 @@ def start_both(words: list[str], second: Callable[[], object] = lambda: None) ->
     return [Forked(*words, before=be(rank)) for rank in range(2)]
 
 
-def wait_for(there: Callable[[], object], processes: list[Forked]) -> None:
+def wait_for(there: Callable[[], object], processes: Sequence[Forked | subprocess.Popen[str]]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not there():
         for process in processes:
-            assert process.poll() is None, message(process)
+            assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -114,8 +115,9 @@ def test_failure_of_one_process_is_told_by_all(kind: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_no_process_that_lightning_started_is_left(number: signal.Signals, tmp_path: Path) -> None:
-    (process,) = starts.start("lightning", command("search", tmp_path))
-    wait_for((tmp_path / "out" / "last.ckpt").exists, [])
+    # A new Python must import everything before the processes can meet.
+    (process,) = starts.start("lightning", command("search", tmp_path, timeout=40))
+    wait_for((tmp_path / "out" / "last.ckpt").exists, [process])
     (child,) = [it for it in psutil.Process(process.pid).children() if "nni_cream.__main__" in it.cmdline()]
     child.send_signal(number)
     ((code, told),) = starts.ends([process])

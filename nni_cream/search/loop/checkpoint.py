@@ -58,7 +58,7 @@ def save_state(module: PreparedLightningModule, checkpoint: dict[str, Any]) -> N
         "order": module.ranks.gather(module._order.state_dict),
         "counts": [module._step, module._scored, module._admitted],
         "tally": module.tally.state_dict(),
-        "window": module.window.state_dict(),
+        "window": module.ranks.gather(module.window.state_dict),  # each rank has the losses of its own images
         "predictor": module.predictor.state_dict(),
         "proposals": module.proposals.state_dict(),
         # Costs and parts are built from the first batch, which a resumed search would see in its middle.
@@ -102,7 +102,7 @@ def restore_parts(module: PreparedLightningModule, state: Mapping[str, Any]) -> 
     if module.average is not None:
         module.average.load_state_dict(state["average"])
     module.tally.load_state_dict(state["tally"])
-    module.window.load_state_dict(state["window"], module.supernet.decode, module.device)
+    module.window.load_state_dict(module.ranks.own(state["window"]), module.supernet.decode, module.device)
     module.predictor.load_state_dict(state["predictor"])
     module.proposals.load_state_dict(state["proposals"], module.supernet.decode)
     if state["half_a_step"]:
