@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from nni_cream import data
 from nni_cream.data.folders import unreadable
 from nni_cream.errors import ConfigError
 from nni_cream.launch import Start, found_by_leader, is_leader, one_start, started_processes
+from tests.forked import Forked
 from tests.ranks import ends_of_ranks, in_ranks
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4"}
@@ -137,11 +140,30 @@ def test_a_leader_that_never_comes_is_an_error_of_the_others(monkeypatch: pytest
         one_start(pytest.fail, {**TWO, "timeout_seconds": 1})
 
 
+def variables_of(way: str, rank: int, port: str) -> dict[str, str]:
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    if way == "slurm":
+        own = {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank), "SLURM_NODEID": "0", "SLURM_JOB_ID": "4711"}
+        return {**shared, **SLURM, "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODELIST": "a", **own}
+    own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    return {**shared, **TORCHRUN, "WORLD_SIZE": "2", **own, "TORCHELASTIC_USE_AGENT_STORE": "False"}
+
+
 @pytest.mark.integration
-@pytest.mark.parametrize("way", ["torchrun", "slurm", "lightning"])
-def test_a_search_of_two_processes_starts_in_each_way(way: str) -> None:
-    """Ten of each are the script's business."""
-    done = subprocess.run(
-        [sys.executable, starts.__file__, "--times", "1", "--ways", way], capture_output=True, text=True, check=True
-    )
+@pytest.mark.parametrize("way", ["torchrun", "slurm"])
+def test_a_search_of_two_processes_starts_with_the_variables_of_each_way(way: str, tmp_path: Path) -> None:
+    """The programs themselves, ten times each, are the business of ``benchmarks/starts.py``."""
+    config, out, port = tmp_path / "config.yml", tmp_path / "out", starts.free_port()
+    config.write_text(json.dumps(starts.CONFIG))
+    words = ("search", config, "--out", out)
+    both = [Forked(*words, before=partial(os.environ.update, variables_of(way, rank, port))) for rank in range(2)]
+    messages = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], messages
+    assert (out / "best.json").exists()
+
+
+@pytest.mark.integration
+def test_a_search_of_two_processes_is_started_by_lightning() -> None:
+    words = ["--times", "1", "--ways", "lightning"]
+    done = subprocess.run([sys.executable, starts.__file__, *words], capture_output=True, text=True, check=True)
     assert '"good": 1' in done.stdout, done.stdout
