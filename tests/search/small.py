@@ -132,6 +132,7 @@ _HOMES = {
     "temperature": ("teaching", "temperature"),
     "score_images": ("scoring", "images"),
     "score_interval": ("scoring", "interval"),
+    "proposals": ("scoring", "proposals"),
     "rescore_interval": ("scoring", "rescore_interval"),
     "meta_interval": ("meta", "interval"),
     "meta_learning_rate": ("meta", "learning_rate"),

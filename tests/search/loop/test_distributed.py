@@ -117,7 +117,10 @@ def search_in(processes: int, settings: dict[str, Any], by_ddp: bool = False, **
 SETTINGS = {
     "defaults": ({"warmup": 1, "meta_interval": 5, "meta_learning_rate": 0.001}, {}),
     "paper": ({"warmup": 0, "meta_interval": 5, "meta_learning_rate": 0.01, **AS_PUBLISHED}, {"by_ddp": True}),
-    "accumulation": ({"warmup": 0, "meta_interval": 4, "ema_decay": 0.9}, {"accumulate_grad_batches": 2}),
+    "accumulation": (
+        {"warmup": 0, "meta_interval": 4, "ema_decay": 0.9, "proposals": "predicted"},
+        {"accumulate_grad_batches": 2},
+    ),
 }
 
 

@@ -1,0 +1,42 @@
+"""Notes of a resume that came to nothing are taken back; test_resume.py has the same in a real experiment."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from nni_cream.manager.forgotten_trials import remember_trials
+
+COLUMNS = "timestamp, trialJobId text, event text, data, logPath, sequenceId, message, environmentId"
+
+
+def test_trials_are_as_before_the_resume(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    events = [
+        ("first", "RUNNING"), ("second", "WAITING"), ("first", "ADD_RESUMED"), ("second", "ADD_RESUMED"),
+        ("first", "RUNNING"), ("first", "SUCCEEDED"), ("second", "ADD_RESUMED"), ("third", "ADD_CUSTOMIZED"),
+    ]  # fmt: skip
+    file = tmp_path / "nni.sqlite"
+    with closing(sqlite3.connect(file)) as database, database:
+        database.execute(f"create table TrialJobEvent ({COLUMNS})")
+        for number, (trial, event) in enumerate(events):
+            database.execute("insert into TrialJobEvent values (?,?,?,?,?,?,?,?)", (number, trial, event, *[None] * 5))
+    for _ in range(2):
+        remember_trials(file)
+        with closing(sqlite3.connect(file)) as database:
+            left = database.execute("select trialJobId, event from TrialJobEvent order by rowid").fetchall()
+        assert left == [event for place, event in enumerate(events) if place not in (3, 6)]
+    assert len(caplog.records) == 1
+    assert "did not get round to 2 trials" in caplog.text
+
+
+def test_a_file_that_cannot_be_read_is_told_and_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    remember_trials(tmp_path / "none.sqlite")
+    assert not caplog.records
+    (tmp_path / "nni.sqlite").write_text("no database, but long enough to be looked at as one" * 40)
+    with caplog.at_level(logging.WARNING):
+        remember_trials(tmp_path / "nni.sqlite")
+    assert "a resume may have left trials behind" in caplog.text
