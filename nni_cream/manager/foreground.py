@@ -22,6 +22,7 @@ from rich.console import Console
 from nni_cream.config import dump
 from nni_cream.errors import ManagerError
 from nni_cream.manager.experiment_file import expected_trials, load_experiment, platform, try_out
+from nni_cream.manager.forgotten_trials import remember_trials
 from nni_cream.manager.known_experiments import KnownExperiment, find_experiment, running_in
 from nni_cream.manager.page import page_address
 from nni_cream.manager.ports import check_port, free_port
@@ -287,6 +288,8 @@ def _running(experiment: Experiment, begin: Callable[[], None], keep: bool, cons
 
 
 def _start(experiment: Experiment, port: int, folder: Path) -> None:
+    if experiment._action == "resume":
+        remember_trials(folder / experiment.id)
     # NNI waits three seconds for its manager, which is not enough where the processors are busy.
     check = launcher._check_rest_server
     launcher._check_rest_server = functools.partial(check, retry=_START_SECONDS)

@@ -21,14 +21,15 @@ delete from TrialJobEvent where event = 'ADD_RESUMED' and rowid > (
 """
 
 
-def remember_trials(database: Path) -> None:
-    """Take back notes of a resume that came to nothing; to be called before the manager looks for trials to resume.
+def remember_trials(experiment: Path) -> None:
+    """Take back notes of a resume that came to nothing; to be called before a manager starts.
 
     Parameters
     ----------
-    database
-        NNI's file of the experiment; nothing happens if it is not there.
+    experiment
+        NNI's folder of the experiment; nothing happens if it has no database.
     """
+    database = experiment / "db" / "nni.sqlite"
     if not database.exists():
         return
     try:

@@ -21,7 +21,6 @@ from nni.tuner import Tuner
 
 from nni_cream.errors import ConfigError, CreamError
 from nni_cream.files import write_text
-from nni_cream.manager.forgotten_trials import remember_trials
 from nni_cream.manager.page import install_page, page_address
 from nni_cream.manager.plan import ExperimentPlan, Job, State, Trial
 from nni_cream.manager.processes import end_with_parent
@@ -77,7 +76,6 @@ class CreamTuner(Tuner):
             self._install_page(self._manager)
         if os.environ.get("SDK_PROCESS") == "dispatcher":  # and not a test, say
             end_with_parent()
-            remember_trials(self._log_folder.parent / "db" / "nni.sqlite")
 
     def _tell_python(self) -> None:
         """Leave word of the Python that has nni_cream; a trial gets the manager's PATH, where it may not come first."""

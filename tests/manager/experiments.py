@@ -25,6 +25,7 @@ import yaml
 from nni_cream.cli import main
 from nni_cream.files import locked
 from nni_cream.manager import experiment_file, trial
+from nni_cream.manager.forgotten_trials import remember_trials
 from nni_cream.manager.ports import free_port
 from tests.forked import Forked
 from tests.patience import PATIENCE
@@ -198,6 +199,8 @@ def nnictl(*arguments: object) -> None:
 
 def begin(manager: Manager, *words: object) -> None:
     """Start an experiment by ``nnictl create`` or ``resume``, again where a busy machine was too slow for NNI."""
+    if words[0] == "resume":
+        remember_trials(manager.folder / manager.id)  # as `nni-cream resume` does, and nnictl does not
     nnictl(*words, "--port", manager.port)
     wait_until(lambda: manager.trials() or manager.get("check-status")["status"] in ("ERROR", "DONE"))
     if "did not connect in 10 seconds" in str(manager.get("check-status")["errors"]):

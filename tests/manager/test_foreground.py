@@ -5,8 +5,10 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,7 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
     assert processes_of(out) == []
     assert json.loads(command("status", state["id"], "--json").stdout)["status"] == "STOPPED"
     assert "is not running" in command("stop", out).stderr
+    leave_a_resume_that_came_to_nothing(out)
     hold.until()
     resumed = command("resume", out, "--json")
     assert resumed.returncode == 0, resumed.stderr
@@ -154,6 +157,15 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
     assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 9))
     again = json.loads(command("resume", out, "--json").stdout)
     assert again | {"seconds": 0} == result | {"seconds": 0}
+
+
+def leave_a_resume_that_came_to_nothing(out: Path) -> None:
+    """Note what a manager notes that ends between resuming a trial and running it."""
+    (file,) = out.glob("nni/[!_]*/db/nni.sqlite")
+    with closing(sqlite3.connect(file)) as database, database:
+        (event,) = database.execute("select * from TrialJobEvent order by rowid desc limit 1").fetchall()
+        assert event[2] == "RUNNING"
+        database.execute("insert into TrialJobEvent values (?,?,?,?,?,?,?,?)", (*event[:2], "ADD_RESUMED", *event[3:]))
 
 
 @pytest.mark.integration

@@ -1,4 +1,4 @@
-"""Notes of a resume that came to nothing are taken back; test_resume.py has the same in a real experiment."""
+"""Notes of a resume that came to nothing are taken back; test_foreground.py has the same in a real experiment."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def test_trials_are_as_before_the_resume(tmp_path: Path, caplog: pytest.LogCaptu
         ("first", "RUNNING"), ("second", "WAITING"), ("first", "ADD_RESUMED"), ("second", "ADD_RESUMED"),
         ("first", "RUNNING"), ("first", "SUCCEEDED"), ("second", "ADD_RESUMED"), ("third", "ADD_CUSTOMIZED"),
     ]  # fmt: skip
-    file = tmp_path / "nni.sqlite"
+    file = tmp_path / "db" / "nni.sqlite"
+    file.parent.mkdir()
     with closing(sqlite3.connect(file)) as database, database:
         database.execute(f"create table TrialJobEvent ({COLUMNS})")
         for number, (trial, event) in enumerate(events):
             database.execute("insert into TrialJobEvent values (?,?,?,?,?,?,?,?)", (number, trial, event, *[None] * 5))
     for _ in range(2):
-        remember_trials(file)
+        remember_trials(tmp_path)
         with closing(sqlite3.connect(file)) as database:
             left = database.execute("select trialJobId, event from TrialJobEvent order by rowid").fetchall()
         assert left == [event for place, event in enumerate(events) if place not in (3, 6)]
@@ -34,9 +35,10 @@ def test_trials_are_as_before_the_resume(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_a_file_that_cannot_be_read_is_told_and_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    remember_trials(tmp_path / "none.sqlite")
+    remember_trials(tmp_path)
     assert not caplog.records
-    (tmp_path / "nni.sqlite").write_text("no database, but long enough to be looked at as one" * 40)
+    (tmp_path / "db").mkdir()
+    (tmp_path / "db" / "nni.sqlite").write_text("no database, but long enough to be looked at as one" * 40)
     with caplog.at_level(logging.WARNING):
-        remember_trials(tmp_path / "nni.sqlite")
+        remember_trials(tmp_path)
     assert "a resume may have left trials behind" in caplog.text

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -75,16 +73,7 @@ def kill(*processes: psutil.Process) -> None:
 
 def stop(experiment: Manager) -> None:
     nnictl("stop", experiment.id)
-    forget_trials(experiment)
     resume(experiment)
-
-
-def forget_trials(experiment: Manager) -> None:
-    """Leave what a manager leaves that ends between resuming trials and running them."""
-    with closing(sqlite3.connect(experiment.folder / experiment.id / "db" / "nni.sqlite")) as database, database:
-        (event,) = database.execute("select * from TrialJobEvent order by rowid desc limit 1").fetchall()
-        assert event[2] == "RUNNING"
-        database.execute("insert into TrialJobEvent values (?,?,?,?,?,?,?,?)", (*event[:2], "ADD_RESUMED", *event[3:]))
 
 
 def resume(experiment: Manager) -> None:
