@@ -19,7 +19,7 @@ from nni_cream.cli import (
     training_commands,
 )
 from nni_cream.errors import CreamError
-from nni_cream.signals import Terminated
+from nni_cream.processes.signals import Terminated
 from nni_cream.terminal_text import visible
 
 __all__ = ["main"]

@@ -59,7 +59,7 @@ def _at_least_two(text: str) -> int:
 
 def check_run_options(options: argparse.Namespace) -> None:
     """Refuse wrong options and an occupied folder at once, before torch is imported."""
-    from nni_cream.launch import started_processes
+    from nni_cream.processes.launch import started_processes
     from nni_cream.results.folder_lock import held
     from nni_cream.results.output_folder import OutputFolder
 

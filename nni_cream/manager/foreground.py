@@ -22,16 +22,15 @@ from rich.console import Console
 from nni_cream.config import dump
 from nni_cream.errors import ManagerError
 from nni_cream.manager.experiment_file import expected_trials, load_experiment, platform, try_out
-from nni_cream.manager.forgotten_trials import remember_trials
-from nni_cream.manager.known_experiments import KnownExperiment, find_experiment, running_in
+from nni_cream.manager.known_experiments import KnownExperiment, find_experiment, remember_trials, running_in
 from nni_cream.manager.page import page_address
 from nni_cream.manager.ports import check_port, free_port
 from nni_cream.manager.rest_client import Manager, job_parameters
 from nni_cream.manager.trial_progress import TunerLateError, wait_for_page, watch_trials
 from nni_cream.manager.trial_reports import collect, load_retrained, save
+from nni_cream.processes.signals import termination_as_interrupt
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.output_folder import BEST, OutputFolder, State
-from nni_cream.signals import termination_as_interrupt
 from nni_cream.versions import package_version
 
 __all__ = [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,18 @@ from nni_cream.errors import ManagerError
 from nni_cream.manager.rest_client import Manager
 from nni_cream.results.output_folder import MANAGER, OutputFolder
 
-__all__ = ["KnownExperiment", "all_experiments", "find_experiment", "running_in"]
+__all__ = ["KnownExperiment", "all_experiments", "find_experiment", "remember_trials", "running_in"]
+
+_logger = logging.getLogger(__name__)
+
+# NNI resumes the trials whose latest event is that they wait or run, and notes this as another event. If the manager
+# ends before they run, as where its tuner is late on a busy machine, the next one finds that event and lets them be.
+_FORGOTTEN = """
+delete from TrialJobEvent where event = 'ADD_RESUMED' and rowid > (
+    select coalesce(max(rowid), 0) from TrialJobEvent as other
+    where other.trialJobId = TrialJobEvent.trialJobId and other.event <> 'ADD_RESUMED'
+)
+"""
 
 
 @dataclass(frozen=True)
@@ -113,3 +127,24 @@ def running_in(folder: OutputFolder) -> KnownExperiment | None:
     return next(
         (known for known in all_experiments() if known.process is not None and known.folder == folder.manager), None
     )
+
+
+def remember_trials(experiment: Path) -> None:
+    """Take back notes of a resume that came to nothing; to be called before a manager starts.
+
+    Parameters
+    ----------
+    experiment
+        NNI's folder of the experiment; nothing happens if it has no database.
+    """
+    database = experiment / "db" / "nni.sqlite"
+    if not database.exists():
+        return
+    try:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            taken_back = connection.execute(_FORGOTTEN).rowcount
+    except sqlite3.Error as error:
+        _logger.warning("%s: a resume may have left trials behind, which cannot be looked up: %s", database, error)
+        return
+    if taken_back:
+        _logger.warning("%s: the manager before did not get round to %d trials; they are resumed", database, taken_back)

@@ -15,14 +15,14 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.files import append_line, write_text
 from nni_cream.json_reader import WHOLE, parse_json
-from nni_cream.launch import is_leader
-from nni_cream.results.checkpoint_files import promote, write_checkpoint
-from nni_cream.results.epoch_sums import EpochSums
+from nni_cream.processes.launch import is_leader
+from nni_cream.processes.signals import Terminated, Termination
+from nni_cream.results.checkpoints.checkpoint_files import promote, write_checkpoint
+from nni_cream.results.checkpoints.epoch_sums import EpochSums
 from nni_cream.results.output_folder import OutputFolder
 from nni_cream.results.tensorboard import EventFiles
 from nni_cream.search.loop.image_order import gradients_pending
 from nni_cream.search.ranks import Ranks
-from nni_cream.signals import Terminated, Termination
 from nni_cream.training.retrain_module import own_state
 from nni_cream.training.weights import check_fit
 

@@ -19,7 +19,7 @@ from typing import IO, ParamSpec, TypeVar
 import psutil
 
 from nni_cream.errors import FileError
-from nni_cream.launch import is_leader
+from nni_cream.processes.launch import is_leader
 from nni_cream.results.output_folder import LOCK, OURS, PARETO, PREVIOUS, OutputFolder
 
 __all__ = ["alone_in_folder", "held"]

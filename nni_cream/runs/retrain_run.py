@@ -20,13 +20,14 @@ from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.files import read_json, replacing, write_json
 from nni_cream.from_config import cpu_threads, make_trainer, shared_by_all
-from nni_cream.launch import end_of_helper, is_leader, one_start
+from nni_cream.processes.launch import end_of_helper, is_leader, one_start
+from nni_cream.processes.rank_watch import RankWatch
 from nni_cream.results.architecture_file import Best, load_best
-from nni_cream.results.checkpoint_files import found_start
+from nni_cream.results.checkpoints.checkpoint_files import found_start
+from nni_cream.results.checkpoints.restored_state import RestoreCheck
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
 from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.output_folder import OutputFolder
-from nni_cream.results.restored_state import RestoreCheck
 from nni_cream.results.sources import Source, find_source
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.progress import TrainingProgress
@@ -35,7 +36,6 @@ from nni_cream.training import Loading, make_loader, measure, seeded
 from nni_cream.training.loaders import Images as ImageSet
 from nni_cream.training.lost_workers import lost_workers_explained
 from nni_cream.training.measurement import check_classes
-from nni_cream.training.rank_watch import RankWatch
 from nni_cream.training.retrain_module import FullClassificationModule
 from nni_cream.training.single_network import FiniteLoss, quiet_lightning
 from nni_cream.training.timm_parts import check_timm

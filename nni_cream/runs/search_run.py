@@ -31,16 +31,17 @@ from nni_cream.from_config import (
     recipe_of,
     validation_batch,
 )
-from nni_cream.launch import end_of_helper, is_leader, one_start
+from nni_cream.processes.launch import end_of_helper, is_leader, one_start
+from nni_cream.processes.rank_watch import RankWatch
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.board_file import board_file, read_board
-from nni_cream.results.checkpoint_files import found_start
+from nni_cream.results.checkpoints.checkpoint_files import found_start
+from nni_cream.results.checkpoints.restored_state import RestoreCheck
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, epoch_counts, logged_figures
 from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.history import BOARD_FIGURES, UpdateRecorder
 from nni_cream.results.output_folder import LOCK, OutputFolder
 from nni_cream.results.rebuilt_network import build_path
-from nni_cream.results.restored_state import RestoreCheck
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.rng import preserved_rng
 from nni_cream.runs.finish import finish_search
@@ -50,7 +51,6 @@ from nni_cream.search.supernet.verify import Inputs, same_network
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import Loading, Recipe, make_loader, module_of, seeded
 from nni_cream.training.lost_workers import lost_workers_explained
-from nni_cream.training.rank_watch import RankWatch
 from nni_cream.versions import package_version
 
 __all__ = [

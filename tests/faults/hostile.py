@@ -32,7 +32,7 @@ from nni_cream.manager.experiment_file import load_experiment
 from nni_cream.manager.final_metric import check_final, unpack_final
 from nni_cream.manager.plan import ExperimentPlan, Job
 from nni_cream.manager.rest_client import metric
-from nni_cream.results.checkpoint_files import check_readable
+from nni_cream.results.checkpoints.checkpoint_files import check_readable
 from nni_cream.results.epoch_files import check_checkpoint
 from nni_cream.training import load_weights
 from tests.test_json_reader import BEST, BOARD, KINDS, RETRAINED, changed, places, write

@@ -16,7 +16,7 @@ import torch
 
 from nni_cream.config import SEARCH
 from nni_cream.errors import CreamError
-from nni_cream.results.checkpoint_files import seal
+from nni_cream.results.checkpoints.checkpoint_files import seal
 from nni_cream.runs.search_run import run_search
 from tests.faults.kill_points import SEARCH as SMALL
 from tests.faults.kill_points import TRAINER, interrupted, search_job

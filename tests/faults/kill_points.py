@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from nni_cream.results import checkpoint_files
 from nni_cream.results.architecture_file import Best
+from nni_cream.results.checkpoints import checkpoint_files
 from nni_cream.search import CreamLightningModule
 from nni_cream.training.retrain_module import FullClassificationModule
 from tests.forked import Forked

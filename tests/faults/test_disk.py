@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nni_cream.results.checkpoint_files import check_readable
+from nni_cream.results.checkpoints.checkpoint_files import check_readable
 from tests.faults.tools import ENDLESS, config_file, epochs_done, fill, loads, mounted, searched, wait_for
 from tests.forked import Forked
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nni_cream.results.checkpoint_files import usable_checkpoint
+from nni_cream.results.checkpoints.checkpoint_files import usable_checkpoint
 from nni_cream.results.output_folder import OutputFolder
 from tests.faults.kill_points import Job, differences, finished, interrupted, retrain_job, search_job
 

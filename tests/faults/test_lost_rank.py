@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from benchmarks import starts
+from nni_cream.processes.rank_watch import RankWatch
 from nni_cream.results.architecture_file import Best
 from nni_cream.training.classification import ClassificationModule
-from nni_cream.training.rank_watch import RankWatch
 from nni_cream.training.retrain_module import FullClassificationModule
 from tests.forked import Forked
 from tests.patience import PATIENCE

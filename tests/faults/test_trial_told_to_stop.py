@@ -18,7 +18,7 @@ from nni.runtime.trial_command_channel.base import TrialCommandChannel
 from nni_cream import config
 from nni_cream.manager import trial
 from nni_cream.manager.final_metric import INTERRUPTED
-from nni_cream.results.checkpoint_files import usable_checkpoint
+from nni_cream.results.checkpoints.checkpoint_files import usable_checkpoint
 from nni_cream.results.output_folder import OutputFolder
 from tests.faults.tools import TINY
 from tests.forked import Forked

@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from nni_cream.errors import DataError
-from nni_cream.results.checkpoint_files import check_readable
+from nni_cream.results.checkpoints.checkpoint_files import check_readable
 from nni_cream.training.lost_workers import lost_workers_explained
 from tests.faults.tools import ENDLESS, config_file, wait_for
 from tests.forked import Forked

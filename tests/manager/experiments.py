@@ -25,7 +25,7 @@ import yaml
 from nni_cream.cli import main
 from nni_cream.files import locked
 from nni_cream.manager import experiment_file, trial
-from nni_cream.manager.forgotten_trials import remember_trials
+from nni_cream.manager.known_experiments import remember_trials
 from nni_cream.manager.ports import free_port
 from tests.forked import Forked
 from tests.patience import PATIENCE

@@ -15,7 +15,7 @@ from PIL import Image
 from nni_cream import config, data, spaces
 from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.results.architecture_file import Best, load_best
-from nni_cream.results.checkpoint_files import seal
+from nni_cream.results.checkpoints.checkpoint_files import seal
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.sources import find_source
 from nni_cream.runs.data_shape import DataShape

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nni_cream.results.checkpoint_files import seal
+from nni_cream.results.checkpoints.checkpoint_files import seal
 from tests.forked import Forked
 
 STORED = Path(__file__).parents[1] / "data" / "checkpoints"

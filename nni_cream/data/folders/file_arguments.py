@@ -14,7 +14,7 @@ from nni_cream.data.folders.transforms import IMAGENET_GREY, Preprocessing
 from nni_cream.data.folders.unreadable import find_dark, leave_out_unreadable
 from nni_cream.data.splits import DataSplits, Indices
 from nni_cream.errors import ConfigError, DataError
-from nni_cream.launch import found_by_leader
+from nni_cream.processes.launch import found_by_leader
 
 __all__ = ["FileOptions", "readable", "splits_of_files"]
 

@@ -17,7 +17,7 @@ from nni_cream.argument_checks import check_flag, check_whole
 from nni_cream.data.folders.class_folders import FolderContent, counted
 from nni_cream.data.folders.image_parts import UnreadableImageError, check_content, has_sixteen_bits, read_image
 from nni_cream.errors import ConfigError, DataError
-from nni_cream.launch import found_by_leader
+from nni_cream.processes.launch import found_by_leader
 
 __all__ = [
     "Unreadable",

@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 
 from nni_cream.errors import CreamError, DataError, SearchError
-from nni_cream.launch import attempt
+from nni_cream.processes.launch import attempt
 
 __all__ = ["RankWatch"]
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from nni_cream.signals import termination_as_interrupt
+from nni_cream.processes.signals import termination_as_interrupt
 
 
 def test_termination_is_cleaned_up_after_like_ctrl_c() -> None:

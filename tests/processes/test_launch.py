@@ -17,7 +17,7 @@ from benchmarks import starts
 from nni_cream import data
 from nni_cream.data.folders import unreadable
 from nni_cream.errors import ConfigError
-from nni_cream.launch import Start, found_by_leader, is_leader, one_start, started_processes
+from nni_cream.processes.launch import Start, found_by_leader, is_leader, one_start, started_processes
 from tests.forked import Forked
 from tests.ranks import ends_of_ranks, in_ranks
 

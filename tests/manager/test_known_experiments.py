@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from nni_cream.manager.forgotten_trials import remember_trials
+from nni_cream.manager.known_experiments import remember_trials
 
 COLUMNS = "timestamp, trialJobId text, event text, data, logPath, sequenceId, message, environmentId"
 

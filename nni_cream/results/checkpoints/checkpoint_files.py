@@ -13,7 +13,7 @@ import torch
 
 from nni_cream.errors import FileError
 from nni_cream.files import replacing
-from nni_cream.launch import Start
+from nni_cream.processes.launch import Start
 from nni_cream.results.output_folder import OutputFolder, State
 from nni_cream.training.weights import check_whole
 

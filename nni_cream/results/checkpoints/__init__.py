@@ -1,0 +1,1 @@
+"""Checkpoints of a training: the files, and what they hold beside Lightning's state."""
