@@ -124,6 +124,7 @@ def test_the_leader_alone_looks_at_the_files_of_a_folder(tmp_path: Path) -> None
         for _ in range(2):  # a second training in the same processes meets anew
             one_start(lambda: Start(False), TWO)
             splits = data.create("folder", root=str(tmp_path / "images"), **options)
+        one_start(lambda: Start(False), TWO)  # the first process, which keeps the store, waits here for the other
         return [len(looked), len(splits.train), splits.fingerprint]
 
     first, second = in_ranks(2, load, tmp_path)
