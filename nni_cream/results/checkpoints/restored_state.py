@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,7 +19,12 @@ from nni_cream.errors import CreamError, FileError
 
 __all__ = ["RestoreCheck"]
 
-_RESTORING = ("load_state_dict", "restore_parts", "restore_generators", "restore_rng", "restore_loaders", "_return_to")
+_RESTORING = ("load_state_dict", "restore_parts", "restore_generators", "restore_rng")
+_ARITHMETIC = re.compile(
+    r"/(torch|numpy|(pytorch_lightning|lightning_utilities)/core)/(?!optim/|utils/data/)|/json/|\.pyx$"
+)
+_OPTIMIZERS = re.compile("/(torch|timm)/optim/")
+_STATEFUL = re.compile(r"/nni_cream/(search|results|runs)/")
 
 
 class RestoreCheck(pl.Callback):
@@ -34,6 +41,7 @@ class RestoreCheck(pl.Callback):
     def __init__(self, checkpoint: str | Path | None) -> None:
         self._checkpoint = checkpoint
         self._content: Mapping[str, Any] = {}
+        self._epochs = 0
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -54,11 +62,22 @@ class RestoreCheck(pl.Callback):
         except (torch.OutOfMemoryError, MemoryError, OSError):
             raise
         except Exception as error:
-            if self._checkpoint is None or str(self._checkpoint) in str(error) or not _restores(error):
+            if self._checkpoint is None or str(self._checkpoint) in str(error):
                 raise
+            code = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
             if isinstance(error, CreamError):
-                raise type(error)(f"{self._checkpoint}: {error}") from error
-            raise self._broken(f"{type(error).__name__}: {error}") from error
+                if _restores(code):
+                    raise type(error)(f"{self._checkpoint}: {error}") from error
+                raise
+            told = f"{type(error).__name__}: {error}"
+            if _restores(code):
+                raise self._broken(told) from error
+            if self._epochs <= 1 and _uses(code, error):
+                raise FileError(
+                    f"{self._checkpoint}: a run that resumed from it failed ({told}). If it does so again, start again "
+                    "with --force."
+                ) from error
+            raise
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -80,6 +99,10 @@ class RestoreCheck(pl.Callback):
             raise self._broken(problem)
         self._content = {}
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count: at the end of the first epoch, all that was restored has been used."""
+        self._epochs += 1
+
     def _broken(self, problem: str) -> FileError:
         return FileError(f"{self._checkpoint}: cannot be restored ({problem}). Start again with --force.")
 
@@ -92,19 +115,25 @@ class RestoreCheck(pl.Callback):
                     return f"{where} is {_kind(values)}; expected the state of one of {len(parameters)} parameters"
                 shape = parameters[index].shape
                 for name, value in values.items():
-                    if not isinstance(value, torch.Tensor | int | float | None):
-                        return f"{where}.{name} is {_kind(value)}; expected a tensor or a number"
                     if isinstance(value, torch.Tensor) and value.ndim == len(shape) and value.shape != shape:
                         return f"{where}.{name} has the shape {tuple(value.shape)}; expected {tuple(shape)}"
         return None
 
 
-def _restores(error: Exception) -> bool:
-    """Whether an error came up while a state was taken over, and not in the training after it."""
-    code = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+def _restores(code: Sequence[CodeType]) -> bool:
     names = {item.co_name for item in code}
     through_lightning = any(item.co_filename == checkpoint_connector.__file__ for item in code)
     return (through_lightning and "dump_checkpoint" not in names) or not names.isdisjoint(_RESTORING)
+
+
+def _uses(code: Sequence[CodeType], error: Exception) -> bool:
+    """Whether our own code or an optimizer failed on a value, and not the user's module or data inside of it."""
+    inner = next((item.co_filename for item in reversed(code) if not _ARITHMETIC.search(item.co_filename)), "")
+    if _OPTIMIZERS.search(inner):
+        return True
+    # torch also raises RuntimeError for a broken card, on which nothing here is to blame.
+    of_value = isinstance(error, AttributeError | LookupError | TypeError | ValueError | RuntimeError)
+    return of_value and "CUDA" not in str(error) and bool(_STATEFUL.search(inner))
 
 
 def _problem(ours: Any, saved: Any, where: str) -> str | None:
