@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from nni_cream.manager.ports import free_port
 
 CONFIG: dict[str, Any] = {
     "space": {"name": "digits", "channels": [8], "operations": ["conv_1x1", "conv_3x3"]},
@@ -24,13 +25,6 @@ CONFIG: dict[str, Any] = {
     "trainer": {"accelerator": "cpu", "threads": 1, "devices": 2, "timeout_seconds": 120},
 }
 _OTHERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def free_port() -> str:
-    """Return a port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
 
 
 def commands(way: str, words: list[str]) -> list[tuple[list[str], dict[str, str]]]:
@@ -48,7 +42,7 @@ def commands(way: str, words: list[str]) -> list[tuple[list[str], dict[str, str]
         "SLURM_NODELIST": "127.0.0.1",
         "SLURM_NODEID": "0",
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": free_port(),
+        "MASTER_PORT": str(free_port()),
     }
     return [([python, *module], {**shared, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}) for rank in range(2)]
 

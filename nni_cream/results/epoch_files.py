@@ -72,7 +72,7 @@ class EpochFiles(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop the figures of epochs that the checkpoint does not know of: they are about to be run again."""
         # Over the CPU: it is asked in each step, and an accelerator would have to finish the step first.
-        self._ranks = Ranks.of(trainer.world_size, getattr(trainer.strategy, "_timeout", None))
+        self._ranks = Ranks.of_trainer(trainer)
         self._termination.watch()
         self._saved_step = trainer.global_step
         if not trainer.is_global_zero:
@@ -87,7 +87,7 @@ class EpochFiles(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save within the epoch when it is time, or when SIGTERM asks for the end."""
-        self._sums.restore(trainer)
+        self._sums.restore(trainer, self._ranks)
         # An epoch's end saves anyway. A checkpoint has no place for the gradients of half an optimizer step.
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or gradients_pending(trainer):
             return

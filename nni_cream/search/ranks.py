@@ -57,6 +57,11 @@ class Ranks:
             )
         return cls(dist.new_group(backend="gloo", timeout=timeout))
 
+    @classmethod
+    def of_trainer(cls, trainer: Any) -> Ranks:
+        """Connect the processes of a Lightning trainer, with the timeout of its strategy."""
+        return cls.of(trainer.world_size, getattr(trainer.strategy, "_timeout", None))
+
     @property
     def leads(self) -> bool:
         """Whether this is the process that decides."""

@@ -177,7 +177,7 @@ class FullClassificationModule(ClassificationModule):
         """Connect the processes, and move the teacher to the device of the images."""
         for teacher in self._teachers:
             teacher.to(self.device, self.dtype)
-        self._ranks = Ranks.of(self.trainer.world_size, getattr(self.trainer.strategy, "_timeout", None))
+        self._ranks = Ranks.of_trainer(self.trainer)
         self._order.fit_starts()
 
     def on_train_start(self) -> None:

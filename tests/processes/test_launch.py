@@ -17,6 +17,7 @@ from benchmarks import starts
 from nni_cream import data
 from nni_cream.data.folders import unreadable
 from nni_cream.errors import ConfigError
+from nni_cream.manager.ports import free_port
 from nni_cream.processes.launch import Start, found_by_leader, is_leader, one_start, started_processes
 from tests.forked import Forked
 from tests.ranks import ends_of_ranks, in_ranks
@@ -133,7 +134,7 @@ def test_the_leader_alone_looks_at_the_files_of_a_folder(tmp_path: Path) -> None
 
 
 def test_a_leader_that_never_comes_is_an_error_of_the_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    variables = {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": starts.free_port()}
+    variables = {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started_with(monkeypatch, variables)
     with pytest.raises(
         RuntimeError, match="rank 0 is silent for 1 s, or has gone; expected it to start with the other processes"
@@ -154,7 +155,7 @@ def variables_of(way: str, rank: int, port: str) -> dict[str, str]:
 @pytest.mark.parametrize("way", ["torchrun", "slurm"])
 def test_a_search_of_two_processes_starts_with_the_variables_of_each_way(way: str, tmp_path: Path) -> None:
     """The programs themselves, ten times each, are the business of ``benchmarks/starts.py``."""
-    config, out, port = tmp_path / "config.yml", tmp_path / "out", starts.free_port()
+    config, out, port = tmp_path / "config.yml", tmp_path / "out", str(free_port())
     config.write_text(json.dumps(starts.CONFIG))
     words = ("search", config, "--out", out)
     both = [Forked(*words, before=partial(os.environ.update, variables_of(way, rank, port))) for rank in range(2)]

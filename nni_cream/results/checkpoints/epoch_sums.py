@@ -33,11 +33,11 @@ class EpochSums:
         """Take the sums of all processes."""
         self._saved = state["sums"]
 
-    def restore(self, trainer: pl.Trainer) -> None:
+    def restore(self, trainer: pl.Trainer, ranks: Ranks) -> None:
         """Add this process's sums before the checkpoint to those of the first batch after it."""
         if not self._saved:
             return
-        own, self._saved = self._saved[trainer.global_rank], ()
+        own, self._saved = ranks.own(self._saved), ()
         for key, (value, images) in own.items():
             metric = trainer.fit_loop.epoch_loop._results[key]
             # Adding zero changes no bit, so the sum is that of an uninterrupted epoch.

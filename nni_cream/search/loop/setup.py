@@ -160,7 +160,7 @@ class PreparedLightningModule(HostLightningModule):
                 f"{type(self.training_module).__name__}.automatic_optimization is False; expected True, since the "
                 "joint loss needs Lightning's automatic optimization. Return the loss from training_step."
             )
-        self.ranks = Ranks.of(self.trainer.world_size, getattr(self.trainer.strategy, "_timeout", None))
+        self.ranks = Ranks.of_trainer(self.trainer)
         self.warmup.check(self.trainer)
         self.untaught.check(self.trainer)
         self.supernet = Supernet(self.model, self.training_module)

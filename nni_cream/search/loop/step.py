@@ -184,7 +184,7 @@ class CreamLightningModule(PreparedLightningModule):
         if self.board.full and self._step % self.score_interval:
             return False
         trained = self.window.take(self.ranks)
-        self.predictor.observe([path for path, _ in trained], [loss for _, loss in trained])
+        self.proposals.learn(trained)
         path = self.ranks.first(partial(self.proposals.choose, trained))
         if path is None:
             return False

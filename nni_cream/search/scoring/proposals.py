@@ -44,6 +44,11 @@ class Proposals:
         self._recent: list[Path] = []
         self._number = 0
 
+    def learn(self, trained: Sequence[tuple[Path, float]]) -> None:
+        """Let the predictor learn from the steps since the last scoring; to be called in all processes."""
+        if self._predicted:  # nobody else asks it, and each step would pay for it
+            self._predictor.observe([path for path, _ in trained], [loss for _, loss in trained])
+
     def choose(self, trained: Sequence[tuple[Path, float]]) -> Path | None:
         """Return the next candidate.
 
