@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,17 @@ from typing import Any, TypeVar
 
 from nni_cream.errors import ConfigError, SearchError
 
-__all__ = ["Start", "attempt", "end_of_helper", "found_by_leader", "is_leader", "one_start", "started_processes"]
+__all__ = [
+    "Start",
+    "attempt",
+    "early_failure",
+    "end_of_helper",
+    "failures_told",
+    "found_by_leader",
+    "is_leader",
+    "one_start",
+    "started_processes",
+]
 
 _TOLD = "NNI_CREAM_START"
 _KEY = "nni_cream/start"
@@ -184,6 +194,50 @@ def found_by_leader(look: Callable[[], _T]) -> _T:
     if own.get("process") == os.getpid():
         _tell_children([*own["answers"], found])
     return found
+
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Let the other processes hear of a failure inside, before they wait for this one to train (early_failure).
+
+    Yields
+    ------
+    None
+        While this process prepares its part.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _meeting.store is not None:
+            with suppress(RuntimeError):  # the leader has gone, and its store with it
+                if _meeting.store.add(_early(), 1) == 1:  # later ones may be a consequence
+                    reason = f"{_own_name()} has failed ({type(error).__name__}: {error})"
+                    _meeting.store.set(f"{_early()}/reason", reason)
+        raise
+
+
+def early_failure() -> str | None:
+    """Return which process has failed before the training, and why; ``None`` if that is not known."""
+    if _meeting.store is None:
+        return None
+    try:
+        told: bytes = _meeting.store.get(f"{_early()}/reason") if _meeting.store.add(_early(), 0) else b""
+    except RuntimeError:
+        return "rank 0 has gone (it does not answer)"
+    return told.decode() or None
+
+
+def _early() -> str:
+    return f"{_KEY}/{attempt()}/early"
+
+
+def _own_name() -> str:
+    if _by_torchrun():
+        return f"rank {os.environ['RANK']}"
+    if _by_slurm():
+        return f"rank {os.environ['SLURM_PROCID']}"
+    local, node = os.environ.get("LOCAL_RANK", "0"), os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
+    return f"rank {local}" if node == "0" else f"the process with NODE_RANK {node} and LOCAL_RANK {local}"
 
 
 def _tell_children(answers: list[Any]) -> None:

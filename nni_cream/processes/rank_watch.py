@@ -20,7 +20,7 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 
 from nni_cream.errors import CreamError, DataError, SearchError
-from nni_cream.processes.launch import attempt
+from nni_cream.processes.launch import attempt, early_failure
 
 __all__ = ["RankWatch"]
 
@@ -128,6 +128,11 @@ class RankWatch(pl.Callback):
 
     def _explanation(self) -> str:
         if self._store is None:
+            if (failure := early_failure()) is not None:
+                return (
+                    f"{failure}, so this process ends, too; expected all of them to start. Mend what failed there, and "
+                    "start all of them again, with --resume if the run had begun."
+                )
             return (
                 f"not all processes have met within {self._timeout:g} s; expected all of them to start. Look at the "
                 "messages of the others, or set a longer trainer.timeout_seconds."

@@ -20,7 +20,7 @@ from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.files import read_json, replacing, write_json
 from nni_cream.from_config import cpu_threads, make_trainer, shared_by_all
-from nni_cream.processes.launch import end_of_helper, is_leader, one_start
+from nni_cream.processes.launch import end_of_helper, failures_told, is_leader, one_start
 from nni_cream.processes.rank_watch import RankWatch
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.checkpoints.checkpoint_files import found_start
@@ -149,7 +149,8 @@ def run_retraining(
     if console is not None and is_leader():
         callbacks.append(TrainingProgress(console))
     with seeded(config["recipe"]["seed"]), cpu_threads(config["trainer"]["threads"]), quiet_lightning():
-        retraining = _put_together(config, source, folder, weights, RestoreCheck(begun.file), callbacks)
+        with failures_told():
+            retraining = _put_together(config, source, folder, weights, RestoreCheck(begun.file), callbacks)
         checkpoint = None if begun.file is None else check_checkpoint(begun.file, retraining.module)
         if not begun.going_on and is_leader():
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)

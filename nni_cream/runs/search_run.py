@@ -31,7 +31,7 @@ from nni_cream.from_config import (
     recipe_of,
     validation_batch,
 )
-from nni_cream.processes.launch import end_of_helper, is_leader, one_start
+from nni_cream.processes.launch import end_of_helper, failures_told, is_leader, one_start
 from nni_cream.processes.rank_watch import RankWatch
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.board_file import board_file, read_board
@@ -160,7 +160,8 @@ def run_search(
         end_of_helper()
         return SearchResult(load_best(folder.best), read_board(folder.board), 0.0, folder.path)
     with seeded(config["search"]["seed"]), cpu_threads(config["trainer"]["threads"]):
-        search = _put_together(config, folder, begun.file, on_epoch, console if is_leader() else None)
+        with failures_told():
+            search = _put_together(config, folder, begun.file, on_epoch, console if is_leader() else None)
         if not begun.going_on and is_leader():
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
         _run(search)

@@ -15,6 +15,8 @@ import psutil
 import pytest
 
 from benchmarks import starts
+from nni_cream import data
+from nni_cream.errors import DataError
 from nni_cream.processes.rank_watch import RankWatch
 from nni_cream.results.architecture_file import Best
 from nni_cream.training.classification import ClassificationModule
@@ -46,12 +48,13 @@ def command(kind: str, folder: Path, timeout: float = 10) -> list[str]:
     return [kind, *result, str(config), "--out", str(folder / "out")]
 
 
-def start_both(words: list[str], second: Callable[[], object] = lambda: None) -> list[Forked]:
+def start_both(words: list[str], second: Callable[[], object] = lambda: None, changed: int = 1) -> list[Forked]:
+    """Start two processes; one of them, the second unless said otherwise, does something else first."""
     port = str(free_port())
 
     def be(rank: int) -> Callable[[], object]:
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "NODE_RANK": "0"}
-        return lambda: (os.environ.update(shared, LOCAL_RANK=str(rank)), second() if rank else None)
+        return lambda: (os.environ.update(shared, LOCAL_RANK=str(rank)), second() if rank == changed else None)
 
     return [Forked(*words, before=be(rank)) for rank in range(2)]
 
@@ -111,6 +114,23 @@ def test_failure_of_one_process_is_told_by_all(kind: str, tmp_path: Path) -> Non
     assert "loss is nan" in own
     assert "rank 1 of 2" in told
     assert "loss is nan" in told
+
+
+def miss_images() -> None:
+    """Let this process find no images, as on a machine without the folder."""
+
+    def missing(*arguments: Any, **options: Any) -> None:
+        raise DataError("/data: there is no such folder.")
+
+    data.create = missing
+
+
+@pytest.mark.parametrize(("kind", "lost"), [("search", 0), ("retrain", 1)])
+def test_failure_before_the_processes_are_connected_is_told_by_the_other(kind: str, lost: int, tmp_path: Path) -> None:
+    both = start_both(command(kind, tmp_path), miss_images, changed=lost)
+    assert "/data: there is no such folder" in message(both[lost])
+    told = "rank 0 has gone" if lost == 0 else "rank 1 has failed (DataError: /data: there is no such folder.)"
+    assert f"{told}, so this process ends, too" in message(both[1 - lost]).replace(" (it does not answer)", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
