@@ -50,7 +50,7 @@ step_cost.SPACES |= {
 }
 META = 10
 OURS = str(Path(nni_cream.__file__).parent)
-OWN_READS = 1  # a step without the gate: the chosen teacher and its weight
+OWN_READS = 1  # the chosen teacher and its weight
 RESUMED = """
 import sys, torch
 torch.use_deterministic_algorithms(True, warn_only=True)
@@ -108,7 +108,7 @@ def train(kind: str, precision: str, options: argparse.Namespace) -> Watch:
     step_cost.SEARCHES["smoke"] = {
         "matching": MetaMatcher(interval=META),
         "scoring": Scoring(images=options.score_images, interval=8),
-        "teaching": Teaching(start=None, gate=False),
+        "teaching": Teaching(start=None),
     }
     own = argparse.Namespace(**{**vars(options), "precision": precision})
     with seeded(0):

@@ -235,7 +235,7 @@ class Windows(pl.Callback):
         if self._name == "published":
             transcribe(module)
         for owner, method, part in (
-            (module.distiller, "loss", "teacher"),
+            (module.distiller, "teach", "teacher"),
             (module.matcher, "pick", "matching"),
             (module.scorer, "score", "scoring"),
             (module.board, "offer", "board"),
@@ -298,7 +298,7 @@ def unrolled_update(module: Any, path: Any, batch: Any) -> None:
     with muted(module.training_module), module.supernet.detached(grad=True):
         with observed(network) as calls:
             task_loss = module._task_loss(batch)
-        distillation_loss = module.distiller.loss(path, match, calls, batch)
+        distillation_loss = module.distiller.teach(path, match, calls, batch).loss
         module.supernet.activate(path)
         rho = module.matcher.weight(match)
         loss = (rho * distillation_loss + (2 - rho) * task_loss) / 2

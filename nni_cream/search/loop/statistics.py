@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from nni_cream.search.board import BoardEntry
 from nni_cream.search.paths.encoded_path import encode_path
 from nni_cream.search.teaching.matchers import Match
 
@@ -29,13 +33,20 @@ class Tally:
     meta_updates: int = 0
     matched: int = 0  # steps with a teacher, the base of the mean of rho
     weight_sum: float = 0.0
-    distilled: int = 0  # fewer than matched where the gate closes
+    _distilled: int = 0  # fewer than matched where the gate closes
     _teachers: dict[str, Teacher] = field(default_factory=dict)
+    _unread: list[tuple[BoardEntry, Tensor]] = field(default_factory=list)  # gates that the device alone knows yet
 
     @property
     def mean_weight(self) -> float | None:
         """Mean of rho over the steps with a teacher; ``None`` without any."""
         return self.weight_sum / self.matched if self.matched else None
+
+    @property
+    def distilled(self) -> int:
+        """Training steps that distilled."""
+        self._read_gates()
+        return self._distilled
 
     @property
     def distilled_share(self) -> float:
@@ -45,6 +56,7 @@ class Tally:
     @property
     def teachers(self) -> list[Teacher]:
         """All entries that taught, the most frequent first; ties in order of their paths."""
+        self._read_gates()
         return [teacher for _, teacher in sorted(self._teachers.items(), key=lambda item: (-item[1].count, item[0]))]
 
     def add_draw(self, rejected: int) -> None:
@@ -57,12 +69,28 @@ class Tally:
         self.matched += 1
         self.weight_sum += match.weight
 
-    def add_distillation(self, match: Match) -> None:
-        """Count a training step that this teacher taught in."""
-        self.distilled += 1
-        teacher = self._teachers.get(match.entry.key)
+    def add_lesson(self, match: Match, gate: Tensor | bool) -> None:
+        """Count that this teacher taught in a training step, if its gate is open; a tensor is read later."""
+        if isinstance(gate, Tensor):
+            self._unread.append((match.entry, gate))
+        elif gate:
+            self._add_distillation(match.entry)
+
+    def _read_gates(self) -> None:
+        if not self._unread:
+            return
+        # All at once: an accelerator waits at each read.
+        open_ = torch.stack([gate for _, gate in self._unread]).tolist()
+        for (entry, _), flag in zip(self._unread, open_, strict=True):
+            if flag:
+                self._add_distillation(entry)
+        self._unread.clear()
+
+    def _add_distillation(self, entry: BoardEntry) -> None:
+        self._distilled += 1
+        teacher = self._teachers.get(entry.key)
         if teacher is None:
-            teacher = self._teachers[match.entry.key] = Teacher(encode_path(match.entry.path))
+            teacher = self._teachers[entry.key] = Teacher(encode_path(entry.path))
         teacher.count += 1
 
     def add_meta_update(self) -> None:
@@ -81,6 +109,7 @@ class Tally:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the counts of a checkpoint."""
         self.drawn, self.rejected, self.meta_updates, self.matched = state["counts"]
+        self._unread.clear()
         self.weight_sum = state["weight_sum"]
-        self.distilled = state.get("distilled", self.matched)  # before there were gates, every teacher taught
+        self._distilled = state.get("distilled", self.matched)  # before there were gates, every teacher taught
         self._teachers = {key: Teacher(path, count) for key, path, count in state["teachers"]}

@@ -172,11 +172,9 @@ class CreamLightningModule(PreparedLightningModule):
         self._task = task_loss
         if match is None:
             return task_loss
-        distillation_loss = self.distiller.loss(path, match, calls, batch)
-        if distillation_loss is None:
-            return task_loss
-        self.tally.add_distillation(match)
-        return self.distiller.joint_loss.value(match.weight, distillation_loss, task_loss)
+        lesson = self.distiller.teach(path, match, calls, batch)
+        self.tally.add_lesson(match, lesson.gate)
+        return self.distiller.joined(lesson, match.weight, task_loss)
 
     def _compete(self) -> bool:
         """Score the most promising path and offer it to the board."""
@@ -216,12 +214,12 @@ class CreamLightningModule(PreparedLightningModule):
         with muted(self.training_module), self._autocast(), self.supernet.detached(grad=True):
             with observed(self.supernet.space) as calls:
                 task_loss = self._task_loss(batch)
-            distillation_loss = self.distiller.loss(path, match, calls, batch)
-            if distillation_loss is None:  # the loss of this step does not depend on rho
+            lesson = self.distiller.teach(path, match, calls, batch)
+            if not lesson.gate:  # the loss of this step does not depend on rho
                 return
             gradient = match_weight_gradient(
                 [parameter for parameter in self.training_module.parameters() if parameter.requires_grad],
-                distillation_loss,
+                lesson.loss,
                 task_loss,
                 match.weight,
                 step_size=self.trainer.optimizers[0].param_groups[0]["lr"],

@@ -228,6 +228,10 @@ class Score:
         rows = torch.stack([self._unread_sums(output, targets) for output in outputs]).tolist()
         return [self._checked(row) for row in rows]
 
+    def totals(self, outputs: Sequence[Tensor], targets: Tensor) -> Tensor:
+        """Return the sum of the scores of each output for the same targets, unread, shape (outputs,)."""
+        return torch.stack([self._unread_sums(output, targets)[0] for output in outputs])
+
     def _unread_sums(self, output: Tensor, targets: Tensor) -> Tensor:
         with failures_of("score", self.function):
             scores = self.function(output, targets)

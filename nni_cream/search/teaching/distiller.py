@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,7 +26,23 @@ from nni_cream.search.teaching.matchers import Match
 from nni_cream.search.teaching.weight_average import WeightAverage
 from nni_cream.search.user_functions import failures_of
 
-__all__ = ["Distiller"]
+__all__ = ["Distiller", "Lesson"]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a teacher says in a step.
+
+    Parameters
+    ----------
+    loss
+        KD, shape ().
+    gate
+        Whether it counts. A tensor of shape () on the device is known only once somebody reads it.
+    """
+
+    loss: Tensor
+    gate: Tensor | bool
 
 
 class Distiller:
@@ -65,11 +82,11 @@ class Distiller:
         self._ranks = ranks or Ranks()
         self.joint_loss = JOINT_LOSSES[teaching.joint_loss]
 
-    def loss(self, student: Path, match: Match, calls: Sequence[Call], batch: Any) -> Tensor | None:
+    def teach(self, student: Path, match: Match, calls: Sequence[Call], batch: Any) -> Lesson:
         """Compute KD of the student's forward passes against the teacher's on the same inputs.
 
-        The student is the active path again afterwards. Returns shape (), or ``None`` where the gate is closed. Raises
-        SearchError if the student ran without gradients, or the user's functions fail.
+        The student is the active path again afterwards. Raises SearchError if the student ran without gradients, or the
+        user's functions fail.
         """
         # Validation or logging code in training_step may run the model, too; only passes with gradients train.
         passes = [call for call in calls if main_output(call.output).requires_grad]
@@ -82,12 +99,18 @@ class Distiller:
         teachers = self._teach(match.entry.path, passes)
         # Gradient checkpointing runs parts of the network again during the backward pass, as the path that is active.
         self._supernet.activate(student)
-        if self._teaching.gate and not self._beats(teachers, students, batch):
-            return None
+        gate = self._gate(teachers, students, batch) if self._teaching.gate else True
         with failures_of("distillation", self._distillation.loss):
             # training_step may run the model several times (two views of an image): each pass teaches alike.
             losses = [self._loss(student, teacher) for student, teacher in zip(students, teachers, strict=True)]
-            return torch.stack(losses).mean()
+            return Lesson(torch.stack(losses).mean(), gate)
+
+    def joined(self, lesson: Lesson, weight: float, task_loss: Tensor) -> Tensor:
+        """Return the joint loss with rho = ``weight``, or the task loss where the gate is closed; shape ()."""
+        if lesson.gate is False:
+            return task_loss
+        joint = self.joint_loss.value(weight, lesson.loss, task_loss)
+        return joint if lesson.gate is True else torch.where(lesson.gate, joint, task_loss)
 
     def _teach(self, path: Path, passes: Sequence[Call]) -> list[Tensor]:
         self._supernet.activate(path)
@@ -106,12 +129,17 @@ class Distiller:
             yield
 
     @torch.no_grad()
-    def _beats(self, teachers: Sequence[Tensor], students: Sequence[Tensor], batch: Any) -> bool:
-        """Whether the teacher has the higher score on the batch; a tie does not count."""
+    def _gate(self, teachers: Sequence[Tensor], students: Sequence[Tensor], batch: Any) -> Tensor | bool:
+        """Whether the teacher has the higher score on the batch; a tie does not count.
+
+        Each rank sees another batch. One sum opens the gate in all of them or in none, so gradients still match.
+        """
         targets, score = split_batch(batch)[1], self._score
-        sums = score.sums_of_each([*teachers, *(student.detach() for student in students)], targets)
-        # As if of one sample: a mean is compared by its sum, which is not rounded.
-        scores = [score.of(row, 1) for row in sums]
-        leads = [ours - theirs for ours, theirs in zip(scores[: len(teachers)], scores[len(teachers) :], strict=True)]
-        # Each rank sees another batch. One sum opens the gate in all of them or in none, so gradients still match.
-        return sum(self._ranks.gather(lambda: sum(leads))) > 0
+        outputs = [*teachers, *(student.detach() for student in students)]
+        if score.value is None:
+            # The device compares the sums, which are not rounded, and need not wait for this process to read them.
+            theirs, own = score.totals(outputs, targets).chunk(2)
+            return self._ranks.mean([(theirs - own).sum()])[0] > 0
+        figures = [score.of(sums, len(targets)) for sums in score.sums_of_each(outputs, targets)]
+        lead = sum(figures[: len(teachers)]) - sum(figures[len(teachers) :])
+        return bool(sum(self._ranks.gather(lambda: lead)) > 0)

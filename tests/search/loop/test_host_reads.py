@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from pytorch_lightning.callbacks import Callback
 
+from nni_cream.search import Score
 from nni_cream.search.loop import step
+from nni_cream.search.scoring.scores import top1
 from tests.benchmarks.loaded import benchmark
 from tests.search.small import LayerSpace, cream, evaluator, run
 
@@ -42,16 +44,18 @@ def reads(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> list[list[str]]:
     return counter.places
 
 
-def test_a_step_reads_the_chosen_teacher_and_its_weight_at_once_and_nothing_else(monkeypatch):
-    for places in reads(monkeypatch, distillation_gate=False):
+@pytest.mark.parametrize("gate", [False, True])
+def test_a_step_reads_the_chosen_teacher_and_its_weight_at_once_and_nothing_else(gate, monkeypatch):
+    for places in reads(monkeypatch, distillation_gate=gate):
         assert len(places) == 1
         assert "matchers.py" in places[0]
 
 
-def test_the_gate_reads_the_scores_of_teacher_and_student_at_once(monkeypatch):
-    for places in reads(monkeypatch, distillation_gate=True):
-        assert len(places) <= 2
-        assert sum("scores.py" in place for place in places) <= 1
+def test_the_gate_of_a_score_that_is_no_mean_is_read_once_more(monkeypatch):
+    score = Score(lambda output, target: top1(output, target)[:, None], value=lambda sums: sums[0] / 64)
+    for places in reads(monkeypatch, distillation_gate=True, score=score):
+        assert sum("matchers.py" in place for place in places) == 1
+        assert sum("scores.py" in place for place in places) == 1
 
 
 def test_a_step_without_teachers_reads_nothing(monkeypatch):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from nni.mutable import Categorical, CategoricalMultiple, ExpressionConstraint, MutableList
 
 from nni_cream.search import BoardEntry, Match, Options, RandomPaths, Tally, encode_path
@@ -24,7 +25,7 @@ def test_teachers_are_counted_the_most_frequent_first():
     tally = Tally()
     for operation in "bcabcbd":
         tally.add_match(match(operation, 0.5))
-        tally.add_distillation(match(operation, 0.5))
+        tally.add_lesson(match(operation, 0.5), True)
     tally.add_match(match("e", 0.5))  # picked, and left out
     assert [(teacher.path["layer"], teacher.count) for teacher in tally.teachers] == [
         ("b", 3),
@@ -34,20 +35,30 @@ def test_teachers_are_counted_the_most_frequent_first():
     ]
 
 
+def test_gates_that_the_device_knows_are_read_when_somebody_asks():
+    tally, told = Tally(), Tally()
+    for operation, gate in zip("abca", (True, False, True, True), strict=True):
+        tally.add_lesson(match(operation, 0.5), torch.tensor(gate))
+        told.add_lesson(match(operation, 0.5), gate)
+    assert tally.state_dict() == told.state_dict()
+    assert [(teacher.path["layer"], teacher.count) for teacher in tally.teachers] == [("a", 2), ("c", 1)]
+    assert tally.distilled == 3
+
+
 def test_restored_tally_goes_on_as_if_nothing_had_been():
     whole, first = Tally(), Tally()
     for tally in (whole, first):
         tally.add_draw(3)
         tally.add_match(match("a", 0.1))
         tally.add_match(match("b", 0.2))
-        tally.add_distillation(match("b", 0.2))
+        tally.add_lesson(match("b", 0.2), True)
         tally.add_meta_update()
     second = Tally()
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))
     for tally in (whole, second):
         tally.add_draw(0)
         tally.add_match(match("b", 0.3))
-        tally.add_distillation(match("b", 0.3))
+        tally.add_lesson(match("b", 0.3), True)
     assert second == whole
     assert (second.drawn, second.rejected, second.meta_updates, second.matched) == (2, 3, 1, 3)
     assert (second.distilled, second.distilled_share) == (2, 1.0)

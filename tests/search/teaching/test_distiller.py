@@ -273,14 +273,16 @@ def test_the_gate_opens_only_for_a_teacher_that_is_right_more_often(student_righ
 
     gate = distiller(supernet(LayerSpace()), None, distillation_gate=True)
     student = logits(student_right).requires_grad_()
-    assert gate._beats([logits(4)], [student], (torch.zeros(6, 1), targets)) is open_
+    assert bool(gate._gate([logits(4)], [student], (torch.zeros(6, 1), targets))) is open_
 
 
-def test_all_processes_follow_the_mean_lead():
+@pytest.mark.parametrize("kind", ["a mean", "a figure of the set"])
+def test_all_processes_follow_the_mean_lead(kind):
     net = supernet(LayerSpace())
     targets = torch.zeros(4, dtype=torch.long)
     right, wrong = torch.eye(3)[[0] * 4], torch.eye(3)[[1] * 4]
-    strategy = cream(distillation_gate=True)
+    counts = Score(lambda output, target: top1(output, target)[:, None], value=lambda sums: sums[0])
+    strategy = cream(distillation_gate=True, **({} if kind == "a mean" else {"score": counts}))
 
     class Two(Ranks):
         def __init__(self, other):
@@ -290,10 +292,13 @@ def test_all_processes_follow_the_mean_lead():
         def gather(self, compute):
             return [compute(), self.other]
 
+        def mean(self, tensors):
+            return [(tensor + self.other) / 2 for tensor in tensors]
+
     for other, open_ in ((-5, False), (-3, True)):
-        assert made(net, strategy, None, ranks=Two(other))._beats([right], [wrong], (targets, targets)) is open_
+        assert bool(made(net, strategy, None, ranks=Two(other))._gate([right], [wrong], (targets, targets))) is open_
     for other, open_ in ((5, True), (3, False)):
-        assert made(net, strategy, None, ranks=Two(other))._beats([wrong], [right], (targets, targets)) is open_
+        assert bool(made(net, strategy, None, ranks=Two(other))._gate([wrong], [right], (targets, targets))) is open_
 
 
 # A later start --------------------------------------------------------------------------------------------------------
@@ -386,7 +391,7 @@ def test_a_student_without_gradients_is_an_error():
     with observed(net.space) as calls, torch.no_grad():
         net.space(x)
     with pytest.raises(SearchError, match="did not run the model with gradients"):
-        distiller(net, None).loss(match.entry.path, match, calls, (x, y))
+        distiller(net, None).teach(match.entry.path, match, calls, (x, y))
 
 
 def test_the_score_of_a_gate_that_does_not_fit_is_named():
@@ -394,4 +399,4 @@ def test_the_score_of_a_gate_that_does_not_fit_is_named():
         supernet(LayerSpace()), None, distillation_gate=True, score=lambda output, target: top1(output, target).mean()
     )
     with pytest.raises(SearchError, match=r"score function .* returned"):
-        gate._beats([torch.eye(3)], [torch.eye(3)], (torch.zeros(3, 1), torch.arange(3)))
+        gate._gate([torch.eye(3)], [torch.eye(3)], (torch.zeros(3, 1), torch.arange(3)))
