@@ -29,7 +29,7 @@ from nni_cream.results.output_folder import OutputFolder
 from nni_cream.search import PrioritizedBoard
 from nni_cream.studies.jobs import Job, Records
 from nni_cream.studies.outcomes import BASELINES
-from nni_cream.studies.truth import load_truth, read_architectures
+from nni_cream.studies.truths.truth import load_truth, read_architectures
 
 SPACE: dict[str, Any] = {"name": "digits", "arguments": {"channels": [8]}}
 PATH = {"layer_1": "conv_3x3"}

@@ -27,6 +27,21 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     _add_common(truth)
     truth.set_defaults(command=_truth)
+    imported = study_commands.add_parser(
+        "import-truth", parents=[shared], help="take over accuracies of architectures that others have trained"
+    )
+    imported.add_argument("kind", metavar="KIND", choices=("nas-bench-macro", "csv"), help="nas-bench-macro or csv")
+    imported.add_argument("table", metavar="FILE", help="the benchmark's JSON file, or a CSV table with a header")
+    imported.add_argument("--out", metavar="FILE", required=True, help="new JSON file, for `nni-cream rank --truth`")
+    imported.add_argument(
+        "--space", metavar="SPACE", help='of a CSV table: a name, or JSON such as \'{"name": ..., "arguments": {...}}\''
+    )
+    imported.add_argument(
+        "--accuracy", metavar="COLUMN", nargs="+", help="columns of a CSV table, one a training; default: accuracy"
+    )
+    imported.add_argument("--architectures", type=int, metavar="N", help="draw so many with seed 0; default: all")
+    imported.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    imported.set_defaults(command=_import_truth)
     final = study_commands.add_parser(
         "final", parents=[shared], help="compare the board's best with evolution and random search, trained alone"
     )
@@ -98,6 +113,52 @@ def _truth(options: argparse.Namespace) -> None:
     console.print(f"truth: {path}{'' if truth.complete else ' (PARTIAL)'}", soft_wrap=True)
 
 
+def _import_truth(options: argparse.Namespace) -> None:
+    table = options.kind == "csv"
+    if table != bool(options.space) or (options.accuracy and not table):
+        raise ConfigError(
+            f"--space is {options.space!r} and --accuracy {options.accuracy!r} for {options.kind}; expected --space "
+            "for csv, and neither for nas-bench-macro."
+        )
+    out = Path(options.out)
+    if out.exists():
+        raise ConfigError(f"--out is {out}, which exists; expected a new file. Give it another name.")
+    be_quiet(options)
+    from nni_cream.files import write_json
+    from nni_cream.results.console_tables import make_console
+    from nni_cream.studies.truths.imported import read_nas_bench_macro, read_table
+
+    path, number = Path(options.table), options.architectures
+    truth = (
+        read_table(path, _named(options.space), options.accuracy or ("accuracy",), number)
+        if table
+        else read_nas_bench_macro(path, number)
+    )
+    content = truth.to_json()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, {**content, "command": shlex.join(["nni-cream", *options.words])})
+    if options.json:
+        print_json({"architectures": len(truth.known), "reliability": content["reliability"], "out": str(out)})
+        return
+    means = truth.means
+    make_console().print(
+        f"{len(means)} architectures of {truth.space['name']}, {len(truth.seeds)} trainings each, accuracies from "
+        f"{min(means):.4f} to {max(means):.4f}: {out}",
+        soft_wrap=True,
+    )
+
+
+def _named(space: str) -> dict[str, Any]:
+    from nni_cream.json_reader import NAMED, parse_json
+
+    if not space.startswith("{"):
+        return {"name": space, "arguments": {}}
+    named: dict[str, Any] = parse_json(
+        space.encode(), "--space", "a space", "Give a name if it has no arguments.", NAMED
+    )
+    return named
+
+
 def _final(options: argparse.Namespace) -> None:
     from nni_cream.config import FINAL
 
@@ -117,7 +178,7 @@ def _rank(options: argparse.Namespace) -> None:
     be_quiet(options, training=True)
     from nni_cream.studies.report import rank_cells
     from nni_cream.studies.study_run import run_rank
-    from nni_cream.studies.truth import load_truth
+    from nni_cream.studies.truths.truth import load_truth
 
     running = _running(options)
     tables = run_rank(config, load_truth(options.truth), running, with_equal_time=options.equal_time)

@@ -13,7 +13,7 @@ from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Records
 from nni_cream.studies.rank_study import PRIMARY, Row, Variant
-from nni_cream.studies.truth import Truth
+from nni_cream.studies.truths.truth import Truth
 
 __all__ = ["draw_differences", "draw_final", "draw_scatter", "draw_truth", "have_matplotlib"]
 

@@ -13,7 +13,7 @@ from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Job, Records, with_retired
 from nni_cream.studies.outcomes import SUPERNET
 from nni_cream.studies.supernets import score_supernet
-from nni_cream.studies.truth import Truth
+from nni_cream.studies.truths.truth import Truth
 
 __all__ = [
     "BUDGETS",

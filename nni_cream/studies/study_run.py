@@ -18,14 +18,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nni_cream.errors import FileError, StudyError
 from nni_cream.files import write_json, write_text
 from nni_cream.from_config import fit_space
-from nni_cream.studies import final_study, rank_study, truth
+from nni_cream.studies import final_study, rank_study
 from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.jobs import Job, Records, Work, run_jobs
 from nni_cream.studies.parts import load_parts
 from nni_cream.studies.plots import draw_differences, draw_final, draw_scatter, draw_truth, have_matplotlib
 from nni_cream.studies.rank_study import BUDGETS, Row, Variant
 from nni_cream.studies.report import as_markdown, final_cells, rank_cells
-from nni_cream.studies.truth import Truth
+from nni_cream.studies.truths import truth
+from nni_cream.studies.truths.truth import Truth
 
 __all__ = ["Running", "run_final", "run_rank", "run_truth"]
 

@@ -22,7 +22,7 @@ from nni_cream.search import validate_path
 from nni_cream.studies.parts import load_parts
 from nni_cream.studies.rank_study import make_variants
 from nni_cream.studies.supernets import trained_supernet
-from nni_cream.studies.truth import draw_architectures
+from nni_cream.studies.truths.truth import draw_architectures
 from nni_cream.training import Recipe, evaluate, make_loader, module_of, seeded
 from nni_cream.training.single_network import quiet_lightning
 from nni_cream.versions import versions
@@ -405,6 +405,19 @@ def with_accuracies(items: list[dict[str, Any]], value: float) -> list[dict[str,
     return [{**item, "accuracies": dict.fromkeys(item["accuracies"], value)} for item in items]
 
 
+def of_others(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "name": "images of others", "fingerprint": None, "judging_images": 0}
+
+
+def test_truth_of_others_needs_neither_their_images_nor_all_arguments_of_the_space(studied, tmp_path):
+    changed_truth(studied, tmp_path, data=of_others, space=lambda space: {**space, "arguments": {}})
+    shutil.copytree(studied / "rank", tmp_path / "rank")
+    (tmp_path / "rank/rank.json").unlink()
+    assert main(rank_words(tmp_path, tmp_path / "rank", "--report")) == 0
+    own, other = (read(folder / "rank/rank.json")["tables"]["equal epochs"] for folder in (tmp_path, studied))
+    assert own == other
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -423,7 +436,11 @@ def with_accuracies(items: list[dict[str, Any]], value: float) -> list[dict[str,
         ),
         ({"seeds": lambda seeds: []}, "seeds is []; expected a list of at least one"),
         ({"space": lambda space: ["digits"]}, "space is ['digits']; expected an object with name, arguments"),
-        ({"data": lambda data: {**data, "fingerprint": None}}, "data.fingerprint is None"),
+        ({"data": lambda data: {**data, "fingerprint": 5}}, "data.fingerprint is 5"),
+        (
+            {"data": of_others, "space": lambda space: {**space, "name": "fashion"}},
+            "the space of the truth is fashion; expected digits",
+        ),
         (
             {"architectures": lambda items: with_accuracies(items, 17.0)},
             "architectures[0].accuracies.0 is 17.0; expected a number of at least 0 and at most 1",

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nni_cream import spaces
 from nni_cream.errors import CreamError, StudyError
 from nni_cream.files import read_json
-from nni_cream.json_reader import NAMED, NUMBER, OBJECT, SHARE, WHOLE, Fields, format_of, one_or_more
+from nni_cream.json_reader import NAMED, NUMBER, OBJECT, SHARE, WHOLE, Fields, format_of, nullable, one_or_more
 from nni_cream.options import TEXT
 from nni_cream.search import CostModel, RandomPaths, Supernet, decode_path, encode_path, path_key
 from nni_cream.search.paths.encoded_path import PATH_FIELDS
@@ -25,13 +25,13 @@ from nni_cream.studies.outcomes import ALONE
 from nni_cream.studies.parts import StudyParts, load_parts
 from nni_cream.studies.stand_alone import train_alone
 
-__all__ = ["Truth", "draw_architectures", "gather_truth", "load_truth", "read_architectures", "truth_jobs"]
+__all__ = ["Truth", "draw_architectures", "gather_truth", "load_truth", "path_keys", "read_architectures", "truth_jobs"]
 
 _KIND = "truth"
 _FIELDS: dict[str, Fields] = {
     "kind": format_of(_KIND),
     "space": NAMED,
-    "data": {**NAMED, "fingerprint": TEXT, "judging_images": WHOLE},
+    "data": {**NAMED, "fingerprint": nullable(TEXT), "judging_images": WHOLE},
     "recipe": OBJECT,
     "seeds": one_or_more(WHOLE),
     "architectures": [{"choices": PATH_FIELDS, "accuracies": {str: SHARE}, "macs": NUMBER}],
@@ -48,7 +48,8 @@ class Truth:
     space
         ``name`` and ``arguments``.
     data
-        ``name``, ``arguments``, ``fingerprint`` and ``judging_images``.
+        ``name``, ``arguments``, ``fingerprint`` and ``judging_images``; of others' images no
+        fingerprint is known.
     recipe
         How each was trained.
     seeds
@@ -127,18 +128,15 @@ class Truth:
         Raises :class:`~nni_cream.errors.StudyError` if the space or the images differ, an architecture is not of the
         space, fewer than ten are known, or all accuracies are equal.
         """
-        if dict(self.space) != dict(space):
+        trained_here = self.data["fingerprint"] is not None
+        own_space, other = (dict(item) if trained_here else item["name"] for item in (self.space, space))
+        if own_space != other:
             raise StudyError(
-                f"the space of the truth is {dict(self.space)}; expected {dict(space)}, as configured. Take the truth "
-                "of that space, or make one with `nni-cream study truth`."
+                f"the space of the truth is {own_space}; expected {other}, as configured. Take the truth of that "
+                "space, or make one with `nni-cream study truth`."
             )
-        own, found = self.data["fingerprint"], parts.splits.fingerprint
-        if own != found or self.data["judging_images"] != len(parts.indices["judging"]):
-            raise StudyError(
-                f"the truth was measured on other images: data hash {own[:12]}... with {self.data['judging_images']} "
-                f"judging images; expected {found[:12]}... with {len(parts.indices['judging'])}. Use the same `data` "
-                "and `study.judging_images`, or make a truth on these images with `nni-cream study truth`."
-            )
+        if trained_here:
+            self._check_images(parts)
         if len(self.known) < FEWEST:
             raise StudyError(
                 f"the truth has {len(self.known)} architectures with all seeds; expected at least {FEWEST}. Train the "
@@ -149,7 +147,16 @@ class Truth:
                 f"all {len(self.known)} accuracies of the truth are {self.means[0]:g}; expected different ones, since "
                 "tau is undefined. Make a truth with longer training, or with a space whose operations differ more."
             )
-        _path_keys(self.architectures, space, "the truth's architecture")
+        path_keys(self.architectures, space, "the truth's architecture")
+
+    def _check_images(self, parts: StudyParts) -> None:
+        own, found = self.data["fingerprint"], parts.splits.fingerprint
+        if own != found or self.data["judging_images"] != len(parts.indices["judging"]):
+            raise StudyError(
+                f"the truth was measured on other images: data hash {own[:12]}... with {self.data['judging_images']} "
+                f"judging images; expected {found[:12]}... with {len(parts.indices['judging'])}. Use the same `data` "
+                "and `study.judging_images`, or make a truth on these images with `nni-cream study truth`."
+            )
 
 
 def draw_architectures(space: Mapping[str, Any], number: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -178,13 +185,13 @@ def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, A
     hint = "Name it with study.architectures, or give their number."
     content: list[dict[str, Any]] = read_json(path, "a list of architectures", hint, [PATH_FIELDS])
     first: dict[str, int] = {}
-    for number, key in enumerate(_path_keys(content, space, f"{path}: architecture")):
+    for number, key in enumerate(path_keys(content, space, f"{path}: architecture")):
         if first.setdefault(key, number) != number:
             raise StudyError(f"{path}: architectures {first[key]} and {number} are the same; expected different ones.")
     return content
 
 
-def _path_keys(architectures: Sequence[Mapping[str, Any]], space: Mapping[str, Any], what: str) -> list[str]:
+def path_keys(architectures: Sequence[Mapping[str, Any]], space: Mapping[str, Any], what: str) -> list[str]:
     """Return the key of each architecture; the error names the first (from 0) that is not of the space."""
     mutables = spaces.create(space["name"], **space["arguments"]).simplify()
     keys = []

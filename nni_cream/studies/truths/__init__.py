@@ -1,0 +1,1 @@
+"""What one-shot scores are compared with: trained here, or taken over from others."""

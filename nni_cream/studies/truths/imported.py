@@ -1,0 +1,210 @@
+"""Truths of others: accuracies of architectures that somebody else has trained."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nni.mutable import Categorical
+
+from nni_cream import spaces
+from nni_cream.errors import FileError, StudyError
+from nni_cream.files import read_bytes, read_json
+from nni_cream.json_reader import NUMBER, one_or_more
+from nni_cream.search import encode_path
+from nni_cream.spaces.nas_bench_macro import NAS_BENCH_MACRO_OPERATIONS
+from nni_cream.studies.correlation import FEWEST
+from nni_cream.studies.truths.truth import Truth, path_keys
+
+__all__ = ["read_nas_bench_macro", "read_table"]
+
+_MACRO = "nas-bench-macro"
+_MACRO_IMAGES = ("CIFAR-10", 10_000)
+_MACS = "macs"
+
+
+@dataclass(frozen=True)
+class _Row:
+    where: str
+    choices: Mapping[str, Any]
+    accuracies: tuple[float, ...]
+    macs: float
+
+
+def read_nas_bench_macro(path: Path, architectures: int | None = None) -> Truth:
+    """Read the file of NAS-Bench-Macro (github.com/xiusu/NAS-Bench-Macro).
+
+    Parameters
+    ----------
+    path
+        JSON: eight digits, one for each layer -> ``test_acc``, percentages of each training, and ``flops``, which are
+        multiply-adds.
+    architectures
+        How many to draw, with the seed 0; all without it.
+
+    Returns
+    -------
+    Truth
+        Accuracies from 0 to 1.
+
+    Raises
+    ------
+    StudyError
+        If a key is no architecture, accuracies do not fit together, or there are fewer than ten architectures.
+    FileError
+        If the file is not of that form.
+    """
+    hint = "Take nas-bench-macro_cifar10.json of that project."
+    fields = {str: {"test_acc": one_or_more(NUMBER), "flops": NUMBER}}
+    content = read_json(path, "NAS-Bench-Macro", hint, fields)
+    names = list(NAS_BENCH_MACRO_OPERATIONS)
+    rows = []
+    for key, item in content.items():
+        if len(key) != 8 or not set(key) <= set("012"):
+            raise StudyError(f"{path}: a key is {key!r}; expected eight digits from 0 to 2, one for each layer. {hint}")
+        choices = {f"layer_{layer}": names[int(digit)] for layer, digit in enumerate(key, start=1)}
+        rows.append(_Row(f"{path}: {key}", choices, tuple(item["test_acc"]), float(item["flops"])))
+    return _truth(path, {"name": _MACRO, "arguments": {}}, _MACRO_IMAGES, rows, architectures)
+
+
+def read_table(
+    path: Path, space: Mapping[str, Any], accuracies: Sequence[str] = ("accuracy",), architectures: int | None = None
+) -> Truth:
+    """Read a table with one line for each architecture.
+
+    Parameters
+    ----------
+    path
+        CSV with a header: a column for each label of the space, with its values as text; one for each training, with
+        its accuracy from 0 to 1 or in percent; and ``macs``, the multiply-adds for one image.
+    space
+        ``name`` and ``arguments``.
+    accuracies
+        Names of the columns with accuracies.
+    architectures
+        How many to draw, with the seed 0; all without it.
+
+    Returns
+    -------
+    Truth
+        Accuracies from 0 to 1.
+
+    Raises
+    ------
+    StudyError
+        If a column is missing, a cell does not fit, accuracies do not fit together, or there are fewer than ten
+        architectures.
+    FileError
+        If the file is no such table.
+    """
+    mutables = {
+        str(label): item for label, item in spaces.create(space["name"], **space["arguments"]).simplify().items()
+    }
+    others = [label for label, item in mutables.items() if not isinstance(item, Categorical)]
+    if others:
+        raise StudyError(
+            f"{others[0]} of {space['name']} takes several values or is a constraint; expected choices of one value, "
+            "since a cell of a table holds one."
+        )
+    lines = _lines(path)
+    wanted = [*mutables, *accuracies, _MACS]
+    missing = [name for name in wanted if name not in lines.fieldnames]
+    if missing:
+        raise StudyError(
+            f"{path}: has no column {missing[0]!r}; expected {', '.join(map(repr, wanted))}. Add it, or name the "
+            "columns of accuracies with --accuracy."
+        )
+    values = {label: {str(value): value for value in item.values} for label, item in mutables.items()}
+    rows = []
+    for number, line in enumerate(lines, start=2):
+        where = f"{path}: line {number}"
+        choices = encode_path({label: _choice(where, label, line[label], own) for label, own in values.items()})
+        figures = [_number(where, name, line[name]) for name in (*accuracies, _MACS)]
+        rows.append(_Row(where, choices, tuple(figures[:-1]), figures[-1]))
+    return _truth(path, space, ("images of others", 0), rows, architectures)
+
+
+def _lines(path: Path) -> Any:
+    try:
+        lines = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
+        if not lines.fieldnames:
+            raise FileError(f"{path}: is empty; expected a table with a header.")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FileError(f"{path}: is no CSV in UTF-8 ({error}); expected a table with a header.") from None
+    return lines
+
+
+def _choice(where: str, label: str, text: str | None, values: Mapping[str, Any]) -> Any:
+    if text is None or text not in values:
+        raise StudyError(f"{where}: {label} is {text!r}; expected one of {', '.join(map(repr, values))}.")
+    return values[text]
+
+
+def _number(where: str, name: str, text: str | None) -> float:
+    try:
+        number = float(text or "")
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number < float("inf"):
+        raise StudyError(f"{where}: {name} is {text!r}; expected a number of at least 0.")
+    return number
+
+
+def _truth(
+    path: Path, space: Mapping[str, Any], images: tuple[str, int], rows: Sequence[_Row], wanted: int | None
+) -> Truth:
+    rows = _distinct(rows, path_keys([row.choices for row in rows], space, f"{path}: architecture"))
+    if wanted is not None and not FEWEST <= wanted <= len(rows):
+        raise StudyError(
+            f"--architectures is {wanted}; expected {FEWEST} to {len(rows)}, the number of different ones in {path}."
+        )
+    if len(rows) < FEWEST:
+        raise StudyError(
+            f"{path}: holds {len(rows)} architectures; expected at least {FEWEST}, for a rank correlation."
+        )
+    scale = _scale(path, rows)
+    if wanted is not None:
+        places = np.random.default_rng(0).choice(len(rows), size=wanted, replace=False)
+        rows = [rows[place] for place in places]
+    return Truth(
+        space=space,
+        data={"name": images[0], "arguments": {}, "fingerprint": None, "judging_images": images[1]},
+        recipe={"imported": path.name},
+        seeds=tuple(range(len(rows[0].accuracies))),
+        architectures=tuple(row.choices for row in rows),
+        accuracies=tuple({seed: value / scale for seed, value in enumerate(row.accuracies)} for row in rows),
+        macs=tuple(row.macs for row in rows),
+        made_by={},
+    )
+
+
+def _distinct(rows: Sequence[_Row], keys: Sequence[str]) -> list[_Row]:
+    found: dict[str, _Row] = {}
+    for row, key in zip(rows, keys, strict=True):
+        first = found.setdefault(key, row)
+        if len(row.accuracies) != len(rows[0].accuracies):
+            raise StudyError(
+                f"{row.where}: has {len(row.accuracies)} accuracies; expected {len(rows[0].accuracies)}, as the first."
+            )
+        if (first.accuracies, first.macs) != (row.accuracies, row.macs):
+            raise StudyError(
+                f"{row.where}: has other figures than {first.where}, the same architecture; expected one line for each."
+            )
+    return list(found.values())
+
+
+def _scale(path: Path, rows: Sequence[_Row]) -> float:
+    """Return what accuracies are divided by: 1, or 100 if they are percentages."""
+    low, high = (extreme(rows, key=lambda row: extreme(row.accuracies)) for extreme in (min, max))
+    lowest, highest = min(low.accuracies), max(high.accuracies)
+    if highest > 100 or (lowest <= 1 < highest):
+        raise StudyError(
+            f"{path}: accuracies are from {lowest:g} ({low.where}) to {highest:g} ({high.where}); expected all of them "
+            "from 0 to 1, or all in percent, above 1. Write them in one unit."
+        )
+    return 100.0 if highest > 1 else 1.0
