@@ -100,6 +100,8 @@ class Distiller:
         # Gradient checkpointing runs parts of the network again during the backward pass, as the path that is active.
         self._supernet.activate(student)
         gate = self._gate(teachers, students, batch) if self._teaching.gate else True
+        if isinstance(gate, Tensor):
+            students = [_behind(gate, student) for student in students]
         with failures_of("distillation", self._distillation.loss):
             # training_step may run the model several times (two views of an image): each pass teaches alike.
             losses = [self._loss(student, teacher) for student, teacher in zip(students, teachers, strict=True)]
@@ -143,3 +145,11 @@ class Distiller:
         figures = [score.of(sums, len(targets)) for sums in score.sums_of_each(outputs, targets)]
         lead = sum(figures[: len(teachers)]) - sum(figures[len(teachers) :])
         return bool(sum(self._ranks.gather(lambda: lead)) > 0)
+
+
+def _behind(gate: Tensor, output: Tensor) -> Tensor:
+    """Return the output behind a gate, which lets no gradient of a closed one through."""
+    behind = output.view_as(output)
+    # Multiplied by 0, a gradient that is not finite would stay so.
+    behind.register_hook(lambda gradient: torch.where(gate, gradient, gradient.new_zeros(())))
+    return behind

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from typing import Any
 
@@ -274,6 +275,20 @@ def test_the_gate_opens_only_for_a_teacher_that_is_right_more_often(student_righ
     gate = distiller(supernet(LayerSpace()), None, distillation_gate=True)
     student = logits(student_right).requires_grad_()
     assert bool(gate._gate([logits(4)], [student], (torch.zeros(6, 1), targets))) is open_
+
+
+def test_a_teacher_without_finite_outputs_leaves_the_student_alone(monkeypatch):
+    net = supernet(LayerSpace())
+    path, (x, y) = RandomPaths(net.space).draw(), digits(8)[:]
+    net.activate(path)
+    with observed(net.space) as calls:
+        logits = net.space(x)
+    gated = distiller(net, None, distillation_gate=True, score=log_likelihood)
+    monkeypatch.setattr(gated, "_teach", lambda path, passes: [torch.full_like(logits, math.inf)])
+    lesson = gated.teach(path, Match(BoardEntry(path, 0.5, 1.0, 0), 0.5), calls, (x, y))
+    task = functional.cross_entropy(logits, y)
+    plain = torch.autograd.grad(task, net.space.head.weight, retain_graph=True)[0]
+    assert torch.equal(torch.autograd.grad(gated.joined(lesson, 0.5, task), net.space.head.weight)[0], plain)
 
 
 @pytest.mark.parametrize("kind", ["a mean", "a figure of the set"])
