@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from nni_cream.cli import main
-from nni_cream.errors import StudyError
+from nni_cream.errors import FileError, StudyError
 from nni_cream.studies.truths.imported import read_nas_bench_macro, read_table
 from nni_cream.studies.truths.truth import load_truth
 from tests.real_data import real_data
@@ -98,6 +98,14 @@ def test_a_table_is_read_column_by_column(tmp_path):
 def test_a_table_that_does_not_fit_is_refused(tmp_path, content, message):
     with pytest.raises(StudyError, match=message):
         read_table(table(tmp_path, **content), SPACE, ["first", "second"])
+
+
+@pytest.mark.parametrize("content", ['layer_1,layer_2,first,second,macs\n"a"b,c\n', "", "\xff"])
+def test_a_file_that_is_no_table_is_refused(tmp_path, content):
+    path = tmp_path / "table.csv"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(FileError, match="expected a table with a header"):
+        read_table(path, SPACE, ["first", "second"])
 
 
 def test_a_draw_larger_than_the_table_is_refused(tmp_path):

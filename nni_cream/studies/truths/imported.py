@@ -111,9 +111,9 @@ def read_table(
             f"{others[0]} of {space['name']} takes several values or is a constraint; expected choices of one value, "
             "since a cell of a table holds one."
         )
-    lines = _lines(path)
+    header, lines = _lines(path)
     wanted = [*mutables, *accuracies, _MACS]
-    missing = [name for name in wanted if name not in lines.fieldnames]
+    missing = [name for name in wanted if name not in header]
     if missing:
         raise StudyError(
             f"{path}: has no column {missing[0]!r}; expected {', '.join(map(repr, wanted))}. Add it, or name the "
@@ -129,14 +129,15 @@ def read_table(
     return _truth(path, space, ("images of others", 0), rows, architectures)
 
 
-def _lines(path: Path) -> Any:
+def _lines(path: Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
     try:
-        lines = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
-        if not lines.fieldnames:
-            raise FileError(f"{path}: is empty; expected a table with a header.")
+        reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
+        header, lines = reader.fieldnames, list(reader)
     except (UnicodeDecodeError, csv.Error) as error:
         raise FileError(f"{path}: is no CSV in UTF-8 ({error}); expected a table with a header.") from None
-    return lines
+    if not header:
+        raise FileError(f"{path}: is empty; expected a table with a header.")
+    return header, lines
 
 
 def _choice(where: str, label: str, text: str | None, values: Mapping[str, Any]) -> Any:
