@@ -25,6 +25,7 @@ from nni_cream.manager.experiment_file import expected_trials, load_experiment, 
 from nni_cream.manager.known_experiments import KnownExperiment, find_experiment, remember_trials, running_in
 from nni_cream.manager.page import page_address
 from nni_cream.manager.ports import check_port, free_port
+from nni_cream.manager.processes import end_trials, is_alive, unmanaged_trials
 from nni_cream.manager.rest_client import Manager, job_parameters
 from nni_cream.manager.trial_progress import TunerLateError, wait_for_page, watch_trials
 from nni_cream.manager.trial_reports import collect, load_retrained, save
@@ -193,17 +194,19 @@ def stop_experiment(known: KnownExperiment) -> None:
     Raises
     ------
     ManagerError
-        If it is not running.
+        If neither the manager nor a trial is running.
     """
-    if known.process is None or known.manager is None:
+    if known.process is not None and known.manager is not None:
+        with suppress(requests.RequestException):  # a manager that does not answer any more is killed below
+            known.manager.stop()
+            with suppress(psutil.TimeoutExpired):
+                known.process.wait(_STOP_SECONDS)
+        _kill_group(known.process.pid)
+    elif not unmanaged_trials(known.folder / known.id):
         raise ManagerError(
             f"experiment {known.id} is not running; expected a running one. `nni-cream status` lists all."
         )
-    with suppress(requests.RequestException):  # a manager that does not answer any more is killed below
-        known.manager.stop()
-        with suppress(psutil.TimeoutExpired):
-            known.process.wait(_STOP_SECONDS)
-    _kill_group(known.process.pid)
+    end_trials(known.folder / known.id)  # those of an earlier manager are of another group
 
 
 def describe_experiment(known: KnownExperiment) -> dict[str, Any]:
@@ -217,13 +220,17 @@ def describe_experiment(known: KnownExperiment) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``id``, ``name``, ``status`` (NNI's, ``STOPPED`` if no manager is running), ``web_ui``, ``trials`` and ``best``
-        (the chosen architecture so far); the last three are empty where there is nothing to tell.
+        ``id``, ``name``, ``status`` (NNI's, ``STOPPED`` if no manager is running), ``web_ui``, ``trials``, ``best``
+        (the chosen architecture so far) and ``unmanaged_trials`` (processes that finish without the manager); the last
+        four are empty where there is nothing to tell.
     """
     best = known.log / BEST
     found: dict[str, Any] = {"id": known.id, "name": known.name, "status": "STOPPED", "web_ui": None, "trials": []}
     found["best"] = load_best(best).to_json() if best.exists() else None
-    if known.manager is not None:
+    found["unmanaged_trials"] = []
+    if known.manager is None:
+        found["unmanaged_trials"] = [process.pid for process in unmanaged_trials(known.folder / known.id)]
+    else:
         found["status"] = known.manager.get("/check-status")["status"]
         found["web_ui"] = known.manager.address
         finals = known.manager.finals()
@@ -251,7 +258,9 @@ def _see_through(experiment: Experiment, folder: OutputFolder, start: float, con
     try:
         _watch(experiment, manager, log, console)
     except ManagerError as error:
-        raise ManagerError(f"{error}\n  Continue with: nni-cream resume {folder.path}") from error
+        left = [str(process.pid) for process in unmanaged_trials(log.parent)] if _has_gone(experiment) else []
+        finishes = f"\n  The trial of process {', '.join(left)} finishes; its result will be used." if left else ""
+        raise ManagerError(f"{error}{finishes}\n  Continue with: nni-cream resume {folder.path}") from error
     best, retrained = save(collect(manager), log, folder)
     return ExperimentResult(best, retrained, time.perf_counter() - start, folder.path)
 
@@ -277,8 +286,10 @@ def _running(experiment: Experiment, begin: Callable[[], None], keep: bool, cons
             with _undisturbed():  # interrupted halfway, NNI would lose track of the process that it started
                 begin()
             yield
-        except BaseException:
-            _stop(experiment)
+        except BaseException as error:
+            # Without its manager a trial finishes, for the manager that resumes the experiment.
+            if not (isinstance(error, ManagerError) and _has_gone(experiment)):
+                _stop(experiment)
             raise
         if keep:
             console.print(f"the manager keeps running; stop it with: nni-cream stop {experiment.id}")
@@ -306,6 +317,15 @@ def _start_again(experiment: Experiment) -> None:
     experiment._action = "resume"
     with _undisturbed():
         _start(experiment, port, Path(experiment.config.experiment_working_directory))
+
+
+def _has_gone(experiment: Experiment) -> bool:
+    if experiment._proc is None:
+        return False
+    try:
+        return not is_alive(psutil.Process(experiment._proc.pid))
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _stop(experiment: Experiment) -> None:

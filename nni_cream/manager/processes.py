@@ -1,42 +1,143 @@
-"""Processes of an experiment do not outlive their manager, and do not get in one another's way."""
+"""Processes of an experiment without their manager: the tuner ends, a trial finishes and can be told to stop."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import psutil
 
-__all__ = ["end_with_parent"]
+from nni_cream.errors import FileError
+from nni_cream.files import locked, write_json
+from nni_cream.processes.signals import termination_as_interrupt
+from nni_cream.results.output_folder import LOCK
+
+__all__ = ["end_trials", "end_with_manager", "is_alive", "only_process", "started_by", "unmanaged_trials"]
 
 _POLL_SECONDS = 0.5
-_SAVING_SECONDS = 20.0  # whoever resumes its work waits a little longer (``nni_cream.files.locked``)
+_SAVING_SECONDS = 20.0  # a training that is told to stop saves its step first
 _SHELLS = ("sh", "bash", "dash", "zsh")
+_PROCESS = "process"  # file in the folder of a trial that tells who runs it
 
 
-def end_with_parent() -> None:
-    """From now on end this process when the one that started it is gone, as after a kill -9 of NNI's manager.
-
-    It gets SIGTERM, at which a training saves its step, and is killed if that does not end it.
-    """
+def started_by() -> psutil.Process | None:
+    """Return the process that started this one, which is NNI's manager for a tuner and, on its machine, a trial."""
     parent = psutil.Process().parent()
     while parent is not None and parent.name() in _SHELLS:  # which would wait for us for ever
         parent = parent.parent()
+    return parent
+
+
+def is_alive(process: psutil.Process | None) -> bool:
+    """Whether a process runs; one that has ended and that nobody has asked for its exit code does not."""
+    try:
+        return bool(process and process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def end_with_manager() -> None:
+    """From now on end this tuner when the manager that started it is gone, as after a kill -9."""
+    parent = started_by()
 
     def watch() -> None:
-        while parent is not None and _is_alive(parent):
+        while is_alive(parent):
             time.sleep(_POLL_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_SAVING_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)  # as sudden as the end of the machine, which a resume copes with too
 
-    threading.Thread(target=watch, name="end_with_parent", daemon=True).start()
+    threading.Thread(target=watch, name="end_with_manager", daemon=True).start()
 
 
-def _is_alive(process: psutil.Process) -> bool:
+@contextmanager
+def only_process(folder: Path) -> Iterator[None]:
+    """Be the one process of a trial: wait for one that has outlived its manager, however long it takes.
+
+    Whoever stops this process while it waits means the trial, so the other one is told to stop as well.
+
+    Parameters
+    ----------
+    folder
+        Where the trial keeps its files.
+
+    Yields
+    ------
+    None
+        While no other process runs the trial.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        if other := _holder(folder):
+            print(f"waiting for process {other.pid}, which has outlived its manager", file=sys.stderr, flush=True)
+        try:
+            with termination_as_interrupt():
+                held.enter_context(locked(folder / LOCK, patience=math.inf))
+        except KeyboardInterrupt:
+            if other := _holder(folder):
+                other.terminate()
+            raise
+        own = psutil.Process()
+        write_json(folder / _PROCESS, {"pid": own.pid, "started": own.create_time()})
+        yield
+
+
+def _holder(folder: Path) -> psutil.Process | None:
+    """Return the process that runs a trial on this machine."""
+    if not (folder / LOCK).exists():
+        return None
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+        with locked(folder / LOCK, patience=0):
+            return None
+    except FileError:
+        # The file is ours alone, and may be missing or of the process before while the new one starts.
+        with suppress(OSError, ValueError, KeyError, psutil.Error):
+            told = json.loads((folder / _PROCESS).read_text(encoding="utf-8"))
+            process = psutil.Process(told["pid"])
+            if process.create_time() == told["started"]:
+                return process
+        return None
+
+
+def unmanaged_trials(experiment: Path) -> list[psutil.Process]:
+    """Return the processes of trials that run on this machine.
+
+    Parameters
+    ----------
+    experiment
+        NNI's folder of an experiment whose manager is gone.
+    """
+    folders = [file.parent for file in experiment.glob(f"environments/*/trials/*/{_PROCESS}")]
+    return [process for folder in folders if (process := _holder(folder)) is not None]
+
+
+def end_trials(experiment: Path) -> int:
+    """End the trials that have outlived the manager: they save their step first.
+
+    Parameters
+    ----------
+    experiment
+        NNI's folder of the experiment.
+
+    Returns
+    -------
+    int
+        How many there were.
+    """
+    trials = unmanaged_trials(experiment)
+    for process in trials:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    _, stubborn = psutil.wait_procs(trials, timeout=_SAVING_SECONDS)
+    for process in stubborn:
+        process.kill()
+    psutil.wait_procs(stubborn)
+    return len(trials)

@@ -21,7 +21,9 @@ def status_table(experiments: Sequence[Mapping[str, Any]]) -> Table:
         ended = sum(trial["status"] in ENDED for trial in state["trials"])
         trials = f"{ended}/{len(state['trials'])} ended" if state["trials"] else ""
         best = describe_path(state["best"]["choices"]) if state["best"] else ""
-        table.add_row(state["id"], state["name"], state["status"], state["web_ui"] or "", trials, best)
+        left = state["unmanaged_trials"]
+        status = f"{state['status']}, process {', '.join(map(str, left))} continues" if left else state["status"]
+        table.add_row(state["id"], state["name"], status, state["web_ui"] or "", trials, best)
     return table
 
 

@@ -1,7 +1,8 @@
 """The process of one trial: a whole search, or the training of one architecture from new weights.
 
 NNI starts it as ``python -m nni_cream.manager.trial``. All that it needs comes with its parameters, all that it
-finds goes back with its metrics: it shares no disk with the manager.
+finds goes back with its metrics: it shares no disk with the manager. When the manager is gone it finishes all the
+same, and keeps its metrics for the one that resumes the experiment.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict
@@ -21,11 +23,11 @@ import requests
 from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
 from nni_cream.errors import ConfigError, CreamError
-from nni_cream.files import locked, write_text
+from nni_cream.files import append_line, write_text
 from nni_cream.manager.final_metric import INTERRUPTED, pack_final
 from nni_cream.manager.page import page_address_of_trial
-from nni_cream.manager.processes import end_with_parent
-from nni_cream.results.output_folder import LOCK, TENSORBOARD, OutputFolder
+from nni_cream.manager.processes import is_alive, only_process, started_by
+from nni_cream.results.output_folder import TENSORBOARD, OutputFolder
 from nni_cream.results.tensorboard import EventFiles, check_tensorboard, show_in_web_ui
 from nni_cream.runs.quiet_libraries import quiet_libraries
 
@@ -37,19 +39,34 @@ SEARCH = "search"
 EXPERIMENT = "experiment"
 """File in the folder of a search trial that holds the id of the experiment."""
 
+_FINAL = "FINAL"
+
+UNSENT = "unsent.jsonl"
+"""File in the folder of a trial: the metrics that it had no manager for."""
+
 _PERHAPS_LOST = 3
 """Epochs that are reported again after an interruption: a manager that was killed may not have kept the latest."""
 
+_DYING_SECONDS = 5.0  # of a manager that does not answer any more and is not yet gone
+
 
 class Reporter:
-    """Metrics of this trial on their way to the manager.
+    """Metrics of this trial on their way to the manager, or to a file for the next one when it is gone.
 
     It keeps to the channel that it found at the start: while NNI's sequential engine runs a search, ``nni.report_*`` of
     this process lead to that engine instead.
+
+    Parameters
+    ----------
+    folder
+        Where this trial may keep files.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self._channel = get_default_trial_command_channel()
+        self._manager = started_by()
+        self._unsent = folder / UNSENT
+        self._alone = False
         record = self._channel.receive_parameter()
         if not record or not record["parameters"]:
             raise ConfigError(
@@ -62,16 +79,50 @@ class Reporter:
     def intermediate(self, epoch: int, metric: Mapping[str, Any]) -> None:
         """Report how it stands after an epoch (from 1)."""
         self._latest = metric["default"]
-        self._send("PERIODICAL", epoch - 1, metric)
+        self._report("PERIODICAL", epoch - 1, metric)
 
     def final(self, metric: Mapping[str, Any]) -> None:
         """Report the result."""
-        self._send("FINAL", 0, metric)
+        self._report(_FINAL, 0, metric)
 
     def interrupted(self) -> None:
         """Report that the trial was told to stop, so that the tuner does not take its end for a failure."""
         with suppress(requests.RequestException):  # the manager may be on its way out, too
-            self.final({"default": self._latest, "role": self.parameters.get("role"), INTERRUPTED: True})
+            self._send(_FINAL, 0, {"default": self._latest, "role": self.parameters.get("role"), INTERRUPTED: True})
+
+    def deliver(self) -> bool:
+        """Report what a process before has measured without a manager; return whether that was all of the trial."""
+        if not self._unsent.exists():
+            return False
+        lines = self._unsent.read_text(encoding="utf-8").splitlines(keepends=True)
+        # One that was killed may have left half a line.
+        kept = [json.loads(line) for line in lines if line.endswith("\n")]
+        for item in kept:
+            self._send(item["type"], item["sequence"], item["value"])
+        self._unsent.unlink()
+        return any(item["type"] == _FINAL for item in kept)
+
+    def _report(self, kind: Any, sequence: int, metric: Mapping[str, Any]) -> None:
+        if not self._alone:
+            try:
+                self._send(kind, sequence, metric)
+            except requests.RequestException:
+                if not self._is_left_alone():
+                    raise
+            else:
+                return
+        append_line(self._unsent, {"type": kind, "sequence": sequence, "value": dict(metric)})
+
+    def _is_left_alone(self) -> bool:
+        deadline = time.monotonic() + _DYING_SECONDS
+        while is_alive(self._manager) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        # From now on nothing is sent: the manager that resumes the experiment may listen at the same address, and has a
+        # process of its own for this trial, which waits for this one and sends what it has kept.
+        self._alone = not is_alive(self._manager)
+        if self._alone:
+            print(f"NNI's manager is gone; this trial continues. Its metrics go to {self._unsent}", file=sys.stderr)
+        return self._alone
 
     def _send(self, kind: Any, sequence: int, metric: Mapping[str, Any]) -> None:
         self._channel.send_metric(
@@ -101,16 +152,14 @@ def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path
     def report(figures: Mapping[str, float], update: Mapping[str, Any]) -> None:
         reporter.intermediate(int(figures["epoch"]), search_metric(figures, update))
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with locked(folder / LOCK):
-        write_text(folder / EXPERIMENT, nni.get_experiment_id())
-        taken_over = take_over_search(parameters["config"], folder / SEARCH, _other_searches(folder))
-        past = read_epochs(OutputFolder(folder / SEARCH))
-        for figures, update in past if taken_over else past[-_PERHAPS_LOST:]:
-            report(figures, update)
-        result = run_search(
-            parameters["config"], folder / SEARCH, resume=True, on_epoch=report, tensorboard=folder / TENSORBOARD
-        )
+    write_text(folder / EXPERIMENT, nni.get_experiment_id())
+    taken_over = take_over_search(parameters["config"], folder / SEARCH, _other_searches(folder))
+    past = read_epochs(OutputFolder(folder / SEARCH))
+    for figures, update in past if taken_over else past[-_PERHAPS_LOST:]:
+        report(figures, update)
+    result = run_search(
+        parameters["config"], folder / SEARCH, resume=True, on_epoch=report, tensorboard=folder / TENSORBOARD
+    )
     final = {"default": result.best.accuracy, "role": "search", "board": result.board, "best": result.best.to_json()}
     reporter.final(pack_final(final))
 
@@ -206,10 +255,11 @@ def main() -> int:
         if sys.argv[1:] == ["--check"]:
             check_parts(json.load(sys.stdin))
             return 0
-        reporter = Reporter()
+        folder = Path(os.environ.get("NNI_OUTPUT_DIR", "."))
+        reporter = Reporter(folder)
         if (address := page_address_of_trial()) is not None:
             print(f"board page: {address}", flush=True)
-        return _run(reporter)
+        return _run(reporter, folder)
     except KeyboardInterrupt:
         return 130
     except CreamError as error:
@@ -217,15 +267,15 @@ def main() -> int:
         return error.exit_code
 
 
-def _run(reporter: Reporter) -> int:
+def _run(reporter: Reporter, folder: Path) -> int:
     try:
-        folder = Path(os.environ.get("NNI_OUTPUT_DIR", "."))
-        if reporter.parameters["config"]["trainer"]["tensorboard"]:
-            show_in_web_ui(folder)
-        if reporter.parameters.get("role") == "retrain":
-            retrain_trial(reporter.parameters, reporter, folder)
-        else:
-            search_trial(reporter.parameters, reporter, folder)
+        with only_process(folder):
+            if reporter.deliver():
+                return 0
+            if reporter.parameters["config"]["trainer"]["tensorboard"]:
+                show_in_web_ui(folder)
+            trial = retrain_trial if reporter.parameters.get("role") == "retrain" else search_trial
+            trial(reporter.parameters, reporter, folder)
     except (KeyboardInterrupt, SystemExit):  # Lightning makes the latter of the former
         reporter.interrupted()
         raise KeyboardInterrupt from None
@@ -234,7 +284,6 @@ def _run(reporter: Reporter) -> int:
 
 def run() -> NoReturn:
     """Be the process of a trial: run it, and end as NNI expects."""
-    end_with_parent()
     code = main()
     if code == 130:
         # One that ends with an exit code when it is told to stop counts as failed with NNI, whatever the code.

@@ -23,7 +23,7 @@ from nni_cream.errors import ConfigError, CreamError
 from nni_cream.files import write_text
 from nni_cream.manager.page import install_page, page_address
 from nni_cream.manager.plan import ExperimentPlan, Job, State, Trial
-from nni_cream.manager.processes import end_with_parent
+from nni_cream.manager.processes import end_with_manager
 from nni_cream.manager.rest_client import Manager, job_parameters
 from nni_cream.manager.tuner_arguments import CreamTunerArgsValidator, resolve_experiment
 from nni_cream.results.output_folder import BEST
@@ -75,7 +75,7 @@ class CreamTuner(Tuner):
             self._tell_python()
             self._install_page(self._manager)
         if os.environ.get("SDK_PROCESS") == "dispatcher":  # and not a test, say
-            end_with_parent()
+            end_with_manager()
 
     def _tell_python(self) -> None:
         """Leave word of the Python that has nni_cream; a trial gets the manager's PATH, where it may not come first."""

@@ -92,7 +92,12 @@ from nni.runtime.trial_command_channel.v3 import TrialCommandChannelV3
 real, limits = TrialCommandChannelV3.send_metric, Path(LIMITS)
 
 def send_metric(self, type, parameter_id, trial_job_id, sequence, value):
-    real(self, type, parameter_id, trial_job_id, sequence, value)
+    try:
+        real(self, type, parameter_id, trial_job_id, sequence, value)
+    finally:  # which waits without a manager, too
+        hold(type, sequence, value)
+
+def hold(type, sequence, value):
     while type == "PERIODICAL" and sequence + 1 >= json.loads(limits.read_text()).get(value["role"], 10**9):
         time.sleep(0.05)
 

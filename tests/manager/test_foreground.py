@@ -23,7 +23,18 @@ from nni_cream.manager.trial_reports import _without_traceback
 from nni_cream.results.architecture_file import load_best
 from nni_cream.results.board_file import load_board
 from nni_cream.results.rebuilt_network import build_network
-from tests.manager.experiments import SHIPPED, Finished, Hold, command, processes_of, reduced, start, wait_until
+from tests.forked import Forked
+from tests.manager.experiments import (
+    SHIPPED,
+    Finished,
+    Hold,
+    Manager,
+    command,
+    processes_of,
+    reduced,
+    start,
+    wait_until,
+)
 from tests.patience import PATIENCE
 
 SLOW_TUNER = """
@@ -144,6 +155,7 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
     assert processes_of(out) == []
     assert json.loads(command("status", state["id"], "--json").stdout)["status"] == "STOPPED"
     assert "is not running" in command("stop", out).stderr
+    see_a_trial_outlive_its_manager(out, hold)
     leave_a_resume_that_came_to_nothing(out)
     hold.until()
     resumed = command("resume", out, "--json")
@@ -157,6 +169,26 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
     assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 9))
     again = json.loads(command("resume", out, "--json").stdout)
     assert again | {"seconds": 0} == result | {"seconds": 0}
+
+
+def see_a_trial_outlive_its_manager(out: Path, hold: Hold) -> None:
+    hold.until(search=5)
+    process = Forked("resume", out)
+    wait_until(lambda: processes_of(out))
+    manager = Manager(0, out)
+    wait_until(manager.trials)
+    (metrics,) = out.glob("nni/[!_]*/environments/local-env/trials/*/search/metrics.jsonl")
+    wait_until(lambda: len(metrics.read_text().splitlines()) == 5)
+    (trial,) = manager.trials()
+    manager.process.kill()
+    _, messages = process.communicate()
+    assert process.returncode == 1
+    assert f"The trial of process {trial.pid} finishes; its result will be used." in messages
+    wait_until(lambda: len(processes_of(out)) == 1)  # the tuner does not
+    assert json.loads(command("status", out, "--json").stdout)["unmanaged_trials"] == [trial.pid]
+    assert str(trial.pid) in command("status", out).stdout
+    assert command("stop", out).returncode == 0
+    assert processes_of(out) == []
 
 
 def leave_a_resume_that_came_to_nothing(out: Path) -> None:

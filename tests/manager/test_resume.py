@@ -50,13 +50,15 @@ def epochs_done(experiment: Manager) -> int:
 
 
 def kill_trial(experiment: Manager) -> None:
-    (trial,) = experiment.trials()
-    trial.kill()
+    for process in experiment.trials():  # after a kill of the manager the one before, and the one that waits for it
+        process.kill()
 
 
 def kill_manager(experiment: Manager) -> None:
+    left = experiment.trials()
     kill(experiment.process)
     resume(experiment)
+    assert all(process.is_running() for process in left)
 
 
 def kill_both(experiment: Manager) -> None:
@@ -77,7 +79,8 @@ def stop(experiment: Manager) -> None:
 
 
 def resume(experiment: Manager) -> None:
-    wait_until(lambda: processes_of(experiment.folder) == [])  # tuner and trials do not outlive the manager
+    # Trials outlive the manager, the tuner does not.
+    wait_until(lambda: len(processes_of(experiment.folder)) == len(experiment.trials()))
     check_port(experiment.port)
     begin(experiment, "resume", experiment.id)
 

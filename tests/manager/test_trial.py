@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import nni
+import psutil
 import pytest
+import requests
 from nni.runtime.trial_command_channel import get_default_trial_command_channel, set_default_trial_command_channel
 from nni.runtime.trial_command_channel.base import TrialCommandChannel
 
@@ -21,6 +24,7 @@ from nni_cream.files import locked
 from nni_cream.manager import trial
 from nni_cream.manager.final_metric import INTERRUPTED, unpack_final
 from nni_cream.manager.plan import ExperimentPlan
+from nni_cream.manager.processes import end_trials, unmanaged_trials
 from nni_cream.results.output_folder import LOCK
 
 SPACE = {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]}
@@ -155,6 +159,109 @@ def test_search_of_another_configuration_or_of_a_running_trial_is_not_taken_over
     assert (tmp_path / "first" / "search" / "last.ckpt").exists()
 
 
+RETRAIN = {
+    "role": "retrain",
+    "config": CONFIG,
+    "choices": {"layer_1": "conv_3x3", "layer_2": "mbconv_k3e2"},
+    "one_shot_accuracy": 0.4,
+    "cost": 123.0,
+}
+
+
+@pytest.fixture
+def gone() -> Iterator[psutil.Process]:
+    """A manager that was killed and that nobody has asked for its exit code."""
+    with subprocess.Popen(["true"]) as process:
+        yield psutil.Process(process.pid)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("parameters", [SEARCH, RETRAIN], ids=lambda parameters: parameters["role"])
+def test_trial_without_its_manager_finishes_and_the_next_one_reports_for_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    gone: psutil.Process,
+    parameters: dict[str, Any],
+) -> None:
+    undisturbed = run(parameters, tmp_path / "undisturbed", monkeypatch).metrics
+    broken = Channel(parameters)
+    keep = broken.send_metric
+
+    def die_after_the_first_epoch(**metric: Any) -> None:
+        if broken.metrics:
+            raise requests.ConnectionError
+        keep(**metric)
+
+    monkeypatch.setattr(broken, "send_metric", die_after_the_first_epoch)
+    monkeypatch.setattr(trial, "started_by", lambda: gone)
+    set_default_trial_command_channel(broken)
+    monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trial"))
+    monkeypatch.setattr("sys.argv", ["trial"])
+    assert trial.main() == 0
+    assert "NNI's manager is gone; this trial continues" in capsys.readouterr().err
+    with (tmp_path / "trial" / trial.UNSENT).open("a") as file:
+        file.write('{"type": "PERI')  # of a process that was killed while it wrote
+    resumed = run(parameters, tmp_path / "trial", monkeypatch).metrics
+    assert without_times(broken.metrics + resumed) == without_times(undisturbed)
+    assert not (tmp_path / "trial" / trial.UNSENT).exists()
+
+
+def without_times(metrics: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for record in metrics:
+        record["value"].pop("seconds", None)
+    return metrics
+
+
+def test_metric_that_a_living_manager_does_not_take_ends_the_trial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Channel(SEARCH)
+    monkeypatch.setattr(broken, "send_metric", lambda **metric: (_ for _ in ()).throw(requests.ConnectionError))
+    monkeypatch.setattr(trial, "_DYING_SECONDS", 0.0)
+    set_default_trial_command_channel(broken)
+    with pytest.raises(requests.ConnectionError):
+        trial.Reporter(tmp_path).final({"default": 0.5})
+    assert list(tmp_path.iterdir()) == []
+
+
+HOLDER = """
+import pathlib, sys
+from nni_cream.manager.processes import only_process
+with only_process(pathlib.Path(sys.argv[1])):
+    print("mine", flush=True)
+    input()
+"""
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLDER, str(folder)]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+
+
+def test_process_of_a_trial_waits_for_the_one_before_and_passes_on_that_it_is_to_stop(tmp_path: Path) -> None:
+    folder = tmp_path / "environments" / "local-env" / "trials" / "abc"
+    assert unmanaged_trials(tmp_path) == []
+    with holder(folder) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "mine\n"
+        assert [process.pid for process in unmanaged_trials(tmp_path)] == [first.pid]
+        with holder(folder) as second:
+            assert second.stderr is not None
+            assert f"waiting for process {first.pid}" in second.stderr.readline()
+            second.terminate()
+            assert second.wait() != 0
+        assert first.wait() == -signal.SIGTERM
+    assert unmanaged_trials(tmp_path) == []
+    with holder(folder) as third:
+        assert third.stdout is not None
+        assert third.stdout.readline() == "mine\n"
+        assert end_trials(tmp_path) == 1
+    assert unmanaged_trials(tmp_path) == []
+
+
 def test_two_processes_do_not_run_one_search(tmp_path: Path) -> None:
     code = "import sys, pathlib; from nni_cream.files import locked\n"
     code += "with locked(pathlib.Path(sys.argv[1])): print('mine', flush=True); input()"
@@ -171,7 +278,7 @@ def test_two_processes_do_not_run_one_search(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("between", ["", 'sh -c \'"$0" -c "$1"; true\' '], ids=["directly", "through-a-shell"])
 def test_process_ends_with_the_one_that_started_it(between: str) -> None:
-    child = "from nni_cream.manager.processes import end_with_parent as e; e(); print('up', flush=True); input()"
+    child = "from nni_cream.manager.processes import end_with_manager as e; e(); print('up', flush=True); input()"
     words = [*shlex.split(between), sys.executable, child] if between else [sys.executable, "-c", child]
     parent = f"import subprocess; subprocess.run({words!r})"
     with subprocess.Popen(
@@ -206,14 +313,7 @@ def test_trial_that_is_told_to_stop_says_so(tmp_path: Path, monkeypatch: pytest.
 def test_retrain_trial_reports_accuracies_and_looks_at_the_test_images_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parameters = {
-        "role": "retrain",
-        "config": CONFIG,
-        "choices": {"layer_1": "conv_3x3", "layer_2": "mbconv_k3e2"},
-        "one_shot_accuracy": 0.4,
-        "cost": 123.0,
-    }
-    channel = run(parameters, tmp_path, monkeypatch)
+    channel = run(RETRAIN, tmp_path, monkeypatch)
     for metric in channel.values("PERIODICAL"):
         assert metric["default"] == metric["val_acc"]
         assert not any("test" in key for key in metric)
@@ -221,7 +321,7 @@ def test_retrain_trial_reports_accuracies_and_looks_at_the_test_images_once(
     assert final["default"] == final["validation_accuracy"] == channel.values("PERIODICAL")[-1]["val_acc"]
     assert (final["one_shot_accuracy"], final["cost"]) == (0.4, 123.0)
     assert 0.1 < final["test_accuracy"] <= 1.0
-    assert run(parameters, tmp_path, monkeypatch).values("FINAL")[0] | {"seconds": 0} == final | {"seconds": 0}
+    assert run(RETRAIN, tmp_path, monkeypatch).values("FINAL")[0] | {"seconds": 0} == final | {"seconds": 0}
 
 
 def test_trial_whose_parameters_are_wrong_fails_with_the_reason(
