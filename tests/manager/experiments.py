@@ -88,20 +88,24 @@ class Hold:
 import json, runpy, sys, time
 from pathlib import Path
 from nni.runtime.trial_command_channel.v3 import TrialCommandChannelV3
+from nni_cream import files
 
-real, limits = TrialCommandChannelV3.send_metric, Path(LIMITS)
-
-def send_metric(self, type, parameter_id, trial_job_id, sequence, value):
-    try:
-        real(self, type, parameter_id, trial_job_id, sequence, value)
-    finally:  # which waits without a manager, too
-        hold(type, sequence, value)
+send, keep, limits = TrialCommandChannelV3.send_metric, files.append_line, Path(LIMITS)
 
 def hold(type, sequence, value):
     while type == "PERIODICAL" and sequence + 1 >= json.loads(limits.read_text()).get(value["role"], 10**9):
         time.sleep(0.05)
 
-TrialCommandChannelV3.send_metric = send_metric
+def send_metric(self, type, parameter_id, trial_job_id, sequence, value):
+    send(self, type, parameter_id, trial_job_id, sequence, value)
+    hold(type, sequence, value)
+
+def append_line(path, record):  # without a manager
+    keep(path, record)
+    if path.name == "unsent.jsonl":
+        hold(**record)
+
+TrialCommandChannelV3.send_metric, files.append_line = send_metric, append_line
 sys.argv[1:] = []
 runpy.run_module("nni_cream.manager.trial", run_name="__main__", alter_sys=True)
 """
