@@ -11,7 +11,7 @@ from schema import And, Schema
 from nni_cream.config.layout import Key, Layout, describe_problems, keys_of, validate
 from nni_cream.config.search_keys import SEARCH
 from nni_cream.errors import ConfigError
-from nni_cream.options import TEXT, Rule, one_of, unexpected, whole
+from nni_cream.options import FLAG, NOTHING, TEXT, Rule, one_of, unexpected, whole
 from nni_cream.training.recipe import Recipe
 
 __all__ = ["FINAL", "RANK", "TRUTH", "VARIANTS", "StudyLayout"]
@@ -151,8 +151,13 @@ RANK = StudyLayout(
         _JUDGING,
         Key("study.seeds", [0, 1, 2, 3, 4], _distinct(1), "Of the supernets; each variant is trained with each."),
         Key("study.baseline", "spos", TEXT, "The variant that all others are compared with, seed by seed."),
-        Key("study.recalibration_images", 1024, whole(2),
-            "Training images on which BatchNorm of an architecture is estimated anew before it is scored."),
+        Key("study.recalibration_images", 1024, whole(2) | NOTHING,
+            "Training images on which BatchNorm of an architecture is estimated anew before it is scored; null: scores "
+            "with the statistics of each batch alone."),
+        Key("study.scored", None, whole(10) | NOTHING,
+            "How many of the truth's architectures, drawn with seed 0, get one-shot scores; null for all."),
+        Key("study.record_steps", False, FLAG,
+            "Keep path and loss of each training step; then the tables also rank by the predictor."),
         _RESAMPLES,
         _RETIRED,
         *_search_keys(),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from nni_cream.json_reader import NUMBER, POSITIVE, SHARE, WHOLE, Fields
+from nni_cream.options import TEXT
 from nni_cream.search.paths.encoded_path import PATH_FIELDS
 
-__all__ = ["ALONE", "BASELINES", "BOARD", "SUPERNET", "TESTED"]
+__all__ = ["ALONE", "BASELINES", "BOARD", "RECORDED", "SUPERNET", "TESTED"]
 
 _CHOICE = {"path": PATH_FIELDS, "macs": NUMBER, "validated": SHARE, "scored": WHOLE}
 
@@ -25,3 +26,9 @@ BASELINES: Fields = {
 """Of :func:`~nni_cream.studies.searches.baseline_searches`."""
 SUPERNET: Fields = {"scores": {str: [NUMBER]}, "search_cpu_seconds": POSITIVE}
 """Of :func:`~nni_cream.studies.supernets.score_supernet`."""
+RECORDED: Fields = {
+    **SUPERNET,
+    "trained": {"columns": [TEXT], "losses": [NUMBER]},
+    "board": [{"path": PATH_FIELDS, "accuracy": SHARE}],
+}
+"""Of the same where the steps are recorded."""

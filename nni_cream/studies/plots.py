@@ -12,7 +12,7 @@ from nni_cream.files import replacing
 from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Records
-from nni_cream.studies.rank_study import PRIMARY, Row, Variant
+from nni_cream.studies.rank_study import Row, Variant, primary
 from nni_cream.studies.truths.truth import Truth
 
 __all__ = ["draw_differences", "draw_final", "draw_scatter", "draw_truth", "have_matplotlib"]
@@ -68,7 +68,7 @@ def draw_scatter(path: Path, variants: Sequence[Variant], records: Records, trut
                 continue
             variant, found = drawn[place]
             seed, result = next(iter(found.items()))
-            scores = [result["scores"][PRIMARY][number] for number in truth.known]
+            scores = [result["scores"][primary(result["scores"])][number] for number in truth.known]
             axis.plot(scores, truth.means, "o", markersize=3)
             axis.set_title(f"{variant.name}, seed {seed}", fontsize=9)
             axis.set_xlabel("one-shot score", fontsize=8)
@@ -78,7 +78,8 @@ def draw_scatter(path: Path, variants: Sequence[Variant], records: Records, trut
 
 def draw_differences(path: Path, rows: Sequence[Row], baseline: str) -> None:
     """Draw the tau of each variant minus the baseline's, with its 95 % interval."""
-    found = [(row.variant, row.differences[PRIMARY]["tau"]) for row in rows if PRIMARY in row.differences]
+    treatment = primary({name for row in rows for name in row.measures})
+    found = [(row.variant, row.differences[treatment]["tau"]) for row in rows if treatment in row.differences]
     with _figure(path, 1, 1, (6.4, 1.0 + 0.3 * max(1, len(found)))) as axes:
         _draw_estimates(axes[0][0], found)
         axes[0][0].set_xlabel(f"Kendall tau less that of {baseline}, 95 % interval")

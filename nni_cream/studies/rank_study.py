@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,27 +11,37 @@ from nni_cream.errors import StudyError
 from nni_cream.studies.correlation import MEASURES, measure_ranking, paired_difference
 from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Job, Records, with_retired
-from nni_cream.studies.outcomes import SUPERNET
+from nni_cream.studies.outcomes import RECORDED, SUPERNET
+from nni_cream.studies.predictions import ChoiceRow, choice_rows, predict
 from nni_cream.studies.supernets import score_supernet
 from nni_cream.studies.truths.truth import Truth
 
 __all__ = [
     "BUDGETS",
     "MACS_ALONE",
+    "PREDICTED",
     "Row",
     "Variant",
     "equal_time",
     "make_variants",
+    "primary",
+    "rank_choices",
     "rank_rows",
     "shared_by_all",
     "work",
 ]
 
 BUDGETS = ("equal epochs", "equal time")
-PRIMARY = "recalibrated"
+PREDICTED = "predicted"
+"""In place of a treatment of BatchNorm: the scores are the predictor's. Their baseline has one-shot scores."""
 MACS_ALONE = "multiply-adds alone"
 """Row of a ranking that needs no training at all: the larger an architecture, the higher its place."""
 work = score_supernet
+
+
+def primary(treatments: Collection[str]) -> str:
+    """Return the treatment of BatchNorm whose scores count most: with statistics of an architecture's own if there."""
+    return "recalibrated" if "recalibrated" in treatments else "batch"
 
 
 @dataclass(frozen=True)
@@ -137,6 +147,7 @@ def shared_by_all(config: Mapping[str, Any], truth: Truth) -> dict[str, Any]:
         "recalibration_images": config["study"]["recalibration_images"],
         "accelerator": config["trainer"]["accelerator"],
         "paths": [dict(path) for path in truth.architectures],
+        **({"record_steps": True} if config["study"]["record_steps"] else {}),
     }
 
 
@@ -151,7 +162,8 @@ def _variant(config: Mapping[str, Any], name: str, budget: str, changes: Mapping
     title = name if budget == BUDGETS[0] else f"{name} ({settings['epochs']} epochs)"
     seeds = config["study"]["seeds"]
     arguments = {seed: {"search": {**settings, "seed": seed}, **retired} for seed in seeds}
-    return Variant(name, budget, {seed: Job(f"{title} seed {seed}", own, SUPERNET) for seed, own in arguments.items()})
+    fields = RECORDED if config["study"]["record_steps"] else SUPERNET
+    return Variant(name, budget, {seed: Job(f"{title} seed {seed}", own, fields) for seed, own in arguments.items()})
 
 
 def equal_time(config: Mapping[str, Any], variants: Sequence[Variant], records: Records) -> list[Variant]:
@@ -194,16 +206,28 @@ def rank_rows(config: Mapping[str, Any], variants: Sequence[Variant], records: R
     Missing results make a row incomplete. The last row is ``MACS_ALONE``.
     """
     baseline = next(item for item in variants if item.name == config["study"]["baseline"])
-    scores = {variant.name: _known_scores(variant, records, truth) for variant in variants}
+    scores = {variant.name: _known_scores(config, variant, records, truth) for variant in variants}
+    one_shot = scores[baseline.name].get(primary(scores[baseline.name]), {})
     rows = []
     for variant in variants:
         others = {} if variant is baseline else scores[baseline.name]
-        found = _compare(config, truth, scores[variant.name], others, tuple(MEASURES))
+        found = _compare(config, truth, scores[variant.name], {**others, PREDICTED: one_shot}, tuple(MEASURES))
         rows.append(_row(variant, baseline, records, found))
     macs = [truth.macs[number] for number in truth.known]
     same = {treatment: dict.fromkeys(own, macs) for treatment, own in scores[baseline.name].items()}
-    found = _compare(config, truth, same, scores[baseline.name], ("tau", "spearman", "regret"))
+    others = {**scores[baseline.name], PREDICTED: one_shot}
+    found = _compare(config, truth, same, others, ("tau", "spearman", "regret"))
     return [*rows, Row(MACS_ALONE, baseline.budget, 0, (), 0, **found)]
+
+
+def rank_choices(
+    config: Mapping[str, Any], variants: Sequence[Variant], records: Records, truth: Truth, scored: Truth
+) -> list[ChoiceRow]:
+    """Compare what scores, predictions and boards would choose of a whole truth; empty without recorded steps."""
+    if not config["study"]["record_steps"]:
+        return []
+    results = {variant.name: variant.results(records) for variant in variants}
+    return choice_rows(results, config["study"]["baseline"], config["space"], truth, scored)
 
 
 _Scores = dict[str, dict[int, list[float]]]
@@ -211,13 +235,15 @@ _Scores = dict[str, dict[int, list[float]]]
 
 
 def _compare(
-    config: Mapping[str, Any], truth: Truth, own: _Scores, others: _Scores, names: Sequence[str]
+    config: Mapping[str, Any], truth: Truth, own: _Scores, others: _Scores, measures: Sequence[str]
 ) -> dict[str, Any]:
     """Return the fields of a row, by treatment. ``others`` are the baseline's scores, empty for itself."""
     resamples = config["study"]["resamples"]
     found: dict[str, Any] = {name: {} for name in ("measures", "differences", "undefined", "unpaired")}
     for treatment, scores in own.items():
         other = others.get(treatment, {})
+        # A prediction is no accuracy, whose mean could say something.
+        names = [name for name in measures if name != "accuracy" or treatment != PREDICTED]
         try:
             found["measures"][treatment] = {
                 name: measure_ranking(scores, truth.means, name, resamples) for name in names
@@ -242,10 +268,13 @@ def _row(variant: Variant, baseline: Variant, records: Records, found: Mapping[s
     return Row(variant.name, variant.budget, variant.epochs, seeds, len(variant.jobs), **found, cost=cost)
 
 
-def _known_scores(variant: Variant, records: Records, truth: Truth) -> _Scores:
+def _known_scores(config: Mapping[str, Any], variant: Variant, records: Records, truth: Truth) -> _Scores:
     scores: _Scores = {}
     for seed, result in variant.results(records).items():
-        for treatment, own in result["scores"].items():
+        every = dict(result["scores"])
+        if config["study"]["record_steps"]:
+            every[PREDICTED] = predict(config["space"], result["trained"], truth.architectures)
+        for treatment, own in every.items():
             if len(own) != len(truth.architectures):
                 key, expected = f"scores.{treatment}", f"scores of {len(truth.architectures)} architectures"
                 raise records.broken(variant.jobs[seed], key, f"a list of {len(own)}", expected)

@@ -8,9 +8,10 @@ from rich.table import Table
 
 from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.intervals import Estimate
-from nni_cream.studies.rank_study import PRIMARY, Row
+from nni_cream.studies.predictions import CHOICE_MEASURES, RULES, ChoiceRow
+from nni_cream.studies.rank_study import Row, primary
 
-__all__ = ["as_markdown", "as_table", "final_cells", "rank_cells", "show_estimate"]
+__all__ = ["as_markdown", "as_table", "choice_cells", "final_cells", "rank_cells", "show_estimate"]
 
 _HEAD = (
     "variant", "epochs", "cost", "seeds", "mean score", "score less baseline", "Kendall tau", "tau less baseline",
@@ -42,8 +43,9 @@ def show_estimate(estimate: Estimate | None, digits: int = 3, *, signed: bool = 
     return f"{estimate.value:{sign}.{digits}f} [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
 
 
-def rank_cells(rows: Sequence[Row], treatment: str = PRIMARY) -> tuple[list[str], list[list[str]]]:
-    """Return the titles and the cells of each line for a ranking study."""
+def rank_cells(rows: Sequence[Row], treatment: str | None = None) -> tuple[list[str], list[list[str]]]:
+    """Return the titles and the cells of each line for a ranking study; by default of the scores that count most."""
+    treatment = treatment or primary({name for row in rows for name in (*row.measures, *row.undefined)})
     return list(_HEAD), [_cells(row, treatment) for row in rows]
 
 
@@ -65,6 +67,26 @@ def _cells(row: Row, treatment: str) -> list[str]:
         show_estimate(own.get("spearman")),
         show_estimate(own.get("regret"), 4),
     ]
+
+
+def choice_cells(rows: Sequence[ChoiceRow]) -> tuple[list[str], list[list[str]]]:
+    """Return the titles and the cells of each line for what scores, predictions and boards would choose.
+
+    Regrets and means are in percentage points of accuracy.
+    """
+    head = ["variant", "chosen by", *CHOICE_MEASURES, "tau less baseline", "regret less baseline"]
+    lines = []
+    for row in rows:
+        cells = [show_estimate(_in_points(name, row.figures.get(name)), 3) for name in CHOICE_MEASURES]
+        less = [
+            show_estimate(_in_points(name, row.differences.get(name)), 3, signed=True) for name in ("tau", "regret")
+        ]
+        lines.append([row.variant, RULES[row.rule], *cells, *less])
+    return head, lines
+
+
+def _in_points(name: str, estimate: Estimate | None) -> Estimate | None:
+    return estimate if estimate is None or name in ("tau", "spearman") else estimate.scaled(100)
 
 
 def final_cells(rows: Sequence[FinalRow]) -> tuple[list[str], list[list[str]]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,9 @@ from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.jobs import Job, Records, Work, run_jobs
 from nni_cream.studies.parts import load_parts
 from nni_cream.studies.plots import draw_differences, draw_final, draw_scatter, draw_truth, have_matplotlib
-from nni_cream.studies.rank_study import BUDGETS, Row, Variant
-from nni_cream.studies.report import as_markdown, final_cells, rank_cells
+from nni_cream.studies.predictions import ChoiceRow
+from nni_cream.studies.rank_study import PREDICTED, Row, Variant
+from nni_cream.studies.report import as_markdown, choice_cells, final_cells, rank_cells
 from nni_cream.studies.truths import truth
 from nni_cream.studies.truths.truth import Truth
 
@@ -167,20 +168,21 @@ def run_rank(
     """
     config = _fitted(config)
     known.check_fits(config["space"], load_parts(config["data"], config["study"]["judging_images"]))
-    records = running.open(rank_study.shared_by_all(config, known))
-    tables: dict[str, list[Row]] = {}
+    scored = known.part(config["study"]["scored"])
+    records = running.open(rank_study.shared_by_all(config, scored))
+    report = _RankReport(config, known, scored, running, records)
     variants = rank_study.make_variants(config)
     try:
         running.run(rank_study.work, _seed_by_seed(variants), records, "supernets, equal epochs")
     finally:
-        tables[BUDGETS[0]] = _report(config, known, running, records, variants, tables)
+        report.add(variants)
     if with_equal_time:
         longer = rank_study.equal_time(config, variants, records)
         try:
             running.run(rank_study.work, _seed_by_seed(longer), records, "supernets, equal time")
         finally:
-            tables[BUDGETS[1]] = _report(config, known, running, records, longer, tables)
-    return tables
+            report.add(longer)
+    return report.tables
 
 
 def _seed_by_seed(variants: Sequence[Variant]) -> list[Job]:
@@ -189,42 +191,55 @@ def _seed_by_seed(variants: Sequence[Variant]) -> list[Job]:
     return [variant.jobs[seed] for seed in seeds for variant in variants]
 
 
-def _report(
-    config: Mapping[str, Any],
-    known: Truth,
-    running: Running,
-    records: Records,
-    variants: Sequence[Variant],
-    before: Mapping[str, list[Row]],
-) -> list[Row]:
-    rows = rank_study.rank_rows(config, variants, records, known)
-    budget = variants[0].budget
-    tables = {**before, budget: rows}
-    content = {
-        "kind": "rank",
-        "complete": known.complete and all(row.complete for own in tables.values() for row in own),
-        **running.made_by(records),
-        "truth": {"architectures": len(known.known), "complete": known.complete, "data": dict(known.data)},
-        "baseline": config["study"]["baseline"],
-        "tables": {name: [row.to_json() for row in own] for name, own in tables.items()},
-    }
-    write_json(running.file(".json"), content)
-    write_text(running.file(".md"), _document(tables, known))
-    if have_matplotlib() and any(row.measures for row in rows):
-        name = budget.replace(" ", "_")
-        draw_scatter(running.file(f"_scatter_{name}.png"), variants, records, known)
-        draw_differences(running.file(f"_differences_{name}.png"), rows, config["study"]["baseline"])
-    return rows
+@dataclass
+class _RankReport:
+    """The files of a ranking study, with a table for each budget so far."""
 
+    config: Mapping[str, Any]
+    known: Truth
+    scored: Truth
+    running: Running
+    records: Records
+    tables: dict[str, list[Row]] = field(default_factory=dict)
+    choices: dict[str, list[ChoiceRow]] = field(default_factory=dict)
 
-def _document(tables: Mapping[str, list[Row]], known: Truth) -> str:
-    parts = []
-    for budget, rows in tables.items():
-        for treatment in dict.fromkeys(name for row in rows for name in (*row.measures, *row.undefined)):
-            note = "" if known.complete and all(row.complete for row in rows) else " (PARTIAL)"
-            parts.append(f"{budget.capitalize()}, BatchNorm: {treatment}{note}\n\n")
-            parts.append(as_markdown(*rank_cells(rows, treatment)) + "\n")
-    return "".join(parts)
+    def add(self, variants: Sequence[Variant]) -> None:
+        """Compare the variants of a budget, and write all files."""
+        budget, study = variants[0].budget, (self.config, variants, self.records)
+        self.tables[budget] = rows = rank_study.rank_rows(*study, self.scored)
+        self.choices[budget] = rank_study.rank_choices(*study, self.known, self.scored)
+        write_json(self.running.file(".json"), self._content())
+        write_text(self.running.file(".md"), self._document())
+        if have_matplotlib() and any(row.measures for row in rows):
+            name = budget.replace(" ", "_")
+            draw_scatter(self.running.file(f"_scatter_{name}.png"), variants, self.records, self.scored)
+            draw_differences(self.running.file(f"_differences_{name}.png"), rows, self.config["study"]["baseline"])
+
+    def _content(self) -> dict[str, Any]:
+        known = self.known
+        content = {
+            "kind": "rank",
+            "complete": known.complete and all(row.complete for own in self.tables.values() for row in own),
+            **self.running.made_by(self.records),
+            "truth": {"architectures": len(known.known), "complete": known.complete, "data": dict(known.data)},
+            "baseline": self.config["study"]["baseline"],
+            "tables": {name: [row.to_json() for row in own] for name, own in self.tables.items()},
+        }
+        choices = {name: [row.to_json() for row in own] for name, own in self.choices.items() if own}
+        return content | ({"scored": len(self.scored.known), "choices": choices} if choices else {})
+
+    def _document(self) -> str:
+        parts = []
+        for budget, rows in self.tables.items():
+            note = "" if self.known.complete and all(row.complete for row in rows) else " (PARTIAL)"
+            for treatment in dict.fromkeys(name for row in rows for name in (*row.measures, *row.undefined)):
+                source = "scores of the predictor" if treatment == PREDICTED else f"BatchNorm: {treatment}"
+                parts.append(f"{budget.capitalize()}, {source}{note}\n\n")
+                parts.append(as_markdown(*rank_cells(rows, treatment)) + "\n")
+            if self.choices[budget]:
+                parts.append(f"{budget.capitalize()}, choices among {len(self.known.known)} architectures{note}\n\n")
+                parts.append(as_markdown(*choice_cells(self.choices[budget])) + "\n")
+        return "".join(parts)
 
 
 def run_final(config: Mapping[str, Any], running: Running) -> dict[str, list[FinalRow]]:

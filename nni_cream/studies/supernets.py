@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -19,6 +20,7 @@ from nni_cream.from_config import make_strategy, make_trainer, recipe_of, scored
 from nni_cream.search import CreamLightningModule, Finalist, encode_path, validate_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.studies.parts import StudyParts, load_parts
+from nni_cream.studies.predictions import StepRecorder
 from nni_cream.training import make_loader, module_of, seeded
 from nni_cream.training.single_network import quiet_lightning
 
@@ -84,7 +86,9 @@ class TrainedSupernet:
 
 
 @contextmanager
-def trained_supernet(shared: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[TrainedSupernet]:
+def trained_supernet(
+    shared: Mapping[str, Any], settings: Mapping[str, Any], callbacks: Sequence[pl.Callback] = ()
+) -> Iterator[TrainedSupernet]:
     """Train a supernet; inside the context, the random generators are those of its seed.
 
     Parameters
@@ -93,6 +97,8 @@ def trained_supernet(shared: Mapping[str, Any], settings: Mapping[str, Any]) -> 
         ``space``, ``data``, ``judging_images``, ``recalibration_images`` and ``accelerator`` of the study.
     settings
         Section ``search`` of a configuration, resolved, with its seed.
+    callbacks
+        Of the trainer.
 
     Yields
     ------
@@ -102,17 +108,23 @@ def trained_supernet(shared: Mapping[str, Any], settings: Mapping[str, Any]) -> 
     parts = load_parts(shared["data"], shared["judging_images"])
     with seeded(settings["seed"]), quiet_lightning():
         began = time.process_time()
-        strategy = _train(shared, settings, parts)
+        strategy = _train(shared, settings, parts, callbacks)
         yield TrainedSupernet(strategy, parts, settings, shared["recalibration_images"], time.process_time() - began)
 
 
-def _train(shared: Mapping[str, Any], settings: Mapping[str, Any], parts: StudyParts) -> CreamStrategy:
+def _train(
+    shared: Mapping[str, Any], settings: Mapping[str, Any], parts: StudyParts, callbacks: Sequence[pl.Callback]
+) -> CreamStrategy:
     recipe = recipe_of(settings)
     strategy = make_strategy(settings)
     space = spaces.create(shared["space"]["name"], **shared["space"]["arguments"])
     validation = make_loader(parts.validation, validation_batch(len(parts.validation), settings))  # type: ignore[arg-type]
     trainer = make_trainer(
-        {**_TRAINER, "accelerator": shared["accelerator"]}, recipe.epochs, Path.cwd(), [], enable_checkpointing=False
+        {**_TRAINER, "accelerator": shared["accelerator"]},
+        recipe.epochs,
+        Path.cwd(),
+        list(callbacks),
+        enable_checkpointing=False,
     )
     evaluator = Lightning(
         module_of(recipe, parts.splits.num_classes),
@@ -131,19 +143,22 @@ def score_supernet(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> d
     Parameters
     ----------
     shared
-        What :func:`trained_supernet` needs, and the architectures as ``paths``.
+        What :func:`trained_supernet` needs, the architectures as ``paths``, and perhaps ``record_steps``.
     arguments
         ``search``: section of a configuration, with its seed.
 
     Returns
     -------
     dict
-        ``scores``: BatchNorm treatment to the scores of all paths in order; ``board``; the search's cost and figures.
+        ``scores``: BatchNorm treatment to the scores of all paths in order; ``board``; the search's cost and figures;
+        with ``record_steps``, ``trained``: what :class:`~nni_cream.studies.predictions.StepRecorder` kept.
     """
-    with trained_supernet(shared, arguments["search"]) as supernet:
+    recorder = StepRecorder() if shared.get("record_steps") else None
+    with trained_supernet(shared, arguments["search"], [recorder] if recorder else []) as supernet:
         paths = [supernet.decode(path) for path in shared["paths"]]
         own = time.process_time()
-        scores = {name: treat(supernet, paths) for name, treat in TREATMENTS.items()}
+        wanted = [name for name in TREATMENTS if name == "batch" or shared["recalibration_images"] is not None]
+        scores = {name: TREATMENTS[name](supernet, paths) for name in wanted}
         return {
             "scores": scores,
             "board": _board(supernet),
@@ -151,6 +166,7 @@ def score_supernet(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> d
             "search_cpu_seconds": round(supernet.cpu_seconds, 3),
             "scoring_cpu_seconds": round(time.process_time() - own, 3),
             "steps": supernet.module.steps,
+            **({"trained": recorder.to_json()} if recorder else {}),
         }
 
 

@@ -2,9 +2,13 @@
 
 import importlib.util
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
+
+from nni_cream.manager.experiment_file import expected_trials, load_experiment
+from tests.manager.experiments import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/soak.py"
 
@@ -36,3 +40,21 @@ def test_slope_of_a_leak_is_found_within_its_interval(soak):
     assert 0 < low < 360_000 < high
     assert high - low < 1000
     assert found["descriptors"]["interval"] == [0.0, 0.0]
+
+
+def test_what_a_process_started_is_found_when_it_has_a_session_of_its_own_and_no_parent(soak):
+    command = "setsid sleep 600 & read line"
+    with subprocess.Popen(["bash", "-c", command], stdin=subprocess.PIPE) as process:
+        tree = soak.Tree(process.pid)
+        wait_until(lambda: tree.figures() and [item.name() for item in tree.alive()] == ["sleep"])
+        assert tree.figures()["descriptors"] > 3
+        process.kill()
+    (left,) = tree.alive()
+    left.kill()
+    wait_until(lambda: not tree.alive())
+
+
+def test_experiment_of_the_soak_is_one_that_runs(soak, tmp_path):
+    config = load_experiment(soak._write_config(tmp_path / "soak.yml", True))
+    assert expected_trials(config) > 1
+    assert config.tuner.class_args["search"]["epochs"] == 1_000_000

@@ -35,6 +35,7 @@ def load_folder(
     root: str | os.PathLike[str],
     validation: float | None = None,
     test: float | None = None,
+    subset: float | None = None,
     seed: int = 0,
     image_size: int | list[int] = 224,
     augment: str = "crop",
@@ -55,6 +56,7 @@ def load_folder(
     its place among all files, those of train first.
 
     ``validation`` and ``test`` are the shares of the images to draw, above 0 and below 1; the default is 0.1.
+    ``subset`` is the share of train that is used at all, for training and for what is drawn from it. Default: all.
     ``channels`` is 3, or 1 for grey images. ``exif`` says whether images are turned upright as their EXIF orientation
     says. The other arguments are those of :func:`~nni_cream.data.load_imagenet`.
     """
@@ -64,10 +66,11 @@ def load_folder(
     folders = _part_folders(Path(root))
     shares = _shares(folders, validation, test)
     files = readable("folder", _scan_all(Path(root), folders), options)
-    indices = _share_out(files, folders, shares, seed)
+    indices = _share_out(files, folders, shares, subset, seed)
     arguments: dict[str, Any] = {"root": os.fspath(root), "validation": validation, "test": test, "seed": seed}
     # Absent unless changed: results from before there were these arguments stay comparable.
     arguments |= ({} if channels == 3 else {"channels": channels}) | ({} if exif else {"exif": False})
+    arguments |= {} if subset is None else {"subset": subset}
     return splits_of_files("folder", arguments, files, indices, options)
 
 
@@ -101,15 +104,19 @@ def _shares(folders: dict[str, str], validation: float | None, test: float | Non
                     f"Leave {part} out."
                 )
             continue
-        shares[part] = _DEFAULT_SHARE if share is None else share
-        if not isinstance(shares[part], float) or not 0 < shares[part] < 1:
-            raise ConfigError(f"data set 'folder': {part} is {share!r}; expected a share above 0 and below 1.")
+        shares[part] = _checked_share(part, _DEFAULT_SHARE if share is None else share)
     if sum(shares.values()) >= 1:
         raise ConfigError(
             f"data set 'folder': validation ({shares['validation']}) and test ({shares['test']}) are the whole; "
             "expected less than 1 together, so that train has a share."
         )
     return shares
+
+
+def _checked_share(name: str, share: Any) -> float:
+    if not isinstance(share, float) or not 0 < share < 1:
+        raise ConfigError(f"data set 'folder': {name} is {share!r}; expected a share above 0 and below 1.")
+    return share
 
 
 def _scan_all(root: Path, folders: dict[str, str]) -> FolderContent:
@@ -141,12 +148,17 @@ def _tell_of_inner_folders(files: FolderContent) -> None:
 
 
 def _share_out(
-    files: FolderContent, folders: dict[str, str], shares: dict[str, float], seed: int
+    files: FolderContent, folders: dict[str, str], shares: dict[str, float], subset: float | None, seed: int
 ) -> dict[str, Indices]:
     indices = {
         part: np.flatnonzero([not folder or name.startswith(f"{folder}{os.sep}") for name in files.names])
         for part, folder in folders.items()
     }
+    if subset is not None:
+        every = indices["train"]
+        kept = round(_checked_share("subset", subset) * len(every))
+        used, _, _ = stratified_split("folder", files.labels[every], kept, len(every) - kept, seed)
+        indices["train"] = np.sort(every[used])
     if shares:
         source = indices["train"]
         labels = files.labels[source]

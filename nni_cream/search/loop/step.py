@@ -146,11 +146,14 @@ class CreamLightningModule(PreparedLightningModule):
         # With accumulated gradients, or a step skipped by the scaler, no weight moved.
         if self.average is not None and self.trainer.global_step > self._steps_before:
             self.average.update()
-        if self.warmup.lasts(self.trainer):
-            return
+        competes = not self.warmup.lasts(self.trainer)
+        self.window.add(path, self._task, competes)
         if self._step % _COMPARED == 0:
             self._compare_ranks()
-        self.window.add(path, self._task)
+            if not competes:
+                self.proposals.learn(self.window.take(self.ranks))
+        if not competes:
+            return
         self._changed = self._compete()
         interval = self.matcher.interval
         if interval and self._step % interval == 0 and not self.untaught.lasts(self.trainer):
@@ -159,13 +162,9 @@ class CreamLightningModule(PreparedLightningModule):
     def _compare_ranks(self) -> None:
         if self.ranks.size == 1:
             return
-        match = self._match
-        facts = {
-            "path": path_key(self._path) if self._path else "none",
-            "teacher": f"{match.entry.key}, {match.weight!r}" if match else "none",
-            "board": json.dumps(self.board.to_json()),
-        }
-        self.ranks.check_same(facts, self._step)
+        teacher = f"{self._match.entry.key}, {self._match.weight!r}" if self._match else "none"
+        path, board = path_key(self._path) if self._path else "none", json.dumps(self.board.to_json())
+        self.ranks.check_same({"path": path, "teacher": teacher, "board": board}, self._step)
 
     def _joint_loss(self, task_loss: Tensor, path: Path, match: Match | None, calls: list[Call], batch: Any) -> Tensor:
         """L = [rho KD + (2 - rho) CE] / 2 (paper, section 3.3) unless ``teaching`` says otherwise; CE untaught."""
@@ -328,6 +327,7 @@ class CreamLightningModule(PreparedLightningModule):
                 "the training had no batch; expected at least one. Look at the size of the batches, drop_last and "
                 "limit_train_batches."
             )
+        self.proposals.learn(self.window.take(self.ranks))
         super().on_fit_end()
         if not len(self.board) and not self.trainer.interrupted:
             raise SearchError(
@@ -353,6 +353,11 @@ class CreamLightningModule(PreparedLightningModule):
         return dict(best.path)
 
     # What others see --------------------------------------------------------------------------------------------------
+
+    @property
+    def last_step(self) -> tuple[Path | None, Tensor | None]:
+        """Path and task loss, shape (), of the last training step."""
+        return self._path, self._task
 
     def _tell(self, kind: str, candidate: dict[str, Any] | None = None, *verdict: Any) -> None:
         event = BoardEvent(kind, self._step, self.trainer.current_epoch, candidate, *verdict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from nni_cream.search.paths.encoded_path import Path, encode_path
 from nni_cream.search.ranks import Ranks
 
-__all__ = ["CandidateWindow", "rescored_entries", "scoring_interval"]
+__all__ = ["CandidateWindow", "Trained", "rescored_entries", "scoring_interval"]
 
 _SCORED_SHARE = 0.4  # images scored for each image trained on
 
@@ -28,31 +28,46 @@ def rescored_entries(images: int, trained: int) -> int:
     return max(1, int(_SCORED_SHARE * trained / images))
 
 
+class Trained(NamedTuple):
+    """One training step: its path, the task loss of its batch, and whether the path may be a candidate."""
+
+    path: Path
+    loss: float
+    competes: bool = True
+
+
 class CandidateWindow:
     """The paths trained since the last scoring, each with its loss on its training batch."""
 
     def __init__(self) -> None:
         self._paths: list[Path] = []
         self._losses: list[Tensor] = []
+        self._competing: list[bool] = []
 
-    def add(self, path: Path, loss: Tensor | None) -> None:
+    def add(self, path: Path, loss: Tensor | None, competes: bool = True) -> None:
         """Add the path and task loss of a step, shape (); ``None`` for a skipped step."""
         if loss is not None:
             self._paths.append(path)
             self._losses.append(loss.detach().float())
+            self._competing.append(competes)
 
-    def take(self, ranks: Ranks) -> list[tuple[Path, float]]:
-        """Return the paths and their losses, added up over the ranks, and begin a new window."""
-        paths, losses = self._paths, self._losses
-        self._paths, self._losses = [], []
+    def take(self, ranks: Ranks) -> list[Trained]:
+        """Return the steps, their losses added up over the ranks, and begin a new window."""
+        paths, losses, competing = self._paths, self._losses, self._competing
+        self._paths, self._losses, self._competing = [], [], []
         # Read all at once: each look at a single loss would stall an accelerator's queue.
         every = ranks.gather(lambda: torch.stack(losses).tolist() if losses else [])
-        return [(path, sum(own)) for path, *own in zip(paths, *every, strict=True)]
+        sums = [sum(own) for own in zip(*every, strict=True)]
+        return [Trained(*step) for step in zip(paths, sums, competing, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the window as plain values and a tensor."""
         losses = torch.stack(self._losses).cpu() if self._losses else torch.zeros(0)
-        return {"paths": [encode_path(path) for path in self._paths], "losses": losses}
+        return {
+            "paths": [encode_path(path) for path in self._paths],
+            "losses": losses,
+            "competing": list(self._competing),
+        }
 
     def load_state_dict(
         self, state: Mapping[str, Any], decode: Callable[[Mapping[str, Any]], Path], device: torch.device
@@ -60,3 +75,5 @@ class CandidateWindow:
         """Restore a saved window."""
         self._paths = [decode(path) for path in state["paths"]]
         self._losses = list(state["losses"].to(device).unbind())
+        # A window saved before 2026-11-29 holds no step of the warm-up.
+        self._competing = list(state.get("competing", [True] * len(self._paths)))

@@ -115,14 +115,18 @@ class PathPredictor:
         SearchError
             If a loss is not finite.
         """
-        for path, loss in zip(paths, losses, strict=True):
+        self.learn([self.columns(path) for path in paths], losses)
+
+    def learn(self, columns: Sequence[NDArray[np.intp]], losses: Sequence[float]) -> None:
+        """Do the same for paths that are given by their :meth:`columns`."""
+        for own, loss in zip(columns, losses, strict=True):
             if not math.isfinite(loss):
                 raise SearchError(
                     f"the loss of a step is {loss}; expected a finite number. Lower the learning rate or clip "
                     "gradients."
                 )
-            self._add(self.columns(path), loss)
-        if paths:
+            self._add(own, loss)
+        if columns:
             self.__dict__.pop("_solution", None)
 
     def columns(self, path: Path) -> _Columns:

@@ -9,6 +9,7 @@ from nni_cream.search.board import PrioritizedBoard
 from nni_cream.search.paths.best_path import best_predicted
 from nni_cream.search.paths.encoded_path import Path, encode_path
 from nni_cream.search.paths.random_paths import RandomPaths
+from nni_cream.search.scoring.candidates import Trained
 from nni_cream.search.scoring.predictor import PathPredictor
 
 __all__ = ["Proposals"]
@@ -44,30 +45,30 @@ class Proposals:
         self._recent: list[Path] = []
         self._number = 0
 
-    def learn(self, trained: Sequence[tuple[Path, float]]) -> None:
-        """Let the predictor learn from the steps since the last scoring; to be called in all processes."""
-        if self._predicted:  # nobody else asks it, and each step would pay for it
-            self._predictor.observe([path for path, _ in trained], [loss for _, loss in trained])
+    def learn(self, trained: Sequence[Trained]) -> None:
+        """Let the predictor learn from training steps, each once; to be called in all processes."""
+        self._predictor.observe([step.path for step in trained], [step.loss for step in trained])
 
-    def choose(self, trained: Sequence[tuple[Path, float]]) -> Path | None:
+    def choose(self, trained: Sequence[Trained]) -> Path | None:
         """Return the next candidate.
 
         Parameters
         ----------
         trained
-            The paths trained since the last scoring, and the loss of each.
+            The training steps since the last scoring.
 
         Returns
         -------
         Path or None
             ``None`` if all of them are on the board.
         """
-        wanted = [(loss, place) for place, (path, loss) in enumerate(trained) if path not in self._board]
-        latest = trained[min(wanted)[1]][0] if wanted else None
+        trained = [step for step in trained if step.competes]
+        wanted = [(step.loss, place) for place, step in enumerate(trained) if step.path not in self._board]
+        latest = trained[min(wanted)[1]].path if wanted else None
         if not trained or not self._predicted or self._number % _EXPLORED == 0 or not self._predictor.informed:
             return latest
         excluded = [*(entry.path for entry in self._board.entries), *self._recent]
-        return best_predicted(self._predictor, self._paths, excluded, [path for path, _ in trained]) or latest
+        return best_predicted(self._predictor, self._paths, excluded, [step.path for step in trained]) or latest
 
     def note(self, path: Path) -> None:
         """Remember a candidate; to be called in all processes."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,26 @@ class Truth:
     def known(self) -> list[int]:
         """Numbers of the architectures with all seeds."""
         return [number for number, own in enumerate(self.accuracies) if all(seed in own for seed in self.seeds)]
+
+    def part(self, number: int | None) -> Truth:
+        """Return the truth of some architectures that are known with all seeds, drawn with seed 0; of all for ``None``.
+
+        Raises :class:`~nni_cream.errors.StudyError` if there are fewer.
+        """
+        if number is None:
+            return self
+        if number > len(self.known):
+            raise StudyError(
+                f"study.scored is {number}; expected at most {len(self.known)}, the architectures of the truth with "
+                "all seeds, or null for all of them."
+            )
+        places = np.sort(np.random.default_rng(0).choice(self.known, size=number, replace=False))
+        return replace(
+            self,
+            architectures=tuple(self.architectures[place] for place in places),
+            accuracies=tuple(self.accuracies[place] for place in places),
+            macs=tuple(self.macs[place] for place in places),
+        )
 
     @property
     def complete(self) -> bool:

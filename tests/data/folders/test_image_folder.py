@@ -95,6 +95,19 @@ def test_seed_decides_the_shares(tmp_path: Path) -> None:
     assert drawn[0] != drawn[2]
 
 
+def test_subset_keeps_the_proportions_and_leaves_the_test_folder_alone(tmp_path: Path) -> None:
+    fill(tmp_path / "train", cats=20, dogs=12)
+    fill(tmp_path / "test", cats=3, dogs=3)
+    whole, part = load(tmp_path, validation=0.25), load(tmp_path, validation=0.25, subset=0.5)
+    assert [len(part.indices[name]) for name in ("train", "validation", "test")] == [12, 4, 6]
+    assert np.bincount([label for _, label in part.train]).tolist() == [7, 5]
+    assert set(part.indices["test"]) == set(whole.indices["test"])
+    assert part.arguments["subset"] == 0.5
+    assert "subset" not in whole.arguments
+    with pytest.raises(ConfigError, match="subset is 2; expected a share above 0 and below 1"):
+        load(tmp_path, subset=2)
+
+
 def with_everything(root: Path) -> None:
     for name in ("train", "val", "test"):
         fill(root / name, cats=2, dogs=2)

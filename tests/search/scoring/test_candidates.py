@@ -17,7 +17,7 @@ from nni_cream import CreamStrategy, data, spaces
 from nni_cream.search import Scoring
 from nni_cream.search.paths.encoded_path import path_key
 from nni_cream.search.ranks import Ranks
-from nni_cream.search.scoring.candidates import CandidateWindow, scoring_interval
+from nni_cream.search.scoring.candidates import CandidateWindow, Trained, scoring_interval
 from nni_cream.training import ClassificationModule, make_loader, seeded
 
 steps = st.lists(st.tuples(st.integers(0, 5), st.floats(-10, 10, width=32)), max_size=12)
@@ -35,7 +35,7 @@ alone = Ranks()
 
 def test_each_window_begins_anew() -> None:
     window = filled([(1, 0.1)])
-    assert window.take(alone) == [({"layer": 1}, pytest.approx(0.1))]
+    assert window.take(alone) == [Trained({"layer": 1}, pytest.approx(0.1))]
     assert window.take(alone) == []
 
 
@@ -45,7 +45,7 @@ def test_processes_agree_by_the_sum_of_their_losses() -> None:
             return [compute(), [0.9, 0.2, 0.5]]
 
     window = filled(list(enumerate([0.1, 0.5, 0.4])))
-    assert [(path["layer"], round(loss, 6)) for path, loss in window.take(Two())] == [(0, 1.0), (1, 0.7), (2, 0.9)]
+    assert [(step.path["layer"], round(step.loss, 6)) for step in window.take(Two())] == [(0, 1.0), (1, 0.7), (2, 0.9)]
 
 
 def test_a_step_that_was_left_out_is_no_candidate() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from nni_cream.search import CostModel, RandomPaths
 from nni_cream.search.board import BoardEntry, PrioritizedBoard
 from nni_cream.search.paths.encoded_path import path_key
+from nni_cream.search.scoring.candidates import Trained
 from nni_cream.search.scoring.predictor import PathPredictor
 from nni_cream.search.scoring.proposals import Proposals
 from tests.search.small import SPACES, LayerSpace, supernet
@@ -35,7 +36,7 @@ def test_trained_candidate_is_the_one_of_lowest_loss_that_is_not_on_the_board(
     proposals = Proposals(
         PathPredictor({}, list), board_of(*({"layer": number} for number in known)), RandomPaths(space), predicted=False
     )
-    found = proposals.choose([({"layer": number}, loss) for number, loss in taken])
+    found = proposals.choose([Trained({"layer": number}, loss) for number, loss in taken])
     wanted = [(loss, number) for number, loss in taken if number not in known]
     if not wanted:
         assert found is None
@@ -55,7 +56,7 @@ class Learned:
         self.effects = generator.normal(size=self.predictor.size)
         drawn = [self.paths.draw() for _ in range(400)]
         self.predictor.observe(drawn, [self.loss(path) + 0.1 * generator.normal() for path in drawn])
-        self.trained = [(path, self.loss(path)) for path in drawn[-8:]]
+        self.trained = [Trained(path, self.loss(path)) for path in drawn[-8:]]
 
     def loss(self, path: Path) -> float:
         return float(self.effects[self.predictor.columns(path)].sum())
@@ -64,7 +65,7 @@ class Learned:
 @pytest.mark.parametrize("name", SPACES)
 def test_every_second_candidate_is_better_than_all_known_ones(name: str) -> None:
     learned = Learned(name)
-    best = min(learned.trained, key=lambda item: item[1])[0]
+    best = min(learned.trained, key=lambda step: step.loss).path
     board = board_of(best)
     proposals = Proposals(learned.predictor, board, learned.paths, predicted=True)
     seen = [best]
@@ -78,7 +79,7 @@ def test_every_second_candidate_is_better_than_all_known_ones(name: str) -> None
             if turn == 1:
                 assert learned.loss(found) <= learned.loss(best)
         else:
-            assert found in [path for path, _ in learned.trained]
+            assert found in [path for path, *_ in learned.trained]
         proposals.note(found)
 
 
@@ -89,10 +90,10 @@ def test_predicted_candidate_is_the_best_of_all_within_a_cost_range() -> None:
     learned.paths.cost_range = (low, low + 0.4 * (high - low))
     learned.paths.constrain(cost, table=cost.table)
     proposals = Proposals(learned.predictor, board_of(), learned.paths, predicted=True)
-    proposals.note(learned.trained[0][0])
+    proposals.note(learned.trained[0].path)
     found = proposals.choose(learned.trained)
     every = {path_key(path): path for path in (learned.paths.draw() for _ in range(2000))}
-    every.pop(path_key(learned.trained[0][0]), None)
+    every.pop(path_key(learned.trained[0].path), None)
     assert found is not None
     assert path_key(found) == min(every, key=lambda key: -learned.predictor.means([every[key]])[0])
 
@@ -100,7 +101,7 @@ def test_predicted_candidate_is_the_best_of_all_within_a_cost_range() -> None:
 def test_a_candidate_comes_again_in_the_next_epoch() -> None:
     learned = Learned("layers")
     proposals = Proposals(learned.predictor, board_of(), learned.paths, predicted=True)
-    proposals.note(learned.trained[0][0])
+    proposals.note(learned.trained[0].path)
     first = proposals.choose(learned.trained)
     assert first is not None
     proposals.note(first)
@@ -113,7 +114,7 @@ def test_a_candidate_comes_again_in_the_next_epoch() -> None:
 def test_saved_proposals_go_on() -> None:
     learned = Learned("layers")
     whole, again = (Proposals(learned.predictor, board_of(), learned.paths, predicted=True) for _ in range(2))
-    for path, _ in learned.trained[:3]:
+    for path, *_ in learned.trained[:3]:
         whole.note(path)
     again.load_state_dict(whole.state_dict(), dict)
     assert again.choose(learned.trained) == whole.choose(learned.trained)
@@ -127,6 +128,6 @@ def test_what_is_noise_proposes_nothing() -> None:
     assert learned.predictor.informed
     assert not noise.informed
     proposals = Proposals(noise, board_of(), learned.paths, predicted=True)
-    for path, _ in learned.trained[:3]:
+    for path, *_ in learned.trained[:3]:
         proposals.note(path)
-        assert proposals.choose(learned.trained) in [path for path, _ in learned.trained]
+        assert proposals.choose(learned.trained) in [path for path, *_ in learned.trained]
