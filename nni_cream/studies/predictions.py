@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -74,9 +75,12 @@ def replay(space: Mapping[str, Any], trained: Mapping[str, Any]) -> PathPredicto
 
 
 def predict(space: Mapping[str, Any], trained: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return what the predictor makes of paths of a file after recorded steps; the higher the better."""
+    """Return what the predictor makes of paths after recorded steps: the higher the better, or all ``nan``."""
+    predictor = replay(space, trained)
+    if predictor.problem:
+        return [math.nan] * len(paths)
     decoded = _decoded(space["name"], json.dumps(space["arguments"], sort_keys=True), tuple(map(path_key, paths)))
-    return [float(value) for value in replay(space, trained).means(decoded)]
+    return [float(value) for value in predictor.means(decoded)]
 
 
 @lru_cache(maxsize=1)
@@ -194,6 +198,8 @@ class _Whole:
         return found
 
     def _figures(self, places: NDArray[np.intp], values: _Values) -> dict[str, float]:
+        if not np.isfinite(values).all() or (values == values[0]).all():
+            return {}  # they rank nothing
         true, macs = self._accuracies[places], self._macs[places]
         found = {
             "tau": float(stats.kendalltau(values, true, variant="b").statistic),

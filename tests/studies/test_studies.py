@@ -20,6 +20,7 @@ from nni_cream.cli import main
 from nni_cream.errors import ConfigError
 from nni_cream.search import validate_path
 from nni_cream.studies.parts import load_parts
+from nni_cream.studies.predictions import replay
 from nni_cream.studies.rank_study import make_variants
 from nni_cream.studies.supernets import trained_supernet
 from nni_cream.studies.truths.truth import draw_architectures
@@ -43,7 +44,13 @@ TRUTH = {
 RANK = {
     "space": SPACE,
     "data": DATA,
-    "study": {"judging_images": 200, "seeds": [3, 4], "recalibration_images": 100, "resamples": 200},
+    "study": {
+        "judging_images": 200,
+        "seeds": [3, 4],
+        "recalibration_images": 100,
+        "resamples": 200,
+        "record_steps": True,
+    },
     "search": {
         "epochs": 2,
         "batch_size": 50,
@@ -216,6 +223,38 @@ def test_scores_are_those_of_the_supernet_with_and_without_statistics_of_its_own
         own = [validate_path(supernet.module, path, *loaders, 100) for path in paths]
     assert scores["recalibrated"] == pytest.approx(own, abs=0.011)  # another batch size may move an image
     assert scores["recalibrated"] != scores["batch"]
+
+
+def test_replayed_steps_predict_as_the_predictor_of_the_search_did(studied):
+    lines = [json.loads(line) for line in (studied / "rank/records.jsonl").read_text().splitlines()]
+    trained = next(line["result"]["trained"] for line in lines[1:] if line["key"] == "meta seed 4")
+    assert len(trained["columns"]) == len(trained["losses"]) == 2 * 200 // 50
+    settings = {**config.RANK.resolve(RANK)["search"], "seed": 4}
+    with trained_supernet(lines[0]["shared"], settings) as supernet:
+        own, other = supernet.module.predictor.state_dict(), replay(NAMED_SPACE, trained).state_dict()
+    assert own["steps"] == other["steps"]
+    assert all(own[name] == pytest.approx(other[name], rel=1e-4, abs=1e-4) for name in own)
+
+
+def test_choices_are_compared_among_all_architectures_of_the_truth(studied, tmp_path):
+    part = {**RANK, "study": {**RANK["study"], "scored": 10, "recalibration_images": None, "seeds": [3]}}
+    assert main(rank_words(studied, tmp_path / "rank", config=part)) == 0
+    truth, content = read(studied / "truth/truth.json"), read(tmp_path / "rank/rank.json")
+    assert (content["scored"], content["truth"]["architectures"]) == (10, 12)
+    lines = [json.loads(line) for line in (tmp_path / "rank/records.jsonl").read_text().splitlines()]
+    records = {line["key"]: line["result"] for line in lines[1:]}
+    means = [np.mean(list(item["accuracies"].values())) for item in truth["architectures"]]
+    places = [[item["choices"] for item in truth["architectures"]].index(path) for path in lines[0]["shared"]["paths"]]
+    scores = records["spos seed 3"]["scores"]["batch"]
+    assert "recalibrated" not in records["spos seed 3"]["scores"]
+    rows = {(row["variant"], row["rule"]): row["figures"] for row in content["choices"]["equal epochs"]}
+    found = rows["spos", "scored"]
+    assert found["regret"]["value"] == pytest.approx(max(means) - means[places[int(np.argmax(scores))]])
+    assert found["tau"]["value"] == pytest.approx(stats.kendalltau(scores, np.array(means)[places]).statistic)
+    table = content["tables"]["equal epochs"][0]
+    assert table["measures"]["batch"]["tau"]["value"] == pytest.approx(found["tau"]["value"])
+    assert "8 training steps" not in table["undefined"]  # fewer than the effects of its space, or they would tell
+    assert "choices among 12 architectures" in (tmp_path / "rank/rank.md").read_text()
 
 
 def test_equal_time_gives_the_cheaper_variant_more_epochs(studied):

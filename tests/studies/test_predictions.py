@@ -1,0 +1,99 @@
+"""What the predictor makes of recorded steps, and what it would choose of a whole truth that is made up."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from nni_cream.search import path_key
+from nni_cream.studies.predictions import choice_rows, predict, replay
+from nni_cream.studies.report import choice_cells
+from nni_cream.studies.truths.truth import Truth
+
+OPERATIONS = ["conv_3x3", "mbconv_k3e2", "conv_1x1"]
+SPACE = {"name": "digits", "arguments": {"channels": [8, 8, 8], "operations": OPERATIONS}}
+LABELS = [f"layer_{number}" for number in (1, 2, 3)]
+PATHS = [dict(zip(LABELS, chosen, strict=True)) for chosen in itertools.product(OPERATIONS, repeat=3)]
+GAINS = np.array([[0.0, 0.03, -0.01], [0.02, 0.0, 0.05], [0.0, 0.01, 0.04]])
+
+
+def quality(path: dict[str, Any]) -> float:
+    return float(sum(GAINS[place, OPERATIONS.index(path[label])] for place, label in enumerate(LABELS)))
+
+
+def truth() -> Truth:
+    """Return accuracies of all 27 architectures, a sum over the choices and a little of their own."""
+    noise = np.random.default_rng(1).normal(scale=0.002, size=len(PATHS))
+    return Truth(
+        space=SPACE,
+        data={"name": "made up", "arguments": {}, "fingerprint": None, "judging_images": 0},
+        recipe={},
+        seeds=(0,),
+        architectures=tuple(PATHS),
+        accuracies=tuple({0: 0.8 + quality(path) + own} for path, own in zip(PATHS, noise, strict=True)),
+        macs=tuple(float(1 + number) for number in range(len(PATHS))),
+        made_by={},
+    )
+
+
+def trained(seed: int, steps: int = 300) -> dict[str, Any]:
+    generator = np.random.default_rng(seed)
+    predictor = replay(SPACE, {"columns": [], "losses": []})
+    drawn = [PATHS[place] for place in generator.integers(len(PATHS), size=steps)]
+    losses = [2.0 * np.exp(-step / steps) - quality(path) for step, path in enumerate(drawn)]
+    columns = [" ".join(map(str, predictor.columns(path))) for path in drawn]
+    return {"columns": columns, "losses": [*np.array(losses) + generator.normal(scale=0.05, size=steps)]}
+
+
+def result(seed: int, scored: Truth) -> dict[str, Any]:
+    generator = np.random.default_rng(100 + seed)
+    scores = [quality(path) + generator.normal(scale=0.05) for path in scored.architectures]
+    board = [{"path": PATHS[seed], "accuracy": 0.3}, {"path": PATHS[seed + 1], "accuracy": 0.4}]
+    return {"scores": {"batch": scores}, "trained": trained(seed), "board": board}
+
+
+def test_figures_of_each_way_to_choose_are_those_of_scipy_and_of_a_look_at_all() -> None:
+    whole = truth()
+    scored = whole.part(12)
+    results = {"spos": {seed: result(seed, scored) for seed in (0, 1, 2)}}
+    rows = {row.rule: row for row in choice_rows(results, "spos", SPACE, whole, scored)}
+    means = np.array(whole.means)
+    predictions = [np.array(predict(SPACE, results["spos"][seed]["trained"], PATHS)) for seed in (0, 1, 2)]
+    taus = [stats.kendalltau(own, means).statistic for own in predictions]
+    assert rows["predicted"].figures["tau"].value == pytest.approx(np.mean(taus))
+    assert rows["predicted"].figures["tau"].value > 0.6
+    top = [means[sorted(range(27), key=lambda place: -own[place])[:10]].mean() for own in predictions]
+    assert rows["predicted"].figures["mean of the 10 highest"].value == pytest.approx(np.mean(top))
+    half = [place for place in range(27) if whole.macs[place] <= np.quantile(whole.macs, 0.5)]
+    regrets = [max(means[half]) - means[max(half, key=lambda place: own[place])] for own in predictions]
+    assert rows["predicted"].figures["regret, 50 %"].value == pytest.approx(np.mean(regrets))
+    board = [max(means) - means[seed + 1] for seed in (0, 1, 2)]
+    assert rows["board"].figures["regret"].value == pytest.approx(np.mean(board))
+    assert "tau" not in rows["board"].figures
+    assert not rows["scored"].differences
+    places = [PATHS.index(path) for path in scored.architectures]
+    own = [stats.kendalltau(results["spos"][seed]["scores"]["batch"], means[places]).statistic for seed in (0, 1, 2)]
+    assert rows["predicted"].differences["tau"].value == pytest.approx(np.mean(taus) - np.mean(own))
+
+
+def test_what_ranks_nothing_has_no_figures_and_the_table_is_written_all_the_same() -> None:
+    whole = truth()
+    few = result(0, whole) | {"trained": trained(0, steps=4)}
+    few["scores"]["batch"] = [0.5] * len(PATHS)
+    rows = choice_rows({"spos": {0: few}}, "spos", SPACE, whole, whole)
+    assert {row.rule: list(row.figures) for row in rows} == {"scored": [], "predicted": [], "board": ["regret"]}
+    head, lines = choice_cells(rows)
+    assert {len(line) for line in lines} == {len(head)}
+
+
+def test_best_of_the_board_that_the_truth_does_not_know_has_no_regret() -> None:
+    whole = truth()
+    known = {path_key(path) for path in whole.part(20).architectures}
+    unknown = next(path for path in PATHS if path_key(path) not in known)
+    own = result(0, whole.part(20)) | {"board": [{"path": unknown, "accuracy": 0.9}]}
+    rows = choice_rows({"spos": {0: own}}, "spos", SPACE, whole.part(20), whole.part(20))
+    assert [row.rule for row in rows] == ["scored", "predicted"]
