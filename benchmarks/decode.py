@@ -57,9 +57,9 @@ def make_jpegs(folder: Path, count: int) -> list[str]:
 
 
 def ways(preprocessing: Preprocessing, transform: Any) -> dict[str, Callable[[str], torch.Tensor]]:
-    to_tensor, *geometry, to_float, normalise = transform.transforms
-    of_images = v2.Compose([*geometry, to_tensor, to_float, normalise])
-    of_tensors = v2.Compose([*geometry, to_float, normalise])
+    to_tensor, *geometry = transform.to_bytes.transforms
+    of_images = v2.Compose([*geometry, to_tensor, transform.normalise])
+    of_tensors = v2.Compose([*geometry, transform.normalise])
     return {
         "pillow": lambda path: of_images(read_image(path)),
         "tensor": lambda path: transform(read_image(path)),

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from nni_cream.data import DataSplits
+from nni_cream.data.folders.transforms import Normalisation, NormalisedTransform
 from nni_cream.errors import ConfigError, SpaceError
 from nni_cream.from_config import Images
 from nni_cream.results.sources import Source, best_teacher, find_source
@@ -126,7 +127,10 @@ def train_images(recipe: FullRecipe, splits: DataSplits) -> ImageSet:
     """Return the training images with the random changes of the recipe."""
     part: Any = splits.train
     if hasattr(part, "with_transform"):
-        changed: ImageSet = part.with_transform(make_transform(recipe, splits.input_shape, part.mean, part.std))
+        transform = make_transform(recipe, splits.input_shape, part.mean, part.std)
+        if len(part.mean) > 1:  # grey images come normalised
+            transform = NormalisedTransform(transform, Normalisation(part.mean, part.std, divides=True))
+        changed: ImageSet = part.with_transform(transform)
         return changed
     if recipe.auto_augment is not None:
         raise ConfigError(

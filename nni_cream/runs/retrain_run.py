@@ -216,10 +216,11 @@ def _fit(retraining: _Retraining, checkpoint: Path | None) -> None:
     with abandoned_on_failure(retraining.folder), restoring.explained(), watch.explained():
         # A generator of its own, so that all devices have the same order however much each has drawn.
         generator = torch.Generator().manual_seed(config["recipe"]["seed"])
+        train, validation = retraining.module.load_bytes(retraining.train, splits.validation)
         retraining.trainer.fit(
             retraining.module,
-            make_loader(retraining.train, retraining.at_once, shuffle=True, loading=loading, generator=generator),
-            make_loader(splits.validation, _VALIDATION_BATCH, loading=loading),
+            make_loader(train, retraining.at_once, shuffle=True, loading=loading, generator=generator),
+            make_loader(validation, _VALIDATION_BATCH, loading=loading),
             ckpt_path=None if checkpoint is None else str(checkpoint),
             weights_only=True if checkpoint is not None else None,
         )

@@ -259,11 +259,13 @@ def _put_together(
     loading = Loading(**config["loader"])
     # A generator of its own, so that all devices have the same order however much each has drawn.
     generator = torch.Generator().manual_seed(settings["seed"])
+    module = module_of(recipe, splits.num_classes)
+    train, validation = module.load_bytes(splits.train, splits.validation)
     evaluator = Lightning(
-        module_of(recipe, splits.num_classes),
+        module,
         make_trainer(config["trainer"], recipe.epochs, folder.path, callbacks),
-        make_loader(splits.train, recipe.batch_size, shuffle=True, loading=loading, generator=generator),
-        make_loader(splits.validation, validation_batch(len(splits.validation), settings), loading=loading),  # type: ignore[arg-type]
+        make_loader(train, recipe.batch_size, shuffle=True, loading=loading, generator=generator),
+        make_loader(validation, validation_batch(len(splits.validation), settings), loading=loading),  # type: ignore[arg-type]
         fit_kwargs={} if checkpoint is None else {"ckpt_path": str(checkpoint), "weights_only": True},
     )
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import nni
+import torch
 from nni.nas.evaluator.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import SGD
@@ -15,6 +17,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from nni_cream.errors import SearchError
 from nni_cream.training.augment import augment_images
+from nni_cream.training.loaders import Images
 from nni_cream.training.recipe import Recipe
 
 __all__ = ["ClassificationModule", "cosine_with_warmup", "module_of"]
@@ -77,6 +80,36 @@ class ClassificationModule(LightningModule):
         self.nesterov = recipe.nesterov
         self.warmup_fraction = recipe.warmup_fraction
         self.augment = recipe.augment
+        # Of batches of bytes, in training and in validation.
+        self._normalise: tuple[Callable[[Tensor], Tensor] | None, ...] = (None, None)
+
+    def load_bytes(self, train: Images, validation: Images) -> tuple[Images, Images]:
+        """Return these images with bytes where they can give them; this module normalises the batches on its device.
+
+        Parameters
+        ----------
+        train
+            Training images, for a loader.
+        validation
+            Validation images, for a loader.
+
+        Returns
+        -------
+        tuple
+            Both. Normalised images, such as those in memory, stay as they are.
+        """
+        (train, of_train), (validation, of_validation) = _as_bytes(train), _as_bytes(validation)
+        self._normalise = (of_train, of_validation)
+        return train, validation
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Normalise images that are bytes."""
+        normalise = self._normalise[0 if self.trainer.training else 1]
+        if normalise is None or batch[0].dtype != torch.uint8:
+            return batch
+        images, labels = batch
+        # Lightning converted to the trainer's precision before, when there were no floats.
+        return self.trainer.precision_plugin.convert_input(normalise(images)), labels
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits (N, num_classes) of images (N, C, H, W)."""
@@ -149,6 +182,10 @@ class ClassificationModule(LightningModule):
         )
         factor = partial(cosine_with_warmup, steps=int(steps), warmup=int(self.warmup_fraction * steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
+
+
+def _as_bytes(images: Any) -> tuple[Images, Callable[[Tensor], Tensor] | None]:
+    return images.as_bytes() if hasattr(images, "as_bytes") else (images, None)
 
 
 def cosine_with_warmup(step: int, steps: int, warmup: int) -> float:

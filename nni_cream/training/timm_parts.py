@@ -125,9 +125,10 @@ def make_average(network: nn.Module, recipe: FullRecipe) -> Any:
 def make_transform(
     recipe: FullRecipe, input_shape: tuple[int, int, int], mean: tuple[float, ...], std: tuple[float, ...]
 ) -> Any:
-    """Build the random changes of a training image: crop, mirror, RandAugment or colours, normalisation.
+    """Build the random changes of a training image: crop, mirror, RandAugment or colours.
 
-    ``mean`` and ``std`` are those of each channel on a scale of 0 to 1; with a single channel the result is grey.
+    ``mean`` and ``std`` are those of each channel on a scale of 0 to 1. The result is bytes; with a single channel it
+    is grey and normalised.
     Raises ``ConfigError`` if timm does not understand ``auto_augment``.
     """
     grey, aspect = len(mean) == 1, input_shape[2] / input_shape[1]
@@ -143,13 +144,14 @@ def make_transform(
             interpolation=recipe.interpolation,
             mean=mean * 3 if grey else mean,
             std=std * 3 if grey else std,
+            normalize=grey,
         )
     except (AssertionError, ValueError, KeyError, IndexError) as error:
         raise ConfigError(
             f"recipe.auto_augment is {recipe.auto_augment!r}; expected words of timm such as rand-m9-mstd0.5, original "
             f"or augmix-m3 ({type(error).__name__}: {error})."
         ) from error
-    # At the end, since timm's changes are made for colours.
+    # At the end, since timm's changes are made for colours, and of floats, which are not rounded to 256 levels.
     return v2.Compose([transform, v2.Grayscale()]) if grey else transform
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -13,10 +14,12 @@ from nni.nas.evaluator.pytorch import Lightning, Trainer
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
 from nni.nas.strategy import RandomOneShot
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from nni_cream import spaces
+from nni_cream.data import ImagePart, Preprocessing
+from nni_cream.data.folders.image_parts import ImageArrays
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.training import ClassificationModule, make_loader
 from nni_cream.training.classification import cosine_with_warmup
@@ -212,3 +215,42 @@ def test_trains_the_supernet_of_nnis_own_random_one_shot() -> None:
     assert watch.rates[-1] < 0.01
     assert not torch.equal(space.state_dict()["classifier.weight"], before["classifier.weight"])
     assert {"train_loss", "train_acc", "val_loss", "val_acc"} <= set(trainer.callback_metrics)
+
+
+def pictures(preprocessing: Preprocessing) -> ImagePart:
+    generator = np.random.default_rng(0)
+    source = ImageArrays(generator.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8))
+    return ImagePart(source, np.arange(12), np.arange(12) % 10, preprocessing.evaluation(), preprocessing)
+
+
+def inputs_of_a_training(precision: str, floats: bool) -> tuple[list[torch.dtype], list[Tensor]]:
+    """Return the types of the batches that the loaders give, and the images that the network sees."""
+    loaded: list[torch.dtype] = []
+    seen: list[Tensor] = []
+
+    class Look(ClassificationModule):
+        def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+            loaded.append(batch[0].dtype)
+            return batch
+
+        def forward(self, images: Tensor) -> Tensor:
+            seen.append(images.clone())
+            return super().forward(images)
+
+    module = Look(num_classes=10)
+    module.set_model(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)))
+    # Two normalisations, as timm and torchvision have.
+    train, validation = (pictures(Preprocessing(8, mean=(mean,) * 3)) for mean in (0.2, 0.6))
+    parts = (train, validation) if floats else module.load_bytes(train, validation)
+    trainer = pl.Trainer(**{**QUIET, "num_sanity_val_steps": 1}, precision=precision, max_epochs=1)  # type: ignore[arg-type]
+    trainer.fit(module, *(make_loader(part, 4) for part in parts))
+    return loaded, seen
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true"])
+def test_bytes_are_normalised_once_in_training_validation_and_sanity_check(precision: str) -> None:
+    _, expected = inputs_of_a_training(precision, floats=True)
+    loaded, seen = inputs_of_a_training(precision, floats=False)
+    assert loaded == [torch.uint8] * 7  # one before the training, three in it and three after it
+    assert all(torch.equal(one, other) for one, other in zip(seen, expected, strict=True))
+    assert {images.dtype for images in seen} == {torch.float32 if precision == "32-true" else torch.bfloat16}

@@ -24,7 +24,7 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torch.optim import SGD
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
-from torchvision.transforms import ColorJitter, InterpolationMode, Normalize, RandomHorizontalFlip
+from torchvision.transforms import ColorJitter, InterpolationMode, RandomHorizontalFlip
 
 from nni_cream.config import RETRAIN
 from nni_cream.errors import ConfigError
@@ -324,7 +324,7 @@ def test_random_augment_is_timms() -> None:
     plain = make_transform(replace(PLAIN, color_jitter=0.0), (3, 8, 8), (0.5,) * 3, (0.25,) * 3)
     changed: Tensor = plain(picture)
     assert changed.shape == (3, 8, 8)
-    assert torch.equal(changed, torch.full((3, 8, 8), 2.0))  # (1 - 0.5) / 0.25
+    assert torch.equal(changed, torch.full((3, 8, 8), 255, dtype=torch.uint8))
 
 
 def test_grey_images_are_changed_as_colours_and_made_grey_at_the_end() -> None:
@@ -355,9 +355,6 @@ def test_every_setting_of_the_crop_reaches_timm() -> None:
     assert crop.scale == (0.3, 0.4)
     assert crop.interpolation == InterpolationMode.BICUBIC
     assert not any(isinstance(step, RandomHorizontalFlip | ColorJitter) for step in others)
-    (norm,) = (step for step in others if isinstance(step, Normalize))
-    assert norm.mean.tolist() == pytest.approx([0.1, 0.2, 0.3])
-    assert norm.std.tolist() == pytest.approx([0.4, 0.5, 0.6])
     flipping = make_transform(replace(recipe, flip=0.7), (3, 8, 8), (0.5,) * 3, (0.5,) * 3).transforms
     assert [step.p for step in flipping if isinstance(step, RandomHorizontalFlip)] == [0.7]
 

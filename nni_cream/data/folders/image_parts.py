@@ -17,7 +17,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nni_cream.data.folders.transforms import Preprocessing, Transform
+from nni_cream.data.folders.transforms import Normalisation, NormalisedTransform, Preprocessing, Transform
 from nni_cream.data.splits import DataSplits, Indices
 from nni_cream.errors import DataError
 
@@ -245,6 +245,15 @@ class ImagePart(Dataset[tuple[Tensor, ...]]):
         part = copy.copy(self)
         part.transform = transform
         return part
+
+    def as_bytes(self) -> tuple[ImagePart, Normalisation | None]:
+        """Return the same part with bytes for images, and their normalisation.
+
+        A transform of the user's stays as it is, and there is no normalisation.
+        """
+        if not isinstance(self.transform, NormalisedTransform):
+            return self, None
+        return self.with_transform(self.transform.to_bytes), self.transform.normalise
 
     def __len__(self) -> int:
         return len(self.positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ __all__ = [
     "IMAGENET_GREY",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "Normalisation",
+    "NormalisedTransform",
     "Preprocessing",
     "Transform",
     "height_and_width",
@@ -40,6 +43,41 @@ _JITTER = 0.4  # of brightness, contrast and saturation; the paper's search and 
 # Decoding keeps at least this many times the pixels in each direction that the whole image is later shrunk to, so that
 # a random crop of a quarter of its area still loses nothing.
 _HEADROOM = 2
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Makes normalised float32 of bytes (..., C, H, W), on their device."""
+
+    mean: tuple[float, ...]  #: Mean to subtract from each channel, on a scale of 0 to 1.
+    std: tuple[float, ...]  #: Divisor of each channel.
+    #: Whether bytes are divided by 255, as in timm, or multiplied by 1/255, as in torchvision. Half of the 256 values
+    #: differ in the last bit.
+    divides: bool = False
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Normalise one image or a batch."""
+        floats, device = images.to(torch.float32), images.device
+        scaled = floats.div_(_column((255.0,), device)) if self.divides else floats.mul_(1 / 255)
+        return scaled.sub_(_column(self.mean, device)).div_(_column(self.std, device))
+
+
+@functools.cache
+def _column(values: tuple[float, ...], device: torch.device) -> Tensor:
+    # Once, since the host waits for a copy to a GPU. Not a number: a GPU multiplies by the inverse of one.
+    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)
+
+
+@dataclass(frozen=True)
+class NormalisedTransform:
+    """Makes a normalised tensor of an image in RGB; a device can do the second step for a whole batch."""
+
+    to_bytes: Transform
+    normalise: Normalisation
+
+    def __call__(self, image: Image) -> Tensor:
+        """Do both steps."""
+        return self.normalise(self.to_bytes(image))
 
 
 @dataclass(frozen=True)
@@ -86,7 +124,7 @@ class Preprocessing:
         """Pixels of the shorter side that a decoder must keep when it shrinks an image while reading."""
         return _HEADROOM * max(self.resized)
 
-    def training(self) -> Transform:
+    def training(self) -> NormalisedTransform:
         """Return the transform of training images; it draws from torch's global generator."""
         if self.augment == "none":
             return self.evaluation()
@@ -95,7 +133,7 @@ class Preprocessing:
             steps.append(v2.ColorJitter(brightness=_JITTER, contrast=_JITTER, saturation=_JITTER))
         return self._to_tensor(steps)
 
-    def evaluation(self) -> Transform:
+    def evaluation(self) -> NormalisedTransform:
         """Return the transform of an evaluation: resize, then crop the centre."""
         (height, width), interpolation = self.resized, _INTERPOLATIONS[self.interpolation]
         resize = v2.Resize(height, interpolation=interpolation) if height == width else None
@@ -109,13 +147,10 @@ class Preprocessing:
             [v2.RandomResizedCrop(self.size, ratio=ratio, interpolation=_INTERPOLATIONS[kind]) for kind in kinds]
         )
 
-    def _to_tensor(self, steps: list[Any]) -> Transform:
+    def _to_tensor(self, steps: list[Any]) -> NormalisedTransform:
         # A tensor from the start: torchvision resizes one of bytes faster than Pillow an image (benchmarks/decode.py).
         begin = [v2.PILToTensor(), v2.Grayscale()] if len(self.mean) == 1 else [v2.PILToTensor()]
-        transform: Transform = v2.Compose(
-            [*begin, *steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize([*self.mean], [*self.std])]
-        )
-        return transform
+        return NormalisedTransform(v2.Compose([*begin, *steps]), Normalisation(self.mean, self.std))
 
 
 class ResizeToCover(nn.Module):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageOps
-from torch.utils.data import ConcatDataset, DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, default_collate
 from torchvision.transforms.functional import pil_to_tensor
 
 from nni_cream import data
@@ -239,6 +239,24 @@ def test_part_with_another_transform_has_the_same_images(write_imagenet: Write) 
     assert [int(label) for _, label in raw] == [int(label) for _, label in part]
     assert part[3][0].shape == (3, 16, 16)  # the part itself is as before
     assert (raw.mean, raw.std) == ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def test_part_of_bytes_has_the_images_of_the_part(write_imagenet: Write) -> None:
+    part = load(write_imagenet()).validation
+    assert isinstance(part, ImagePart)
+    pixels, normalise = part.as_bytes()
+    assert normalise is not None
+    assert {image.dtype for image, _ in pixels} == {torch.uint8}
+    images, labels = default_collate([*pixels])
+    assert torch.equal(normalise(images), torch.stack([image for image, _ in part]))
+    assert labels.tolist() == [int(label) for _, label in part]
+
+
+def test_part_with_a_users_transform_keeps_it(write_imagenet: Write) -> None:
+    part = load(write_imagenet()).train
+    assert isinstance(part, ImagePart)
+    own = part.with_transform(pil_to_tensor)
+    assert own.as_bytes() == (own, None)
 
 
 def test_broken_image_in_a_worker_is_one_clear_line(write_imagenet: Write) -> None:

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, ToTensor, v2
 from torchvision.transforms._presets import ImageClassification
 from torchvision.transforms.functional import pil_to_tensor
 
 from nni_cream.data import Preprocessing
-from nni_cream.data.folders.transforms import IMAGENET_MEAN, IMAGENET_STD
+from nni_cream.data.folders.transforms import IMAGENET_MEAN, IMAGENET_STD, Normalisation
 from nni_cream.errors import ConfigError
 
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8))
@@ -55,7 +55,8 @@ def test_a_rectangle_keeps_the_proportions_of_the_image(size: tuple[int, int]) -
 
 
 def test_random_crops_of_a_rectangle_are_shaped_like_it() -> None:
-    crop = Preprocessing((10, 30), augment="crop").training().transforms[1].transforms[0]  # type: ignore[attr-defined]
+    steps: Any = Preprocessing((10, 30), augment="crop").training().to_bytes
+    crop = steps.transforms[1].transforms[0]
     assert crop.ratio == pytest.approx((9 / 4, 4))
 
 
@@ -117,6 +118,26 @@ def test_channels_are_normalised_with_the_given_statistics() -> None:
     preprocessing = Preprocessing(8, crop_fraction=1, mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 0.125))
     tensor = preprocessing.evaluation()(Image.new("RGB", (8, 8), (51, 102, 255)))
     torch.testing.assert_close(tensor[:, 0, 0], torch.tensor([0.2, 0.8, 5.6]))
+
+
+@pytest.mark.parametrize("divides", [False, True], ids=["torchvision", "timm"])
+def test_a_batch_of_bytes_is_normalised_to_the_last_bit_as_the_oracle_does_an_image(divides: bool) -> None:
+    levels = torch.arange(256, dtype=torch.uint8).expand(3, 4, 256).contiguous()
+    to_float = ToTensor() if divides else v2.ToDtype(torch.float32, scale=True)
+    image = levels.permute(1, 2, 0).numpy() if divides else levels
+    oracle = v2.Normalize([*IMAGENET_MEAN], [*IMAGENET_STD])(to_float(image))
+    with torch.inference_mode():  # as in a validation before the first step
+        batch = Normalisation(IMAGENET_MEAN, IMAGENET_STD, divides)(torch.stack([levels, levels]))
+    assert batch.dtype == torch.float32
+    assert torch.equal(batch, torch.stack([oracle, oracle]))
+
+
+@pytest.mark.parametrize("mean", [IMAGENET_MEAN, IMAGENET_MEAN[:1]], ids=["colours", "grey"])
+def test_a_transform_is_its_bytes_normalised(mean: tuple[float, ...]) -> None:
+    transform = Preprocessing(16, "none", mean=mean, std=IMAGENET_STD[: len(mean)]).training()
+    pixels_of = transform.to_bytes(NOISE)
+    assert (pixels_of.dtype, pixels_of.shape) == (torch.uint8, (len(mean), 16, 16))
+    assert torch.equal(transform.normalise(pixels_of[None])[0], transform(NOISE))
 
 
 @pytest.mark.parametrize(
