@@ -138,8 +138,9 @@ def _save_weights(path: Path, best: Best, finalist: Finalist, images: Tensor) ->
     """Write weights with the names that they have in the network of the file; refuse a file of another network."""
     with preserved_rng():
         rebuilt = build_network(best, trust_code=True)  # the user's own configuration names it
-    same_network(copied(finalist.network), rebuilt, Inputs((images,), {}), dict(finalist.entry.path))
+    network = finalist.network.float()  # as a network is built, whatever trainer.precision says
+    same_network(copied(network), rebuilt, Inputs((images,), {}), dict(finalist.entry.path))
     # A forward pass of the check in training mode has changed the statistics of this network.
-    weights = named_as_in(rebuilt, finalist.network.state_dict())
+    weights = named_as_in(rebuilt, network.state_dict())
     with replacing(path) as temporary:
         torch.save(weights, temporary)

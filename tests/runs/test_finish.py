@@ -70,6 +70,16 @@ def test_the_chosen_weights_have_the_accuracy_that_the_file_says(out: Path) -> N
     assert all(entry["validated"] <= best.accuracy for entry in entries)
 
 
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_weights_have_single_precision_whatever_they_were_trained_in(precision: str, tmp_path: Path) -> None:
+    trainer = {"accelerator": "cpu", "threads": 1, "precision": precision}
+    out = run_search(configuration(trainer=trainer), tmp_path / "out").out
+    for file in (out / "weights.pt", *(out / "pareto").glob("*.pt")):
+        weights = torch.load(file, weights_only=True).values()
+        assert {value.dtype for value in weights if value.is_floating_point()} == {torch.float32}
+    assert accuracy_of(out / "best.json", out / "weights.pt") == pytest.approx(load_best(out).accuracy, abs=0.03)
+
+
 def test_the_pareto_front_is_a_folder_of_networks_cheapest_first(out: Path) -> None:
     files = sorted((out / "pareto").glob("*.json"))
     assert [path.name for path in files] == [f"{number:02d}.json" for number in range(1, len(files) + 1)]
