@@ -114,6 +114,11 @@ def unmanaged_trials(experiment: Path) -> list[psutil.Process]:
     ----------
     experiment
         NNI's folder of an experiment whose manager is gone.
+
+    Returns
+    -------
+    list
+        At most one for each trial.
     """
     folders = [file.parent for file in experiment.glob(f"environments/*/trials/*/{_PROCESS}")]
     return [process for folder in folders if (process := _holder(folder)) is not None]
