@@ -342,6 +342,14 @@ def test_board_is_shown_as_a_table_and_as_json(searched: Path, capsys: pytest.Ca
     for entry in board["entries"]:
         assert " ".join(entry["path"].values()) in table
         assert f"{entry['accuracy']:.4f}" in table
+    assert main(["board", str(searched), "--choices"]) == 0
+    table = capsys.readouterr().out
+    assert main(["board", str(searched), "--choices", "--json"]) == 0
+    effects = json.loads(capsys.readouterr().out)["effects"]
+    for label, own in effects.items():
+        assert label in table
+        assert sum(item["gain"] for item in own) == pytest.approx(0.0)
+        assert all(f"{item['value']} {item['gain']:+.3f}" in table for item in own)
 
 
 @pytest.mark.parametrize(

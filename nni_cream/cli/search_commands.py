@@ -28,6 +28,7 @@ def _add_search(commands: Any, shared: argparse.ArgumentParser) -> None:
 def _add_board(commands: Any, shared: argparse.ArgumentParser) -> None:
     command = commands.add_parser("board", parents=[shared], help="show the board of a search")
     command.add_argument("folder", metavar="DIR", help="output folder of a search or experiment")
+    command.add_argument("--choices", action="store_true", help="show instead which operation helps where")
     command.add_argument("--json", action="store_true", help="print it as JSON")
     command.set_defaults(command=_board)
 
@@ -77,11 +78,17 @@ def _run_search(options: argparse.Namespace) -> None:
 def _board(options: argparse.Namespace) -> None:
     from dataclasses import asdict
 
-    from nni_cream.results.board_file import load_board
-    from nni_cream.results.console_tables import board_table, make_console
+    from nni_cream.results.board_file import known_choices, load_board
+    from nni_cream.results.console_tables import board_table, choices_table, make_console
 
     board = load_board(options.folder)
-    if options.json:
+    if options.choices:
+        choices = known_choices(board, options.folder)
+        if options.json:
+            print_json(choices)
+        else:
+            make_console().print(choices_table(choices))
+    elif options.json:
         print_json(asdict(board))
     else:
         make_console().print(board_table(board))

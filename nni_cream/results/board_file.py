@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from schema import Optional
+
+from nni_cream.errors import FileError
 from nni_cream.files import read_json
-from nni_cream.json_reader import WHOLE
+from nni_cream.json_reader import NUMBER, WHOLE, nullable, plain
 from nni_cream.options import TEXT
 from nni_cream.results.output_folder import BOARD, inside
 from nni_cream.search.board import BOARD_FIELDS, PrioritizedBoard
 
-__all__ = ["SavedBoard", "board_file", "load_board", "read_board"]
+__all__ = ["SavedBoard", "board_file", "known_choices", "load_board", "read_board"]
 
-_FIELDS = {**BOARD_FIELDS, "cost_name": TEXT, "epoch": WHOLE}
+_CHOICES = {"problem": nullable(TEXT), "effects": {str: [{"value": plain, "gain": NUMBER, "std": NUMBER}]}}
+_FIELDS: dict[Any, Any] = {**BOARD_FIELDS, "cost_name": TEXT, "epoch": WHOLE, Optional("choices"): _CHOICES}
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,15 @@ class SavedBoard:
         What the cost counts.
     epoch
         Number of epochs that were done when it was written.
+    choices
+        What each choice adds to a path (:meth:`~nni_cream.search.scoring.predictor.PathPredictor.to_json`); ``None`` in
+        a file of before 2026-11-29.
     """
 
     entries: tuple[dict[str, Any], ...]
     cost_name: str
     epoch: int
+    choices: dict[str, Any] | None = None
 
 
 def read_board(path: str | Path) -> dict[str, Any]:
@@ -47,9 +55,20 @@ def read_board(path: str | Path) -> dict[str, Any]:
 def load_board(path: str | Path) -> SavedBoard:
     """Read a board to show it, as :func:`read_board` does; a search reads it with ``PrioritizedBoard.from_json``."""
     content = read_board(path)
-    return SavedBoard(tuple(content["entries"]), content["cost_name"], content["epoch"])
+    return SavedBoard(tuple(content["entries"]), content["cost_name"], content["epoch"], content.get("choices"))
 
 
-def board_file(board: PrioritizedBoard, cost_name: str, epoch: int) -> dict[str, Any]:
+def known_choices(board: SavedBoard, where: str | Path) -> dict[str, Any]:
+    """Return what each choice adds to a path; raise ``FileError`` if the board's search does not say."""
+    choices = board.choices or {"problem": "the board is of an earlier version"}
+    if choices["problem"]:
+        raise FileError(
+            f"{where}: what each choice adds is not known, since {choices['problem']}; expected a search that says so. "
+            "Search again, or for longer."
+        )
+    return choices
+
+
+def board_file(board: PrioritizedBoard, cost_name: str, epoch: int, choices: dict[str, Any]) -> dict[str, Any]:
     """Return what ``board.json`` holds."""
-    return {**board.to_json(), "cost_name": cost_name, "epoch": epoch}
+    return {**board.to_json(), "cost_name": cost_name, "epoch": epoch, "choices": choices}

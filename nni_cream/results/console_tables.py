@@ -17,6 +17,7 @@ from nni_cream.terminal_text import visible
 
 __all__ = [
     "board_table",
+    "choices_table",
     "describe_cost",
     "describe_path",
     "make_console",
@@ -62,6 +63,15 @@ def board_table(board: SavedBoard) -> Table:
         values = {board.cost_name: entry["cost"]} | {n: entry.get("other_costs", {}).get(n, math.nan) for n in others}
         costs = [_cost(value, name) for name, value in values.items()]
         table.add_row(str(rank), describe_path(entry["path"]), *scores, *costs, str(entry["step"]))
+    return table
+
+
+def choices_table(choices: Mapping[str, Any]) -> Table:
+    """Return what each choice adds to a path, the best value first; in standard deviations of a step's loss."""
+    table = Table("choice", "adds to a path, with its standard deviation", title="choices by the training losses")
+    for label, own in choices["effects"].items():
+        ranked = sorted(own, key=lambda item: -item["gain"])
+        table.add_row(label, "  ".join(f"{item['value']} {item['gain']:+.3f} ({item['std']:.3f})" for item in ranked))
     return table
 
 

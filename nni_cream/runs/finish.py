@@ -69,7 +69,8 @@ def finish_search(
         If the board is empty, an accuracy is not finite, or a file cannot be written.
     """
     finalists = _finalists(config, splits, strategy, console)
-    board = board_file(strategy.board, cost_name, config["search"]["epochs"])
+    choices = strategy.oneshot_module.predictor.to_json()
+    board = board_file(strategy.board, cost_name, config["search"]["epochs"], choices)
     write_json(folder.board, board)
     found = {finalist.entry.key: finalist for finalist in finalists}
     front = [found[entry.key] for entry in strategy.board.pareto()]

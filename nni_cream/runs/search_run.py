@@ -332,7 +332,8 @@ class _SearchFiles(EpochFiles):
         latencies = self._module.costs.latencies
         if latencies is not None:  # also over those of a start that was killed before its first checkpoint
             write_json(self._folder.latencies, latencies.to_json())
-        board = board_file(self._search.strategy.board, self._search.cost_name, trainer.current_epoch + 1)
+        epoch, choices = trainer.current_epoch + 1, self._module.predictor.to_json()
+        board = board_file(self._search.strategy.board, self._search.cost_name, epoch, choices)
         write_json(self._folder.board, board)
         super()._write(trainer, figures)
         self._update = self._add_to_history(self._update)

@@ -66,6 +66,11 @@ def replay(space: Mapping[str, Any], trained: Mapping[str, Any]) -> PathPredicto
         ``name`` and ``arguments``.
     trained
         What :class:`StepRecorder` kept.
+
+    Returns
+    -------
+    PathPredictor
+        As it was after these steps.
     """
     supernet = _supernet(space["name"], json.dumps(space["arguments"], sort_keys=True))
     predictor = PathPredictor(supernet.mutables, supernet.usage.labels)
@@ -144,6 +149,11 @@ def choice_rows(
         All architectures.
     scored
         Those that have scores.
+
+    Returns
+    -------
+    list
+        A row for each variant and rule.
     """
     whole = _Whole(truth, scored)
     measured: dict[tuple[str, str], dict[int, dict[str, float]]] = {}

@@ -11,7 +11,7 @@ import torch
 from nni_cream import spaces
 from nni_cream.errors import FileError, SpaceError
 from nni_cream.results.architecture_file import Best, load_best
-from nni_cream.results.board_file import board_file, load_board
+from nni_cream.results.board_file import board_file, known_choices, load_board
 from nni_cream.results.rebuilt_network import build_network, export_weights
 from nni_cream.search import BoardEntry, PrioritizedBoard
 from nni_cream.versions import versions
@@ -129,14 +129,32 @@ def test_missing_weights_are_named(tmp_path: Path, best: Best) -> None:
         export_weights(best, tmp_path, tmp_path / "copy.pt")
 
 
+EFFECTS = {"problem": None, "effects": {"layer": [{"value": "conv", "gain": 0.1, "std": 0.02}]}}
+
+
 def test_board_file_is_read_by_the_table_and_by_the_board_itself(tmp_path: Path) -> None:
-    (tmp_path / "board.json").write_text(json.dumps(board_file(board(), "macs", 7)))
+    (tmp_path / "board.json").write_text(json.dumps(board_file(board(), "macs", 7, EFFECTS)))
     saved = load_board(tmp_path)
     assert saved.cost_name == "macs"
     assert saved.epoch == 7
     assert list(saved.entries) == board().to_json()["entries"]
+    assert known_choices(saved, tmp_path) == EFFECTS
     again = PrioritizedBoard.from_json(json.loads((tmp_path / "board.json").read_text()))
     assert again.entries == board().entries
+
+
+@pytest.mark.parametrize(
+    ("choices", "reason"), [(None, "earlier version"), ({"problem": "8 training steps are few", "effects": {}}, "few")]
+)
+def test_choices_that_are_not_known_are_an_error_with_the_reason(
+    tmp_path: Path, choices: dict[str, Any] | None, reason: str
+) -> None:
+    content = board_file(board(), "macs", 7, EFFECTS) | {"choices": choices}
+    if choices is None:
+        del content["choices"]
+    (tmp_path / "board.json").write_text(json.dumps(content))
+    with pytest.raises(FileError, match=f"{reason}.*; expected a search that says so"):
+        known_choices(load_board(tmp_path), tmp_path)
 
 
 def test_board_format_is_that_of_the_board() -> None:
@@ -151,13 +169,14 @@ def test_board_format_is_that_of_the_board() -> None:
         ({"entries": [3]}, r"entries\[0\] is 3; expected an object with path, accuracy, cost, step"),
         ({"entries": [{"path": {}, "accuracy": "x", "cost": 1, "step": 1}]}, r"entries\[0\]\.accuracy is 'x'"),
         ({"cost_name": None}, "cost_name is None"),
+        ({"choices": {"problem": None, "effects": {"a": [{"value": "b", "gain": "x", "std": 1}]}}}, r"gain is 'x'"),
     ],
 )
 def test_broken_or_foreign_board_is_refused_with_path_and_key(
     tmp_path: Path, change: dict[str, Any], problem: str
 ) -> None:
     path = tmp_path / "board.json"
-    path.write_text(json.dumps({**board_file(board(), "macs", 7), **change}))
+    path.write_text(json.dumps({**board_file(board(), "macs", 7, EFFECTS), **change}))
     with pytest.raises(FileError, match=problem) as caught:
         load_board(path)
     assert str(path) in str(caught.value)

@@ -235,6 +235,31 @@ class PathPredictor:
         }
         return {label: [gain - float(np.mean(own)) for gain in own] for label, own in gains.items()}
 
+    def to_json(self) -> dict[str, Any]:
+        """Return what each choice adds to a path, as plain values.
+
+        Returns
+        -------
+        dict
+            ``problem``, why nothing is known, or ``None``; ``effects``: label -> for each value ``value``, ``gain`` and
+            its posterior standard deviation ``std``. Gains are those of :meth:`effects`.
+        """
+        if self.problem:
+            return {"problem": self.problem, "effects": {}}
+        solution = self._solution
+        inverse = linalg.cho_solve(solution.factor, np.eye(self.size))
+        found = {}
+        for label, gains in self.effects().items():
+            own = [self._column[label, place] for place in range(len(gains))]
+            block = inverse[np.ix_(own, own)]
+            variances = np.diag(block) - 2 * block.mean(axis=1) + block.mean()  # of a value less the mean of all
+            stds = solution.noise * np.sqrt(np.maximum(variances, 0.0))
+            found[label] = [
+                {"value": value, "gain": gain, "std": float(std)}
+                for value, gain, std in zip(self._values[label], gains, stds, strict=True)
+            ]
+        return {"problem": None, "effects": found}
+
     @cached_property
     def _solution(self) -> _Solution:
         weight, squares, targets, target_squares = self._scalars[:4]

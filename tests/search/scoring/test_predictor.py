@@ -84,6 +84,14 @@ def test_effects_mean_and_standard_deviation_equal_a_dense_solution() -> None:
     np.testing.assert_allclose(prediction.mean, -rows @ effects, atol=1e-10)
     np.testing.assert_allclose(prediction.std, noise * np.sqrt(np.diag(rows @ inverse @ rows.T)), rtol=1e-9)
 
+    told = found.to_json()
+    contrasts = np.kron(np.eye(len(VALUES)), np.eye(3) - 1 / 3)  # a value less the mean of its label's
+    items = [item for own in told["effects"].values() for item in own]
+    assert [item["value"] for item in items] == [value for own in VALUES.values() for value in own]
+    np.testing.assert_allclose([item["gain"] for item in items], -contrasts @ effects, atol=1e-10)
+    stds = noise * np.sqrt(np.diag(contrasts @ inverse @ contrasts.T))
+    np.testing.assert_allclose([item["std"] for item in items], stds, rtol=1e-9)
+
 
 def test_known_effects_are_found_under_a_trend_and_noise() -> None:
     steps = Steps(3000)
@@ -163,6 +171,11 @@ def test_too_little_to_learn_from_is_said(losses: list[float], problem: str) -> 
     assert problem in found.problem
     with pytest.raises(SearchError, match="no path can be predicted"):
         found.predict(Steps(1).paths)
+
+
+def test_what_is_not_known_is_told_with_the_reason() -> None:
+    told = predictor().to_json()
+    assert told == {"problem": predictor().problem, "effects": {}}
 
 
 def test_a_loss_that_is_no_number_is_refused() -> None:
