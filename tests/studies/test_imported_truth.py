@@ -113,6 +113,14 @@ def test_a_draw_larger_than_the_table_is_refused(tmp_path):
         read_table(table(tmp_path), SPACE, ["first"], 17)
 
 
+def test_a_truth_of_one_training_each_has_no_reliability(tmp_path):
+    out = tmp_path / "truth.json"
+    words = ["study", "import-truth", "csv", str(table(tmp_path)), "--space", json.dumps(SPACE), "--out", str(out)]
+    assert main([*words, "--accuracy", "first"]) == 0
+    assert json.loads(out.read_text())["reliability"] is None
+    assert load_truth(out).means == [accuracies[0] for accuracies in load_truth(out).accuracies]
+
+
 def test_the_command_writes_a_truth_once(tmp_path, capsys):
     words = ["study", "import-truth", "csv", str(table(tmp_path)), "--out", str(tmp_path / "truth.json")]
     columns = ["--space", json.dumps(SPACE), "--accuracy", "first", "second"]

@@ -117,7 +117,7 @@ class Truth:
     def reliability(self) -> float | None:
         """Reliability of the means (Spearman-Brown), or ``None`` where it is undefined."""
         table = self.table
-        if len(table) < FEWEST or (table == table[0]).all(axis=0).any():
+        if len(table) < FEWEST or len(self.seeds) < 2 or (table == table[0]).all(axis=0).any():
             return None
         return reliability(table)
 
