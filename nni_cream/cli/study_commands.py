@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nni_cream.cli.common import be_quiet, print_json
-from nni_cream.errors import ConfigError
+from nni_cream.errors import ConfigError, FileError
 
 if TYPE_CHECKING:
     from nni_cream.studies.study_run import Running
@@ -135,7 +135,10 @@ def _import_truth(options: argparse.Namespace) -> None:
         else read_nas_bench_macro(path, number)
     )
     content = truth.to_json()
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"{out}: cannot be written: {error.strerror or error}") from error
     write_json(out, {**content, "command": shlex.join(["nni-cream", *options.words])})
     if options.json:
         print_json({"architectures": len(truth.known), "reliability": content["reliability"], "out": str(out)})

@@ -93,12 +93,16 @@ def _by_slurm() -> bool:
 
 def is_leader() -> bool:
     """Whether this process writes files and talks, and was not started to help another one with the training."""
+    return _place() == ("0", "0")
+
+
+def _place() -> tuple[str, str]:
+    """Return the rank and ``"0"``, or, where Lightning counts them, the rank within a node and the node."""
     if _by_torchrun():
-        return os.environ["RANK"] == "0"
+        return os.environ["RANK"], "0"
     if _by_slurm():  # srun sets no LOCAL_RANK
-        return os.environ.get("SLURM_PROCID", "0") == "0"
-    node = os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
-    return os.environ.get("LOCAL_RANK", "0") == "0" and node == "0"
+        return os.environ.get("SLURM_PROCID", "0"), "0"
+    return os.environ.get("LOCAL_RANK", "0"), os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
 
 
 def end_of_helper() -> None:
@@ -232,12 +236,8 @@ def _early() -> str:
 
 
 def _own_name() -> str:
-    if _by_torchrun():
-        return f"rank {os.environ['RANK']}"
-    if _by_slurm():
-        return f"rank {os.environ['SLURM_PROCID']}"
-    local, node = os.environ.get("LOCAL_RANK", "0"), os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
-    return f"rank {local}" if node == "0" else f"the process with NODE_RANK {node} and LOCAL_RANK {local}"
+    rank, node = _place()
+    return f"rank {rank}" if node == "0" else f"the process with NODE_RANK {node} and LOCAL_RANK {rank}"
 
 
 def _tell_children(answers: list[Any]) -> None:

@@ -121,6 +121,13 @@ def test_a_truth_of_one_training_each_has_no_reliability(tmp_path):
     assert load_truth(out).means == [accuracies[0] for accuracies in load_truth(out).accuracies]
 
 
+def test_a_folder_that_cannot_be_made_is_told(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    words = ["study", "import-truth", "csv", str(table(tmp_path)), "--space", json.dumps(SPACE), "--accuracy", "first"]
+    assert main([*words, "--out", str(tmp_path / "file" / "truth.json")]) == 1
+    assert "file/truth.json: cannot be written: " in capsys.readouterr().err
+
+
 def test_the_command_writes_a_truth_once(tmp_path, capsys):
     words = ["study", "import-truth", "csv", str(table(tmp_path)), "--out", str(tmp_path / "truth.json")]
     columns = ["--space", json.dumps(SPACE), "--accuracy", "first", "second"]
