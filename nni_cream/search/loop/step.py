@@ -327,7 +327,8 @@ class CreamLightningModule(PreparedLightningModule):
                 "the training had no batch; expected at least one. Look at the size of the batches, drop_last and "
                 "limit_train_batches."
             )
-        self.proposals.learn(self.window.take(self.ranks))
+        if not self.trainer.interrupted:
+            self.proposals.learn(self.window.take(self.ranks))
         super().on_fit_end()
         if not len(self.board) and not self.trainer.interrupted:
             raise SearchError(
