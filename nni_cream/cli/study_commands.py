@@ -30,8 +30,9 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     imported = study_commands.add_parser(
         "import-truth", parents=[shared], help="take over accuracies of architectures that others have trained"
     )
-    imported.add_argument("kind", metavar="KIND", choices=("nas-bench-macro", "csv"), help="nas-bench-macro or csv")
-    imported.add_argument("table", metavar="FILE", help="the benchmark's JSON file, or a CSV table with a header")
+    kinds = ("nas-bench-macro", "nas-bench-201", "csv")
+    imported.add_argument("kind", metavar="KIND", choices=kinds, help="nas-bench-macro, nas-bench-201 or csv")
+    imported.add_argument("table", metavar="FILE", help="the JSON of NAS-Bench-Macro, or a CSV table with a header")
     imported.add_argument("--out", metavar="FILE", required=True, help="new JSON file, for `nni-cream rank --truth`")
     imported.add_argument(
         "--space", metavar="SPACE", help='of a CSV table: a name, or JSON such as \'{"name": ..., "arguments": {...}}\''
@@ -114,11 +115,11 @@ def _truth(options: argparse.Namespace) -> None:
 
 
 def _import_truth(options: argparse.Namespace) -> None:
-    table = options.kind == "csv"
-    if table != bool(options.space) or (options.accuracy and not table):
+    kind, accuracies = options.kind, options.accuracy or ("accuracy",)
+    if (kind == "csv") != bool(options.space) or (options.accuracy and kind == "nas-bench-macro"):
         raise ConfigError(
-            f"--space is {options.space!r} and --accuracy {options.accuracy!r} for {options.kind}; expected --space "
-            "for csv, and neither for nas-bench-macro."
+            f"--space is {options.space!r} and --accuracy {options.accuracy!r} for {kind}; expected --space for csv "
+            "alone, and no --accuracy for nas-bench-macro."
         )
     out = Path(options.out)
     if out.exists():
@@ -126,14 +127,15 @@ def _import_truth(options: argparse.Namespace) -> None:
     be_quiet(options)
     from nni_cream.files import write_json
     from nni_cream.results.console_tables import make_console
-    from nni_cream.studies.truths.imported import read_nas_bench_macro, read_table
+    from nni_cream.studies.truths.imported import read_nas_bench_201, read_nas_bench_macro, read_table
 
     path, number = Path(options.table), options.architectures
-    truth = (
-        read_table(path, _named(options.space), options.accuracy or ("accuracy",), number)
-        if table
-        else read_nas_bench_macro(path, number)
-    )
+    if kind == "csv":
+        truth = read_table(path, _named(options.space), accuracies, number)
+    elif kind == "nas-bench-201":
+        truth = read_nas_bench_201(path, accuracies, number)
+    else:
+        truth = read_nas_bench_macro(path, number)
     content = truth.to_json()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import pytest
 
 from nni_cream.cli import main
 from nni_cream.errors import FileError, StudyError
-from nni_cream.studies.truths.imported import read_nas_bench_macro, read_table
+from nni_cream.studies.truths.imported import read_nas_bench_201, read_nas_bench_macro, read_table
 from nni_cream.studies.truths.truth import load_truth
 from tests.real_data import real_data
 
@@ -111,6 +111,54 @@ def test_a_file_that_is_no_table_is_refused(tmp_path, content):
 def test_a_draw_larger_than_the_table_is_refused(tmp_path):
     with pytest.raises(StudyError, match="--architectures is 17; expected 10 to 16"):
         read_table(table(tmp_path), SPACE, ["first"], 17)
+
+
+CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|avg_pool_3x3~2|"
+
+
+def cells(folder: Path, *changed: str) -> Path:
+    """Write a table of twelve cells of NAS-Bench-201, the first ones as given."""
+    names = ["none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"]
+    texts = [CELL, *(CELL.replace("none~1", f"{name}~1") for name in names[1:])]
+    texts += [CELL.replace("none~0", f"{name}~0") for name in names[1:]]
+    texts += [CELL.replace("avg_pool_3x3", name) for name in names[:3]]
+    texts[: len(changed)] = changed
+    path = folder / "cells.csv"
+    lines = [f"{text},{50 + number}.5,{1000 + number}" for number, text in enumerate(texts)]
+    path.write_text("\n".join(["architecture,accuracy,macs", *lines]) + "\n")
+    return path
+
+
+def test_cells_of_nas_bench_201_are_read_into_nnis_space(tmp_path, capsys):
+    words = ["study", "import-truth", "nas-bench-201", str(cells(tmp_path)), "--out", str(tmp_path / "truth.json")]
+    assert main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["architectures"] == 12
+    first = load_truth(tmp_path / "truth.json").architectures[0]
+    assert {label: first[label] for label in sorted(first)} == {
+        "cell/0_1": "conv_3x3",
+        "cell/0_2": "none",
+        "cell/0_3": "conv_1x1",
+        "cell/1_2": "skip_connect",
+        "cell/1_3": "none",
+        "cell/2_3": "avg_pool_3x3",
+    }
+    truth = read_nas_bench_201(cells(tmp_path))
+    assert (truth.accuracies[0], truth.macs[0]) == ({0: pytest.approx(0.505)}, 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("|nor_conv_3x3~0|+|none~0|", "line 2: architecture is .* here with 2 operations for node 2"),
+        (CELL.replace("none~0", "none~2"), "line 2: architecture is .* here with 2 operations for node 2"),
+        ("", "line 2: architecture is ''; expected a cell such as"),
+        (CELL.replace("avg_pool", "max_pool"), "architecture 0 is not of the space: .*max_pool_3x3"),
+        (CELL.rpartition("+")[0], "architecture 0 is not of the space: .*cell/0_3"),
+    ],
+)
+def test_a_cell_that_does_not_fit_is_refused(tmp_path, cell, message):
+    with pytest.raises(StudyError, match=message):
+        read_nas_bench_201(cells(tmp_path, cell))
 
 
 def test_a_truth_of_one_training_each_has_no_reliability(tmp_path):

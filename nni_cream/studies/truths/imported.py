@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from nni_cream.spaces.nas_bench_macro import NAS_BENCH_MACRO_OPERATIONS
 from nni_cream.studies.correlation import FEWEST
 from nni_cream.studies.truths.truth import Truth, path_keys
 
-__all__ = ["read_nas_bench_macro", "read_table"]
+__all__ = ["read_nas_bench_201", "read_nas_bench_macro", "read_table"]
 
 _MACRO = "nas-bench-macro"
 _MACRO_IMAGES = ("CIFAR-10", 10_000)
 _MACS = "macs"
+_CELL = "architecture"
+_SPACE_201 = {"name": "nni.nas.hub.pytorch:NasBench201", "arguments": {}}
+_EDGE = re.compile(r"(?:nor_)?(?P<operation>\w+)~(?P<source>\d+)")
 
 
 @dataclass(frozen=True)
@@ -111,22 +115,82 @@ def read_table(
             f"{others[0]} of {space['name']} takes several values or is a constraint; expected choices of one value, "
             "since a cell of a table holds one."
         )
+    values = {label: {str(value): value for value in item.values} for label, item in mutables.items()}
+
+    def choices(where: str, line: Mapping[str, Any]) -> dict[str, Any]:
+        return encode_path({label: _choice(where, label, line[label], own) for label, own in values.items()})
+
+    rows = _rows(path, list(mutables), choices, accuracies)
+    return _truth(path, space, ("images of others", 0), rows, architectures)
+
+
+def read_nas_bench_201(
+    path: Path, accuracies: Sequence[str] = ("accuracy",), architectures: int | None = None
+) -> Truth:
+    """Read a table of cells as NAS-Bench-201 writes them (Dong and Yang, ICLR 2020, arXiv 2001.00326).
+
+    Parameters
+    ----------
+    path
+        CSV as :func:`read_table` reads it, but for the column ``architecture`` in place of the labels. It holds cells
+        such as ``|nor_conv_3x3~0|+|none~0|skip_connect~1|+|none~0|none~1|avg_pool_3x3~2|``: for each node the operation
+        from each node before it.
+    accuracies
+        Names of the columns with accuracies.
+    architectures
+        How many to draw, with the seed 0; all without it.
+
+    Returns
+    -------
+    Truth
+        Of NNI's space ``NasBench201``; accuracies from 0 to 1.
+
+    Raises
+    ------
+    StudyError
+        As :func:`read_table`.
+    FileError
+        If the file is no such table.
+    """
+    rows = _rows(path, [_CELL], lambda where, line: _edges(where, line[_CELL] or ""), accuracies)
+    return _truth(path, _SPACE_201, ("images of others", 0), rows, architectures)
+
+
+def _edges(where: str, text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for node, part in enumerate(text.strip().split("+"), start=1):
+        edges = [_EDGE.fullmatch(edge) for edge in part.strip("|").split("|")]
+        if [edge and int(edge["source"]) for edge in edges] != list(range(node)):
+            raise StudyError(
+                f"{where}: {_CELL} is {text!r}; expected a cell such as "
+                f"'|nor_conv_3x3~0|+|none~0|skip_connect~1|+...', here with {node} operations for node {node}."
+            )
+        found |= {f"cell/{source}_{node}": edge["operation"] for source, edge in enumerate(edges) if edge}
+    return found
+
+
+def _rows(
+    path: Path,
+    columns: Sequence[str],
+    choices: Callable[[str, Mapping[str, Any]], dict[str, Any]],
+    accuracies: Sequence[str],
+) -> list[_Row]:
+    """Read the lines of a table; ``choices`` makes those of a line out of the columns."""
     header, lines = _lines(path)
-    wanted = [*mutables, *accuracies, _MACS]
+    wanted = [*columns, *accuracies, _MACS]
     missing = [name for name in wanted if name not in header]
     if missing:
         raise StudyError(
             f"{path}: has no column {missing[0]!r}; expected {', '.join(map(repr, wanted))}. Add it, or name the "
             "columns of accuracies with --accuracy."
         )
-    values = {label: {str(value): value for value in item.values} for label, item in mutables.items()}
     rows = []
     for number, line in enumerate(lines, start=2):
         where = f"{path}: line {number}"
-        choices = encode_path({label: _choice(where, label, line[label], own) for label, own in values.items()})
+        chosen = choices(where, line)
         figures = [_number(where, name, line[name]) for name in (*accuracies, _MACS)]
-        rows.append(_Row(where, choices, tuple(figures[:-1]), figures[-1]))
-    return _truth(path, space, ("images of others", 0), rows, architectures)
+        rows.append(_Row(where, chosen, tuple(figures[:-1]), figures[-1]))
+    return rows
 
 
 def _lines(path: Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
