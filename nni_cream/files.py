@@ -15,7 +15,7 @@ from typing import Any
 from nni_cream.errors import FileError
 from nni_cream.json_reader import OBJECT, Fields, parse_json
 
-__all__ = ["append_line", "locked", "read_bytes", "read_json", "replacing", "write_json", "write_text"]
+__all__ = ["append_line", "is_locked", "locked", "read_bytes", "read_json", "replacing", "write_json", "write_text"]
 
 _POLL_SECONDS = 0.5
 _LARGEST = 64 * 2**20
@@ -152,3 +152,15 @@ def locked(path: Path, patience: float = 30.0) -> Iterator[None]:
                     raise FileError(f"{path}: another process is still at work here. End it first.") from None
                 time.sleep(_POLL_SECONDS)
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of :func:`locked`; the file need not be writable."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False

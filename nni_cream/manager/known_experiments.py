@@ -13,6 +13,7 @@ import psutil
 from nni.tools.nnictl.config_utils import Experiments
 
 from nni_cream.errors import ManagerError
+from nni_cream.manager.processes import unmanaged_trials
 from nni_cream.manager.rest_client import Manager
 from nni_cream.results.output_folder import MANAGER, OutputFolder
 
@@ -123,10 +124,9 @@ def find_experiment(name: str) -> KnownExperiment:
 
 
 def running_in(folder: OutputFolder) -> KnownExperiment | None:
-    """Return the experiment whose manager is at work in an output folder, ``None`` if there is none."""
-    return next(
-        (known for known in all_experiments() if known.process is not None and known.folder == folder.manager), None
-    )
+    """Return the experiment whose manager, or trial without a manager, is at work in an output folder, or ``None``."""
+    here = [known for known in all_experiments() if known.folder == folder.manager]
+    return next((known for known in here if known.process or unmanaged_trials(known.folder / known.id)), None)
 
 
 def remember_trials(experiment: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import sys
@@ -15,12 +14,12 @@ from pathlib import Path
 
 import psutil
 
-from nni_cream.errors import FileError
-from nni_cream.files import locked, write_json
+from nni_cream.errors import FileError, ManagerError
+from nni_cream.files import is_locked, locked, write_json
 from nni_cream.processes.signals import termination_as_interrupt
 from nni_cream.results.output_folder import LOCK
 
-__all__ = ["end_trials", "end_with_manager", "is_alive", "only_process", "started_by", "unmanaged_trials"]
+__all__ = ["end_trials", "end_with_manager", "is_alive", "is_gone", "only_process", "started_by", "unmanaged_trials"]
 
 _POLL_SECONDS = 0.5
 _SAVING_SECONDS = 20.0  # a training that is told to stop saves its step first
@@ -44,6 +43,11 @@ def is_alive(process: psutil.Process | None) -> bool:
         return False
 
 
+def is_gone(manager: psutil.Process | None) -> bool:
+    """Whether a manager has ended; of one that is not known, as outside a container, nothing can be said."""
+    return manager is not None and not is_alive(manager)
+
+
 def end_with_manager() -> None:
     """From now on end this tuner when the manager that started it is gone, as after a kill -9."""
     parent = started_by()
@@ -59,20 +63,28 @@ def end_with_manager() -> None:
 
 
 @contextmanager
-def only_process(folder: Path) -> Iterator[None]:
+def only_process(folder: Path, manager: psutil.Process | None) -> Iterator[None]:
     """Be the one process of a trial: wait for one that has outlived its manager, however long it takes.
 
-    Whoever stops this process while it waits means the trial, so the other one is told to stop as well.
+    Whoever stops this process while it waits means the trial, so the other one is told to stop as well. A process that
+    waits ends with its own manager: the one that resumes the experiment next starts another.
 
     Parameters
     ----------
     folder
         Where the trial keeps its files.
+    manager
+        That started this process.
 
     Yields
     ------
     None
         While no other process runs the trial.
+
+    Raises
+    ------
+    ManagerError
+        If the manager is gone after a wait.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
@@ -80,31 +92,48 @@ def only_process(folder: Path) -> Iterator[None]:
             print(f"waiting for process {other.pid}, which has outlived its manager", file=sys.stderr, flush=True)
         try:
             with termination_as_interrupt():
-                held.enter_context(locked(folder / LOCK, patience=math.inf))
+                _wait_for_lock(held, folder / LOCK, manager)
         except KeyboardInterrupt:
             if other := _holder(folder):
                 other.terminate()
             raise
-        own = psutil.Process()
-        write_json(folder / _PROCESS, {"pid": own.pid, "started": own.create_time()})
+        write_json(folder / _PROCESS, {"pid": os.getpid()})
         yield
+
+
+def _wait_for_lock(held: ExitStack, lock: Path, manager: psutil.Process | None) -> None:
+    taken = _take(held, lock)
+    waits = not taken
+    while waits:
+        taken = _take(held, lock)
+        if is_gone(manager):
+            raise ManagerError(
+                "NNI's manager ended while this process waited for the one before, which continues the trial. "
+                "Resume the experiment for its result."
+            )
+        waits = not taken
+
+
+def _take(held: ExitStack, lock: Path) -> bool:
+    try:
+        held.enter_context(locked(lock, patience=_POLL_SECONDS))
+    except FileError:
+        return False
+    return True
 
 
 def _holder(folder: Path) -> psutil.Process | None:
     """Return the process that runs a trial on this machine."""
-    if not (folder / LOCK).exists():
+    lock = folder / LOCK
+    if not is_locked(lock):
         return None
-    try:
-        with locked(folder / LOCK, patience=0):
-            return None
-    except FileError:
-        # The file is ours alone, and may be missing or of the process before while the new one starts.
-        with suppress(OSError, ValueError, KeyError, psutil.Error):
-            told = json.loads((folder / _PROCESS).read_text(encoding="utf-8"))
-            process = psutil.Process(told["pid"])
-            if process.create_time() == told["started"]:
-                return process
-        return None
+    # The file is ours alone, and may be missing or of the process before while the new one starts.
+    with suppress(OSError, ValueError, KeyError, psutil.Error):
+        process = psutil.Process(json.loads((folder / _PROCESS).read_text(encoding="utf-8"))["pid"])
+        # The number may be another process's by now. The times of starts would not tell: they move with the clock.
+        if any(Path(file.path) == lock.resolve() for file in process.open_files()):
+            return process
+    return None
 
 
 def unmanaged_trials(experiment: Path) -> list[psutil.Process]:

@@ -26,7 +26,7 @@ from nni_cream.errors import ConfigError, CreamError
 from nni_cream.files import append_line, write_text
 from nni_cream.manager.final_metric import INTERRUPTED, pack_final
 from nni_cream.manager.page import page_address_of_trial
-from nni_cream.manager.processes import is_alive, only_process, started_by
+from nni_cream.manager.processes import is_gone, only_process, started_by
 from nni_cream.results.output_folder import TENSORBOARD, OutputFolder
 from nni_cream.results.tensorboard import EventFiles, check_tensorboard, show_in_web_ui
 from nni_cream.runs.quiet_libraries import quiet_libraries
@@ -64,7 +64,7 @@ class Reporter:
 
     def __init__(self, folder: Path) -> None:
         self._channel = get_default_trial_command_channel()
-        self._manager = started_by()
+        self.manager = started_by()
         self._unsent = folder / UNSENT
         self._alone = False
         record = self._channel.receive_parameter()
@@ -87,6 +87,8 @@ class Reporter:
 
     def interrupted(self) -> None:
         """Report that the trial was told to stop, so that the tuner does not take its end for a failure."""
+        if is_gone(self.manager):
+            return
         with suppress(requests.RequestException):  # the manager may be on its way out, too
             self._send(_FINAL, 0, {"default": self._latest, "role": self.parameters.get("role"), INTERRUPTED: True})
 
@@ -103,7 +105,9 @@ class Reporter:
         return any(item["type"] == _FINAL for item in kept)
 
     def _report(self, kind: Any, sequence: int, metric: Mapping[str, Any]) -> None:
-        if not self._alone:
+        # Nothing goes to another manager, which resumes the experiment and may listen at the same address: it has a
+        # process of its own for this trial, which waits for this one and sends what it has kept.
+        if not is_gone(self.manager):
             try:
                 self._send(kind, sequence, metric)
             except requests.RequestException:
@@ -111,18 +115,16 @@ class Reporter:
                     raise
             else:
                 return
+        if not self._alone:
+            print(f"NNI's manager is gone; this trial continues. Its metrics go to {self._unsent}", file=sys.stderr)
+        self._alone = True
         append_line(self._unsent, {"type": kind, "sequence": sequence, "value": dict(metric)})
 
     def _is_left_alone(self) -> bool:
         deadline = time.monotonic() + _DYING_SECONDS
-        while is_alive(self._manager) and time.monotonic() < deadline:
+        while not is_gone(self.manager) and time.monotonic() < deadline:
             time.sleep(0.1)
-        # From now on nothing is sent: the manager that resumes the experiment may listen at the same address, and has a
-        # process of its own for this trial, which waits for this one and sends what it has kept.
-        self._alone = not is_alive(self._manager)
-        if self._alone:
-            print(f"NNI's manager is gone; this trial continues. Its metrics go to {self._unsent}", file=sys.stderr)
-        return self._alone
+        return is_gone(self.manager)
 
     def _send(self, kind: Any, sequence: int, metric: Mapping[str, Any]) -> None:
         self._channel.send_metric(
@@ -269,7 +271,7 @@ def main() -> int:
 
 def _run(reporter: Reporter, folder: Path) -> int:
     try:
-        with only_process(folder):
+        with only_process(folder, reporter.manager):
             if reporter.deliver():
                 return 0
             if reporter.parameters["config"]["trainer"]["tensorboard"]:

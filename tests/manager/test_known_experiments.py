@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from nni_cream.manager.known_experiments import remember_trials
+from nni_cream.manager import known_experiments
+from nni_cream.manager.known_experiments import KnownExperiment, remember_trials, running_in
+from nni_cream.manager.processes import only_process
+from nni_cream.results.output_folder import OutputFolder
 
 COLUMNS = "timestamp, trialJobId text, event text, data, logPath, sequenceId, message, environmentId"
 
@@ -42,3 +45,13 @@ def test_a_file_that_cannot_be_read_is_told_and_ends_nothing(tmp_path: Path, cap
     with caplog.at_level(logging.WARNING):
         remember_trials(tmp_path)
     assert "a resume may have left trials behind" in caplog.text
+
+
+def test_trial_that_has_outlived_its_manager_keeps_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = OutputFolder(tmp_path)
+    known = KnownExperiment("abc", folder.manager)
+    monkeypatch.setattr(known_experiments, "all_experiments", lambda: [known])
+    with only_process(folder.manager / "abc" / "environments" / "local-env" / "trials" / "def", None):
+        assert running_in(folder) is known
+        assert running_in(OutputFolder(tmp_path / "another")) is None
+    assert running_in(folder) is None

@@ -3,10 +3,12 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,12 @@ from nni.runtime.trial_command_channel import get_default_trial_command_channel,
 from nni.runtime.trial_command_channel.base import TrialCommandChannel
 
 from nni_cream import config
-from nni_cream.errors import FileError
+from nni_cream.errors import FileError, ManagerError
 from nni_cream.files import locked
 from nni_cream.manager import trial
 from nni_cream.manager.final_metric import INTERRUPTED, unpack_final
 from nni_cream.manager.plan import ExperimentPlan
-from nni_cream.manager.processes import end_trials, unmanaged_trials
+from nni_cream.manager.processes import _holder, end_trials, is_alive, only_process, unmanaged_trials
 from nni_cream.results.output_folder import LOCK
 
 SPACE = {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]}
@@ -169,10 +171,17 @@ RETRAIN = {
 
 
 @pytest.fixture
-def gone() -> Iterator[psutil.Process]:
-    """A manager that was killed and that nobody has asked for its exit code."""
-    with subprocess.Popen(["true"]) as process:
+def manager() -> Iterator[psutil.Process]:
+    """A manager that can be killed, and that nobody then asks for its exit code."""
+    with subprocess.Popen(["sleep", "100"]) as process:
         yield psutil.Process(process.pid)
+        process.kill()
+
+
+def end(process: psutil.Process) -> None:
+    process.kill()
+    while is_alive(process):
+        time.sleep(0.001)
 
 
 @pytest.mark.integration
@@ -181,7 +190,7 @@ def test_trial_without_its_manager_finishes_and_the_next_one_reports_for_it(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    gone: psutil.Process,
+    manager: psutil.Process,
     parameters: dict[str, Any],
 ) -> None:
     undisturbed = run(parameters, tmp_path / "undisturbed", monkeypatch).metrics
@@ -190,11 +199,12 @@ def test_trial_without_its_manager_finishes_and_the_next_one_reports_for_it(
 
     def die_after_the_first_epoch(**metric: Any) -> None:
         if broken.metrics:
+            end(manager)
             raise requests.ConnectionError
         keep(**metric)
 
     monkeypatch.setattr(broken, "send_metric", die_after_the_first_epoch)
-    monkeypatch.setattr(trial, "started_by", lambda: gone)
+    monkeypatch.setattr(trial, "started_by", lambda: manager)
     set_default_trial_command_channel(broken)
     monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trial"))
     monkeypatch.setattr("sys.argv", ["trial"])
@@ -225,10 +235,42 @@ def test_metric_that_a_living_manager_does_not_take_ends_the_trial(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_is_sent_to_another_manager_at_the_same_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, manager: psutil.Process
+) -> None:
+    channel = Channel(SEARCH)
+    set_default_trial_command_channel(channel)
+    monkeypatch.setattr(trial, "started_by", lambda: manager)
+    reporter = trial.Reporter(tmp_path)
+    reporter.intermediate(1, {"default": 0.1})
+    end(manager)
+    reporter.intermediate(2, {"default": 0.2})
+    reporter.interrupted()
+    assert channel.values("PERIODICAL") == [{"default": 0.1}]
+    assert channel.values("FINAL") == []
+    (kept,) = map(json.loads, (tmp_path / trial.UNSENT).read_text().splitlines())
+    assert kept["value"] == {"default": 0.2}
+
+
+def test_process_that_waits_ends_with_its_own_manager(tmp_path: Path, manager: psutil.Process) -> None:
+    end(manager)
+    with (
+        locked(tmp_path / LOCK),
+        pytest.raises(ManagerError, match="manager ended while this process waited"),
+        only_process(tmp_path, manager),
+    ):
+        pass
+    with only_process(tmp_path, manager):  # a trial that waits for none finishes
+        (tmp_path / LOCK).chmod(0o400)
+        assert _holder(tmp_path) == psutil.Process()
+        (tmp_path / "process").write_text(json.dumps({"pid": os.getppid()}))  # of a process long gone
+        assert _holder(tmp_path) is None
+
+
 HOLDER = """
 import pathlib, sys
-from nni_cream.manager.processes import only_process
-with only_process(pathlib.Path(sys.argv[1])):
+from nni_cream.manager.processes import only_process, started_by
+with only_process(pathlib.Path(sys.argv[1]), started_by()):
     print("mine", flush=True)
     input()
 """
