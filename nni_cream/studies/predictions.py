@@ -34,6 +34,7 @@ _TOP = 10
 _BUDGETS = {"regret": 1.0, "regret, 25 %": 0.25, "regret, 50 %": 0.5, "regret, 75 %": 0.75}
 CHOICE_MEASURES = ("tau", "spearman", f"mean of the {_TOP} highest", *_BUDGETS)
 """Of a ranking of all architectures of a truth; regrets also within quantiles of the multiply-adds."""
+_BOUNDS = {name: (-1.0 if name in ("tau", "spearman") else 0.0, 1.0) for name in CHOICE_MEASURES}
 _Values = NDArray[np.float64]
 
 
@@ -113,7 +114,8 @@ class ChoiceRow:
         One of ``CHOICE_MEASURES`` -> its mean over the seeds. The interval is over the seeds alone: a whole truth is no
         sample of architectures.
     differences
-        The same less that of the one-shot scores of the baseline, seed by seed.
+        The same less that of the one-shot scores of the baseline, seed by seed. Where only some architectures have
+        scores, a ranking of all has differences of regrets alone: other figures would be of different architectures.
     """
 
     variant: str
@@ -162,17 +164,14 @@ def choice_rows(
             for rule, figures in whole.measure(space, result).items():
                 measured.setdefault((variant, rule), {})[seed] = figures
     reference = measured.get((baseline, "scored"), {})
-    return [
-        ChoiceRow(
-            variant,
-            rule,
-            _over_seeds(list(own.values())),
-            {}
-            if own is reference
-            else _over_seeds([_less(own[seed], reference[seed]) for seed in own if seed in reference]),
-        )
-        for (variant, rule), own in measured.items()
-    ]
+    all_scored = len(scored.known) == len(truth.known)
+    rows = []
+    for (variant, rule), own in measured.items():
+        bounded = {name: item.within(*_BOUNDS[name]) for name, item in _over_seeds([*own.values()]).items()}
+        comparable = CHOICE_MEASURES if rule == "scored" or all_scored else tuple(_BUDGETS)
+        pairs = [] if own is reference else [(own[seed], reference[seed]) for seed in own if seed in reference]
+        rows.append(ChoiceRow(variant, rule, bounded, _over_seeds([_less(*pair, comparable) for pair in pairs])))
+    return rows
 
 
 def _over_seeds(every: Sequence[Mapping[str, float]]) -> dict[str, Estimate]:
@@ -180,8 +179,16 @@ def _over_seeds(every: Sequence[Mapping[str, float]]) -> dict[str, Estimate]:
     return {name: over_seeds([own[name] for own in every]) for name in names}
 
 
-def _less(own: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    return {name: own[name] - other[name] for name in own if name in other}
+def _less(own: Mapping[str, float], other: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    return {name: own[name] - other[name] for name in names if name in own and name in other}
+
+
+def _mean_of_highest(values: _Values, true: _Values, number: int) -> float:
+    """Return the mean accuracy of those with the highest values; equal values share the places left for them."""
+    edge = np.sort(values)[-number]
+    above = values > edge
+    left = number - int(above.sum())
+    return float((true[above].sum() + left * true[values == edge].mean()) / number)
 
 
 class _Whole:
@@ -208,17 +215,18 @@ class _Whole:
         return found
 
     def _figures(self, places: NDArray[np.intp], values: _Values) -> dict[str, float]:
-        if not np.isfinite(values).all() or (values == values[0]).all():
-            return {}  # they rank nothing
         true, macs = self._accuracies[places], self._macs[places]
+        if not np.isfinite(values).all() or (values == values[0]).all() or (true == true[0]).all():
+            return {}  # they rank nothing
         found = {
             "tau": float(stats.kendalltau(values, true, variant="b").statistic),
             "spearman": float(stats.spearmanr(values, true).statistic),
-            f"mean of the {_TOP} highest": float(true[np.argsort(-values, kind="stable")[:_TOP]].mean()),
+            f"mean of the {_TOP} highest": _mean_of_highest(values, true, _TOP),
         }
         for name, quantile in _BUDGETS.items():
             limit = np.quantile(self._macs, quantile)
-            if (macs <= limit).any():
-                chosen = true[np.argmax(np.where(macs <= limit, values, -np.inf))]
-                found[name] = float(self._accuracies[self._macs <= limit].max() - chosen)
+            within = macs <= limit
+            if within.any():
+                chosen = _mean_of_highest(values[within], true[within], 1)
+                found[name] = max(0.0, float(self._accuracies[self._macs <= limit].max()) - chosen)
         return found
