@@ -73,6 +73,12 @@ def assert_equal(resumed: CreamStrategy, whole: CreamStrategy, after: Trace, bef
     assert all(torch.equal(value, theirs[name]) for name, value in resumed.supernet.state_dict().items())
     assert resumed.oneshot_module._step == whole.oneshot_module._step
     assert str(resumed.oneshot_module.matcher.state_dict()) == str(whole.oneshot_module.matcher.state_dict())
+    predicted = whole.oneshot_module.predictor.state_dict()
+    assert predicted["steps"] == whole.oneshot_module._step
+    assert all(
+        torch.as_tensor(value).equal(torch.as_tensor(predicted[name]))
+        for name, value in resumed.oneshot_module.predictor.state_dict().items()
+    )
 
 
 STEPS = {"filename": "{step}", "save_top_k": -1}
@@ -172,6 +178,16 @@ def test_a_search_with_each_option_is_resumed_as_if_it_had_not_been_interrupted(
         assert len(after.seen) >= 16 - step
         assert str(resumed.oneshot_module.sampler.state_dict()) == str(whole.oneshot_module.sampler.state_dict())
         assert resumed.statistics == whole.statistics
+
+
+def test_what_the_predictor_learns_within_the_warm_up_outlives_an_interruption(tmp_path, monkeypatch):
+    monkeypatch.setattr("nni_cream.search.loop.step._COMPARED", 3)  # of the 8 steps of the warm-up
+    before, use = Trace(), {"settings": {"warmup": 1, "proposals": "predicted"}, "max_epochs": 2}
+    whole = searched(before, [ModelCheckpoint(tmp_path, every_n_train_steps=1, **STEPS)], **use)
+    for number in (3, 5):  # just learned, and two more in the window
+        after = Trace()
+        assert_equal(searched(after, checkpoint=tmp_path / f"step={number}.ckpt", **use), whole, after, before)
+        assert len(after.seen) >= 16 - number
 
 
 class FollowingAMetric(LightningModule):
