@@ -155,10 +155,7 @@ def _share_out(
         for part, folder in folders.items()
     }
     if subset is not None:
-        every = indices["train"]
-        kept = round(_checked_share("subset", subset) * len(every))
-        used, _, _ = stratified_split("folder", files.labels[every], kept, len(every) - kept, seed)
-        indices["train"] = np.sort(every[used])
+        indices["train"] = _part_of(files, indices["train"], _checked_share("subset", subset), seed)
     if shares:
         source = indices["train"]
         labels = files.labels[source]
@@ -183,3 +180,18 @@ def _share_out(
         if "test" in shares:
             indices["test"] = source[rest]
     return indices
+
+
+def _part_of(files: FolderContent, every: Indices, share: float, seed: int) -> Indices:
+    """Draw a share of the training images in which no class is missing."""
+    labels, number, kept = files.labels[every], len(files.classes), round(share * len(every))
+    counts = np.bincount(labels)
+    used = np.zeros(0, dtype=np.int64)
+    if counts.min() >= 2 and number <= kept <= len(every) - number:
+        used, _, _ = stratified_split("folder", labels, kept, len(every) - kept, seed)
+    if len(np.unique(labels[used])) < number:
+        raise ConfigError(
+            f"data set 'folder': subset is {share}; expected a share that keeps and leaves out images of each class, "
+            f"and {files.classes[int(np.argmin(counts))]!r} has {counts.min()}. Choose another share, or leave it out."
+        )
+    return np.sort(every[used])

@@ -108,6 +108,15 @@ def test_subset_keeps_the_proportions_and_leaves_the_test_folder_alone(tmp_path:
         load(tmp_path, subset=2)
 
 
+@pytest.mark.parametrize(("cats", "subset"), [(1, 0.5), (3, 0.1), (20, 0.99), (20, 0.01)])
+def test_subset_that_lacks_a_class_is_refused(tmp_path: Path, cats: int, subset: float) -> None:
+    fill(tmp_path / "train", cats=cats, dogs=60)
+    fill(tmp_path / "val", cats=3, dogs=3)
+    fill(tmp_path / "test", cats=3, dogs=3)
+    with pytest.raises(ConfigError, match=rf"subset is {subset}; .*each class, and 'cats' has {cats}\."):
+        load(tmp_path, subset=subset)
+
+
 def with_everything(root: Path) -> None:
     for name in ("train", "val", "test"):
         fill(root / name, cats=2, dogs=2)
