@@ -26,18 +26,21 @@ def _no_process_left() -> Iterator[None]:
     Forked.end_all()
 
 
+# NNI keeps experiments, logs and its list of running managers under the home folder, and works out its place on import.
+# So it is set before anything of NNI is imported, as by the conftest of a folder that pytest is started with, and
+# handed down to every process that tests start.
+os.environ.setdefault("PYTHONUSERBASE", site.getuserbase())
+_home = tempfile.TemporaryDirectory(prefix="nni_cream_home_", ignore_cleanup_errors=True)
+os.environ["HOME"] = _home.name
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    # NNI keeps experiments, logs and its list of running managers under the home folder, and works out its place on
-    # import: so it is set here, before anything of NNI is imported, and handed down to every process that tests start.
-    os.environ.setdefault("PYTHONUSERBASE", site.getuserbase())
-    home = tempfile.TemporaryDirectory(prefix="nni_cream_home_", ignore_cleanup_errors=True)
-    config.add_cleanup(home.cleanup)
+    config.add_cleanup(_home.cleanup)
     # Many processes import the same modules, which need not be compiled for each of them.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     # One thread a process: networks as small as those here are slower on more, many times so on a busy machine.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ["HOME"] = home.name
     # With the usual short turns, three busy processes on two cores each need a fifth more processor time than two do.
     if hasattr(os, "SCHED_BATCH"):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
