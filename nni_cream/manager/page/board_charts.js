@@ -1,8 +1,8 @@
-// Charts drawn by hand: lines over epochs (SVG), and a cloud of points (canvas, for tens of thousands of them).
+// Two charts, drawn by hand: lines over epochs (SVG), and a cloud of points (canvas, for tens of thousands of them).
 
 const SVG = "http://www.w3.org/2000/svg";
-export const HEIGHT = 240;
-export const MARGIN = { top: 26, right: 14, bottom: 40, left: 58 };
+const HEIGHT = 240;
+const MARGIN = { top: 26, right: 14, bottom: 40, left: 58 };
 
 /** Round numbers that cover a range. */
 export function ticks(low, high, count) {
@@ -16,7 +16,7 @@ export function ticks(low, high, count) {
   return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));
 }
 
-export function rangeOf(values, padding = 0.06) {
+function rangeOf(values, padding = 0.06) {
   let low = Infinity;
   let high = -Infinity;
   for (const value of values) {
@@ -28,7 +28,7 @@ export function rangeOf(values, padding = 0.06) {
   return [low - room, high + room];
 }
 
-export function svg(name, attributes, ...children) {
+function svg(name, attributes, ...children) {
   const element = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
   element.append(...children);
@@ -36,7 +36,7 @@ export function svg(name, attributes, ...children) {
 }
 
 /** Where to put data on a surface of that width. */
-export function frame(width, [xLow, xHigh], [yLow, yHigh], bottom = MARGIN.bottom) {
+function frame(width, [xLow, xHigh], [yLow, yHigh], bottom = MARGIN.bottom) {
   const right = width - MARGIN.right;
   const floor = HEIGHT - bottom;
   return {
@@ -50,7 +50,7 @@ export function frame(width, [xLow, xHigh], [yLow, yHigh], bottom = MARGIN.botto
 }
 
 /** Calls back when the width of an element changes, at most once a frame. */
-export function onResize(element, redraw) {
+function onResize(element, redraw) {
   let width = 0;
   let due = 0;
   new ResizeObserver(() => {
@@ -193,7 +193,7 @@ export class LineChart {
 }
 
 /** Where an arrow key leads to in a list; undefined for other keys. */
-export function keyTarget(event, current, length) {
+function keyTarget(event, current, length) {
   if (event.ctrlKey || event.metaKey || event.altKey || !length) return undefined;
   const last = length - 1;
   const targets = {
