@@ -202,11 +202,11 @@ def stop_experiment(known: KnownExperiment) -> None:
             with suppress(psutil.TimeoutExpired):
                 known.process.wait(_STOP_SECONDS)
         _kill_group(known.process.pid)
-    elif not unmanaged_trials(known.folder / known.id):
+    # Those of an earlier manager are of another group.
+    if not end_trials(known.folder / known.id) and known.manager is None:
         raise ManagerError(
             f"experiment {known.id} is not running; expected a running one. `nni-cream status` lists all."
         )
-    end_trials(known.folder / known.id)  # those of an earlier manager are of another group
 
 
 def describe_experiment(known: KnownExperiment) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from nni_cream.json_reader import NUMBER, POSITIVE, SHARE, WHOLE, Fields
 from nni_cream.options import TEXT
 from nni_cream.search.paths.encoded_path import PATH_FIELDS
 
-__all__ = ["ALONE", "BASELINES", "BOARD", "RECORDED", "SUPERNET", "TESTED"]
+__all__ = ["ALONE", "BASELINES", "BOARD", "RECORDED", "SUPERNET", "TESTED", "primary"]
 
 _CHOICE = {"path": PATH_FIELDS, "macs": NUMBER, "validated": SHARE, "scored": WHOLE}
 
@@ -32,3 +34,8 @@ RECORDED: Fields = {
     "board": [{"path": PATH_FIELDS, "accuracy": SHARE}],
 }
 """Of the same where the steps are recorded."""
+
+
+def primary(treatments: Collection[str]) -> str:
+    """Return the treatment of BatchNorm whose scores count most: with statistics of an architecture's own if there."""
+    return "recalibrated" if "recalibrated" in treatments else "batch"

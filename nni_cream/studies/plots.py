@@ -12,7 +12,8 @@ from nni_cream.files import replacing
 from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Records
-from nni_cream.studies.rank_study import Row, Variant, primary
+from nni_cream.studies.outcomes import primary
+from nni_cream.studies.rank_study import Row, Variant
 from nni_cream.studies.truths.truth import Truth
 
 __all__ = ["draw_differences", "draw_final", "draw_scatter", "draw_truth", "have_matplotlib"]

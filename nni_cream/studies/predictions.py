@@ -19,6 +19,7 @@ from nni_cream.search import CreamLightningModule, Path, Supernet, path_key
 from nni_cream.search.scoring.predictor import PathPredictor
 from nni_cream.strategy import CreamStrategy
 from nni_cream.studies.intervals import Estimate, over_seeds
+from nni_cream.studies.outcomes import primary
 from nni_cream.studies.truths.truth import Truth
 
 __all__ = ["CHOICE_MEASURES", "RULES", "ChoiceRow", "StepRecorder", "choice_rows", "predict", "replay"]
@@ -206,7 +207,7 @@ class _Whole:
     def measure(self, space: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """Return the figures of each rule; none of a board whose best is not among the architectures."""
         every = np.arange(len(self._paths))
-        scores = result["scores"].get("recalibrated") or result["scores"]["batch"]
+        scores = result["scores"][primary(result["scores"])]
         found = {"scored": self._figures(self._scored, np.array(scores)[self._has_score])}
         found["predicted"] = self._figures(every, np.array(predict(space, result["trained"], self._paths)))
         best = max(result["board"], key=lambda entry: entry["accuracy"], default=None)

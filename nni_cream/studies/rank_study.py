@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ from nni_cream.errors import StudyError
 from nni_cream.studies.correlation import MEASURES, measure_ranking, paired_difference
 from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Job, Records, with_retired
-from nni_cream.studies.outcomes import RECORDED, SUPERNET
+from nni_cream.studies.outcomes import RECORDED, SUPERNET, primary
 from nni_cream.studies.predictions import ChoiceRow, choice_rows, predict
 from nni_cream.studies.supernets import score_supernet
 from nni_cream.studies.truths.truth import Truth
@@ -24,7 +24,6 @@ __all__ = [
     "Variant",
     "equal_time",
     "make_variants",
-    "primary",
     "rank_choices",
     "rank_rows",
     "shared_by_all",
@@ -37,11 +36,6 @@ PREDICTED = "predicted"
 MACS_ALONE = "multiply-adds alone"
 """Row of a ranking that needs no training at all: the larger an architecture, the higher its place."""
 work = score_supernet
-
-
-def primary(treatments: Collection[str]) -> str:
-    """Return the treatment of BatchNorm whose scores count most: with statistics of an architecture's own if there."""
-    return "recalibrated" if "recalibrated" in treatments else "batch"
 
 
 @dataclass(frozen=True)

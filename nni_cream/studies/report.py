@@ -8,8 +8,9 @@ from rich.table import Table
 
 from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.intervals import Estimate
+from nni_cream.studies.outcomes import primary
 from nni_cream.studies.predictions import CHOICE_MEASURES, RULES, ChoiceRow
-from nni_cream.studies.rank_study import Row, primary
+from nni_cream.studies.rank_study import Row
 
 __all__ = ["as_markdown", "as_table", "choice_cells", "final_cells", "rank_cells", "show_estimate"]
 
