@@ -32,6 +32,10 @@ class UpdateRecorder:
     * ``scored``: the candidates since the update before, each as ``[path, accuracy, cost, step, admitted, path of the
       evicted entry or null]``; the accuracy of one that was rejected early is ``null``;
     * ``teachers``: how often an entry taught since then, as ``[path, count]``;
+    * ``predictor``: its state at the end of the epoch, an object. ``problem`` is why it knows nothing, or ``null``.
+      ``gains`` and ``stds`` hold a list per label with a number per value, in the order of ``choices``. ``predicted``
+      is the quality of each candidate of ``scored``, in their order. All are in standard deviations of a step's loss,
+      the higher the better, and ``null`` where there is a problem. Histories of before 2026-11-29 lack the key;
     * ``epoch`` and ``step``: when it was, in epochs and in training batches.
 
     A path is a list of indices into the options of ``choices``, label by label (:class:`~nni_cream.search.Options`).
@@ -81,11 +85,26 @@ class UpdateRecorder:
             "board": [_entry(entry, options) for entry in module.board.entries],
             "scored": [_candidate(event, options) for event in scored],
             "teachers": [[options.indices(teacher.path), teacher.count] for teacher in module.tally.teachers],
+            "predictor": _known(module, list(options.choices), scored),
         }
 
 
 def _entry(entry: BoardEntry, options: Options) -> list[Any]:
     return [options.indices(encode_path(entry.path)), entry.accuracy, entry.cost, entry.step]
+
+
+def _known(module: CreamLightningModule, labels: list[str], scored: list[dict[str, Any]]) -> dict[str, Any]:
+    found = module.predictor.to_json()
+    if found["problem"]:
+        return {"problem": found["problem"], "gains": None, "stds": None, "predicted": None}
+
+    def column(key: str, digits: int) -> list[list[float]]:
+        return [[round(choice[key], digits) for choice in found["effects"][label]] for label in labels]
+
+    paths = [module.supernet.decode(event["candidate"]["path"]) for event in scored]
+    # Rounded, since NNI keeps the update of every epoch and its manager reads all of them for each question.
+    predicted = [round(float(mean), 4) for mean in (module.predictor.means(paths) if paths else ())]
+    return {"problem": None, "gains": column("gain", 4), "stds": column("std", 3), "predicted": predicted}
 
 
 def _candidate(event: Mapping[str, Any], options: Options) -> list[Any]:

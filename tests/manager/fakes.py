@@ -174,8 +174,18 @@ def made_up_search(
             admitted += enters
         total += len(candidates)
         metrics.append(_metric(epoch, step, board, candidates, total, admitted, draw))
+        metrics[-1]["update"]["predictor"] = _predictor(candidates, choices)
     metrics[0]["update"]["choices"] = choices
     return metrics
+
+
+def _predictor(candidates: Sequence[list[Any]], choices: dict[str, list[Any]]) -> dict[str, Any]:
+    gains = [
+        [round(0.4 - 0.8 * place / len(options) - 0.05 * row, 4) for place in range(len(options))]
+        for row, options in enumerate(choices.values())
+    ]
+    predicted = [round(sum(own[place] for own, place in zip(gains, path, strict=True)), 4) for path, *_ in candidates]
+    return {"problem": None, "gains": gains, "stds": [[0.1] * len(row) for row in gains], "predicted": predicted}
 
 
 def _metric(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 import yaml
+from scipy.stats import kendalltau
 from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -207,6 +209,57 @@ def test_the_final_validation_decides_the_order_of_the_board(browser: Chrome, ma
     assert console_errors(browser) == []
 
 
+def test_gains_and_predictions_are_shown_with_the_rank_correlation_within_epochs(
+    browser: Chrome, manager: FakeManager
+) -> None:
+    metrics = made_up_search(2, 14, choices=CHOICES | {"depth": [1, 2]})
+    draw = random.Random(0)
+    weighted, pairs, lowest = 0.0, 0, 1.0
+    for metric in metrics:
+        metric["update"]["predictor"]["predicted"] = [draw.random() for _ in metric["update"]["scored"]]
+        rows = zip(metric["update"]["predictor"]["predicted"], metric["update"]["scored"], strict=True)
+        predicted, scores = zip(*[(mean, entry[1]) for mean, entry in rows if entry[1] is not None], strict=True)
+        lowest = min(lowest, *predicted)
+        weight = len(scores) * (len(scores) - 1)
+        weighted, pairs = weighted + weight * kendalltau(predicted, scores).statistic, pairs + weight
+    search(manager, metrics)
+    opened(browser, manager, rows=10)
+    script = """return [...document.querySelectorAll("#gains tbody tr")].map((row) =>
+        [row.querySelector("th").textContent, [...row.querySelectorAll("data")].map((cell) => Number(cell.value))])"""
+    gains = metrics[-1]["update"]["predictor"]["gains"]
+    assert browser.execute_script(script) == [list(row) for row in zip([*CHOICES, "depth"], gains, strict=True)]
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#gains table")) == 2  # layers, and depth with its other values
+    title = one(browser, "#gains td.gain").get_attribute("title")
+    assert title == "layer_1, conv_3x3: 0.4 ± 0.1"
+    tau = f"{weighted / pairs:.2f}".replace("-", "−")
+    assert f"Kendall's τ {tau} within an epoch" in text(browser, "#predicted .readout")
+    one(browser, "#predicted svg").send_keys(Keys.HOME)
+    assert f"predicted {lowest:.2f}" in text(browser, "#predicted .readout")
+    assert console_errors(browser) == []
+
+
+@pytest.mark.parametrize(
+    ("predictor", "reason"),
+    [
+        (None, "an older nni_cream wrote it"),
+        ({"problem": "3 steps are too few", "gains": None, "stds": None, "predicted": None}, "3 steps are too few"),
+        ({"problem": None, "gains": [[0.5]], "stds": [[0.1]], "predicted": []}, "do not fit the choices"),
+    ],
+)
+def test_page_says_why_nothing_is_known_of_the_operations(
+    browser: Chrome, manager: FakeManager, predictor: Any, reason: str
+) -> None:
+    (metric,) = made_up_search(1, 4, size=4)
+    metric["update"] |= {"predictor": predictor, "scored": []}
+    search(manager, [metric])
+    opened(browser, manager, rows=4)
+    assert reason in text(browser, "#helps .empty")
+    assert reason in text(browser, "#predicted .empty")
+    assert not one(browser, "#gains").is_displayed()
+    assert (text(browser, "#failed"), text(browser, "#notices")) == ("", "")
+    assert console_errors(browser) == []
+
+
 def test_changes_teachers_and_statistics_add_up(browser: Chrome, manager: FakeManager) -> None:
     metrics = made_up_search(20, 8)
     search(manager, metrics)
@@ -346,7 +399,8 @@ def test_experiment_without_trials_says_what_it_waits_for(browser: Chrome, manag
     refresh(browser)
     wait_for(lambda: text(browser, "#board-empty") == "Waiting for the first epoch of this trial.")
     warming_up = made_up_search(1, 4)[0]
-    warming_up["update"] |= {"board": [], "scored": [], "teachers": []}
+    unknown = {"problem": "0 training steps are fewer than the 18 effects to tell apart", "predicted": None}
+    warming_up["update"] |= {"board": [], "scored": [], "teachers": [], "predictor": unknown}
     manager.records.append(record(0, 0, warming_up))
     refresh(browser)
     wait_for(lambda: "Warming up (1 epochs" in text(browser, "#board-empty"))

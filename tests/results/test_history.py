@@ -3,14 +3,17 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from nni_cream import config, spaces
 from nni_cream.errors import FileError
-from nni_cream.results.history import BOARD_FIGURES, UPDATE_FORMAT, read_history, search_metric
+from nni_cream.results.history import BOARD_FIGURES, UPDATE_FORMAT, UpdateRecorder, read_history, search_metric
 from nni_cream.runs.search_run import run_search
+from nni_cream.search import CreamLightningModule
+from nni_cream.search.scoring.predictor import PathPredictor
 
 pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
 
@@ -85,6 +88,42 @@ def test_candidates_lead_from_each_board_to_the_next(searched: Path) -> None:
                 evictions += 1
         assert on_board == {tuple(entry[0]) for entry in update["board"]}
     assert evictions
+
+
+def test_updates_hold_the_gains_of_the_board_file_and_predict_each_candidate(searched: Path) -> None:
+    updates = read_history(searched / "history.jsonl")
+    effects = json.loads((searched / "board.json").read_text())["choices"]["effects"]
+    rows = [effects[label] for label in updates[0]["choices"]]
+    last = updates[-1]["predictor"]
+    assert last["gains"] == [[round(choice["gain"], 4) for choice in row] for row in rows]
+    assert last["stds"] == [[round(choice["std"], 3) for choice in row] for row in rows]
+    for update in updates[1:]:
+        known = update["predictor"]
+        assert known["problem"] is None
+        sums = [
+            sum(row[place] for row, place in zip(known["gains"], path, strict=True)) for path, *_ in update["scored"]
+        ]
+        # Each path uses each label of this space, so gains and predictions differ by one constant.
+        offsets = [mean - own for mean, own in zip(known["predicted"], sums, strict=True)]
+        assert offsets == pytest.approx([offsets[0]] * len(offsets), abs=5e-4)
+
+
+def test_update_says_why_nothing_is_predicted() -> None:
+    nothing = SimpleNamespace(entries=(), teachers=())
+    module = SimpleNamespace(
+        supernet=SimpleNamespace(mutables={}),
+        steps=0,
+        board=nothing,
+        tally=nothing,
+        predictor=PathPredictor({}, lambda path: path),
+    )
+    update = UpdateRecorder().take(cast(CreamLightningModule, module), 1)
+    assert update["predictor"] == {
+        "problem": "0 training steps are fewer than the 0 effects to tell apart",
+        "gains": None,
+        "stds": None,
+        "predicted": None,
+    }
 
 
 def test_figures_and_updates_count_the_same(searched: Path) -> None:

@@ -1,7 +1,8 @@
-// The board page: asks NNI's manager, and shows what it answers. The parts are in board_model, _views and _charts.
+// The board page: asks NNI's manager, and shows what it answers. Its parts are in the other files.
 
 import { LineChart, PointCloud } from "./board_charts.js";
-import { Search, finalEntries, isObject, readJob, unpack, variedKeys } from "./board_model.js";
+import { Search, finalEntries, isObject, kendall, readJob, unpack, variedKeys } from "./board_model.js";
+import { PredictionChart, gainTables } from "./board_predictor.js";
 import * as views from "./board_views.js";
 
 const { h } = views;
@@ -9,6 +10,7 @@ const API = "../api/v1/nni"; // relative: the experiment may have a URL prefix
 const SECONDS = { visible: 3, hidden: 30, most: 60, patience: 20 };
 // The manager reads all metrics of the experiment for each question: the longer it takes, the more seldom it is asked.
 const REST = 60;
+const COMPARED = 10; // candidates, for a rank correlation
 
 const $ = (selector) => document.querySelector(selector);
 
@@ -170,6 +172,7 @@ function draw() {
   once("selector", [state.selected, state.jobs.map(trialName)], drawSelector);
   once("notices", [state.selected, search.version, state.jobs.map(({ role }) => role)], () => drawNotices(search));
   once("search", [state.selected, search.version, job?.status], () => drawSearch(job, search));
+  once("predictor", [state.selected, search.version, job?.status], () => drawPredictor(job, search));
   once("retrained", [state.jobs, [...state.running], state.status, Boolean(search.choices)], drawRetrained);
   const failed = [...state.failed].map(([part, why]) => `The part “${part}” cannot be shown: ${why}.`);
   $("#failed").replaceChildren(...failed.map((text) => h("p", { class: "notice" }, text)));
@@ -317,6 +320,23 @@ const charts = {
   }),
 };
 
+const predictions = new PredictionChart($("#predicted"), {
+  tick: (value, step) => formats.tick(value, step),
+  describe: (row) => {
+    if (!row) return [describePredictions(current.predictions)];
+    const figures = `predicted ${row.predicted.toFixed(2)}, score ${formats.accuracy(row.score)}, epoch ${row.epoch}`;
+    return [legend.path(row.path), ` ${figures}`];
+  },
+  summarize: (rows) => `Predicted quality against score. ${describePredictions(rows)}`,
+});
+
+function describePredictions(rows) {
+  const count = rows.length === 1 ? "1 candidate" : `The latest ${views.formatCount(rows.length)} candidates`;
+  const tau = rows.length < COMPARED ? null : kendall(rows);
+  if (tau === null) return `${count}: too few to compare.`;
+  return `${count}: Kendall's τ ${tau.toFixed(2).replace("-", "−")} within an epoch.`;
+}
+
 let current = new Search();
 let legend = new views.Legend(null);
 
@@ -369,6 +389,16 @@ function drawSearch(job, search) {
   const matchless = settings.matching?.name === "none" ? "This search matches no teachers (matching: none)." : waiting;
   empty("#teachers-empty", search.taught.size ? "" : matchless);
   empty("#weight > .empty", search.taught.size ? "" : matchless);
+}
+
+/** Drawn after the search, whose legend it shares. */
+function drawPredictor(job, search) {
+  const unknown = search.latest ? search.unpredicted : waitingFor(job, search, {});
+  empty("#helps > .empty", unknown ?? "");
+  $("#gains").replaceChildren(...(unknown ? [] : gainTables(search, legend)));
+  const waiting = unknown ?? "Waiting for the first scored candidate.";
+  empty("#predicted > .empty", search.predictions.length ? "" : waiting);
+  predictions.update(search.predictions);
 }
 
 function fill(table, rows) {

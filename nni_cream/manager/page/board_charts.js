@@ -1,8 +1,8 @@
-// Two charts, drawn by hand: lines over epochs (SVG), and a cloud of points (canvas, for tens of thousands of them).
+// Charts drawn by hand: lines over epochs (SVG), and a cloud of points (canvas, for tens of thousands of them).
 
 const SVG = "http://www.w3.org/2000/svg";
-const HEIGHT = 240;
-const MARGIN = { top: 26, right: 14, bottom: 40, left: 58 };
+export const HEIGHT = 240;
+export const MARGIN = { top: 26, right: 14, bottom: 40, left: 58 };
 
 /** Round numbers that cover a range. */
 export function ticks(low, high, count) {
@@ -16,7 +16,7 @@ export function ticks(low, high, count) {
   return Array.from({ length: last - first + 1 }, (_, index) => Number(((first + index) * step).toPrecision(12)));
 }
 
-function rangeOf(values, padding = 0.06) {
+export function rangeOf(values, padding = 0.06) {
   let low = Infinity;
   let high = -Infinity;
   for (const value of values) {
@@ -28,7 +28,7 @@ function rangeOf(values, padding = 0.06) {
   return [low - room, high + room];
 }
 
-function svg(name, attributes, ...children) {
+export function svg(name, attributes, ...children) {
   const element = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, String(value));
   element.append(...children);
@@ -36,7 +36,7 @@ function svg(name, attributes, ...children) {
 }
 
 /** Where to put data on a surface of that width. */
-function frame(width, [xLow, xHigh], [yLow, yHigh], bottom = MARGIN.bottom) {
+export function frame(width, [xLow, xHigh], [yLow, yHigh], bottom = MARGIN.bottom) {
   const right = width - MARGIN.right;
   const floor = HEIGHT - bottom;
   return {
@@ -50,7 +50,7 @@ function frame(width, [xLow, xHigh], [yLow, yHigh], bottom = MARGIN.bottom) {
 }
 
 /** Calls back when the width of an element changes, at most once a frame. */
-function onResize(element, redraw) {
+export function onResize(element, redraw) {
   let width = 0;
   let due = 0;
   new ResizeObserver(() => {
@@ -193,7 +193,7 @@ export class LineChart {
 }
 
 /** Where an arrow key leads to in a list; undefined for other keys. */
-function keyTarget(event, current, length) {
+export function keyTarget(event, current, length) {
   if (event.ctrlKey || event.metaKey || event.altKey || !length) return undefined;
   const last = length - 1;
   const targets = {

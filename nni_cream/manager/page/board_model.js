@@ -2,6 +2,7 @@
 
 export const UPDATE_FORMAT = "nni_cream.update/1";
 const CHANGES_KEPT = 200;
+const PREDICTIONS_KEPT = 500; // of the latest epochs: old weights gave other scores
 const MOST_EPOCHS = 1_000_000; // a trial names the number of its record, and gaps are walked through
 
 export const isObject = (value) => typeof value === "object" && value !== null && !Array.isArray(value);
@@ -85,8 +86,17 @@ function problemOf(metric) {
     rows(update.board, ([, accuracy, cost, step]) => isNumber(accuracy) && isNumber(cost) && isNumber(step)) &&
     rows(update.scored, ([, accuracy, cost]) => (accuracy === null || isNumber(accuracy)) && isNumber(cost)) &&
     rows(update.teachers, ([, count]) => isNumber(count));
+  const listOf = (list, check) => Array.isArray(list) && list.every(check);
+  const tableOf = (list) => listOf(list, (row) => listOf(row, isNumber));
+  const predictor = update.predictor ?? null; // a search of before has none
+  const known = (found) =>
+    tableOf(found?.gains) &&
+    tableOf(found.stds) &&
+    listOf(found.predicted, isNumber) &&
+    found.predicted.length === update.scored.length;
+  const predicted = predictor === null || typeof predictor.problem === "string" || known(predictor);
   const named = isObject(update.choices ?? {}) && Object.values(update.choices ?? {}).every(Array.isArray);
-  return right && named ? null : "an update with values that this page does not understand";
+  return right && predicted && named ? null : "an update with values that this page does not understand";
 }
 
 /** One search trial: everything that it reported, folded together in the order of its epochs. */
@@ -109,6 +119,8 @@ export class Search {
     this.changes = []; // newest last: {epoch, step, entered, left}
     this.taught = new Map(); // path -> {path, total, latest}
     this.totals = { drawn: 0, rejected: 0, metaUpdates: 0, rejectedEarly: 0 };
+    this.predictor = null; // what it knew in the latest epoch: {problem, gains, stds, predicted}
+    this.predictions = []; // the latest scored candidates that it predicted: {path, epoch, score, predicted}
     this.skipped = new Map(); // problem -> number of records
     this.known = new Map(); // path -> latest accuracy and cost that it had on the board
   }
@@ -171,6 +183,7 @@ export class Search {
     const epoch = figures.epoch ?? Number(record.sequence) + 1;
     this.epochs.push({ epoch, step: update.step, size: update.board.length, figures });
     this.foldScored(update, epoch);
+    this.foldPredictor(update, epoch);
     this.board = update.board.map(([path, accuracy, cost, step]) => ({ path, accuracy, cost, step }));
     for (const entry of this.board) this.known.set(pathKey(entry.path), entry);
     this.foldTeachers(update.teachers);
@@ -207,6 +220,26 @@ export class Search {
     if (this.changes.length > CHANGES_KEPT) this.changes.shift();
   }
 
+  foldPredictor({ predictor, scored }, epoch) {
+    this.predictor = predictor ?? null;
+    scored.forEach(([path, score], index) => {
+      const predicted = predictor?.predicted?.[index];
+      if (score !== null && isNumber(predicted)) this.predictions.push({ path, epoch, score, predicted });
+    });
+    this.predictions = this.predictions.slice(-PREDICTIONS_KEPT);
+  }
+
+  /** Why the value of each choice is not known; null if it is. */
+  get unpredicted() {
+    if (!this.predictor) return "This trial does not say what its choices are worth; an older nni_cream wrote it.";
+    if (typeof this.predictor.problem === "string") return `Nothing is known yet: ${this.predictor.problem}.`;
+    const options = Object.values(this.choices ?? {});
+    const fits = (table) =>
+      table.length === options.length && table.every((row, at) => row.length === options[at].length);
+    const { gains, stds } = this.predictor;
+    return fits(gains) && fits(stds) ? null : "The gains do not fit the choices of this trial.";
+  }
+
   foldTeachers(teachers) {
     for (const teacher of this.taught.values()) teacher.latest = 0;
     for (const [path, count] of teachers) {
@@ -237,4 +270,23 @@ export function paretoFront(points) {
     if (!front.length || point.accuracy > front[front.length - 1].accuracy) front.push(point);
   }
   return front;
+}
+
+/**
+ * Kendall's tau-b of predictions and scores, over the pairs within an epoch alone: scores rise from epoch to epoch, and
+ * predictions leave that out. Null where nothing can be compared.
+ */
+export function kendall(rows) {
+  const counts = { pairs: 0, agreeing: 0, tiedPredictions: 0, tiedScores: 0 };
+  rows.forEach((a, index) => {
+    for (let other = index + 1; other < rows.length && rows[other].epoch === a.epoch; other += 1) {
+      const [x, y] = [Math.sign(a.predicted - rows[other].predicted), Math.sign(a.score - rows[other].score)];
+      counts.pairs += 1;
+      counts.agreeing += x * y;
+      counts.tiedPredictions += x === 0;
+      counts.tiedScores += y === 0;
+    }
+  });
+  const differing = (counts.pairs - counts.tiedPredictions) * (counts.pairs - counts.tiedScores);
+  return differing ? counts.agreeing / Math.sqrt(differing) : null;
 }
