@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from nni_cream.search import path_key
-from nni_cream.studies.predictions import predict, replay
+from nni_cream.studies.ranking.predictions import predict, replay
 from nni_cream.studies.truths.truth import load_truth
 
 Array = NDArray[np.float64]

@@ -41,6 +41,9 @@ _RETIRED = Key(
     "study.retired", {}, Rule(Schema({str: object}), "a mapping of names to values"),
     "For shipped files alone: settings of an earlier version, with which their records were made.",
 )  # fmt: skip
+_POPULATION = Key(
+    "study.population", 50, whole(2), "Paths of a generation of the evolution. The first generation is random."
+)
 _RESAMPLES = Key("study.resamples", 10_000, whole(100), "How often architectures are drawn for an interval.")
 _ACCELERATOR = Key("trainer.accelerator", "cpu", one_of("auto", "cpu", "gpu", "mps"), "Hardware to train on.")
 _SECTIONS = {
@@ -144,6 +147,16 @@ TRUTH = Layout(
 )  # fmt: skip
 """Of ``nni-cream study truth``."""
 
+
+def _rank_contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    study = resolved["study"]
+    if study["evolution"] is not None and not study["record_steps"]:
+        yield (
+            f"{prefix}study.evolution is {study['evolution']} and {prefix}study.record_steps false; expected true, "
+            "since whole searches are compared with the predictor's choice, too"
+        )
+
+
 RANK = StudyLayout(
     _NAMED,
     _sections("study", "search", "trainer"),
@@ -158,11 +171,16 @@ RANK = StudyLayout(
             "How many of the truth's architectures, drawn with seed 0, get one-shot scores; null for all."),
         Key("study.record_steps", False, FLAG,
             "Keep path and loss of each training step; then the tables also rank by the predictor."),
+        Key("study.evolution", None, whole(1) | NOTHING,
+            "How many paths an evolution, and a random search, score on each supernet of the baseline, to compare "
+            "whole searches at equal time; null for neither. Needs `record_steps`."),
+        _POPULATION,
         _RESAMPLES,
         _RETIRED,
         *_search_keys(),
         _ACCELERATOR,
     ),
+    _rank_contradictions,
 )  # fmt: skip
 """Of ``nni-cream rank``."""
 
@@ -178,8 +196,7 @@ FINAL = Layout(
         _JUDGING,
         Key("study.seeds", [0, 1, 2, 3, 4], _distinct(1), "Of the searches."),
         Key("study.retrain_seeds", [0, 1, 2], _distinct(1), "Of the trainings of each chosen architecture."),
-        Key("study.population", 50, whole(2),
-            "Paths of a generation of the evolution. The first generation is random."),
+        _POPULATION,
         _RETIRED,
         *keys_of(Recipe, "recipe"),
         *_search_keys(),

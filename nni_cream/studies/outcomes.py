@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from schema import Optional
+
 from nni_cream.json_reader import NUMBER, POSITIVE, SHARE, WHOLE, Fields
 from nni_cream.options import TEXT
 from nni_cream.search.paths.encoded_path import PATH_FIELDS
@@ -27,11 +29,15 @@ BASELINES: Fields = {
 }
 """Of :func:`~nni_cream.studies.searches.baseline_searches`."""
 SUPERNET: Fields = {"scores": {str: [NUMBER]}, "search_cpu_seconds": POSITIVE}
-"""Of :func:`~nni_cream.studies.supernets.score_supernet`."""
+"""Of :func:`~nni_cream.studies.ranking.scored_supernet.score_supernet`."""
+_TRACE = [{"path": PATH_FIELDS, "score": NUMBER}]
 RECORDED: Fields = {
     **SUPERNET,
     "trained": {"columns": [TEXT], "losses": [NUMBER]},
-    "board": [{"path": PATH_FIELDS, "accuracy": SHARE}],
+    "board": [{"path": PATH_FIELDS, "accuracy": SHARE, Optional("validated"): SHARE}],
+    Optional("finalising_cpu_seconds"): NUMBER,
+    Optional("validation_images"): WHOLE,
+    Optional("searches"): {"evolution": _TRACE, "random": _TRACE, "path_cpu_seconds": POSITIVE},
 }
 """Of the same where the steps are recorded."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 from nni_cream.errors import StudyError
 from nni_cream.files import replacing
 from nni_cream.studies.final_study import FinalRow
-from nni_cream.studies.intervals import Estimate
+from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.jobs import Records
 from nni_cream.studies.outcomes import primary
-from nni_cream.studies.rank_study import Row, Variant
+from nni_cream.studies.ranking.choices import RULES
+from nni_cream.studies.ranking.rank_study import Choices, Row, Variant
 from nni_cream.studies.truths.truth import Truth
 
-__all__ = ["draw_differences", "draw_final", "draw_scatter", "draw_truth", "have_matplotlib"]
+__all__ = ["draw_differences", "draw_final", "draw_scatter", "draw_searches", "draw_truth", "have_matplotlib"]
 
 _DPI = 120
 
@@ -84,6 +86,26 @@ def draw_differences(path: Path, rows: Sequence[Row], baseline: str) -> None:
     with _figure(path, 1, 1, (6.4, 1.0 + 0.3 * max(1, len(found)))) as axes:
         _draw_estimates(axes[0][0], found)
         axes[0][0].set_xlabel(f"Kendall tau less that of {baseline}, 95 % interval")
+
+
+def draw_searches(path: Path, choices: Choices) -> None:
+    """Draw the regret of whole searches over their CPU time, with 95 % intervals over the seeds."""
+    with _figure(path, 1, 1, (6.4, 4.0)) as axes:
+        axis = axes[0][0]
+        for name, curve in choices.curves.items():
+            estimates = [over_seeds([*own]).within(0.0, 1.0).scaled(100) for own in curve.regrets.T]
+            axis.plot(curve.costs, [own.value for own in estimates], label=f"SPOS + {name}")
+            axis.fill_between(curve.costs, [own.low for own in estimates], [own.high for own in estimates], alpha=0.15)
+        for marker, row in zip(itertools.cycle("osD^vP*X"), choices.searches, strict=False):
+            own = row.regrets[""].scaled(100)
+            reach = [[own.value - own.low], [own.high - own.value]]
+            axis.errorbar(
+                row.cost.value, own.value, reach, fmt=marker, capsize=3, label=f"{row.variant}: {RULES[row.rule]}"
+            )
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel("CPU time, of that of a plain training")
+        axis.set_ylabel("regret (points of accuracy)")
+        axis.legend(fontsize=6)
 
 
 def draw_final(path: Path, tables: Mapping[str, Sequence[FinalRow]]) -> None:

@@ -9,10 +9,11 @@ from rich.table import Table
 from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.outcomes import primary
-from nni_cream.studies.predictions import CHOICE_MEASURES, RULES, ChoiceRow
-from nni_cream.studies.rank_study import Row
+from nni_cream.studies.ranking.choices import CHOICE_MEASURES, RULES, ChoiceRow
+from nni_cream.studies.ranking.rank_study import Row
+from nni_cream.studies.ranking.whole_searches import OTHERS, WholeSearchRow
 
-__all__ = ["as_markdown", "as_table", "choice_cells", "final_cells", "rank_cells", "show_estimate"]
+__all__ = ["as_markdown", "as_table", "choice_cells", "final_cells", "rank_cells", "search_cells", "show_estimate"]
 
 _HEAD = (
     "variant", "epochs", "cost", "seeds", "mean score", "score less baseline", "Kendall tau", "tau less baseline",
@@ -84,6 +85,28 @@ def choice_cells(rows: Sequence[ChoiceRow]) -> tuple[list[str], list[list[str]]]
         ]
         lines.append([row.variant, RULES[row.rule], *cells, *less])
     return head, lines
+
+
+def search_cells(rows: Sequence[WholeSearchRow]) -> tuple[list[str], list[list[str]]]:
+    """Return the titles and the cells of each line for whole searches; regrets are in percentage points."""
+    others = [f"SPOS + {name}" for name in OTHERS]
+    head = ["variant", "chosen by", "CPU time", "paths in that time", "regret"]
+    head += [f"regret of {name}" for name in others] + [f"regret less that of {name}" for name in others]
+    return head, [_search_cells(row) for row in rows]
+
+
+def _search_cells(row: WholeSearchRow) -> list[str]:
+    (fewest, most), (least_wanted, most_wanted) = row.paths, row.wanted
+    paths = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    short = "" if most == most_wanted else f", of {least_wanted} to {most_wanted} wanted"
+    return [
+        row.variant,
+        RULES[row.rule],
+        show_estimate(row.cost, 2),
+        paths + short,
+        *(show_estimate(row.regrets[name].scaled(100), 2) for name in ("", *OTHERS)),
+        *(show_estimate(row.differences[name].scaled(100), 2, signed=True) for name in OTHERS),
+    ]
 
 
 def _in_points(name: str, estimate: Estimate | None) -> Estimate | None:

@@ -15,7 +15,7 @@ from nni_cream.search import CostModel, Limit, Path, RandomPaths, encode_path, p
 from nni_cream.studies.evolution import Candidates, ScoredPath, evolve, random_search
 from nni_cream.studies.supernets import TrainedSupernet, trained_supernet
 
-__all__ = ["BUDGETS", "METHODS", "affordable", "baseline_searches", "board_search", "plain"]
+__all__ = ["BUDGETS", "METHODS", "affordable", "baseline_searches", "board_search", "plain", "plain_searches"]
 
 BUDGETS = ("equal cost", "equal paths")
 METHODS = ("evolution", "random", "evolution, any cost", "random, any cost")
@@ -108,6 +108,33 @@ def baseline_searches(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -
         return {**result, "choices": choices}
 
 
+def plain_searches(supernet: TrainedSupernet, paths: int, population: int) -> dict[str, Any]:
+    """Search on a plain supernet by evolution and at random, within the search's own ``cost_range`` alone.
+
+    Parameters
+    ----------
+    supernet
+        Trained.
+    paths
+        How many each search scores, or all there are.
+    population
+        Of a generation of the evolution.
+
+    Returns
+    -------
+    dict
+        ``evolution`` and ``random``: ``path`` and ``score`` in the order of the search, so that the start of a list is
+        a shorter search; ``path_cpu_seconds``, of scoring one.
+    """
+    arguments = {"search": supernet.settings, "population": population, "macs": math.inf, "finalists": 1}
+    searches = _Searches(supernet, arguments)
+    traces = {}
+    for method in METHODS[2:]:
+        own = searches.scored(method, paths)
+        traces[method.partition(",")[0]] = [{"path": encode_path(item.path), "score": item.score} for item in own]
+    return {**traces, "path_cpu_seconds": searches.path_cpu_seconds}
+
+
 def affordable(arguments: Mapping[str, Any], measured: Mapping[str, Any]) -> int:
     """Return how many paths a plain supernet can score at the total cost of a Cream search; 1 at least.
 
@@ -138,6 +165,7 @@ class _Searches:
         self._finalists = int(arguments["finalists"])
         self._cost = _cost_model(supernet)
         self._scores: dict[str, float] = {}
+        self._scoring_seconds = 0.0
         self._validated: dict[str, float] = {}
         seed, population, limit = arguments["search"]["seed"], arguments["population"], arguments["macs"]
         self._traces = {
@@ -151,18 +179,24 @@ class _Searches:
 
     def measure(self, number: int) -> tuple[float, float]:
         """Return the CPU seconds of scoring a path and of validating one, by the random search."""
+        finalists = self._best(self.scored("random", number))
         began = time.process_time()
-        scored = self._traces["random"].first(number)
-        between = time.process_time()
-        finalists = self._best(scored)
         for item in finalists:
             self._validate(item.path)
-        ended = time.process_time()
-        return round((between - began) / len(scored), 6), round((ended - between) / len(finalists), 6)
+        return self.path_cpu_seconds, round((time.process_time() - began) / len(finalists), 6)
+
+    def scored(self, method: str, number: int) -> Sequence[ScoredPath]:
+        """Return the first paths of a search, with their scores."""
+        return self._traces[method].first(number)
+
+    @property
+    def path_cpu_seconds(self) -> float:
+        """Of scoring a path, in the mean over all so far."""
+        return round(self._scoring_seconds / len(self._scores), 6)
 
     def choose(self, method: str, number: int) -> dict[str, Any]:
         """Return the result of a search after so many paths."""
-        scored = self._traces[method].first(number)
+        scored = self.scored(method, number)
         # As on the board: by the validated accuracy, then lower cost.
         best = min(self._best(scored), key=lambda item: (-self._validate(item.path), self._cost(item.path)))
         return {
@@ -197,7 +231,10 @@ class _Searches:
         return Candidates(within.draw, anywhere.draw, allows, supernet.usage.canonical)
 
     def _score(self, path: Path) -> float:
-        return _remembered(self._scores, path, self._supernet.score)
+        began = time.process_time()
+        score = _remembered(self._scores, path, self._supernet.score)
+        self._scoring_seconds += time.process_time() - began
+        return score
 
     def _validate(self, path: Path) -> float:
         return _remembered(self._validated, path, self._supernet.validate)

@@ -18,14 +18,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nni_cream.errors import FileError, StudyError
 from nni_cream.files import write_json, write_text
 from nni_cream.from_config import fit_space
-from nni_cream.studies import final_study, rank_study
+from nni_cream.studies import final_study
 from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.jobs import Job, Records, Work, run_jobs
 from nni_cream.studies.parts import load_parts
-from nni_cream.studies.plots import draw_differences, draw_final, draw_scatter, draw_truth, have_matplotlib
-from nni_cream.studies.predictions import ChoiceRow
-from nni_cream.studies.rank_study import PREDICTED, Row, Variant
-from nni_cream.studies.report import as_markdown, choice_cells, final_cells, rank_cells
+from nni_cream.studies.plots import (
+    draw_differences,
+    draw_final,
+    draw_scatter,
+    draw_searches,
+    draw_truth,
+    have_matplotlib,
+)
+from nni_cream.studies.ranking import rank_study
+from nni_cream.studies.ranking.rank_study import PREDICTED, Row, Variant
+from nni_cream.studies.ranking.whole_searches import check_whole
+from nni_cream.studies.report import as_markdown, choice_cells, final_cells, rank_cells, search_cells
 from nni_cream.studies.truths import truth
 from nni_cream.studies.truths.truth import Truth
 
@@ -168,6 +176,8 @@ def run_rank(
     """
     config = _fitted(config)
     known.check_fits(config["space"], load_parts(config["data"], config["study"]["judging_images"]))
+    if config["study"]["evolution"] is not None:
+        check_whole(config["space"], known)
     scored = known.part(config["study"]["scored"])
     records = running.open(rank_study.shared_by_all(config, scored))
     report = _RankReport(config, known, scored, running, records)
@@ -201,7 +211,7 @@ class _RankReport:
     running: Running
     records: Records
     tables: dict[str, list[Row]] = field(default_factory=dict)
-    choices: dict[str, list[ChoiceRow]] = field(default_factory=dict)
+    choices: dict[str, rank_study.Choices] = field(default_factory=dict)
 
     def add(self, variants: Sequence[Variant]) -> None:
         """Compare the variants of a budget, and write all files."""
@@ -214,6 +224,8 @@ class _RankReport:
             name = budget.replace(" ", "_")
             draw_scatter(self.running.file(f"_scatter_{name}.png"), variants, self.records, self.scored)
             draw_differences(self.running.file(f"_differences_{name}.png"), rows, self.config["study"]["baseline"])
+            if self.choices[budget].searches:
+                draw_searches(self.running.file(f"_searches_{name}.png"), self.choices[budget])
 
     def _content(self) -> dict[str, Any]:
         known = self.known
@@ -225,8 +237,13 @@ class _RankReport:
             "baseline": self.config["study"]["baseline"],
             "tables": {name: [row.to_json() for row in own] for name, own in self.tables.items()},
         }
-        choices = {name: [row.to_json() for row in own] for name, own in self.choices.items() if own}
-        return content | ({"scored": len(self.scored.known), "choices": choices} if choices else {})
+        choices = {name: [row.to_json() for row in own.rows] for name, own in self.choices.items() if own.rows}
+        searches = {name: [row.to_json() for row in own.searches] for name, own in self.choices.items() if own.searches}
+        return {
+            **content,
+            **({"scored": len(self.scored.known), "choices": choices} if choices else {}),
+            **({"whole_searches": searches} if searches else {}),
+        }
 
     def _document(self) -> str:
         parts = []
@@ -236,9 +253,12 @@ class _RankReport:
                 source = "scores of the predictor" if treatment == PREDICTED else f"BatchNorm: {treatment}"
                 parts.append(f"{budget.capitalize()}, {source}{note}\n\n")
                 parts.append(as_markdown(*rank_cells(rows, treatment)) + "\n")
-            if self.choices[budget]:
+            if self.choices[budget].rows:
                 parts.append(f"{budget.capitalize()}, choices among {len(self.known.known)} architectures{note}\n\n")
-                parts.append(as_markdown(*choice_cells(self.choices[budget])) + "\n")
+                parts.append(as_markdown(*choice_cells(self.choices[budget].rows)) + "\n")
+            if self.choices[budget].searches:
+                parts.append(f"{budget.capitalize()}, whole searches at the CPU time of each{note}\n\n")
+                parts.append(as_markdown(*search_cells(self.choices[budget].searches)) + "\n")
         return "".join(parts)
 
 

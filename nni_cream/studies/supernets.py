@@ -1,4 +1,4 @@
-"""Train a supernet on the images of a study, and score architectures with it."""
+"""Train a supernet on the images of a study."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from nni.nas.space import RawFormatModelSpace
 from nni_cream import spaces
 from nni_cream.config import SEARCH
 from nni_cream.from_config import make_strategy, make_trainer, recipe_of, scored_at_once, validation_batch
-from nni_cream.search import CreamLightningModule, Finalist, encode_path, validate_path
+from nni_cream.search import CreamLightningModule, Finalist, validate_path
 from nni_cream.strategy import CreamStrategy
 from nni_cream.studies.parts import StudyParts, load_parts
-from nni_cream.studies.predictions import StepRecorder
 from nni_cream.training import make_loader, module_of, seeded
 from nni_cream.training.single_network import quiet_lightning
 
-__all__ = ["TREATMENTS", "TrainedSupernet", "score_supernet", "trained_supernet"]
+__all__ = ["TrainedSupernet", "trained_supernet"]
 
 _TRAINER = {key: item.default for key, item in SEARCH.section("trainer").items()}
 
@@ -68,8 +67,8 @@ class TrainedSupernet:
         return validate_path(self.module, dict(path), *self._loaders(), self.recalibration_images)
 
     def finalise(self) -> tuple[Finalist, ...]:
-        """Validate the board's entries as :meth:`validate` does; the best comes first."""
-        return self.strategy.finalise(*self._loaders(), self.recalibration_images)
+        """Validate the board's entries as the search does; the best comes first."""
+        return self.strategy.finalise(*self._loaders())
 
     def _loaders(self) -> tuple[Any, Any]:
         validation = validation_batch(len(self.parts.validation), self.settings)  # type: ignore[arg-type]
@@ -135,54 +134,3 @@ def _train(
     strategy.initialize(RawFormatModelSpace(space, evaluator), SequentialExecutionEngine())
     strategy.run()
     return strategy
-
-
-def score_supernet(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Train a supernet and score architectures with it; a worker's task.
-
-    Parameters
-    ----------
-    shared
-        What :func:`trained_supernet` needs, the architectures as ``paths``, and perhaps ``record_steps``.
-    arguments
-        ``search``: section of a configuration, with its seed.
-
-    Returns
-    -------
-    dict
-        ``scores``: BatchNorm treatment to the scores of all paths in order; ``board``; the search's cost and figures;
-        with ``record_steps``, ``trained``: what :class:`~nni_cream.studies.predictions.StepRecorder` kept.
-    """
-    recorder = StepRecorder() if shared.get("record_steps") else None
-    with trained_supernet(shared, arguments["search"], [recorder] if recorder else []) as supernet:
-        paths = [supernet.decode(path) for path in shared["paths"]]
-        own = time.process_time()
-        wanted = [name for name in TREATMENTS if name == "batch" or shared["recalibration_images"] is not None]
-        scores = {name: TREATMENTS[name](supernet, paths) for name in wanted}
-        return {
-            "scores": scores,
-            "board": _board(supernet),
-            "figures": supernet.strategy.statistics,
-            "search_cpu_seconds": round(supernet.cpu_seconds, 3),
-            "scoring_cpu_seconds": round(time.process_time() - own, 3),
-            "steps": supernet.module.steps,
-            **({"trained": recorder.to_json()} if recorder else {}),
-        }
-
-
-def _scored(supernet: TrainedSupernet, paths: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [supernet.score(path) for path in paths]
-
-
-def _validated(supernet: TrainedSupernet, paths: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [supernet.validate(path) for path in paths]
-
-
-TREATMENTS = {"batch": _scored, "recalibrated": _validated}
-
-
-def _board(supernet: TrainedSupernet) -> list[dict[str, Any]]:
-    return [
-        {"path": encode_path(entry.path), "accuracy": entry.accuracy, "cost": entry.cost, "step": entry.step}
-        for entry in supernet.strategy.board.entries
-    ]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from nni_cream.studies.predictions import predict
-from tests.studies.test_predictions import PATHS, SPACE, result, trained, truth
+from nni_cream.studies.ranking.predictions import predict
+from tests.studies.ranking.test_choices import PATHS, SPACE, result, trained, truth
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/predictor_variants.py"
 

@@ -1,5 +1,6 @@
 """Truth and ranking from the command line to files, on a small part of the digits."""
 
+import itertools
 import json
 import os
 import shutil
@@ -20,8 +21,8 @@ from nni_cream.cli import main
 from nni_cream.errors import ConfigError
 from nni_cream.search import validate_path
 from nni_cream.studies.parts import load_parts
-from nni_cream.studies.predictions import replay
-from nni_cream.studies.rank_study import make_variants
+from nni_cream.studies.ranking.predictions import replay
+from nni_cream.studies.ranking.rank_study import make_variants
 from nni_cream.studies.supernets import trained_supernet
 from nni_cream.studies.truths.truth import draw_architectures
 from nni_cream.training import Recipe, evaluate, make_loader, module_of, seeded
@@ -256,6 +257,57 @@ def test_choices_are_compared_among_all_architectures_of_the_truth(studied, tmp_
     assert table["measures"]["batch"]["tau"]["value"] == pytest.approx(found["tau"]["value"])
     assert "8 training steps" not in table["undefined"]  # fewer than the effects of its space, or they would tell
     assert "choices among 12 architectures" in (tmp_path / "rank/rank.md").read_text()
+
+
+def test_whole_searches_are_compared_with_the_best_of_an_evolution_of_the_same_time(studied, tmp_path, capsys):
+    space = {"name": "digits", "channels": [8, 8], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1", "mbconv_k5e4"]}
+    table = tmp_path / "table.csv"
+    names = itertools.product(space["operations"], repeat=2)
+    lines = [f"{one},{two},{0.5 + 0.01 * number},{number + 1}" for number, (one, two) in enumerate(names)]
+    table.write_text("\n".join(["layer_1,layer_2,accuracy,macs", *lines]))
+    named = json.dumps({"name": "digits", "arguments": {key: space[key] for key in ("channels", "operations")}})
+    truth = tmp_path / "truth/truth.json"
+    assert main(["study", "import-truth", "csv", str(table), "--space", named, "--out", str(truth)]) == 0
+    changes = {"scored": 10, "recalibration_images": None, "seeds": [3], "evolution": 6, "population": 4}
+    study = {**RANK, "space": space, "study": {**RANK["study"], **changes}}
+    assert main(rank_words(tmp_path, tmp_path / "rank", config=study)) == 0
+    shared, *jobs = [json.loads(line) for line in (tmp_path / "rank/records.jsonl").read_text().splitlines()]
+    records = {line["key"]: line["result"] for line in jobs}
+    searches, own = records["spos seed 3"]["searches"], records["meta seed 3"]
+    assert "finalising_cpu_seconds" not in records["spos seed 3"]
+    for name in ("evolution", "random"):
+        keys = [json.dumps(item["path"]) for item in searches[name]]
+        assert len(keys) == len(set(keys)) == 6
+    settings = {**config.RANK.resolve(study)["search"], "matching": {"name": "none", "arguments": {}}, "seed": 3}
+    with trained_supernet(shared["shared"], settings) as supernet:
+        for item in [*searches["evolution"], *searches["random"]]:
+            assert item["score"] == supernet.score(supernet.decode(item["path"]))
+    validated = [entry["validated"] for entry in own["board"]]
+    assert validated == sorted(validated, reverse=True)
+    rows = {row["rule"]: row for row in read(tmp_path / "rank/rank.json")["whole_searches"]["equal epochs"]}
+    left = own["search_cpu_seconds"] + own["finalising_cpu_seconds"] - records["spos seed 3"]["search_cpu_seconds"]
+    wanted = max(1, int(left / searches["path_cpu_seconds"]))
+    found = rows["board"]
+    assert (found["wanted"], found["paths"]) == ([wanted] * 2, [min(6, wanted)] * 2)
+    accuracies = {json.dumps(item["choices"]): item["accuracies"]["0"] for item in read(truth)["architectures"]}
+    for name in ("evolution", "random"):
+        best = max(searches[name][: min(6, wanted)], key=lambda item: item["score"])
+        theirs = max(accuracies.values()) - accuracies[json.dumps(best["path"])]
+        assert found["regrets"][name]["value"] == pytest.approx(theirs)
+        regret = max(accuracies.values()) - accuracies[json.dumps(own["board"][0]["path"])]
+        assert found["differences"][name]["value"] == pytest.approx(regret - theirs)
+    document = (tmp_path / "rank/rank.md").read_text()
+    assert "whole searches at the CPU time of each" in document
+    assert "SPOS + evolution" in document
+    assert (tmp_path / "rank/rank_searches_equal_epochs.png").stat().st_size > 5_000
+    capsys.readouterr()
+    part = {**study, "study": {**study["study"], "evolution": 6}}
+    truth.write_text(json.dumps({**read(truth), "architectures": read(truth)["architectures"][:-1]}))
+    assert main(rank_words(tmp_path, tmp_path / "other", config=part)) == 1
+    assert "study.evolution is set; expected all architectures of the space" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not (tmp_path / "other").exists()
 
 
 def test_equal_time_gives_the_cheaper_variant_more_epochs(studied):

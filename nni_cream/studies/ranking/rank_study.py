@@ -12,14 +12,17 @@ from nni_cream.studies.correlation import MEASURES, measure_ranking, paired_diff
 from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Job, Records, with_retired
 from nni_cream.studies.outcomes import RECORDED, SUPERNET, primary
-from nni_cream.studies.predictions import ChoiceRow, choice_rows, predict
-from nni_cream.studies.supernets import score_supernet
+from nni_cream.studies.ranking.choices import ChoiceRow, WholeTruth, choice_rows
+from nni_cream.studies.ranking.predictions import predict
+from nni_cream.studies.ranking.scored_supernet import score_supernet
+from nni_cream.studies.ranking.whole_searches import PathCurve, WholeSearchRow, path_curves, whole_search_rows
 from nni_cream.studies.truths.truth import Truth
 
 __all__ = [
     "BUDGETS",
     "MACS_ALONE",
     "PREDICTED",
+    "Choices",
     "Row",
     "Variant",
     "equal_time",
@@ -154,9 +157,13 @@ def _variant(config: Mapping[str, Any], name: str, budget: str, changes: Mapping
     retired = with_retired({**config["study"]["retired"], **changes.get("retired", {})})
     settings = {**config["search"], **{key: value for key, value in changes.items() if key != "retired"}}
     title = name if budget == BUDGETS[0] else f"{name} ({settings['epochs']} epochs)"
-    seeds = config["study"]["seeds"]
-    arguments = {seed: {"search": {**settings, "seed": seed}, **retired} for seed in seeds}
-    fields = RECORDED if config["study"]["record_steps"] else SUPERNET
+    study = config["study"]
+    whole: dict[str, Any] = {}
+    if study["evolution"] is not None:
+        searches = {"paths": study["evolution"], "population": study["population"]}
+        whole = {"searches": searches} if name == study["baseline"] else {"finalise": True}
+    arguments = {seed: {"search": {**settings, "seed": seed}, **whole, **retired} for seed in study["seeds"]}
+    fields = RECORDED if study["record_steps"] else SUPERNET
     return Variant(name, budget, {seed: Job(f"{title} seed {seed}", own, fields) for seed, own in arguments.items()})
 
 
@@ -214,14 +221,38 @@ def rank_rows(config: Mapping[str, Any], variants: Sequence[Variant], records: R
     return [*rows, Row(MACS_ALONE, baseline.budget, 0, (), 0, **found)]
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What the trained supernets would choose of a whole truth; empty without recorded steps.
+
+    Parameters
+    ----------
+    rows
+        Of scores, predictions and boards.
+    searches
+        Of whole searches at equal time.
+    curves
+        Of the searches on a plain supernet.
+    """
+
+    rows: Sequence[ChoiceRow] = ()
+    searches: Sequence[WholeSearchRow] = ()
+    curves: Mapping[str, PathCurve] = field(default_factory=dict)
+
+
 def rank_choices(
     config: Mapping[str, Any], variants: Sequence[Variant], records: Records, truth: Truth, scored: Truth
-) -> list[ChoiceRow]:
-    """Compare what scores, predictions and boards would choose of a whole truth; empty without recorded steps."""
+) -> Choices:
+    """Compare what variants and rules would choose of a whole truth."""
     if not config["study"]["record_steps"]:
-        return []
+        return Choices()
     results = {variant.name: variant.results(records) for variant in variants}
-    return choice_rows(results, config["study"]["baseline"], config["space"], truth, scored)
+    baseline, space, whole = config["study"]["baseline"], config["space"], WholeTruth(truth, scored)
+    return Choices(
+        choice_rows(results, baseline, space, whole),
+        whole_search_rows(results, baseline, space, whole),
+        path_curves(results, baseline, whole),
+    )
 
 
 _Scores = dict[str, dict[int, list[float]]]

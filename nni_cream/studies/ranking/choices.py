@@ -1,33 +1,30 @@
-"""The predictor in a ranking study: training steps recorded and replayed, and what each way to choose would choose."""
+"""What each way to choose an architecture would choose of a whole truth."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 from numpy.typing import NDArray
 from scipy import stats
 
-from nni_cream import spaces
-from nni_cream.search import CreamLightningModule, Path, Supernet, path_key
-from nni_cream.search.scoring.predictor import PathPredictor
-from nni_cream.strategy import CreamStrategy
+from nni_cream.search import path_key
+from nni_cream.search.scoring.predictor import Prediction
 from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.outcomes import primary
+from nni_cream.studies.ranking.predictions import predict, predicted
 from nni_cream.studies.truths.truth import Truth
 
-__all__ = ["CHOICE_MEASURES", "RULES", "ChoiceRow", "StepRecorder", "choice_rows", "predict", "replay"]
+__all__ = ["CHOICE_MEASURES", "RULES", "ChoiceRow", "WholeTruth", "choice_rows", "chosen_of_board", "joined"]
 
 RULES = {
     "scored": "best one-shot score of those scored",
     "predicted": "best prediction of all",
-    "board": "best entry of the board",
+    "board": "best entry of the board, by its score",
+    "board, predicted": "best entry of the board, by its prediction",
+    "board, both": "best entry of the board, by both",
 }
 """Ways to choose an architecture from a trained supernet."""
 
@@ -37,68 +34,6 @@ CHOICE_MEASURES = ("tau", "spearman", f"mean of the {_TOP} highest", *_BUDGETS)
 """Of a ranking of all architectures of a truth; regrets also within quantiles of the multiply-adds."""
 _BOUNDS = {name: (-1.0 if name in ("tau", "spearman") else 0.0, 1.0) for name in CHOICE_MEASURES}
 _Values = NDArray[np.float64]
-
-
-class StepRecorder(pl.Callback):
-    """Keeps path and task loss of every training step of a search."""
-
-    def __init__(self) -> None:
-        self._columns: list[str] = []
-        self._losses: list[float] = []
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
-        """Keep the step that has just been made."""
-        assert isinstance(pl_module, CreamLightningModule)
-        path, loss = pl_module.last_step
-        if path is not None and loss is not None:
-            self._columns.append(" ".join(map(str, pl_module.predictor.columns(path))))
-            self._losses.append(round(float(loss.detach()), 6))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return ``columns``, those of the regression that the path of each step sets to one, and ``losses``."""
-        return {"columns": self._columns, "losses": self._losses}
-
-
-def replay(space: Mapping[str, Any], trained: Mapping[str, Any]) -> PathPredictor:
-    """Let a predictor learn from recorded steps.
-
-    Parameters
-    ----------
-    space
-        ``name`` and ``arguments``.
-    trained
-        What :class:`StepRecorder` kept.
-
-    Returns
-    -------
-    PathPredictor
-        As it was after these steps.
-    """
-    supernet = _supernet(space["name"], json.dumps(space["arguments"], sort_keys=True))
-    predictor = PathPredictor(supernet.mutables, supernet.usage.labels)
-    columns = [np.array(text.split(), dtype=np.intp) for text in trained["columns"]]
-    predictor.learn(columns, trained["losses"])
-    return predictor
-
-
-def predict(space: Mapping[str, Any], trained: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Return what the predictor makes of paths after recorded steps: the higher the better, or all ``nan``."""
-    predictor = replay(space, trained)
-    if predictor.problem:
-        return [math.nan] * len(paths)
-    decoded = _decoded(space["name"], json.dumps(space["arguments"], sort_keys=True), tuple(map(path_key, paths)))
-    return [float(value) for value in predictor.means(decoded)]
-
-
-@lru_cache(maxsize=1)
-def _supernet(name: str, arguments: str) -> Supernet:
-    return Supernet(CreamStrategy(board_size=1).mutate_model(spaces.create(name, **json.loads(arguments))))
-
-
-@lru_cache(maxsize=2)
-def _decoded(name: str, arguments: str, keys: tuple[str, ...]) -> list[Path]:
-    supernet = _supernet(name, arguments)
-    return [supernet.decode(json.loads(key)) for key in keys]
 
 
 @dataclass(frozen=True)
@@ -135,8 +70,7 @@ def choice_rows(
     results: Mapping[str, Mapping[int, Mapping[str, Any]]],
     baseline: str,
     space: Mapping[str, Any],
-    truth: Truth,
-    scored: Truth,
+    whole: WholeTruth,
 ) -> list[ChoiceRow]:
     """Compare what scores, predictions and board would choose.
 
@@ -148,24 +82,21 @@ def choice_rows(
         The variant whose one-shot scores the others are compared with.
     space
         ``name`` and ``arguments``.
-    truth
+    whole
         All architectures.
-    scored
-        Those that have scores.
 
     Returns
     -------
     list
         A row for each variant and rule.
     """
-    whole = _Whole(truth, scored)
     measured: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     for variant, own in results.items():
         for seed, result in own.items():
             for rule, figures in whole.measure(space, result).items():
                 measured.setdefault((variant, rule), {})[seed] = figures
     reference = measured.get((baseline, "scored"), {})
-    all_scored = len(scored.known) == len(truth.known)
+    all_scored = whole.all_scored
     rows = []
     for (variant, rule), own in measured.items():
         bounded = {name: item.within(*_BOUNDS[name]) for name, item in _over_seeds([*own.values()]).items()}
@@ -192,28 +123,98 @@ def _mean_of_highest(values: _Values, true: _Values, number: int) -> float:
     return float((true[above].sum() + left * true[values == edge].mean()) / number)
 
 
-class _Whole:
-    """All architectures of a truth, as arrays."""
+def joined(accuracies: Sequence[float], images: int, prediction: Prediction) -> _Values:
+    """Join two measurements of the quality of some paths, each weighted by what is known of its noise.
+
+    Of the variance of a measurement over the paths, the part that its noise does not explain is its reliability r.
+    Standardised, it counts with sqrt(r) / (1 - r): the best linear estimate of one quality from two measurements with
+    independent noise. Where noise explains all of both, the accuracies decide.
+
+    Parameters
+    ----------
+    accuracies
+        Shares of validation images.
+    images
+        How many images; the noise is binomial.
+    prediction
+        Of the same paths; the noise is its posterior standard deviation.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (paths,). The higher the better.
+    """
+    shares: _Values = np.asarray(accuracies, dtype=float)
+    noises = (float(np.mean(shares * (1 - shares))) / images, float(np.mean(prediction.std**2)))
+    total = np.zeros(len(shares))
+    for values, noise in zip((shares, prediction.mean), noises, strict=True):
+        variance = float(np.var(values, ddof=1)) if len(values) > 1 else 0.0
+        reliability = 0.0 if variance <= noise else 1 - noise / variance
+        if reliability:
+            total += np.sqrt(reliability) / max(1 - reliability, 1e-6) * (values - values.mean()) / np.sqrt(variance)
+    return total if total.any() else shares
+
+
+def chosen_of_board(space: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the entry that each rule chooses of a board: that of the highest score, prediction, or both."""
+    entries = result["board"]
+    if not entries:
+        return {}
+    paths = [entry["path"] for entry in entries]
+    scores = [entry.get("validated", entry["accuracy"]) for entry in entries]
+    values: dict[str, Any] = {"board": scores}
+    prediction = predicted(space, result["trained"], paths)
+    if np.isfinite(prediction.mean).all():
+        values["board, predicted"] = prediction.mean
+        if "validation_images" in result:
+            values["board, both"] = joined(scores, result["validation_images"], prediction)
+    return {rule: paths[int(np.argmax(own))] for rule, own in values.items()}
+
+
+class WholeTruth:
+    """All architectures of a truth, as arrays.
+
+    Parameters
+    ----------
+    truth
+        All architectures.
+    scored
+        Those that have scores.
+    """
 
     def __init__(self, truth: Truth, scored: Truth) -> None:
-        self._paths = [truth.architectures[number] for number in truth.known]
-        self._places = {path_key(path): place for place, path in enumerate(self._paths)}
+        self.paths = [truth.architectures[number] for number in truth.known]
+        self._places = {path_key(path): place for place, path in enumerate(self.paths)}
         self._accuracies: _Values = np.array(truth.means)
         self._macs: _Values = np.array([truth.macs[number] for number in truth.known])
         known = set(scored.known)
         self._has_score = np.array([number in known for number in range(len(scored.architectures))])
         self._scored = np.array([self._places[path_key(scored.architectures[number])] for number in scored.known])
 
+    @property
+    def all_scored(self) -> bool:
+        """Whether all architectures have scores."""
+        return len(self._scored) == len(self.paths)
+
     def measure(self, space: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
         """Return the figures of each rule; none of a board whose best is not among the architectures."""
-        every = np.arange(len(self._paths))
+        every = np.arange(len(self.paths))
         scores = result["scores"][primary(result["scores"])]
         found = {"scored": self._figures(self._scored, np.array(scores)[self._has_score])}
-        found["predicted"] = self._figures(every, np.array(predict(space, result["trained"], self._paths)))
-        best = max(result["board"], key=lambda entry: entry["accuracy"], default=None)
-        if best is not None and (place := self._places.get(path_key(best["path"]))) is not None:
-            found["board"] = {"regret": float(self._accuracies.max() - self._accuracies[place])}
+        found["predicted"] = self._figures(every, np.array(predict(space, result["trained"], self.paths)))
+        for rule, path in chosen_of_board(space, result).items():
+            if (regret := self.regret(path)) is not None:
+                found[rule] = {"regret": regret}
         return found
+
+    def regret(self, path: Mapping[str, Any]) -> float | None:
+        """Return the best accuracy of all less that of an architecture; ``None`` if the truth does not know it."""
+        place = self._places.get(path_key(path))
+        return None if place is None else float(self._accuracies.max() - self._accuracies[place])
+
+    def best(self, values: Sequence[float]) -> Mapping[str, Any]:
+        """Return the architecture with the highest of the values, which are in the order of :attr:`paths`."""
+        return self.paths[int(np.argmax(values))]
 
     def _figures(self, places: NDArray[np.intp], values: _Values) -> dict[str, float]:
         true, macs = self._accuracies[places], self._macs[places]

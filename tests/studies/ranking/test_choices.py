@@ -11,7 +11,8 @@ import pytest
 from scipy import stats
 
 from nni_cream.search import path_key
-from nni_cream.studies.predictions import choice_rows, predict, replay
+from nni_cream.studies.ranking.choices import WholeTruth, choice_rows
+from nni_cream.studies.ranking.predictions import predict, replay
 from nni_cream.studies.report import choice_cells
 from nni_cream.studies.truths.truth import Truth
 
@@ -61,7 +62,7 @@ def test_figures_of_each_way_to_choose_are_those_of_scipy_and_of_a_look_at_all()
     whole = truth()
     scored = whole.part(12)
     results = {"spos": {seed: result(seed, scored) for seed in (0, 1, 2)}}
-    rows = {row.rule: row for row in choice_rows(results, "spos", SPACE, whole, scored)}
+    rows = {row.rule: row for row in choice_rows(results, "spos", SPACE, WholeTruth(whole, scored))}
     means = np.array(whole.means)
     predictions = [np.array(predict(SPACE, results["spos"][seed]["trained"], PATHS)) for seed in (0, 1, 2)]
     taus = [stats.kendalltau(own, means).statistic for own in predictions]
@@ -79,7 +80,7 @@ def test_figures_of_each_way_to_choose_are_those_of_scipy_and_of_a_look_at_all()
     # Correlations over 12 and over 27 architectures differ by more than the rule; what is chosen can be compared.
     assert {name.partition(",")[0] for name in rows["predicted"].differences} == {"regret"}
     results["spos"] = {seed: result(seed, whole) for seed in (0, 1, 2)}
-    rows = {row.rule: row for row in choice_rows(results, "spos", SPACE, whole, whole)}
+    rows = {row.rule: row for row in choice_rows(results, "spos", SPACE, WholeTruth(whole, whole))}
     own = [stats.kendalltau(results["spos"][seed]["scores"]["batch"], means).statistic for seed in (0, 1, 2)]
     assert rows["predicted"].differences["tau"].value == pytest.approx(np.mean(taus) - np.mean(own))
 
@@ -91,7 +92,7 @@ def test_equal_scores_share_their_places_and_intervals_stay_within_the_possible(
     results = {seed: result(seed, whole) for seed in (0, 1)}
     for seed, own in results.items():
         own["scores"]["batch"] = [float(place in three) - 0.1 * (place in three[:seed]) for place in range(len(PATHS))]
-    row = choice_rows({"spos": results}, "spos", SPACE, whole, whole)[0]
+    row = choice_rows({"spos": results}, "spos", SPACE, WholeTruth(whole, whole))[0]
     regrets = [max(means) - means[three].mean(), max(means) - means[three[1:]].mean()]
     assert row.figures["regret"].value == pytest.approx(np.mean(regrets))
     rest = [place for place in range(len(PATHS)) if place not in three]
@@ -110,14 +111,16 @@ def test_equal_accuracies_of_those_scored_have_no_figures() -> None:
         {0: 0.8} if path_key(path) in known else own for path, own in zip(PATHS, whole.accuracies, strict=True)
     )
     same = replace(whole, accuracies=accuracies)
-    assert choice_rows({"spos": {0: result(0, scored)}}, "spos", SPACE, same, same.part(12))[0].figures == {}
+    assert (
+        choice_rows({"spos": {0: result(0, scored)}}, "spos", SPACE, WholeTruth(same, same.part(12)))[0].figures == {}
+    )
 
 
 def test_what_ranks_nothing_has_no_figures_and_the_table_is_written_all_the_same() -> None:
     whole = truth()
     few = result(0, whole) | {"trained": trained(0, steps=4)}
     few["scores"]["batch"] = [0.5] * len(PATHS)
-    rows = choice_rows({"spos": {0: few}}, "spos", SPACE, whole, whole)
+    rows = choice_rows({"spos": {0: few}}, "spos", SPACE, WholeTruth(whole, whole))
     assert {row.rule: list(row.figures) for row in rows} == {"scored": [], "predicted": [], "board": ["regret"]}
     head, lines = choice_cells(rows)
     assert {len(line) for line in lines} == {len(head)}
@@ -128,5 +131,5 @@ def test_best_of_the_board_that_the_truth_does_not_know_has_no_regret() -> None:
     known = {path_key(path) for path in whole.part(20).architectures}
     unknown = next(path for path in PATHS if path_key(path) not in known)
     own = result(0, whole.part(20)) | {"board": [{"path": unknown, "accuracy": 0.9}]}
-    rows = choice_rows({"spos": {0: own}}, "spos", SPACE, whole.part(20), whole.part(20))
+    rows = choice_rows({"spos": {0: own}}, "spos", SPACE, WholeTruth(whole.part(20), whole.part(20)))
     assert [row.rule for row in rows] == ["scored", "predicted"]

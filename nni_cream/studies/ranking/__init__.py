@@ -1,0 +1,1 @@
+"""How well supernets rank architectures whose accuracy is known, and what a search would choose of them."""

@@ -1,0 +1,93 @@
+"""The predictor in a ranking study: training steps are recorded, and replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+
+from nni_cream import spaces
+from nni_cream.search import CreamLightningModule, Path, Supernet, path_key
+from nni_cream.search.scoring.predictor import PathPredictor, Prediction
+from nni_cream.strategy import CreamStrategy
+
+__all__ = ["StepRecorder", "predict", "predicted", "replay", "supernet_of"]
+
+
+class StepRecorder(pl.Callback):
+    """Keeps path and task loss of every training step of a search."""
+
+    def __init__(self) -> None:
+        self._columns: list[str] = []
+        self._losses: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Keep the step that has just been made."""
+        assert isinstance(pl_module, CreamLightningModule)
+        path, loss = pl_module.last_step
+        if path is not None and loss is not None:
+            self._columns.append(" ".join(map(str, pl_module.predictor.columns(path))))
+            self._losses.append(round(float(loss.detach()), 6))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``columns``, those of the regression that the path of each step sets to one, and ``losses``."""
+        return {"columns": self._columns, "losses": self._losses}
+
+
+def replay(space: Mapping[str, Any], trained: Mapping[str, Any]) -> PathPredictor:
+    """Let a predictor learn from recorded steps.
+
+    Parameters
+    ----------
+    space
+        ``name`` and ``arguments``.
+    trained
+        What :class:`StepRecorder` kept.
+
+    Returns
+    -------
+    PathPredictor
+        As it was after these steps.
+    """
+    supernet = supernet_of(space)
+    predictor = PathPredictor(supernet.mutables, supernet.usage.labels)
+    columns = [np.array(text.split(), dtype=np.intp) for text in trained["columns"]]
+    predictor.learn(columns, trained["losses"])
+    return predictor
+
+
+def predicted(space: Mapping[str, Any], trained: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> Prediction:
+    """Return what the predictor makes of paths after recorded steps, ``nan`` where it knows nothing."""
+    predictor = replay(space, trained)
+    if predictor.problem:
+        return Prediction(np.full(len(paths), np.nan), np.full(len(paths), np.nan))
+    return predictor.predict(_decoded(*_hashable(space), tuple(map(path_key, paths))))
+
+
+def predict(space: Mapping[str, Any], trained: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Return the mean of the same: the higher the better."""
+    return [float(value) for value in predicted(space, trained, paths).mean]
+
+
+def supernet_of(space: Mapping[str, Any]) -> Supernet:
+    """Return a supernet of a space, given by ``name`` and ``arguments``, that is never trained."""
+    return _supernet(*_hashable(space))
+
+
+def _hashable(space: Mapping[str, Any]) -> tuple[str, str]:
+    return space["name"], json.dumps(space["arguments"], sort_keys=True)
+
+
+@lru_cache(maxsize=1)
+def _supernet(name: str, arguments: str) -> Supernet:
+    return Supernet(CreamStrategy(board_size=1).mutate_model(spaces.create(name, **json.loads(arguments))))
+
+
+@lru_cache(maxsize=64)  # the boards of all trainings, and the architectures of the truth
+def _decoded(name: str, arguments: str, keys: tuple[str, ...]) -> list[Path]:
+    supernet = _supernet(name, arguments)
+    return [supernet.decode(json.loads(key)) for key in keys]
