@@ -136,6 +136,7 @@ def test_every_key_of_an_option_has_its_default_however_it_is_written() -> None:
         "start": None,
         "gate": False,
         "weights": "current",
+        "share": 1.0,
         "temperature": 1.0,
     }
     assert resolved(resolved("paper")) == resolved("paper")

@@ -38,6 +38,8 @@ __all__ = ["COST_NAMES", "LatencyOptions", "Scoring", "SearchSettings", "Teachin
 
 COST_NAMES = ("macs", "params", "latency")
 _COST = one_of(*COST_NAMES) | IMPORTABLE
+# Options that came later, each with what searches did before: their checkpoints can still be resumed.
+_LATER = {"teaching": {"share": 1.0}}
 _MAPPING = Rule(Schema({}), "a mapping of the keys below")
 
 
@@ -50,7 +52,7 @@ class Teaching(Options):
     Examples
     --------
     >>> Teaching.of("paper")
-    Teaching(joint_loss='mix', start=None, gate=False, weights='current', temperature=1.0)
+    Teaching(joint_loss='mix', start=None, gate=False, weights='current', share=1.0, temperature=1.0)
     >>> Teaching(temperature=0)
     Traceback (most recent call last):
     nni_cream.errors.ConfigError: teaching.temperature is 0; expected a number above 0.
@@ -81,6 +83,11 @@ class Teaching(Options):
         "average",
         one_of("current", "average"),
         "Weights that teachers run with: the current ones, or their moving average (needs `ema_decay`).",
+    )
+    share: float = option(
+        1.0,
+        number(0, 1, above=True),
+        "Share of the training steps that have a teacher, at even distances. Its forward pass is what teaching costs.",
     )
     temperature: float = option(
         1.0,
@@ -230,6 +237,7 @@ class SearchSettings(Options):
     def check_same(self, saved: Mapping[str, Any]) -> None:
         """Raise SearchError, with names and values, if a checkpoint has other settings."""
         own = self.outline()
+        saved = {name: {**_LATER[name], **value} if name in _LATER else value for name, value in saved.items()}
         # Other settings would give a result that neither search alone gives, with no trace of it.
         different = [name for name in own if name not in saved or saved[name] != own[name]]
         if different:

@@ -130,6 +130,7 @@ _HOMES = {
     "distillation_gate": ("teaching", "gate"),
     "teacher_weights": ("teaching", "weights"),
     "temperature": ("teaching", "temperature"),
+    "share": ("teaching", "share"),
     "score_images": ("scoring", "images"),
     "score_interval": ("scoring", "interval"),
     "proposals": ("scoring", "proposals"),

@@ -95,7 +95,7 @@ class PreparedLightningModule(HostLightningModule):
         self._rebuild = rebuild
         self._step = self._scored = self._admitted = 0
         self._steps_before = 0
-        self._open_epoch = False
+        self._open_epoch = self._untaught = False
         self._parts_ready = self._averages_gradients = False
         self._example: Samples | None = None
         self._inside: Inputs | None = None  # what the space gets of a batch
@@ -107,6 +107,11 @@ class PreparedLightningModule(HostLightningModule):
     def steps(self) -> int:
         """Training batches so far; a board entry's age counts in them."""
         return self._step
+
+    def _has_lesson(self) -> bool:
+        """Whether this step is one of those with a teacher, if there is one."""
+        share = self.settings.teaching.share
+        return not self._untaught and int((self._step + 1) * share) > int(self._step * share)
 
     @property
     def score_interval(self) -> int:

@@ -72,7 +72,6 @@ class CreamLightningModule(PreparedLightningModule):
         self._task: Tensor | None = None
         self._open_step: tuple[Path, Any] | None = None
         self._changed = False
-        self._untaught = False
         self._compared = self._validated = False
         self._hosting = True
 
@@ -82,7 +81,7 @@ class CreamLightningModule(PreparedLightningModule):
         """Draw a path, pick its teacher, return the joint loss (METHOD.md, "The loop", steps 1 to 3)."""
         path = self.ranks.first(self.sampler.draw)
         self._untaught = self.untaught.lasts(self.trainer)
-        match = None if self._untaught else self._teacher(path)
+        match = self._teacher(path) if self._has_lesson() else None
         self._count(match)
         self.supernet.activate(path)
         with observed(self.supernet.space) as calls:

@@ -350,6 +350,19 @@ def test_before_its_start_distillation_leaves_the_steps_as_they_are_without_teac
     assert strategy.statistics["distilled"] == 1
 
 
+@pytest.mark.parametrize(("share", "taught"), [(0.25, "0001" * 4), (0.4, "00101" * 3 + "0"), (1.0, "0" + "1" * 15)])
+def test_a_share_of_the_steps_has_a_teacher_at_even_distances(share, taught):
+    steps, plain = Steps(), Steps()
+    strategy = search(cream(share=share, meta_interval=4), steps, max_epochs=4)
+    search(cream(matching="none"), plain, max_epochs=4)
+    assert steps.taught == [step == "1" for step in taught]  # the first step finds an empty board
+    first = taught.index("1")
+    assert all(same(a, b) for a, b in zip(steps.weights[:first], plain.weights[:first], strict=True))
+    assert not same(steps.weights[first], plain.weights[first])
+    assert strategy.oneshot_module.tally.meta_updates == 1
+    assert strategy.statistics["distilled"] == steps.taught[-4:].count(True) / 4
+
+
 def test_before_its_start_the_meta_network_does_not_learn():
     updates: list[float] = []
 
