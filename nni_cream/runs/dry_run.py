@@ -134,8 +134,8 @@ class _Run:
             matching["arguments"] = {**matching["arguments"], "interval": 2}
         hurried = {
             "warmup": 0,
-            # A closed gate would leave out work that is to be timed.
-            "teaching": {**settings["teaching"], "start": None, "gate": False},
+            # A closed gate, or a step without a teacher, would leave out work that is to be timed.
+            "teaching": {**settings["teaching"], "start": None, "gate": False, "share": 1.0},
             "matching": matching,
             "scoring": {**settings["scoring"], "images": scored, "interval": 1, "rescore_interval": 1},
         }
