@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from nni.nas.evaluator.pytorch import Lightning
 from nni.nas.execution import SequentialExecutionEngine
@@ -116,6 +118,20 @@ def rehearse_search(config: Mapping[str, Any], images: int | None = None) -> Sea
         return _estimate(config, shape, at_once, run, [*shape.assumptions, *notes])
 
 
+class _OneScoring(pl.Callback):
+    """Times one more scoring after the last step, while the weights are still on their device."""
+
+    seconds = 0.0
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, CreamLightningModule)
+        path = pl_module.board.entries[0].path
+        began = time.perf_counter()
+        with pl_module._autocast():
+            pl_module.scorer.score(path)  # returns a number, so the device has done all its work
+        self.seconds = time.perf_counter() - began
+
+
 class _Run:
     """The few steps, and what was seen in them."""
 
@@ -140,13 +156,20 @@ class _Run:
             "scoring": {**settings["scoring"], "images": scored, "interval": 1, "rescore_interval": 1},
         }
         self.scored = scored
+        self.scoring = _OneScoring()
         self.path_bytes = 0
         self.seen, self.profiler = Rehearsing(), SimpleProfiler()
         self.strategy: CreamStrategy = make_strategy({**settings, **hurried}, latency=config.get("latency"))
         self.images = made_up_images(shape, scored)
         module = module_of(recipe_of(settings), shape.num_classes)
         self.trainer = make_trainer(
-            trainer, 1, folder, [self.seen], profiler=self.profiler, enable_checkpointing=False, log_every_n_steps=1
+            trainer,
+            1,
+            folder,
+            [self.seen, self.scoring],
+            profiler=self.profiler,
+            enable_checkpointing=False,
+            log_every_n_steps=1,
         )
         evaluator = Lightning(
             module,
@@ -249,9 +272,7 @@ def _other_parts(
 ) -> dict[str, float]:
     """Say how long a search of so many batches is busy with all but training; devices share the validation alone."""
     first, with_meta_update, third = run.durations("on_train_batch_end")
-    (rescoring,) = run.durations("on_train_epoch_end")
-    rescored = min(len(run.strategy.board), rescored_entries(run.scored, 3 * at_once))  # after the three batches above
-    per_image = rescoring / run.scored / rescored
+    per_image = run.scoring.seconds / run.scored
     matcher, scoring = matcher_of(settings["matching"]), settings["scoring"]
     more = 0.0 if matcher.interval is None else max(0.0, with_meta_update - min(first, third))
     meta_update = more * min(settings["batch_size"], shape.train_images) / at_once

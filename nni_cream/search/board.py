@@ -248,20 +248,20 @@ class PrioritizedBoard:
             return candidate.rank_key < weakest.rank_key
         return candidate.accuracy > self.bar(candidate.costs)
 
-    def rescore(self, score: Callable[[BoardEntry], float], most: int | None = None, turn: int = 0) -> None:
-        """Give ``most`` entries (``None``: all) a fresh accuracy, taking turns, and sort the board."""
-        chosen = self._taking_turns(most, turn)
+    def rescore(self, score: Callable[[BoardEntry], float], share: float | None = None, turn: int = 0) -> None:
+        """Give so many entries (``None``: all) a fresh accuracy, in the mean over the turns, and sort the board."""
+        chosen = self._taking_turns(share, turn)
         self._entries = [
             replace(entry, accuracy=float(score(entry)) if entry.key in chosen else entry.accuracy, validated=None)
             for entry in self._entries
         ]
         self._sort()
 
-    def _taking_turns(self, most: int | None, turn: int) -> set[str]:
+    def _taking_turns(self, share: float | None, turn: int) -> set[str]:
         # By key, not by rank: ranks change with each rescoring, and an entry could miss its turn.
         keys = sorted(entry.key for entry in self._entries)
-        number = len(keys) if most is None else min(most, len(keys))
-        return {keys[(turn * number + place) % len(keys)] for place in range(number)}
+        each = float(len(keys)) if share is None else min(share, float(len(keys)))
+        return {keys[place % len(keys)] for place in range(int(turn * each), int((turn + 1) * each))}
 
     def validate(self, accuracies: Mapping[str, float]) -> None:
         """Set the validated accuracies by key, remove all others, and sort the board."""

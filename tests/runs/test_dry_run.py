@@ -48,14 +48,14 @@ def test_activations_are_those_of_the_configured_batch() -> None:
 
 def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def durations(run: Any, hook: str) -> list[float]:
-        return {"on_train_batch_end": [1.0, 5.0, 2.0], "on_train_epoch_end": [3.0]}[hook]
+        return {"on_train_batch_end": [1.0, 5.0, 2.0]}[hook]
 
     monkeypatch.setattr(dry_run._Run, "durations", durations)
+    monkeypatch.setattr(dry_run._OneScoring, "on_train_end", lambda self, *_: setattr(self, "seconds", 3.0))
     found = rehearse_search(configuration(search={
         "epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 50, "scoring": {"images": 80, "interval": 2},
         "matching": {"name": "meta", "interval": 8}, "teaching": {"start": 3},
     }))  # fmt: skip
-    # 0.4 images are scored for each of the 3 * 50 that were trained on: none but one entry of 80 images.
     per_image = 3.0 / 80
     assert found.training.steps_per_epoch == 4
     assert found.parts["training"] == found.training.seconds == pytest.approx(24 * found.training.seconds_per_step)
@@ -71,9 +71,10 @@ def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) ->
 
 def parts_of(monkeypatch: pytest.MonkeyPatch, devices: int = 1, **search: Any) -> dict[str, float]:
     def durations(run: Any, hook: str) -> list[float]:
-        return {"on_train_batch_end": [1.0, 5.0, 2.0], "on_train_epoch_end": [3.0]}[hook]
+        return {"on_train_batch_end": [1.0, 5.0, 2.0]}[hook]
 
     monkeypatch.setattr(dry_run._Run, "durations", durations)
+    monkeypatch.setattr(dry_run._OneScoring, "on_train_end", lambda self, *_: setattr(self, "seconds", 3.0))
     monkeypatch.setattr(dry_run, "devices_here", lambda accelerator, wanted: (devices, devices))
     settings = {"epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 20, "scoring": {"images": 80}, **search}
     return rehearse_search(configuration(search=settings)).parts
@@ -94,7 +95,8 @@ def test_every_option_of_drawing_and_teaching_can_be_rehearsed() -> None:
     settings["scoring"] = {"images": 80, "rescore_interval": None}
     settings["teaching"] = {"joint_loss": "add", "start": 0.5, "gate": True, "weights": "average", "temperature": 2.0}
     found = rehearse_search(configuration(search=settings))
-    assert found.seconds > 0
+    assert found.parts["scores of the board"] == 0
+    assert min(found.parts[name] for name in ("training", "scores of candidates", "validation", "final validation")) > 0
     assert found.board == 3
 
 
@@ -106,9 +108,9 @@ def test_devices_share_the_validation_of_an_epoch_but_not_the_final_one(monkeypa
 
 def test_an_epoch_of_fewer_images_than_a_batch_has_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     found = parts_of(monkeypatch, batch_size=500, scoring={"images": 80, "interval": 1})
-    # 4 batches after the warm-up and 5 candidates of a board with room, against 2 entries in each of 4 epochs:
+    # 4 batches after the warm-up and 5 candidates of a board with room, against 2.5 entries in each of 4 epochs:
     # 0.4 * 500 images are those of 2.5 scores.
-    assert found["scores of candidates"] / found["scores of the board"] == pytest.approx((4 + 5) / (2 * 4))
+    assert found["scores of candidates"] / found["scores of the board"] == pytest.approx((4 + 5) / (2.5 * 4))
 
 
 def test_a_meta_network_and_a_teacher_take_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -198,7 +199,7 @@ def test_rescoring_changes_the_order_and_keeps_paths_and_age():
     assert board.best.accuracy == 0.5
 
 
-def rescored(board: PrioritizedBoard, most: int | None, turn: int) -> list[int]:
+def rescored(board: PrioritizedBoard, most: float | None, turn: int) -> list[int]:
     """Rescore, and say who was."""
     names: list[int] = []
 
@@ -230,6 +231,15 @@ def test_entries_that_make_whole_turns_are_each_rescored_once(turns, most, start
     board = full_board(turns * most)
     seen = [name for turn in range(start, start + turns) for name in rescored(board, most, turn)]
     assert sorted(seen) == list(range(turns * most))
+
+
+@given(st.integers(1, 12), st.floats(0.05, 12), st.integers(1, 60))
+def test_a_share_of_entries_is_rescored_in_the_mean_and_none_more_often_than_another(capacity, share, turns):
+    board = full_board(capacity)
+    seen = Counter(name for turn in range(turns) for name in rescored(board, share, turn))
+    assert sum(seen.values()) == int(turns * min(share, capacity))
+    counts = [seen[name] for name in range(capacity)]
+    assert max(counts) - min(counts) <= 1
 
 
 @given(st.integers(1, 10), st.integers(0, 50))

@@ -314,7 +314,7 @@ class CreamLightningModule(PreparedLightningModule):
         # Listeners hear of it last, when board and matcher agree with the new weights.
         self._tell("rescored")
 
-    def _rescored_entries(self) -> int:
+    def _rescored_entries(self) -> float:
         # A short epoch must not pay for rescoring the whole board: the entries take turns.
         batches = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * (self.settings.scoring.rescore_interval or 1)
         return rescored_entries(len(self.scorer.subset), batches * self._batch_size)

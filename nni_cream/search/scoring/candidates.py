@@ -22,10 +22,10 @@ def scoring_interval(interval: int | None, images: int, batch_size: int) -> int:
     return max(1, round(images / (_SCORED_SHARE * batch_size))) if interval is None else interval
 
 
-def rescored_entries(images: int, trained: int) -> int:
-    """Return how many entries one rescoring may score; the entries take turns."""
+def rescored_entries(images: int, trained: int) -> float:
+    """Return how many entries one rescoring may score in the mean, below one after a short epoch."""
     # [ours] The same share, so that short epochs do not pay for rescoring a whole board each time.
-    return max(1, int(_SCORED_SHARE * trained / images))
+    return _SCORED_SHARE * trained / images
 
 
 class Trained(NamedTuple):
