@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,10 @@ SETTINGS: dict[str, Any] = {
     "warmup": 0,
     "seed": 2,
 }
+
+
+def small_space() -> LayerSpace:
+    return LayerSpace(layers=2)
 
 
 class Trace(Callback):
@@ -63,7 +69,7 @@ def searched(trace: Trace, callbacks=(), checkpoint: Path | None = None, **argum
     use = evaluator(**{"max_epochs": 3, "callbacks": [trace, *callbacks], "enable_checkpointing": saving, **arguments})
     if checkpoint is not None:
         use.fit_kwargs.update(ckpt_path=str(checkpoint), weights_only=True)
-    return run(LayerSpace(), cream(**settings), use)
+    return run(small_space(), cream(**settings), use)
 
 
 def assert_equal(resumed: CreamStrategy, whole: CreamStrategy, after: Trace, before: Trace) -> None:
@@ -98,28 +104,52 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Callable[[str], tuple[CreamStrategy, Trace, Path]]:
+    """Return the uninterrupted search of a case, and the folder of its checkpoints; cases of one trainer share it."""
+
+    @cache
+    def search(trainer: str) -> tuple[CreamStrategy, Trace, Path]:
+        folder, trace = tmp_path_factory.mktemp("uninterrupted"), Trace()
+        alike = {case: saves for case, (saves, settings) in CASES.items() if str(settings) == trainer}
+        saving = [ModelCheckpoint(folder / case, **STEPS, **saves) for case, saves in alike.items()]
+        settings = CASES[next(iter(alike))][1]
+        return searched(trace, saving, **settings), trace, folder
+
+    return lambda case: search(str(CASES[case][1]))
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_a_search_resumed_from_a_model_checkpoint_equals_the_uninterrupted_one(tmp_path, case):
-    checkpoint, trainer = CASES[case]
-    before = Trace()
-    whole = searched(before, [ModelCheckpoint(tmp_path, **STEPS, **checkpoint)], **trainer)
-    files = sorted(tmp_path.glob("*.ckpt"), key=lambda file: int(file.stem.split("=")[1]))
+def test_a_search_resumed_from_a_model_checkpoint_equals_the_uninterrupted_one(uninterrupted, case):
+    whole, before, folder = uninterrupted(case)
+    files = sorted((folder / case).glob("*.ckpt"), key=lambda file: int(file.stem.split("=")[1]))
     steps = [int(file.stem.split("=")[1]) for file in files]
     # NNI's evaluator fails at its end if there was no validation since the resume, so a whole epoch is left.
     unfinished = [(file, step) for file, step in zip(files, steps, strict=True) if step <= max(before.seen) - 8]
     assert unfinished
     for file, step in {unfinished[0], unfinished[-1]}:
         after = Trace()
-        resumed = searched(after, checkpoint=file, **trainer)
+        resumed = searched(after, checkpoint=file, **CASES[case][1])
         assert_equal(resumed, whole, after, before)
         assert set(after.seen) == {later for later in before.seen if later > step} | (set(after.seen) & {step})
 
 
-@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_train_epoch_end", "on_validation_end", "on_train_start"])
-def test_a_search_resumed_from_the_checkpoint_of_another_callback_equals_the_uninterrupted_one(tmp_path, hook):
-    before = Trace()
-    whole = searched(before, [Saves(tmp_path, hook)], num_sanity_val_steps=0)
-    files = [file for file in sorted(tmp_path.glob("*.ckpt")) if file.stem != "step=24"]
+HOOKS = ["on_train_batch_end", "on_train_epoch_end", "on_validation_end", "on_train_start"]
+
+
+@pytest.fixture(scope="module")
+def saved_at_hooks(tmp_path_factory) -> tuple[CreamStrategy, Trace, Path]:
+    """Return an uninterrupted search, and the folder of the checkpoints that callbacks have saved at each hook."""
+    folder, trace = tmp_path_factory.mktemp("saved_at_hooks"), Trace()
+    whole = searched(trace, [Saves(folder / hook, hook) for hook in HOOKS], num_sanity_val_steps=0)
+    return whole, trace, folder
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_a_search_resumed_from_the_checkpoint_of_another_callback_equals_the_uninterrupted_one(saved_at_hooks, hook):
+    whole, before, folder = saved_at_hooks
+    files = [file for file in sorted((folder / hook).glob("*.ckpt")) if file.stem != "step=24"]
+    assert files
     for file in files[:: 11 if hook == "on_train_batch_end" else 1]:
         after = Trace()
         assert_equal(searched(after, checkpoint=file), whole, after, before)
@@ -163,7 +193,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "matching": "random",
         "rescore_interval": None,
     },
-    "sampler of one's own in a range": {"sampling": MutatingSampler(), "cost_range": (60_000, 90_000)},
+    "sampler of one's own in a range": {"sampling": MutatingSampler(), "cost_range": (8_000, 50_000)},
 }
 
 
@@ -215,7 +245,7 @@ def followed(trace: Trace, checkpoint: Path | None, *callbacks, **trainer) -> Cr
     if checkpoint is not None:
         torch.rand(7)
         use.fit_kwargs.update(ckpt_path=str(checkpoint), weights_only=True)
-    return run(LayerSpace(), cream(**SETTINGS), use)
+    return run(small_space(), cream(**SETTINGS), use)
 
 
 @pytest.mark.parametrize("trainer", [{}, {"check_val_every_n_epoch": 2}, {"limit_val_batches": 0}])
@@ -253,7 +283,7 @@ def test_loaders_with_a_generator_of_their_own_are_put_back(tmp_path):
         )
         if checkpoint is not None:
             use.fit_kwargs.update(ckpt_path=str(checkpoint), weights_only=True)
-        return run(LayerSpace(), cream(**SETTINGS), use)
+        return run(small_space(), cream(**SETTINGS), use)
 
     before, after = Trace(), Trace()
     whole = use("whole", before, None)
@@ -314,7 +344,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "matching": {"matching": "random"},
     "cost": {"cost": "params"},
     "seed": {"seed": 7},
-    "cost_range": {"cost_range": (None, 90_000)},
+    "cost_range": {"cost_range": (None, 50_000)},
     "warmup": {"warmup": 0.25},
     "distillation": {"distillation": "mean_squared_error"},
     "score": {"score": lambda output, target: (output.argmax(1) == target).float()},
