@@ -98,10 +98,10 @@ def count_macs(network: nn.Module, input_shape: Sequence[int]) -> float:
     import torch
 
     from nni_cream.rng import preserved_rng
-    from nni_cream.search.cost.macs import counting, of_one, unfused
+    from nni_cream.search.cost.macs import counting, holds_recurrent, of_one, unfused
     from nni_cream.training.measurement import evaluating
 
-    with preserved_rng(), evaluating(network) as device, unfused(network):
+    with preserved_rng(), evaluating(network) as device, unfused(holds_recurrent(network)):
 
         def operations(size: int) -> int:
             with counting() as counter:

@@ -15,7 +15,7 @@ from torch import nn
 
 from nni_cream.errors import ConfigError, SearchError
 from nni_cream.rng import preserved_rng
-from nni_cream.search.cost.macs import counting, of_one, unfused
+from nni_cream.search.cost.macs import counting, holds_recurrent, of_one, unfused
 from nni_cream.search.cost.separate_choices import Inputs, alone, batch_of, record_inputs
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path, path_key
@@ -107,6 +107,7 @@ class CostModel:
         self.table: CostTable | None = None
         self._sampler = RandomPaths(supernet.space, seed)
         self._meta = _on_meta(supernet, self._sampler.first()) if cost == "params" else None
+        self._recurrent = holds_recurrent(supernet.space)  # every count would walk over all modules
         self._halves = np.random.Generator(np.random.PCG64(seed))
         if callable(cost):
             return  # a measurement of the user's may be slow or noisy: nothing is assumed of it
@@ -275,7 +276,7 @@ class CostModel:
         return self._count(lambda: self._supernet.space(*inputs, **keywords))
 
     def _count(self, run: Callable[[], object]) -> int:
-        with self._supernet.detached(), unfused(self._supernet.space), counting() as counter:
+        with self._supernet.detached(), unfused(self._recurrent), counting() as counter:
             output = run()
         self._warn_of(counter.unknown - self._warned)
         return counter.operations(output)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 from nni_cream.search.supernet.data_flow import DataFlow, watching
 from nni_cream.search.supernet.outputs import tensors_in
 
-__all__ = ["counting", "of_one", "unfused"]
+__all__ = ["counting", "holds_recurrent", "of_one", "unfused"]
 
 
 def of_one(operations: Callable[[int], int]) -> float:
@@ -160,10 +160,14 @@ def _is_matrix_of_weights(item: Tensor) -> bool:
     return isinstance(weight, nn.Parameter) and weight.ndim > 1
 
 
+def holds_recurrent(network: nn.Module) -> bool:
+    """Return whether a network has a recurrent layer."""
+    return any(isinstance(module, nn.RNNBase) for module in network.modules())
+
+
 @contextmanager
-def unfused(networks: nn.Module) -> Iterator[None]:
-    """Run attention and recurrent layers inside as the matrix products that torch has formulas for."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in networks.modules())
+def unfused(recurrent: bool) -> Iterator[None]:
+    """Run attention, and recurrent layers if there are any, as the matrix products that torch has formulas for."""
     fast = torch.backends.mha.get_fastpath_enabled()
     # The fast path is a single fused operation, for which torch has no formula.
     torch.backends.mha.set_fastpath_enabled(False)
