@@ -9,6 +9,7 @@ import site
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,6 +25,21 @@ def _no_process_left() -> Iterator[None]:
 
     yield
     Forked.end_all()
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder that all processes of pytest share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
+@pytest.fixture(scope="session")
+def python(shared: Path) -> list[str]:
+    """Return the command of a Python that need not import torch and Lightning first, where results alone matter."""
+    from tests import warm
+
+    return warm.command(shared / "warm")
 
 
 # NNI keeps experiments, logs and its list of running managers under the home folder, and works out its place on import.

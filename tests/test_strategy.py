@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 import re
 import subprocess
-import sys
 from functools import partial
 
 import pytest
@@ -118,9 +117,9 @@ def test_a_path_of_a_whole_space_equals_its_frozen_network(name):
 
 
 @pytest.mark.integration
-def test_nnis_own_strategies_survive_our_import():
+def test_nnis_own_strategies_survive_our_import(python):
     code = "import nni_cream.strategy; from nni.nas.strategy import RandomOneShot; RandomOneShot()"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    subprocess.run([*python, "-c", code], check=True, capture_output=True)
 
 
 def test_public_names_are_importable_and_others_are_not():

@@ -17,6 +17,6 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(shared: Path, python: list[str]) -> Finished:
     """Return an experiment that nobody disturbed, for tests that only look at it."""
-    return finished_once(tmp_path_factory)
+    return finished_once(shared, python)

@@ -6,7 +6,9 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,7 +20,6 @@ from typing import Any
 from unittest import mock
 
 import psutil
-import pytest
 import requests
 import yaml
 
@@ -53,6 +54,14 @@ def long_enough_to_disturb(folder: Path, **changes: Any) -> Path:
     content["tuner"]["classArgs"]["search"] = {"epochs": 16, "board_size": 3, "warmup": 2}
     path = folder / "experiment.yml"
     path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
+def in_warm_python(path: Path, python: list[str]) -> Path:
+    """Have an experiment file start its trials with a Python that has imported everything."""
+    content = yaml.safe_load(path.read_text())
+    _, module, name = content["trialCommand"].partition("-m ")
+    path.write_text(yaml.safe_dump(content | {"trialCommand": f"exec {shlex.join(python)} {module}{name}"}))
     return path
 
 
@@ -141,24 +150,23 @@ class Finished:
     messages: str
 
 
-def finished_once(factory: pytest.TempPathFactory) -> Finished:
-    """Run an experiment to its end, once for all processes of pytest."""
-    base = factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "finished"
+def finished_once(shared: Path, python: list[str]) -> Finished:
+    """Run an experiment to its end, once for all processes of pytest; ``shared`` is a folder of theirs."""
+    folder = shared / "finished"
     folder.mkdir(exist_ok=True)
     record = folder / "record.json"
     with locked(folder / "lock", patience=PATIENCE):
         if not record.exists():
             out, port = folder / "out", free_port()
-            words = ["run", str(long_enough_to_disturb(folder)), "--out", str(out), "--json", "--port", str(port)]
-            command = [sys.executable, "-m", "nni_cream", *words]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            path = in_warm_python(long_enough_to_disturb(folder), python)
+            process = start(path, out, "--json", "--port", str(port))
             try:
-                printed, messages = process.communicate(timeout=PATIENCE)
+                printed, messages = process.communicate()
             except BaseException:
                 for left in (process, *processes_of(folder)):
-                    left.kill()
+                    left.send_signal(signal.SIGKILL)
                 raise
+            assert process.returncode is not None
             done = Finished(str(out), port, process.returncode, printed, messages)
             record.write_text(json.dumps(asdict(done)))
     return Finished(**json.loads(record.read_text()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+import shlex
 import textwrap
 from pathlib import Path
 
@@ -35,7 +35,9 @@ HOPELESS = """
 
 
 @pytest.mark.integration
-def test_hopeless_retraining_is_stopped_the_search_is_not_and_nothing_counts_as_failed(folder: Path) -> None:
+def test_hopeless_retraining_is_stopped_the_search_is_not_and_nothing_counts_as_failed(
+    folder: Path, python: list[str]
+) -> None:
     program = folder / "trial.py"
     program.write_text(textwrap.dedent(HOPELESS).replace("PATIENCE", str(PATIENCE)))
     assessor = {
@@ -43,7 +45,7 @@ def test_hopeless_retraining_is_stopped_the_search_is_not_and_nothing_counts_as_
         "codeDirectory": ".",
         "classArgs": {"name": "Medianstop", "start_step": 2},
     }
-    path = reduced(folder, assessor=assessor, trialCommand=f"exec '{sys.executable}' '{program}'")
+    path = reduced(folder, assessor=assessor, trialCommand=f"exec {shlex.join([*python, str(program)])}")
     content = yaml.safe_load(path.read_text())
     content["tuner"]["classArgs"]["retrain"] = {"top": 2, "epochs": 12}
     path.write_text(yaml.safe_dump(content))

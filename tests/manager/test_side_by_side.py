@@ -16,7 +16,17 @@ import yaml
 from nni_cream.manager.final_metric import unpack_final
 from nni_cream.manager.ports import check_port, free_port
 from nni_cream.results.architecture_file import load_best
-from tests.manager.experiments import Hold, Manager, command, nnictl, processes_of, reduced, start, wait_until
+from tests.manager.experiments import (
+    Hold,
+    Manager,
+    command,
+    in_warm_python,
+    nnictl,
+    processes_of,
+    reduced,
+    start,
+    wait_until,
+)
 from tests.patience import PATIENCE
 from tests.results.test_tensorboard import expected, figures
 
@@ -34,10 +44,10 @@ def json_lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.integration
 def test_two_experiments_at_once_with_two_trials_at_once_report_just_what_is_in_their_files(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, python: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And TensorBoard, which NNI's web UI starts on the trials, says the same."""
-    path = with_tensorboard(reduced(folder, searchSpace=GRID, trialConcurrency=2))
+    path = with_tensorboard(in_warm_python(reduced(folder, searchSpace=GRID, trialConcurrency=2), python))
     managers = [Manager(free_port(), folder / name / "nni") for name in ("out", "out2")]
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))  # as activated
     runs = [start(path, m.folder.parent, "--keep", "--json", "--port", str(m.port)) for m in managers]
@@ -131,8 +141,9 @@ def drop(metric: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 
 @pytest.mark.integration
-def test_experiment_that_takes_too_long_ends_with_the_best_so_far(folder: Path) -> None:
-    process = start(reduced(folder, maxExperimentDuration="1s"), folder / "out", "--json")
+def test_experiment_that_takes_too_long_ends_with_the_best_so_far(folder: Path, python: list[str]) -> None:
+    path = in_warm_python(reduced(folder, maxExperimentDuration="1s"), python)
+    process = start(path, folder / "out", "--json")
     printed, messages = process.communicate()
     assert process.returncode == 0, messages
     best = load_best(folder / "out")
@@ -156,9 +167,9 @@ def test_nnictl_leaves_no_manager_behind_that_cannot_do_anything(folder: Path) -
 
 @pytest.mark.integration
 def test_search_that_the_user_cancels_is_not_started_again_and_the_last_trial_ends_it_with_the_best_so_far(
-    folder: Path,
+    folder: Path, python: list[str]
 ) -> None:
-    path = reduced(folder, searchSpace={"seed": choice(0, 1)}, maxTrialNumber=2)
+    path = in_warm_python(reduced(folder, searchSpace={"seed": choice(0, 1)}, maxTrialNumber=2), python)
     hold = Hold(folder, search=2)
     manager = Manager(free_port(), folder / "out" / "nni")
     process = start(hold.apply(path), folder / "out", "--port", str(manager.port))

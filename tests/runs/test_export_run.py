@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,16 +60,16 @@ print(sorted(name for name in sys.modules if name.split(".")[0] in ("nni", "nni_
 
 
 @pytest.mark.integration
-def test_every_format_agrees_with_the_frozen_network_where_nni_is_not_imported(result: Path, tmp_path: Path) -> None:
+def test_every_format_agrees_with_the_frozen_network_where_nni_is_not_imported(
+    result: Path, tmp_path: Path, python: list[str]
+) -> None:
     exported = export_result(result, wish(tmp_path, "code", "onnx", "torch"))
     network = build_network(BEST)
     network.load_state_dict(torch.load(result / "weights.pt", weights_only=True))
     digits = data.create("digits", train=200, validation=100, seed=3)
     images = torch.stack([digits.validation[index][0] for index in range(20)])
     torch.save(images, tmp_path / "images.pt")
-    done = subprocess.run(
-        [sys.executable, "-c", ELSEWHERE], cwd=exported.folder, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([*python, "-c", ELSEWHERE], cwd=exported.folder, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     expected = network.eval()(images).detach()
     assert expected.std() > 1e-2

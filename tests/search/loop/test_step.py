@@ -4,7 +4,6 @@ import json
 import math
 import random
 import subprocess
-import sys
 from typing import NamedTuple
 
 import numpy as np
@@ -584,9 +583,9 @@ def paths_and_board(seed: int) -> list:
 
 
 @pytest.mark.integration
-def test_same_seed_same_paths_board_and_best_in_a_fresh_process_and_another_seed_others():
+def test_same_seed_same_paths_board_and_best_in_a_fresh_process_and_another_seed_others(python):
     code = "import json; from tests.search.loop.test_step import *; print('RESULT', json.dumps(paths_and_board(5)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([*python, "-c", code], capture_output=True, text=True, check=True)
     first, other = paths_and_board(5), paths_and_board(6)
     assert json.loads(done.stdout.split("RESULT")[1]) == first
     assert first[0] != other[0]

@@ -1,0 +1,124 @@
+"""A Python that has imported the large libraries, and forks for each program that is started with it.
+
+    python -S -E tests/warm.py ADDRESS -m nni_cream.manager.trial
+
+does what ``python -m nni_cream.manager.trial`` does, without the seconds for torch and Lightning. The fork has the
+caller's environment, folder and streams, and imports NNI and nni_cream anew. Signals are passed on to it, and its exit
+code comes back. It dies with its caller. But the caller is not its parent: where a test looks at processes, and not at
+results alone, it starts a new Python. This file needs nothing but the standard library, so that a call takes no time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+KIND = socket.SOCK_SEQPACKET  # a message is received as it was sent
+
+
+def command(folder: Path) -> list[str]:
+    """Return the command of a warm Python, one for all processes of pytest; ``folder`` is theirs together."""
+    from nni_cream.files import locked
+    from tests.patience import PATIENCE
+
+    folder.mkdir(exist_ok=True)
+    address = folder / "address"
+    with locked(folder / "lock", patience=PATIENCE):
+        if not address.exists():
+            session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
+            with socket.socket(socket.AF_UNIX, KIND) as listener:
+                listener.bind(str(address))
+                listener.listen(64)  # from now on callers wait for it
+                words = [sys.executable, __file__, "--serve", str(listener.fileno()), str(session)]
+                subprocess.Popen(words, pass_fds=[listener.fileno()], start_new_session=True)
+    return [sys.executable, "-S", "-E", __file__, str(address)]
+
+
+def call(address: str, words: list[str]) -> int:
+    """Have words run by a fork; return its exit code, or die of the signal that it died of."""
+    with socket.socket(socket.AF_UNIX, KIND) as connection:
+        connection.connect(address)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, _: connection.send(bytes([number])) and None)
+        message = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}
+        socket.send_fds(connection, [json.dumps(message).encode()], [0, 1, 2])
+        code = int(connection.recv(16) or 1)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    return code
+
+
+def serve(listener: socket.socket, session: int) -> None:
+    """Fork for each caller, until the process ``session`` ends."""
+    import numpy as np
+    import pytorch_lightning  # noqa: F401 - with torch and torchvision
+    import sklearn.datasets  # noqa: F401
+
+    ended, keepers = os.pidfd_open(session), set[int]()
+    while ended not in select.select([listener, ended], [], [])[0]:
+        connection, _ = listener.accept()
+        if keeper := os.fork():
+            connection.close()
+            keepers = {pid for pid in {*keepers, keeper} if not os.waitpid(pid, os.WNOHANG)[0]}
+            continue
+        listener.close()
+        message, streams, *_ = socket.recv_fds(connection, 2**20, 3)
+        if pid := os.fork():
+            for stream in streams:
+                os.close(stream)
+            keep(pid, connection)
+            os._exit(0)
+        connection.close()
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
+        random.seed()
+        np.random.seed()  # noqa: NPY002 - otherwise all forks had the same numbers
+        be(**json.loads(message))
+        return
+    for pid in keepers:
+        os.waitpid(pid, 0)
+
+
+def keep(pid: int, connection: socket.socket) -> None:
+    """Pass on the caller's signals to a fork, and its end to the caller; when the caller is gone, kill it."""
+    process, caller = os.pidfd_open(pid), connection.fileno()
+    while process not in select.select([process, caller], [], [])[0]:
+        number = connection.recv(1)
+        os.kill(pid, number[0] if number else signal.SIGKILL)
+        if not number:
+            return
+    connection.send(str(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])).encode())
+
+
+def be(words: list[str], folder: str, environment: dict[str, str]) -> None:
+    """Run a module, a line of code or a file as the main program."""
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    paths = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[0] = folder if words[0] in ("-m", "-c") else str(Path(words[0]).resolve().parent)
+    sys.path[1:1] = filter(None, paths)
+    sys.argv[:] = words[1:] if words[0] == "-m" else words
+    if words[0] == "-m":
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    elif words[0] == "-c":
+        exec(words[1], {"__name__": "__main__"})
+    else:
+        runpy.run_path(words[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        serve(socket.socket(fileno=int(sys.argv[2])), int(sys.argv[3]))
+    else:
+        sys.exit(call(sys.argv[1], sys.argv[2:]))
