@@ -134,6 +134,7 @@ def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Pa
     out = folder / "out"
     content = yaml.safe_load(reduced(folder).read_text())
     content["tuner"]["classArgs"]["search"]["epochs"] = 8
+    content["tuner"]["classArgs"]["retrain"]["top"] = 0
     (folder / "experiment.yml").write_text(yaml.safe_dump(content))
     hold = Hold(folder, search=3)
     process = start(hold.apply(folder / "experiment.yml"), out)
