@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -49,7 +50,9 @@ SERVER = """
 PYTHON = f"""\
 #!/bin/sh
 [ "$1 $2" = "-m pip" ] && exit 0
-PYTHONPATH={REPOSITORY}:$PYTHONPATH OMP_NUM_THREADS=1 exec {sys.executable} "$@"
+export PYTHONPATH={REPOSITORY}:$PYTHONPATH OMP_NUM_THREADS=1
+[ "$1 $2" = "-m nni_cream.manager.trial" ] && exec WARM "$@"
+exec {sys.executable} "$@"
 """
 
 
@@ -66,7 +69,7 @@ def keys(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def machines(tmp_path: Path, keys: Path) -> Iterator[dict[int, Path]]:
+def machines(tmp_path: Path, keys: Path, python: list[str]) -> Iterator[dict[int, Path]]:
     """Start two servers; yield port -> home folder, and end all that was started there."""
     (tmp_path / "server.py").write_text(textwrap.dedent(SERVER))
     servers: dict[int, Path] = {}
@@ -74,9 +77,10 @@ def machines(tmp_path: Path, keys: Path) -> Iterator[dict[int, Path]]:
     for name in ("alice", "bob"):
         home = tmp_path / name
         (home / "bin").mkdir(parents=True)
-        for python in ("python", "python3"):
-            (home / "bin" / python).write_text(PYTHON)
-            (home / "bin" / python).chmod(0o755)
+        for alias in ("python", "python3"):
+            program = home / "bin" / alias
+            program.write_text(PYTHON.replace("WARM", shlex.join(python)))
+            program.chmod(0o755)
         command = [sys.executable, str(tmp_path / "server.py"), str(home), str(keys)]
         processes.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         assert processes[-1].stdout is not None
