@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import yaml
 
 from nni_cream.cli import main
 from nni_cream.results.architecture_file import Best
-from tests.ranks import start_ranks
+from tests.patience import PATIENCE
 
 CONFIG = {
     "data": {"name": "digits", "train": 200, "validation": 100},
@@ -91,10 +94,10 @@ def test_two_processes_retrain_as_one_and_count_each_image_once(files: tuple[str
         "trainer": {"accelerator": "cpu", "threads": 1, "devices": 2, "strategy": "ddp", "device_batch_size": 10},
     }
     Path(files[1]).write_text(yaml.safe_dump(config))
-    words = ["retrain", *files, "--out", str(tmp_path / "out")]
-    for process in start_ranks(2, lambda rank: main(words), tmp_path):
-        _, messages = process.communicate()
-        assert process.returncode == 0, messages[-2000:]
+    command = [sys.executable, "-m", "nni_cream", "retrain", *files, "--out", str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [5, 10]
     retrained = json.loads((tmp_path / "out" / "best.json").read_text())["retrained"]
