@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Callable
@@ -67,7 +68,11 @@ STUDIES = {"truth": config.TRUTH, "rank": config.RANK, "ablation": config.RANK, 
 
 
 # Of 81 paths: the largest board of a variant has 50 entries.
-SMALL_SPACE = {"name": "digits", "channels": [12] * 4, "operations": ["conv_3x3", "conv_1x1", "identity"]}
+SMALL_SPACE: dict[str, Any] = {
+    "name": "digits",
+    "channels": [12] * 4,
+    "operations": ["conv_3x3", "conv_1x1", "identity"],
+}
 
 
 def kind(path: Path) -> str:
@@ -95,6 +100,8 @@ def reduced(content: dict[str, Any]) -> dict[str, Any]:
         study |= {"seeds": [0, 1], "architectures": 10}
     if "scored" in study:
         study["scored"] = 10
+    if "evolution" in study:
+        study |= {"evolution": 4, "population": 2}
     for name, changes in content.get("variants", {}).items():
         small["variants"] = small["variants"] | {name: {key: changes[key] for key in changes if key != "retired"}}
     return {**small, "study": study}
@@ -114,6 +121,19 @@ def truths(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Path]:
     return truth
 
 
+def truth_of_others(folder: Path) -> Path:
+    """Return a truth of all paths of the reduced space, made up."""
+    labels = [f"layer_{number}" for number, _ in enumerate(SMALL_SPACE["channels"], start=1)]
+    paths = itertools.product(SMALL_SPACE["operations"], repeat=len(labels))
+    lines = [f"{','.join(path)},{0.5 + number / 1000},{1 + number}" for number, path in enumerate(paths)]
+    (folder / "table.csv").write_text("\n".join([f"{','.join(labels)},accuracy,macs", *lines]))
+    arguments = {key: SMALL_SPACE[key] for key in ("channels", "operations")}
+    words = ["--space", json.dumps({"name": SMALL_SPACE["name"], "arguments": arguments})]
+    out = folder / "truth_of_others.json"
+    assert main(["study", "import-truth", "csv", str(folder / "table.csv"), *words, "--out", str(out)]) == 0
+    return out
+
+
 @pytest.mark.parametrize(
     "path", [path for path in sorted(FOLDER.glob("*.yml")) if kind(path) in STUDIES], ids=lambda path: path.stem
 )
@@ -131,8 +151,7 @@ def test_every_study_file_runs_in_a_reduced_version(
     if words == ["rank"]:
         (command,) = [words for words in commands(path) if "--truth" in words]
         truth = FOLDER / Path(command[command.index("--truth") + 1]).with_suffix(".yml").name
-        # A truth of others has no file; another one of the reduced space does as well.
-        more += ["--truth", str(truths(truth if truth.exists() else FOLDER / "truth_fashion.yml"))]
+        more += ["--truth", str(truths(truth) if truth.exists() else truth_of_others(tmp_path))]
     assert main([*words, str(small), *more]) == 0
     assert json.loads((out / f"{path.stem}.json").read_text())["complete"] is True
 

@@ -203,7 +203,7 @@ def test_an_argument_out_of_its_range_is_refused_by_name(arguments, message):
     [
         (
             {"teaching": {"start": 1, "gat": True}},
-            "teaching has the key 'gat'; expected keys among joint_loss, start, gate, weights, temperature. "
+            "teaching has the key 'gat'; expected keys among joint_loss, start, gate, weights, share, temperature. "
             "Did you mean 'gate'?",
         ),
         (

@@ -595,7 +595,7 @@ def test_variant_changes_single_keys_of_teaching_and_scoring_and_replaces_all_ot
     study = {**RANK["study"], "retired": {"candidates": "latest", "sampling": "board"}}
     variants = make_variants(config.RANK.resolve({**content, "study": study}))
     spos, gate, careful = (variant.jobs[4].arguments for variant in variants)
-    paper = {"joint_loss": "mix", "start": None, "gate": False, "weights": "current", "temperature": 1.0}
+    paper = {"joint_loss": "mix", "start": None, "gate": False, "weights": "current", "share": 1.0, "temperature": 1.0}
     assert spos["search"]["teaching"] == paper
     assert gate["search"]["teaching"] == {**paper, "gate": True}
     assert careful["search"]["teaching"] == config.RANK.resolve(RANK)["search"]["teaching"]
