@@ -1,0 +1,65 @@
+"""NNI's ENAS: a controller proposes paths, and the best of its last proposals within the limit is the result.
+
+With Lightning 2 NNI no longer learns which batches train and which validate, so the loaders tag them. Its reward has to
+be logged in each step. It needs tianshou below 1 and gym. NNI's penalty lowers the reward of paths above the limit. A
+fifth of the time scores proposals within it.
+"""
+
+from nni.nas.evaluator.pytorch import DataLoader
+from nni.nas.profiler import Profiler
+from nni.nas.strategy import ENAS
+from nni_parts import LimitedSpace, build, run_strategy
+from peer_task import BATCH, RATE, accuracy, main
+from torch.utils.data import RandomSampler, default_collate
+
+from nni_cream.training import ClassificationModule
+
+
+# user: begin
+class Rewarding(ClassificationModule):
+    def validation_step(self, batch, batch_idx):
+        images, labels = batch
+        self.log("reward", (self(images).argmax(1) == labels).float().mean(), on_step=True)
+
+
+def loader(part, images, tag):
+    sampler = RandomSampler(part, num_samples=images)
+    return DataLoader(part, BATCH, sampler=sampler, collate_fn=lambda items: (default_collate(items), tag))
+
+
+class Cost(Profiler):
+    def __init__(self, space):
+        self.space = space  # that of the base class drops it
+
+    def profile(self, sample):
+        return self.space.cost(sample)
+
+
+def search(job):
+    rule = LimitedSpace().restrict(job.limit)
+    penalty = {"profiler": Cost(rule), "baseline": job.limit, "scale": -1.0, "nonlinear": "positive"}
+
+    def train(epochs, steps):
+        parts = job.images.train, job.images.validation
+        share = len(parts[1]) / len(parts[0])
+        loaders = loader(parts[0], steps * BATCH, "train"), loader(parts[1], round(share * steps * BATCH), "val")
+        strategy = ENAS(reward_metric_name="reward", batches_per_update=5, penalty=penalty)
+        return run_strategy(strategy, job, epochs, steps, Rewarding(10, RATE, augment="shift+flip"), loaders)
+
+    space, strategy = job.spend(train, 0.8)
+    found = {}
+    strategy.oneshot_module.policy.train()  # else it proposes one path again and again
+    for _ in range(2000):
+        if found and job.used() > job.seconds:
+            break
+        sample = strategy.oneshot_module.resample()
+        key = tuple(sample.values())
+        if space.fits(sample) and key not in found:
+            found[key] = accuracy(space.train(), job), dict(sample)
+    assert found, "the controller proposes no path within the limit"
+    return max(found.values(), key=lambda item: item[0])[1]
+    # user: end
+
+
+if __name__ == "__main__":
+    main(search, build)

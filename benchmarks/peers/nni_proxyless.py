@@ -1,0 +1,15 @@
+"""NNI's Proxyless, which has no limit of cost: the most probable path within the limit is the result."""
+
+from nni.nas.strategy import Proxyless
+from nni_parts import build, most_probable, run_strategy
+from peer_task import main
+
+
+# user: begin
+def search(job):
+    return most_probable(*job.spend(lambda *length: run_strategy(Proxyless(), job, *length)))
+    # user: end
+
+
+if __name__ == "__main__":
+    main(search, build)
