@@ -14,7 +14,7 @@ from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.jobs import Records
 from nni_cream.studies.outcomes import primary
-from nni_cream.studies.ranking.choices import RULES
+from nni_cream.studies.ranking.choice_rules import RULES
 from nni_cream.studies.ranking.rank_study import Choices, Row, Variant
 from nni_cream.studies.truths.truth import Truth
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.outcomes import primary
-from nni_cream.studies.ranking.choices import CHOICE_MEASURES, RULES, ChoiceRow
+from nni_cream.studies.ranking.choice_rules import CHOICE_MEASURES, RULES, ChoiceRow
 from nni_cream.studies.ranking.rank_study import Row
 from nni_cream.studies.ranking.whole_searches import OTHERS, WholeSearchRow
 

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from nni_cream.studies.ranking.predictions import predict
-from tests.studies.ranking.test_choices import PATHS, SPACE, result, trained, truth
+from tests.studies.ranking.test_choice_rules import PATHS, SPACE, result, trained, truth
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks/predictor_variants.py"
 

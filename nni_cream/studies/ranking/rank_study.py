@@ -12,7 +12,7 @@ from nni_cream.studies.correlation import MEASURES, measure_ranking, paired_diff
 from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Job, Records, with_retired
 from nni_cream.studies.outcomes import RECORDED, SUPERNET, primary
-from nni_cream.studies.ranking.choices import ChoiceRow, WholeTruth, choice_rows
+from nni_cream.studies.ranking.choice_rules import ChoiceRow, WholeTruth, choice_rows
 from nni_cream.studies.ranking.predictions import predict
 from nni_cream.studies.ranking.scored_supernet import score_supernet
 from nni_cream.studies.ranking.whole_searches import PathCurve, WholeSearchRow, path_curves, whole_search_rows

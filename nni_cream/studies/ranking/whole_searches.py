@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from nni_cream.errors import StudyError
 from nni_cream.search import RandomPaths, encode_path, path_key
 from nni_cream.studies.intervals import Estimate, over_seeds
-from nni_cream.studies.ranking.choices import WholeTruth, chosen_of_board
+from nni_cream.studies.ranking.choice_rules import WholeTruth, chosen_of_board
 from nni_cream.studies.ranking.predictions import predict, supernet_of
 from nni_cream.studies.truths.truth import Truth
 
@@ -34,7 +34,7 @@ class WholeSearchRow:
     variant
         How the supernet is trained.
     rule
-        Key of :data:`~nni_cream.studies.ranking.choices.RULES`: how an architecture is chosen.
+        Key of :data:`~nni_cream.studies.ranking.choice_rules.RULES`: how an architecture is chosen.
     cost
         CPU seconds of the whole search, divided by those of a plain training: mean over the seeds.
     paths

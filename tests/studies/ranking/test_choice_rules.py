@@ -12,7 +12,7 @@ from scipy import stats
 
 from nni_cream.search import path_key
 from nni_cream.search.scoring.predictor import Prediction
-from nni_cream.studies.ranking.choices import WholeTruth, choice_rows, chosen_of_board, joined
+from nni_cream.studies.ranking.choice_rules import WholeTruth, choice_rows, chosen_of_board, joined
 from nni_cream.studies.ranking.predictions import predict, replay
 from nni_cream.studies.report import choice_cells
 from nni_cream.studies.truths.truth import Truth
