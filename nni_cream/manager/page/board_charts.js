@@ -50,7 +50,7 @@ export function frame(width, [xLow, xHigh], [yLow, yHigh], bottom = MARGIN.botto
 }
 
 /** Calls back when the width of an element changes, at most once a frame. */
-export function onResize(element, redraw) {
+function onResize(element, redraw) {
   let width = 0;
   let due = 0;
   new ResizeObserver(() => {
@@ -63,16 +63,9 @@ export function onResize(element, redraw) {
   }).observe(element);
 }
 
-/**
- * Lines over epochs. Pointer and arrow keys move a cursor, whose values are read out below the chart.
- *
- * `lines`: [{name, key, kind}]; `kind` is a CSS class that gives colour and dashes. `area`: keys of two lines to fill
- * the space between. `tick(value, step)` writes a number at the axis; `describe(row)` gives the text of the read-out,
- * `summarize(rows)` that for screen readers.
- */
-export class LineChart {
-  constructor(figure, { lines, area, tick, describe, summarize, yTitle }) {
-    Object.assign(this, { lines, area, tick, describe, summarize, yTitle });
+/** A picture of rows (SVG) with a cursor. Who extends it has `draw()`, `point(event)` and `moveTo(index or null)`. */
+export class CursorChart {
+  constructor(figure) {
     this.rows = [];
     this.cursor = null;
     this.plot = figure.querySelector(".plot");
@@ -83,7 +76,24 @@ export class LineChart {
     this.surface.addEventListener("pointermove", (event) => this.point(event));
     this.surface.addEventListener("pointerleave", () => this.moveTo(null));
     this.surface.addEventListener("blur", () => this.moveTo(null));
-    this.surface.addEventListener("keydown", (event) => this.step(event));
+    this.surface.addEventListener("keydown", (event) => {
+      const target = keyTarget(event, this.cursor, this.rows.length);
+      if (target !== undefined) this.moveTo(target);
+    });
+  }
+}
+
+/**
+ * Lines over epochs. Pointer and arrow keys move a cursor, whose values are read out below the chart.
+ *
+ * `lines`: [{name, key, kind}]; `kind` is a CSS class that gives colour and dashes. `area`: keys of two lines to fill
+ * the space between. `tick(value, step)` writes a number at the axis; `describe(row)` gives the text of the read-out,
+ * `summarize(rows)` that for screen readers.
+ */
+export class LineChart extends CursorChart {
+  constructor(figure, { lines, area, tick, describe, summarize, yTitle }) {
+    super(figure);
+    Object.assign(this, { lines, area, tick, describe, summarize, yTitle });
   }
 
   /** Draw other rows: [{x, <key of a line>: number or null}], in order of x. */
@@ -185,15 +195,10 @@ export class LineChart {
     });
     this.moveTo(nearest);
   }
-
-  step(event) {
-    const target = keyTarget(event, this.cursor, this.rows.length);
-    if (target !== undefined) this.moveTo(target);
-  }
 }
 
 /** Where an arrow key leads to in a list; undefined for other keys. */
-export function keyTarget(event, current, length) {
+function keyTarget(event, current, length) {
   if (event.ctrlKey || event.metaKey || event.altKey || !length) return undefined;
   const last = length - 1;
   const targets = {

@@ -1,6 +1,6 @@
 // What the predictor knows: which operation helps where, and how its predictions compare with the scores.
 
-import { HEIGHT, frame, keyTarget, onResize, rangeOf, svg, ticks } from "./board_charts.js";
+import { CursorChart, HEIGHT, frame, rangeOf, svg, ticks } from "./board_charts.js";
 import { h, optionText, tickPlain } from "./board_views.js";
 
 const SURE = 2; // standard deviations: a gain below that may be noise
@@ -58,23 +58,10 @@ function gainCells({ label, gains, stds }, texts, most) {
  * `tick(value, step)` writes a score at the axis; `describe(row or null)` the nodes of the read-out, `summarize(rows)` the
  * text for screen readers.
  */
-export class PredictionChart {
+export class PredictionChart extends CursorChart {
   constructor(figure, { tick, describe, summarize }) {
+    super(figure);
     Object.assign(this, { tick, describe, summarize });
-    this.rows = [];
-    this.cursor = null;
-    this.plot = figure.querySelector(".plot");
-    this.readout = figure.querySelector(".readout");
-    this.surface = svg("svg", { role: "img", tabindex: 0, height: HEIGHT, class: "chart" });
-    this.plot.append(this.surface);
-    onResize(this.plot, () => this.draw());
-    this.surface.addEventListener("pointermove", (event) => this.point(event));
-    this.surface.addEventListener("pointerleave", () => this.moveTo(null));
-    this.surface.addEventListener("blur", () => this.moveTo(null));
-    this.surface.addEventListener("keydown", (event) => {
-      const target = keyTarget(event, this.cursor, this.rows.length);
-      if (target !== undefined) this.moveTo(target);
-    });
   }
 
   /** Draw other rows: [{path, epoch, predicted, score}]. */
