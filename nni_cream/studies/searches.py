@@ -100,7 +100,10 @@ def baseline_searches(shared: Mapping[str, Any], arguments: Mapping[str, Any]) -
             "path_cpu_seconds": path_seconds,
             "validation_cpu_seconds": validation_seconds,
         }
-        numbers = dict(zip(BUDGETS, (affordable(arguments, result), arguments["scored"]), strict=True))
+        # Of the total cost of a Cream search, what training and final validation leave.
+        spent = result["training_cpu_seconds"] + arguments["finalists"] * validation_seconds
+        equal_cost = affordable(arguments["cpu_seconds"] - spent, path_seconds)
+        numbers = dict(zip(BUDGETS, (equal_cost, arguments["scored"]), strict=True))
         choices = {
             budget: {method: searches.choose(method, number) for method in METHODS}
             for budget, number in numbers.items()
@@ -135,14 +138,9 @@ def plain_searches(supernet: TrainedSupernet, paths: int, population: int) -> di
     return {**traces, "path_cpu_seconds": searches.path_cpu_seconds}
 
 
-def affordable(arguments: Mapping[str, Any], measured: Mapping[str, Any]) -> int:
-    """Return how many paths a plain supernet can score at the total cost of a Cream search; 1 at least.
-
-    ``arguments`` holds ``cpu_seconds`` of the Cream search and ``finalists``. ``measured`` holds
-    ``training_cpu_seconds``, ``path_cpu_seconds`` and ``validation_cpu_seconds`` of the plain supernet.
-    """
-    spent = measured["training_cpu_seconds"] + arguments["finalists"] * measured["validation_cpu_seconds"]
-    return max(1, int((arguments["cpu_seconds"] - spent) / measured["path_cpu_seconds"]))
+def affordable(cpu_seconds: float, path_cpu_seconds: float) -> int:
+    """Return how many paths can be scored in the CPU seconds that are left, at so many for each; 1 at least."""
+    return max(1, int(cpu_seconds / path_cpu_seconds))
 
 
 @dataclass

@@ -14,6 +14,7 @@ from nni_cream.search import RandomPaths, encode_path, path_key
 from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.ranking.choice_rules import WholeTruth, chosen_of_board
 from nni_cream.studies.ranking.predictions import predict, supernet_of
+from nni_cream.studies.searches import affordable
 from nni_cream.studies.truths.truth import Truth
 
 __all__ = ["OTHERS", "PathCurve", "WholeSearchRow", "check_whole", "path_curves", "whole_search_rows"]
@@ -137,7 +138,10 @@ def _rows(
 ) -> list[WholeSearchRow]:
     seconds = [result["search_cpu_seconds"] + result["finalising_cpu_seconds"] for result in own]
     cost = over_seeds([spent / other["search_cpu_seconds"] for spent, other in zip(seconds, plain, strict=True)])
-    wanted = [_affordable(spent, other) for spent, other in zip(seconds, plain, strict=True)]
+    wanted = [
+        affordable(spent - other["search_cpu_seconds"], other["searches"]["path_cpu_seconds"])
+        for spent, other in zip(seconds, plain, strict=True)
+    ]
     paths = [min(number, len(other["searches"]["evolution"])) for number, other in zip(wanted, plain, strict=True)]
     others = {
         name: [_regrets(other, name, whole)[number - 1] for number, other in zip(paths, plain, strict=True)]
@@ -169,11 +173,6 @@ def _rows(
 def _predicted(space: Mapping[str, Any], result: Mapping[str, Any], whole: WholeTruth) -> dict[str, Mapping[str, Any]]:
     values = predict(space, result["trained"], whole.paths)
     return {"predicted": whole.best(values)} if np.isfinite(values).all() else {}
-
-
-def _affordable(seconds: float, plain: Mapping[str, Any]) -> int:
-    left = seconds - plain["search_cpu_seconds"]
-    return max(1, int(left / plain["searches"]["path_cpu_seconds"]))
 
 
 def _regrets(plain: Mapping[str, Any], name: str, whole: WholeTruth) -> list[float]:
