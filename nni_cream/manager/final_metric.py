@@ -11,10 +11,17 @@ from nni_cream.json_reader import NUMBER, WHOLE, check_json
 from nni_cream.results.architecture_file import BEST_FIELDS, RETRAINED_FIELDS
 from nni_cream.search.board import ENTRY_FIELDS
 
-__all__ = ["INTERRUPTED", "RETRAINED", "check_final", "pack_final", "unpack_final"]
+__all__ = ["INTERRUPTED", "PARAMETERS", "RETRAINED", "check_final", "pack_final", "told_parameters", "unpack_final"]
 
 INTERRUPTED = "interrupted"
 """Key of the final metric by which a trial says that it was told to stop (by the user or an assessor)."""
+
+PARAMETERS = "parameters"
+"""Key of the final metric: what the trial was really given.
+
+Trials that start at the same time get their parameters in the order in which they ask. NNI's records of the jobs may
+say otherwise (NNI 3.0, ``training_service/v3/compat.js``).
+"""
 
 RETRAINED = {**RETRAINED_FIELDS, "epochs": WHOLE, "seconds": NUMBER}
 """Fields of the final metric of a retrain trial."""
@@ -61,6 +68,13 @@ def _unpack_value(value: Any) -> Any:
         with suppress(ValueError, RecursionError):
             return json.loads(value)
     return value
+
+
+def told_parameters(metric: Any) -> dict[str, Any] | None:
+    """Return what a trial says it was given (:data:`PARAMETERS`), ``None`` if it says nothing that can be used."""
+    told = metric.get(PARAMETERS) if isinstance(metric, Mapping) else None
+    usable = isinstance(told, dict) and {"role", "config"} <= told.keys() and isinstance(told["config"], dict)
+    return told if usable else None
 
 
 def check_final(role: str, metric: Any) -> None:

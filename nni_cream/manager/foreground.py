@@ -236,7 +236,7 @@ def describe_experiment(known: KnownExperiment) -> dict[str, Any]:
         finals = known.manager.finals()
         for job in known.manager.jobs():
             final = finals.get(job["trialJobId"])
-            role = job_parameters(job).get("role")
+            role = job_parameters(job, final).get("role")
             accuracy = final.get("default") if isinstance(final, Mapping) else None
             row = {"number": job["sequenceId"], "role": role, "status": job["status"], "accuracy": accuracy}
             found["trials"].append(row)

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import Any
 
 from nni_cream.errors import FileError
-from nni_cream.manager.final_metric import INTERRUPTED, check_final, unpack_final
+from nni_cream.manager.final_metric import INTERRUPTED, PARAMETERS, check_final, unpack_final
 from nni_cream.results.architecture_file import Best
 
 __all__ = [
@@ -124,7 +124,7 @@ class Job:
 
 def identity(parameters: Mapping[str, Any]) -> str:
     """Return what tells a trial from all others of its experiment, the same for each attempt at it."""
-    choices = parameters["config"]["search"] if parameters.get("role") == "search" else parameters.get("choices")
+    choices = parameters["config"].get("search") if parameters.get("role") == "search" else parameters.get("choices")
     return json.dumps([parameters.get("role"), _as_javascript(choices)], sort_keys=True)
 
 
@@ -252,7 +252,7 @@ class ExperimentPlan:
             {
                 "role": "retrain",
                 "search_trial": entry["trial"],
-                "one_shot_accuracy": _standing(entry),
+                "one_shot_accuracy": float(entry.get("validated", entry["accuracy"])),
                 "cost": entry["cost"],
                 **({"other_costs": entry["other_costs"]} if "other_costs" in entry else {}),
                 "choices": entry["path"],
@@ -284,13 +284,13 @@ class ExperimentPlan:
             score=entry["accuracy"] if "validated" in entry else None,
             cost=parameters["cost"],
             other_costs=parameters.get("other_costs"),
-            retrained={key: value for key, value in result.items() if key != "default"},
+            retrained={key: value for key, value in result.items() if key not in ("default", PARAMETERS)},
         )
 
 
 def _standing(entry: Mapping[str, Any]) -> float:
-    """Return the accuracy that ranks a board's entry: that of the final validation, if its search did one."""
-    return float(entry.get("validated", entry["accuracy"]))
+    """Return the accuracy that ranks a board's entry: the last that its search came to."""
+    return float(entry.get("estimate", entry.get("validated", entry["accuracy"])))
 
 
 def _search_best(result: Mapping[str, Any]) -> Best:

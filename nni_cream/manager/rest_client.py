@@ -12,13 +12,19 @@ import requests
 from nni.experiment import rest
 
 from nni_cream.errors import ManagerError
-from nni_cream.manager.final_metric import unpack_final
+from nni_cream.manager.final_metric import told_parameters, unpack_final
 
 __all__ = ["Manager", "job_parameters", "metric"]
 
 
-def job_parameters(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the tuner gave a trial job."""
+def job_parameters(job: Mapping[str, Any], final: Any = None) -> dict[str, Any]:
+    """Return what the tuner gave a trial job: what its final metric says, or else NNI's record of the job.
+
+    The record may be that of another job that started at the same time (``final_metric.PARAMETERS``).
+    """
+    told = told_parameters(final)
+    if told is not None:
+        return told
     parameters: dict[str, Any] = json.loads(job["hyperParameters"][0])["parameters"]
     return parameters
 

@@ -24,7 +24,7 @@ from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
 from nni_cream.errors import ConfigError, CreamError
 from nni_cream.files import append_line, write_text
-from nni_cream.manager.final_metric import INTERRUPTED, pack_final
+from nni_cream.manager.final_metric import INTERRUPTED, PARAMETERS, pack_final
 from nni_cream.manager.page import page_address_of_trial
 from nni_cream.manager.processes import is_gone, only_process, started_by
 from nni_cream.results.output_folder import TENSORBOARD, OutputFolder
@@ -83,14 +83,18 @@ class Reporter:
 
     def final(self, metric: Mapping[str, Any]) -> None:
         """Report the result."""
-        self._report(_FINAL, 0, metric)
+        self._report(_FINAL, 0, {**metric, **self._given()})
+
+    def _given(self) -> dict[str, Any]:
+        return pack_final({PARAMETERS: self.parameters})
 
     def interrupted(self) -> None:
         """Report that the trial was told to stop, so that the tuner does not take its end for a failure."""
         if is_gone(self.manager):
             return
         with suppress(requests.RequestException):  # the manager may be on its way out, too
-            self._send(_FINAL, 0, {"default": self._latest, "role": self.parameters.get("role"), INTERRUPTED: True})
+            metric = {"default": self._latest, "role": self.parameters.get("role"), INTERRUPTED: True}
+            self._send(_FINAL, 0, {**metric, **self._given()})
 
     def deliver(self) -> bool:
         """Report what a process before has measured without a manager; return whether that was all of the trial."""

@@ -60,11 +60,16 @@ def collect(manager: Manager) -> Outcome:
     finals = manager.finals()
     trials: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
+    recorded: list[str] = []
+    stopped: set[str] = set()
     for job in manager.jobs():
-        parameters, final = job_parameters(job), finals.get(job["trialJobId"])
+        final = finals.get(job["trialJobId"])
+        parameters = job_parameters(job, final)
         name = identity(parameters)
+        recorded.append(identity(job_parameters(job)))
         if isinstance(final, Mapping) and final.get(INTERRUPTED):
-            continue  # the user or an assessor stopped it
+            stopped.add(name)  # by the user or an assessor
+            continue
         try:
             if final is None:
                 failures[name] = _describe_failure(manager, job)
@@ -73,7 +78,10 @@ def collect(manager: Manager) -> Outcome:
                 trials.setdefault(name, {"parameters": parameters, "result": final})
         except FileError as error:
             failures[name] = f"trial {job['sequenceId']} ({parameters['role']}): {error}"
-    return Outcome(list(trials.values()), [text for name, text in failures.items() if name not in trials])
+    # A job without a result has the parameters of NNI's record, which may be those of a job that has one.
+    lost = len({name for name in recorded if name not in trials and name not in failures} - stopped)
+    other = [text for name, text in failures.items() if name in trials][:lost]
+    return Outcome(list(trials.values()), [text for name, text in failures.items() if name not in trials] + other)
 
 
 def _describe_failure(manager: Manager, job: Mapping[str, Any]) -> str:

@@ -21,8 +21,9 @@ from nni.tuner import Tuner
 
 from nni_cream.errors import ConfigError, CreamError
 from nni_cream.files import write_text
+from nni_cream.manager.final_metric import told_parameters, unpack_final
 from nni_cream.manager.page import install_page, page_address
-from nni_cream.manager.plan import ExperimentPlan, Job, State, Trial
+from nni_cream.manager.plan import ExperimentPlan, Job, State, Trial, identity
 from nni_cream.manager.processes import end_with_manager
 from nni_cream.manager.rest_client import Manager, job_parameters
 from nni_cream.manager.tuner_arguments import CreamTunerArgsValidator, resolve_experiment
@@ -181,7 +182,7 @@ class CreamTuner(Tuner):
         assert self._manager is not None, "only a manager resumes experiments"
         finals = self._manager.finals()
         return {
-            job["trialJobId"]: Job(job_parameters(job), job["status"], finals.get(job["trialJobId"]))
+            job["trialJobId"]: Job(job_parameters(job, final := finals.get(job["trialJobId"])), job["status"], final)
             for job in self._manager.jobs()
         }
 
@@ -200,7 +201,8 @@ class CreamTuner(Tuner):
             if self._resuming:
                 return
             for item in data:
-                trial = self._plan_().find(item["parameter"])
+                told = told_parameters(unpack_final(item["value"]))
+                trial = self._plan_().find(told or item["parameter"])
                 if trial is None or trial.state is not State.RUNNING:
                     _logger.warning("a result is ignored: its trial is none of this experiment")
                 else:
@@ -256,6 +258,8 @@ class CreamTuner(Tuner):
             if trial is None:
                 return
             final = self._final_of(parameter_id)
+            if identity(told_parameters(final) or trial.parameters) != identity(trial.parameters):
+                return  # of a trial that started at the same time; NNI gives the tuner its result by the right id
             if final is None or not success:
                 del self._running[parameter_id]
                 self._settle(trial, final, parameter_id)

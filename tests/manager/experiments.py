@@ -38,6 +38,7 @@ SHIPPED = REPOSITORY / "experiments" / "cream_experiment.yml"
 def reduced(folder: Path, **changes: Any) -> Path:
     """Write the shipped experiment with a smaller space and shorter trainings."""
     content = yaml.safe_load(SHIPPED.read_text())
+    content["trialConcurrency"] = 1  # what one test sees of another process must not depend on a third
     content["tuner"]["classArgs"] |= {
         "space": {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]},
         "data": {"name": "digits", "train": 300, "validation": 100},

@@ -24,7 +24,7 @@ from nni_cream import config
 from nni_cream.errors import FileError, ManagerError
 from nni_cream.files import locked
 from nni_cream.manager import trial
-from nni_cream.manager.final_metric import INTERRUPTED, unpack_final
+from nni_cream.manager.final_metric import INTERRUPTED, PARAMETERS, unpack_final
 from nni_cream.manager.plan import ExperimentPlan
 from nni_cream.manager.processes import _holder, end_trials, is_alive, only_process, unmanaged_trials
 from nni_cream.results.output_folder import LOCK
@@ -346,9 +346,11 @@ def test_trial_that_is_told_to_stop_says_so(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("NNI_OUTPUT_DIR", str(tmp_path / "trial"))
     monkeypatch.setattr("sys.argv", ["trial"])
     assert trial.main() == 130
-    assert channel.values("FINAL") == [
-        {"default": channel.values("PERIODICAL")[1]["default"], "role": "search", INTERRUPTED: True}
-    ]
+    (final,) = channel.values("FINAL")
+    given = json.loads(final.pop(PARAMETERS))
+    assert given["role"] == "search"
+    assert given["config"]["search"]["epochs"] == 3
+    assert final == {"default": channel.values("PERIODICAL")[1]["default"], "role": "search", INTERRUPTED: True}
 
 
 @pytest.mark.integration

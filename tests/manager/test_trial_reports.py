@@ -10,7 +10,7 @@ import pytest
 
 from nni_cream import config
 from nni_cream.errors import ManagerError
-from nni_cream.manager.final_metric import INTERRUPTED
+from nni_cream.manager.final_metric import INTERRUPTED, PARAMETERS, pack_final
 from nni_cream.manager.plan import ExperimentPlan
 from nni_cream.manager.rest_client import Manager
 from nni_cream.manager.trial_reports import collect, save
@@ -88,6 +88,40 @@ def test_trial_that_was_told_to_stop_is_neither_a_result_nor_a_failure() -> None
     outcome = collect(Jobs((search, "SUCCEEDED", BOARD), (first, "USER_CANCELED", {"default": 0.1, INTERRUPTED: True})))
     assert len(outcome.trials) == 1
     assert outcome.failures == []
+
+
+def test_trials_that_started_at_once_and_got_each_others_parameters_are_told_apart_by_their_metrics(
+    tmp_path: Path,
+) -> None:
+    search, first, second = search_and_retrains()
+    found = [
+        {**finished(accuracy), "cost": given["cost"], **pack_final({PARAMETERS: given})}
+        for given, accuracy in ((second, 0.7), (first, 0.6))
+    ]
+    jobs = Jobs((search, "SUCCEEDED", BOARD), (first, "SUCCEEDED", found[0]), (second, "SUCCEEDED", found[1]))
+    outcome = collect(jobs)
+    assert outcome.failures == []
+    by_accuracy = {trial["result"]["validation_accuracy"]: trial["parameters"] for trial in outcome.trials[1:]}
+    assert by_accuracy == {0.7: second, 0.6: first}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_failure_is_told_although_its_record_has_the_parameters_of_a_success(order: tuple[int, int]) -> None:
+    search, first, second = search_and_retrains()
+    done = {**finished(0.6), **pack_final({PARAMETERS: first})}
+    retrains = [(first, "FAILED", None), (second, "SUCCEEDED", done)]
+    outcome = collect(Jobs((search, "SUCCEEDED", BOARD), *(retrains[place] for place in order)))
+    assert [trial["parameters"] for trial in outcome.trials] == [search, first]
+    (failure,) = outcome.failures
+    assert "ended as FAILED" in failure
+
+
+@pytest.mark.parametrize("told", ["nonsense", {}, {"role": "retrain"}, {"role": "retrain", "config": 3}, None])
+def test_what_a_trial_says_of_its_parameters_counts_only_if_it_can_be_used(told: Any) -> None:
+    search, first, _ = search_and_retrains()
+    done = {**finished(0.6), PARAMETERS: told}
+    outcome = collect(Jobs((search, "SUCCEEDED", BOARD), (first, "SUCCEEDED", done)))
+    assert [trial["parameters"] for trial in outcome.trials] == [search, first]
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,18 @@ export function unpack(record) {
   }
 }
 
-/** A trial job, with what the tuner gave it and its final result. */
+/**
+ * A trial job, with what the tuner gave it and its final result. The latter says what it was really given: NNI's record
+ * may be that of another job that started at the same time.
+ */
 export function readJob(job) {
+  const final = job.finalMetricData?.length ? unpack(job.finalMetricData[0]) : null;
   let parameters = {};
   try {
-    parameters = objectOf(JSON.parse(job.hyperParameters[0]).parameters);
+    parameters = objectOf(final?.parameters ? JSON.parse(final.parameters) : JSON.parse(job.hyperParameters[0]).parameters);
   } catch {
     // A trial that was added by hand, or still waits for its parameters: of no role that this page knows.
   }
-  const final = job.finalMetricData?.length ? unpack(job.finalMetricData[0]) : null;
   return {
     id: String(job.trialJobId),
     number: Number(job.sequenceId ?? 0),
@@ -194,11 +197,12 @@ export class Search {
 
   /** Take in the final validation, which decides the order of the board from then on. */
   validate(entries) {
-    const accuracies = new Map(
-      entries.map(({ path, validated }) => [pathKey(placesOf(path, this.choices ?? {})), validated]),
+    const final = new Map(
+      entries.map(({ path, validated }, rank) => [pathKey(placesOf(path, this.choices ?? {})), { validated, rank }]),
     );
-    for (const entry of this.board) entry.validated = accuracies.get(pathKey(entry.path));
-    if (this.validated) this.board.sort((a, b) => b.validated - a.validated || a.cost - b.cost || a.step - b.step);
+    const of = (entry) => final.get(pathKey(entry.path)) ?? {};
+    for (const entry of this.board) entry.validated = of(entry).validated;
+    if (this.validated) this.board.sort((a, b) => of(a).rank - of(b).rank);
   }
 
   get validated() {
