@@ -9,9 +9,9 @@ one that follows the published procedure, transcribed: meta updates by unrolled 
 passes of the probe images through every board entry for each match. All are in one process, each in a thread of its
 own, and only one of them runs at a time: a window of steps each, in turns.
 
-Timed is the dearest phase: the board full and every step distilled (the gate is held open), with scoring at its default
-interval. Meta updates and rescorings are timed apart and added at their default intervals, the latter for an epoch of
-the size that ``--epoch-steps`` says (ImageNet at 64 images a step; 8,000 images at 64). ``ratio_whole_search`` counts
+Timed is the dearest phase: the board full and teachers at work (the gate is held open). Scorings, meta updates and
+rescorings are timed apart, after each window, and added at their default intervals: the last ones for an epoch of the
+size that ``--epoch-steps`` says (ImageNet at 64 images a step; 8,000 images at 64). ``ratio_whole_search`` counts
 the phases before it, too: the warm-up, in which a step costs what RandomOneShot's costs, and the stretch without
 teachers, which lacks the shares of teachers and of their matching. On a CPU, time is that of the process, which other
 work on the machine hardly touches; on a GPU it is the clock's, with synchronisation. Peak memory is that of fresh
@@ -55,7 +55,7 @@ SEARCHES: dict[str, dict[str, Any] | None] = {
 META_INTERVAL = 200  # the default of MetaMatcher; a test compares
 WARMUP = 1 / 6  # likewise
 START = 0.5  # of distillation, likewise
-PARTS = ("teacher", "matching", "scoring", "board", "costs", "sampling")
+PARTS = ("teacher", "matching", "sampling")
 
 
 class Stop(BaseException):
@@ -208,7 +208,9 @@ class Windows(pl.Callback):
         self.windows: list[float] = []
         self.parts: list[dict[str, float]] = []
         self.meta: list[float] = []
+        self.scoring: list[float] = []
         self.rescoring: list[float] = []
+        self.interval = 1
         self._name, self._turns, self._options = name, turns, options
         self._now = clock(options.device)
         self._timers = Timers(self._now)
@@ -232,15 +234,13 @@ class Windows(pl.Callback):
         if self._name == "random":
             return
         assert module.board.full, "the board is not full yet: give more --warm-steps"
+        self.interval = module.score_interval
+        self._compete, module._compete = module._compete, lambda: False
         if self._name == "published":
             transcribe(module)
         for owner, method, part in (
             (module.distiller, "teach", "teacher"),
             (module.matcher, "pick", "matching"),
-            (module.scorer, "score", "scoring"),
-            (module.board, "offer", "board"),
-            (module.board, "bar", "board"),
-            (module, "costs", "costs"),
             (module.sampler, "draw", "sampling"),
         ):
             self._timers.wrap(owner, method, part)
@@ -251,6 +251,9 @@ class Windows(pl.Callback):
         if self._name == "random":
             return
         self.meta.append(self._timed(lambda: module._update_matcher(module._path, batch)))
+        step, module._step = module._step, self.interval * (len(self.windows) + 1)
+        self.scoring.append(self._timed(self._compete))
+        module._step = step
         if self._name != "published":
             images, trained = len(module.scorer.subset), self._options.epoch_steps * self._options.batch
             entries = min(len(module.board), rescored_entries(images, trained))
@@ -361,7 +364,8 @@ def summarise(callbacks: dict[str, Any], options: argparse.Namespace) -> dict[st
 
     def all_in(name: str, epoch_steps: int) -> list[float]:
         own = callbacks[name]
-        apart = statistics.median(own.meta) / META_INTERVAL
+        # A mean: which path is scored, and whether it is given up early, differs from one scoring to the next.
+        apart = statistics.median(own.meta) / META_INTERVAL + statistics.mean(own.scoring) / own.interval
         if own.rescoring:
             apart += statistics.median(own.rescoring) / epoch_steps
         return [seconds / options.window + apart for seconds in own.windows]
@@ -375,7 +379,11 @@ def summarise(callbacks: dict[str, Any], options: argparse.Namespace) -> dict[st
         for part in PARTS
     }
     meta, rescoring = statistics.median(search.meta), statistics.median(search.rescoring)
-    shares |= {"meta_updates": meta / META_INTERVAL / step, "rescoring": rescoring / options.epoch_steps / step}
+    shares |= {
+        "meta_updates": meta / META_INTERVAL / step,
+        "scoring": statistics.mean(search.scoring) / search.interval / step,
+        "rescoring": rescoring / options.epoch_steps / step,
+    }
     ratio = statistics.median(ratios)
     untaught = ratio * (1 - shares["teacher"] - shares["matching"] - shares["meta_updates"])
     found: dict[str, Any] = {
@@ -419,7 +427,7 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--space", choices=sorted(SPACES), required=True)
     parser.add_argument("--rounds", type=int, default=7, help="windows of each training (7)")
-    parser.add_argument("--window", type=int, default=80, help="steps of a window (80, which hold a scoring)")
+    parser.add_argument("--window", type=int, default=80, help="steps of a window (80)")
     parser.add_argument("--warm-steps", type=int, default=120, help="steps before the first window (120)")
     parser.add_argument("--batch", type=int, help="images a step; by default as the space is used")
     parser.add_argument("--epoch-steps", type=int, help="steps of a real epoch, for rescoring")

@@ -590,14 +590,14 @@ def test_search_killed_at_any_moment_resumes_and_ends_as_an_undisturbed_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path / "score_that_kills.py", SCORE_THAT_KILLS)
-    path = write(tmp_path / "six.yml", changed(TINY, search__epochs=6, search__score="score_that_kills:score"))
+    changes = {"search__epochs": 6, "search__score": "score_that_kills:score", "search__scoring": {"interval": 1}}
+    path = write(tmp_path / "six.yml", changed(TINY, **changes))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     assert main(["search", path, "--out", "whole"]) == 0
-    # Four steps an epoch. The board fills up in the first and is rescored, four calls, at the end of each; afterwards
-    # only now and then a candidate is scored. So these moments are: the middle of the first epoch, with nothing to go
-    # on from; the rescoring at the end of the second; a later epoch.
-    for name, call in (("first", 2), ("rescoring", 10), ("later", 19)):
+    # Four steps an epoch, each with a candidate; the end of an epoch rescores an entry now and then. So these moments
+    # are: the middle of the first epoch, with nothing to go on from; a later epoch; the last one.
+    for name, call in (("first", 2), ("later", 10), ("last", 22)):
         monkeypatch.setenv("KILLED_AT_CALL", str(call))
         killed = Forked("search", path, "--out", name, before=lambda: sys.modules.pop("score_that_kills"))
         killed.communicate()

@@ -54,6 +54,8 @@ def board_table(board: SavedBoard) -> Table:
     validated = any("validated" in entry for entry in board.entries)
     table = Table("rank", "path", title=f"board after epoch {board.epoch}")
     accuracies = {"validated": "validated", "accuracy": "score"} if validated else {"accuracy": "accuracy"}
+    if any("estimate" in entry for entry in board.entries):
+        accuracies = {"estimate": "estimate", **accuracies}
     others = list(board.entries[0].get("other_costs", {})) if board.entries else []
     costs = [_COST_TITLES.get(name, name) for name in (board.cost_name, *others)]
     for title in (*accuracies.values(), *costs, "admitted at step"):

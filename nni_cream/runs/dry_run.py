@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
@@ -37,8 +38,8 @@ from nni_cream.training import make_loader, module_of, seeded
 
 __all__ = ["SearchRehearsal", "rehearse_search"]
 
-_BATCHES = 3
-"""The first fills caches and has no teacher, the second has one and ends with an update of the meta network."""
+_BATCHES = 6
+"""The first fills caches. Every second one has a teacher, and ends with an update of the meta network."""
 
 _PATHS = 16
 
@@ -79,7 +80,7 @@ class SearchRehearsal:
 def rehearse_search(config: Mapping[str, Any], images: int | None = None) -> SearchRehearsal:
     """Put a search together as it will be, and run a few of its steps on images that are made up.
 
-    With a teacher, a candidate for the board, a step of the meta network, a validation and the final validation.
+    With teachers, candidates for the board, steps of the meta network, a validation and the final validation.
     Nothing is written, and no image of the data set is looked at.
 
     Parameters
@@ -150,8 +151,8 @@ class _Run:
             matching["arguments"] = {**matching["arguments"], "interval": 2}
         hurried = {
             "warmup": 0,
-            # A closed gate, or a step without a teacher, would leave out work that is to be timed.
-            "teaching": {**settings["teaching"], "start": None, "gate": False, "share": 1.0},
+            # A closed gate would leave out work that is to be timed.
+            "teaching": {**settings["teaching"], "start": None, "gate": False, "share": 0.5},
             "matching": matching,
             "scoring": {**settings["scoring"], "images": scored, "interval": 1, "rescore_interval": 1},
         }
@@ -247,6 +248,7 @@ def _estimate(
     settings, trainer = config["search"], config["trainer"]
     wanted, available = devices_here(trainer["accelerator"], trainer["devices"])
     together = settings["batch_size"] * wanted * trainer["accumulate_grad_batches"]
+    taught, run.seen.seconds = run.seen.seconds[::2], run.seen.seconds[1::2]
     training = estimate(
         run.seen,
         Plan(settings["epochs"], shape.train_images, together, wanted),
@@ -259,8 +261,20 @@ def _estimate(
     memory = {**training.memory, "activations": activations}
     training = replace(training, images_at_once=settings["batch_size"], memory=memory)
     batches = max(1, shape.train_images // (settings["batch_size"] * wanted)) * settings["epochs"]
-    parts = {"training": training.seconds, **_other_parts(settings, shape, at_once, run, batches, available)}
+    teacher = max(0.0, median(taught) - median(run.seen.seconds)) if run.module.tally.matched else 0.0
+    lessons = settings["teaching"]["share"] * _taught(settings)
+    parts = {
+        "training": training.seconds,
+        "teachers": lessons * training.seconds * teacher / median(run.seen.seconds),
+        **_other_parts(settings, shape, at_once, run, batches, available),
+    }
     return SearchRehearsal(training, parts, len(run.strategy.board))
+
+
+def _taught(settings: Mapping[str, Any]) -> float:
+    """Return the part of the search in which there are teachers."""
+    starts = settings["warmup"], settings["teaching"]["start"] or 0
+    return 1 - max(_part(start, settings["epochs"]) for start in starts)
 
 
 def _part(length: int | float, epochs: int) -> float:
@@ -271,14 +285,13 @@ def _other_parts(
     settings: Mapping[str, Any], shape: DataShape, at_once: int, run: _Run, batches: int, devices: int
 ) -> dict[str, float]:
     """Say how long a search of so many batches is busy with all but training; devices share the validation alone."""
-    first, with_meta_update, third = run.durations("on_train_batch_end")
+    durations = run.durations("on_train_batch_end")
     per_image = run.scoring.seconds / run.scored
     matcher, scoring = matcher_of(settings["matching"]), settings["scoring"]
-    more = 0.0 if matcher.interval is None else max(0.0, with_meta_update - min(first, third))
+    more = 0.0 if matcher.interval is None else max(0.0, median(durations[1::2]) - median(durations[2::2]))
     meta_update = more * min(settings["batch_size"], shape.train_images) / at_once
     epochs, board = settings["epochs"], settings["board_size"]
     share = 1 - _part(settings["warmup"], epochs)
-    taught = min(share, 1 - _part(settings["teaching"]["start"] or 0, epochs))
     final = min(scoring["recalibration_images"], shape.train_images) + shape.validation_images
     scored = min(scoring["images"], shape.validation_images)
     score = per_image * scored
@@ -289,7 +302,7 @@ def _other_parts(
     return {
         "scores of candidates": score * (batches * share / every + board),
         "scores of the board": 0.0 if interval is None else score * rescored * epochs * share / interval,
-        "meta network": meta_update * batches * taught / (matcher.interval or 1),
+        "meta network": meta_update * batches * _taught(settings) / (matcher.interval or 1),
         "validation": per_image * shape.validation_images * epochs / devices,
         "final validation": per_image * final * board,
     }

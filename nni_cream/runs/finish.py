@@ -109,7 +109,7 @@ def _describe(config: Mapping[str, Any], splits: DataSplits, cost_name: str, fin
     return Best(
         space={"name": config["space"]["name"], "arguments": config["space"]["arguments"]},
         choices=encode_path(entry.path),
-        accuracy=entry.standing,
+        accuracy=entry.accuracy if entry.validated is None else entry.validated,
         cost=entry.cost,
         cost_name=cost_name,
         other_costs=dict(entry.other_costs) or None,

@@ -19,6 +19,7 @@ __all__ = ["BOARD_FIELDS", "ENTRY_FIELDS", "BoardEntry", "BoardEvent", "Prioriti
 _FORMAT = "nni_cream.board/1"
 _HINT = "Take a board as a search wrote it."
 
+_FINAL = ("validated", "estimate")
 ENTRY_FIELDS = {
     "path": PATH_FIELDS,
     "accuracy": NUMBER,
@@ -26,6 +27,7 @@ ENTRY_FIELDS = {
     "step": WHOLE,
     Optional("other_costs"): {str: NUMBER},
     Optional("validated"): NUMBER,
+    Optional("estimate"): NUMBER,
 }
 BOARD_FIELDS = {
     "format": format_of(_FORMAT),
@@ -53,6 +55,8 @@ class BoardEntry:
         Further costs by their names; ``cost`` is the primary one.
     validated
         Accuracy on all validation images at the end of the search; ``None`` before that.
+    estimate
+        The same joined with what the predictor makes of the path; ``None`` where it knows nothing.
     """
 
     path: Path
@@ -61,6 +65,7 @@ class BoardEntry:
     step: int
     other_costs: Mapping[str, float] = field(default_factory=dict)
     validated: float | None = None
+    estimate: float | None = None
     key: str = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -68,12 +73,12 @@ class BoardEntry:
         object.__setattr__(self, "key", path_key(self.path))
 
     def __hash__(self) -> int:
-        return hash((self.key, self.accuracy, self.costs, self.step, self.validated))
+        return hash((self.key, self.accuracy, self.costs, self.step, self.validated, self.estimate))
 
     @property
     def standing(self) -> float:
-        """The accuracy that decides its rank: the validated one, once there is one."""
-        return self.accuracy if self.validated is None else self.validated
+        """The accuracy that decides its rank: the estimate or the validated one, once there is one."""
+        return next(value for value in (self.estimate, self.validated, self.accuracy) if value is not None)
 
     @property
     def costs(self) -> tuple[float, ...]:
@@ -89,22 +94,22 @@ class BoardEntry:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> BoardEntry:
         """Make an entry of checked JSON values."""
-        validated = content.get("validated")
+        final = {name: float(content[name]) for name in _FINAL if content.get(name) is not None}
         return cls(
             path=dict(content["path"]),
             accuracy=float(content["accuracy"]),
             cost=float(content["cost"]),
             step=content["step"],
             other_costs={name: float(cost) for name, cost in content.get("other_costs", {}).items()},
-            validated=None if validated is None else float(validated),
+            **final,
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values; further costs and ``validated`` only where they exist."""
+        """Return plain JSON values; further costs, ``validated`` and ``estimate`` only where they exist."""
         content = {"path": encode_path(self.path), "accuracy": self.accuracy, "cost": self.cost, "step": self.step}
         if self.other_costs:
             content["other_costs"] = dict(self.other_costs)
-        return content if self.validated is None else {**content, "validated": self.validated}
+        return content | {name: getattr(self, name) for name in _FINAL if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)
@@ -211,17 +216,24 @@ class PrioritizedBoard:
         """The most accurate entry, ``None`` on an empty board."""
         return self._entries[0] if self._entries else None
 
-    def bar(self, costs: float | Sequence[float]) -> float:
-        """Return the accuracy that a candidate of these costs must exceed; minus infinity while there is room."""
+    def bar(self, costs: float | Sequence[float], margin: float | None = None) -> float:
+        """Return the accuracy that a candidate of these costs must exceed; minus infinity while there is room.
+
+        ``margin`` takes the place of the board's own.
+        """
         if not self.full:
             return -math.inf
         weakest = self._entries[-1]
         costs = tuple(costs) if isinstance(costs, Sequence) else (costs,)
         # A clear gap outweighs cost; otherwise a cheap board would keep out better paths for ever.
-        return weakest.accuracy if _cheaper(costs, weakest.costs) else weakest.accuracy + self.margin
+        return (
+            weakest.accuracy
+            if _cheaper(costs, weakest.costs)
+            else weakest.accuracy + (self.margin if margin is None else margin)
+        )
 
-    def offer(self, candidate: BoardEntry) -> Verdict:
-        """Let a scored candidate compete; a rejected offer changes nothing.
+    def offer(self, candidate: BoardEntry, margin: float | None = None) -> Verdict:
+        """Let a scored candidate compete, with another ``margin`` if given; a rejected offer changes nothing.
 
         Raises ValueError if accuracy or cost is not finite, or its costs have other names than the entries'.
         """
@@ -235,24 +247,29 @@ class PrioritizedBoard:
             return Verdict(False)
         evicted = None
         if self.full:
-            if not self._beats(candidate, self._entries[-1]):
+            if not self._beats(candidate, self._entries[-1], margin):
                 return Verdict(False)
             evicted = self._entries.pop()
         self._entries.append(candidate)
         self._sort()
         return Verdict(True, evicted)
 
-    def _beats(self, candidate: BoardEntry, weakest: BoardEntry) -> bool:
+    def _beats(self, candidate: BoardEntry, weakest: BoardEntry, margin: float | None) -> bool:
         # Equals: the total order decides, so that every process and a resumed search agree.
         if (candidate.accuracy, candidate.costs) == (weakest.accuracy, weakest.costs):
             return candidate.rank_key < weakest.rank_key
-        return candidate.accuracy > self.bar(candidate.costs)
+        return candidate.accuracy > self.bar(candidate.costs, margin)
 
     def rescore(self, score: Callable[[BoardEntry], float], share: float | None = None, turn: int = 0) -> None:
         """Give so many entries (``None``: all) a fresh accuracy, in the mean over the turns, and sort the board."""
         chosen = self._taking_turns(share, turn)
         self._entries = [
-            replace(entry, accuracy=float(score(entry)) if entry.key in chosen else entry.accuracy, validated=None)
+            replace(
+                entry,
+                accuracy=float(score(entry)) if entry.key in chosen else entry.accuracy,
+                validated=None,
+                estimate=None,
+            )
             for entry in self._entries
         ]
         self._sort()
@@ -263,10 +280,13 @@ class PrioritizedBoard:
         each = float(len(keys)) if share is None else min(share, float(len(keys)))
         return {keys[place % len(keys)] for place in range(int(turn * each), int((turn + 1) * each))}
 
-    def validate(self, accuracies: Mapping[str, float]) -> None:
-        """Set the validated accuracies by key, remove all others, and sort the board."""
+    def validate(self, accuracies: Mapping[str, float], estimates: Mapping[str, float] | None = None) -> None:
+        """Set the validated accuracies and estimates by key, remove all others, and sort the board."""
         # An old validated accuracy must not outrank a new one.
-        self._entries = [replace(entry, validated=accuracies.get(entry.key)) for entry in self._entries]
+        self._entries = [
+            replace(entry, validated=accuracies.get(entry.key), estimate=(estimates or {}).get(entry.key))
+            for entry in self._entries
+        ]
         self._sort()
 
     def pareto(self) -> tuple[BoardEntry, ...]:

@@ -61,7 +61,7 @@ class Teaching(Options):
     prefix: ClassVar[str] = "teaching."
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "careful": {},
-        "paper": {"joint_loss": "mix", "start": None, "gate": False, "weights": "current"},
+        "paper": {"joint_loss": "mix", "start": None, "gate": False, "weights": "current", "share": 1.0},
     }
 
     joint_loss: str = option(
@@ -85,7 +85,7 @@ class Teaching(Options):
         "Weights that teachers run with: the current ones, or their moving average (needs `ema_decay`).",
     )
     share: float = option(
-        1.0,
+        0.125,
         number(0, 1, above=True),
         "Share of the training steps that have a teacher, at even distances. Its forward pass is what teaching costs.",
     )
@@ -108,20 +108,20 @@ class Scoring(Options):
     interval: int | None = option(
         None,
         whole(1) | NOTHING,
-        "Training steps between two candidates once the board is full; null: 0.4 images are scored for each image "
-        "trained on, about a tenth of the cost.",
+        "Training steps between two candidates once the board is full; null: 0.05 images are scored for each image "
+        "trained on, one or two per cent of the cost.",
     )
     proposals: str = option(
-        "trained",
+        "predicted",
         one_of("trained", "predicted"),
         "Which paths are scored: of those `trained` since the last scoring, the one of the lowest loss; `predicted`: "
-        "every second time, the best that the predictor knows of.",
+        "every second time, and at the end of the search, the best that the predictor knows of.",
     )
     rescore_interval: int | None = option(
         1, whole(1) | NOTHING, "Epochs between two rescorings of the board; null for never."
     )
     recalibration_images: int = option(
-        8192, whole(2), "Training images that estimate BatchNorm statistics of each entry for its final validation."
+        2048, whole(2), "Training images that estimate BatchNorm statistics of each entry for its final validation."
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from schema import Optional
 
-from nni_cream.json_reader import NUMBER, POSITIVE, SHARE, WHOLE, Fields
+from nni_cream.json_reader import NUMBER, POSITIVE, SHARE, WHOLE, Fields, nullable
 from nni_cream.options import TEXT
 from nni_cream.search.paths.encoded_path import PATH_FIELDS
 
@@ -33,7 +33,7 @@ SUPERNET: Fields = {"scores": {str: [NUMBER]}, "search_cpu_seconds": POSITIVE}
 _TRACE = [{"path": PATH_FIELDS, "score": NUMBER}]
 RECORDED: Fields = {
     **SUPERNET,
-    "trained": {"columns": [TEXT], "losses": [NUMBER]},
+    "trained": {"columns": [TEXT], "losses": [NUMBER], Optional("sizes"): nullable([NUMBER])},
     "board": [{"path": PATH_FIELDS, "accuracy": SHARE, Optional("validated"): SHARE}],
     Optional("finalising_cpu_seconds"): NUMBER,
     Optional("validation_images"): WHOLE,

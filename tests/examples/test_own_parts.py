@@ -28,7 +28,7 @@ SAMPLER = "tests.examples.own_sampler:MutatingSampler"
 FEW: dict[str, Any] = {
     "board_size": 4,
     "warmup": 0,
-    "teaching": Teaching(start=None, gate=False),
+    "teaching": Teaching(start=None, gate=False, share=1.0),
     "scoring": Scoring(images=40, interval=2),
     "seed": 2,
 }

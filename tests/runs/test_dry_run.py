@@ -47,10 +47,13 @@ def test_activations_are_those_of_the_configured_batch() -> None:
 
 
 def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    go = dry_run._Run.go
+
     def durations(run: Any, hook: str) -> list[float]:
-        return {"on_train_batch_end": [1.0, 5.0, 2.0]}[hook]
+        return {"on_train_batch_end": [9.0, 5.0, 1.0, 6.0, 1.0, 5.0]}[hook]
 
     monkeypatch.setattr(dry_run._Run, "durations", durations)
+    monkeypatch.setattr(dry_run._Run, "go", lambda run: (go(run), setattr(run.seen, "seconds", [3.0, 2.0] * 2 + [3.0])))
     monkeypatch.setattr(dry_run._OneScoring, "on_train_end", lambda self, *_: setattr(self, "seconds", 3.0))
     found = rehearse_search(configuration(search={
         "epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 50, "scoring": {"images": 80, "interval": 2},
@@ -59,9 +62,11 @@ def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) ->
     per_image = 3.0 / 80
     assert found.training.steps_per_epoch == 4
     assert found.parts["training"] == found.training.seconds == pytest.approx(24 * found.training.seconds_per_step)
+    assert found.training.seconds_per_step == 2.0
+    assert found.parts["teachers"] == pytest.approx((3.0 - 2.0) * 0.125 * 12)
     # 24 batches, of which those of 4 of 6 epochs are after the warm-up; 80 images of each candidate.
     assert found.parts["scores of candidates"] == pytest.approx(per_image * 80 * (16 / 2 + 5))
-    assert found.parts["scores of the board"] == pytest.approx(per_image * 80 * 1 * 4)  # 0.4 * 200 images an epoch
+    assert found.parts["scores of the board"] == pytest.approx(per_image * 80 * 0.125 * 4)  # 0.05 * 200 images
     assert found.parts["meta network"] == pytest.approx((5.0 - 1.0) * 12 / 8)  # its teachers start later
     assert found.parts["validation"] == pytest.approx(per_image * 100 * 6)
     assert found.parts["final validation"] == pytest.approx(per_image * (200 + 100) * 5)
@@ -71,13 +76,19 @@ def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) ->
 
 def parts_of(monkeypatch: pytest.MonkeyPatch, devices: int = 1, **search: Any) -> dict[str, float]:
     def durations(run: Any, hook: str) -> list[float]:
-        return {"on_train_batch_end": [1.0, 5.0, 2.0]}[hook]
+        return {"on_train_batch_end": [9.0, 5.0, 1.0, 6.0, 1.0, 5.0]}[hook]
 
     monkeypatch.setattr(dry_run._Run, "durations", durations)
     monkeypatch.setattr(dry_run._OneScoring, "on_train_end", lambda self, *_: setattr(self, "seconds", 3.0))
     monkeypatch.setattr(dry_run, "devices_here", lambda accelerator, wanted: (devices, devices))
     settings = {"epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 20, "scoring": {"images": 80}, **search}
     return rehearse_search(configuration(search=settings)).parts
+
+
+def test_a_search_without_teachers_spends_no_time_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run, "median", lambda values: len(values))  # the steps with a teacher are one more
+    assert parts_of(monkeypatch, matching="best")["teachers"] > 0
+    assert parts_of(monkeypatch, matching="none")["teachers"] == 0
 
 
 def test_a_search_without_a_meta_network_spends_no_time_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,7 +108,7 @@ def test_every_option_of_drawing_and_teaching_can_be_rehearsed() -> None:
     found = rehearse_search(configuration(search=settings))
     assert found.parts["scores of the board"] == 0
     assert min(found.parts[name] for name in ("training", "scores of candidates", "validation", "final validation")) > 0
-    assert found.board == 3
+    assert found.board == 5
 
 
 def test_devices_share_the_validation_of_an_epoch_but_not_the_final_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,9 +119,9 @@ def test_devices_share_the_validation_of_an_epoch_but_not_the_final_one(monkeypa
 
 def test_an_epoch_of_fewer_images_than_a_batch_has_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     found = parts_of(monkeypatch, batch_size=500, scoring={"images": 80, "interval": 1})
-    # 4 batches after the warm-up and 5 candidates of a board with room, against 2.5 entries in each of 4 epochs:
-    # 0.4 * 500 images are those of 2.5 scores.
-    assert found["scores of candidates"] / found["scores of the board"] == pytest.approx((4 + 5) / (2.5 * 4))
+    # 4 batches after the warm-up and 5 candidates of a board with room, against 0.3125 entries in each of 4 epochs:
+    # 0.05 * 500 images are those of 0.3125 scores.
+    assert found["scores of candidates"] / found["scores of the board"] == pytest.approx((4 + 5) / (0.3125 * 4))
 
 
 def test_a_meta_network_and_a_teacher_take_part(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +136,7 @@ def test_a_meta_network_and_a_teacher_take_part(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(CreamLightningModule, "_update_matcher", noted)
     rehearse_search(configuration())
-    assert updated == [1]  # at the second step, which had a teacher
+    assert updated == [1, 2, 3]  # at each step with a teacher
 
 
 def test_nothing_is_written_and_the_callers_random_numbers_stay(

@@ -144,7 +144,8 @@ _HOMES = {
 
 def cream(**settings: Any) -> CreamStrategy:
     """Make a strategy of one flat mapping, so that a test can vary any setting of any object over a base."""
-    spread: dict[str, dict[str, Any]] = {"teaching": {}, "scoring": {}, "meta": {}, "weight": {}}
+    # Searches of a few steps have a teacher in each of them, unless a test says otherwise.
+    spread: dict[str, dict[str, Any]] = {"teaching": {"share": 1.0}, "scoring": {}, "meta": {}, "weight": {}}
     for name in [name for name in settings if name in _HOMES]:
         home, own = _HOMES[name]
         spread[home][own] = settings.pop(name)

@@ -151,6 +151,17 @@ def test_cheaper_in_one_cost_and_dearer_in_another_is_not_cheaper():
     assert board.offer(BoardEntry({"layer": 3}, 0.66, 9.0, 0, {"latency": 9.0}))
 
 
+def test_an_offer_may_have_a_margin_of_its_own():
+    board = PrioritizedBoard(1, margin=0.1)
+    board.offer(BoardEntry({"layer": 0}, 0.5, 5.0, 0))
+    dearer = BoardEntry({"layer": 1}, 0.55, 6.0, 0)
+    assert (board.bar(6.0), board.bar(6.0, margin=0.0), board.bar(4.0, margin=0.2)) == (0.6, 0.5, 0.5)
+    assert not board.offer(dearer)
+    assert not board.offer(dearer, margin=0.06)
+    assert board.offer(dearer, margin=0.0)
+    assert board.margin == 0.1
+
+
 def test_an_entry_of_one_cost_is_written_as_before_there_were_several():
     assert set(entry(1).to_json()) == {"path", "accuracy", "cost", "step"}
 

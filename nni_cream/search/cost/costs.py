@@ -11,9 +11,11 @@ from nni_cream.search.cost.latency.latency_model import LatencyModel
 from nni_cream.search.cost.latency.latency_table import LatencyTable
 from nni_cream.search.cost.latency.stopwatch import LatencySettings
 from nni_cream.search.paths.cost_limits import CostRange, Limit, check_cost_range
+from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.ranks import Ranks
+from nni_cream.search.settings import COST_NAMES
 from nni_cream.search.supernet.supernet import Supernet
 
 __all__ = ["Cost", "Costs", "check_costs", "check_ranges"]
@@ -82,6 +84,8 @@ class Costs:
     def __init__(self, models: Sequence[CostModel], ranges: Sequence[CostRange]) -> None:
         self.models = tuple(models)
         self.ranges = tuple(ranges)
+        self.size: CostTable | None = None
+        """Of the first built-in cost that has a table: they all grow with a network's size."""
 
     @classmethod
     def make(
@@ -108,6 +112,8 @@ class Costs:
         made.load_state_dict(state or {})
         for model in models:
             model.prepare()
+        named = (model.table for cost, model in zip(costs, models, strict=True) if cost in COST_NAMES)
+        made.size = next((table for table in named if table is not None), None)
         return made
 
     @property

@@ -179,12 +179,7 @@ class PreparedLightningModule(HostLightningModule):
         if settings.ema_decay is not None:
             self.average = WeightAverage(self.training_module, settings.ema_decay)
         self.distiller = Distiller(
-            self.supernet,
-            settings.teaching,
-            settings.distillation,
-            settings.score,
-            self.average,
-            self.ranks,
+            self.supernet, settings.teaching, settings.distillation, settings.score, self.average, self.ranks
         )
         self._parts_ready = False
         self.board.validate({})  # further training moves the weights, so validated accuracies no longer hold
@@ -261,6 +256,7 @@ class PreparedLightningModule(HostLightningModule):
                 state=None if self._resumed is None else self._resumed["cost"],
                 ranks=self.ranks,
             )
+            self.predictor.sizes = self.costs.size
             self.scorer = self._make_scorer()
             # Only the first process draws. Others would measure a cost, such as a latency, otherwise, and at its side.
             self.ranks.first(lambda: self.costs.constrain(self.paths))

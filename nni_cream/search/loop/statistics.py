@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from nni_cream.search.board import BoardEntry
 from nni_cream.search.paths.encoded_path import encode_path
 from nni_cream.search.teaching.matchers import Match
 
-__all__ = ["Tally", "Teacher"]
+__all__ = ["Tally", "Teacher", "board_figures"]
 
 
 @dataclass
@@ -97,6 +97,17 @@ class Tally:
         """Count a step of the meta network."""
         self.meta_updates += 1
 
+    def figures(self) -> dict[str, float]:
+        """Return the counts by the names that are logged."""
+        return {
+            "sampler_drawn": float(self.drawn),
+            "sampler_rejected": float(self.rejected),
+            "meta_updates": float(self.meta_updates),
+            "distilled": self.distilled_share,
+            # Always one: Lightning repeats the last that was logged, and a resumed training knows of none.
+            "match_weight": self.mean_weight or 0.0,
+        }
+
     def state_dict(self) -> dict[str, Any]:
         """Return the counts for a checkpoint."""
         return {
@@ -113,3 +124,17 @@ class Tally:
         self.weight_sum = state["weight_sum"]
         self._distilled = state.get("distilled", self.matched)  # before there were gates, every teacher taught
         self._teachers = {key: Teacher(path, count) for key, path, count in state["teachers"]}
+
+
+def board_figures(entries: Sequence[BoardEntry]) -> dict[str, float]:
+    """Return what is logged of a board, whose entries come best first."""
+    size = {"board_size": float(len(entries))}
+    if not entries:
+        return size
+    return {
+        **size,
+        "board_best": entries[0].accuracy,
+        "board_worst": entries[-1].accuracy,
+        "board_mean": sum(entry.accuracy for entry in entries) / len(entries),
+        "board_cost_mean": sum(entry.cost for entry in entries) / len(entries),
+    }

@@ -17,10 +17,12 @@ from torch import Tensor, nn
 
 from nni_cream.errors import SearchError
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
+from nni_cream.search.loop.ending import check_board, check_trained, tell_untaught, training_ends
 from nni_cream.search.loop.finite_checks import check_loss, check_score, check_weights
 from nni_cream.search.loop.host import call_step
 from nni_cream.search.loop.image_order import end_resumed_epoch
 from nni_cream.search.loop.setup import PreparedLightningModule
+from nni_cream.search.loop.statistics import board_figures
 from nni_cream.search.paths.encoded_path import Path, encode_path, path_key
 from nni_cream.search.scoring.candidates import rescored_entries
 from nni_cream.search.scoring.validation_subset import batch_like, split_batch, split_samples
@@ -73,6 +75,7 @@ class CreamLightningModule(PreparedLightningModule):
         self._open_step: tuple[Path, Any] | None = None
         self._changed = False
         self._compared = self._validated = False
+        self._last_judged = -1
         self._hosting = True
 
     # The paper's loop -------------------------------------------------------------------------------------------------
@@ -184,23 +187,26 @@ class CreamLightningModule(PreparedLightningModule):
         path = self.ranks.first(partial(self.proposals.choose, trained))
         if path is None:
             return False
+        return self._judge(path)
+
+    def _judge(self, path: Path, margin: float | None = None) -> bool:
         self.proposals.note(path)
-        cost, other_costs, bar = self.ranks.first(partial(self._costs_and_bar, path))
+        cost, other_costs, bar = self.ranks.first(partial(self._costs_and_bar, path, margin))
         with self._autocast():
             accuracy = self.scorer.score(path, above=bar)
         self._scored += 1
         check_score(accuracy, self._step)
         entry = None if accuracy is None else BoardEntry(path, accuracy, cost, self._step, other_costs)
-        verdict = None if entry is None else self.board.offer(entry)
+        verdict = None if entry is None else self.board.offer(entry, margin)
         admitted = bool(verdict)
         self._admitted += admitted
         candidate = {"path": encode_path(path), "accuracy": accuracy, "cost": cost, "other_costs": other_costs}
         self._tell("scored", candidate, admitted, verdict.evicted if verdict else None)
         return admitted
 
-    def _costs_and_bar(self, path: Path) -> tuple[float, dict[str, float], float]:
+    def _costs_and_bar(self, path: Path, margin: float | None) -> tuple[float, dict[str, float], float]:
         cost, other_costs = self.costs(path)
-        return cost, other_costs, self.board.bar((cost, *other_costs.values()))
+        return cost, other_costs, self.board.bar((cost, *other_costs.values()), margin)
 
     def _update_matcher(self, path: Path, batch: Any) -> None:
         """One step of the meta network on the validation loss after a virtual step (paper, section 3.2)."""
@@ -299,7 +305,21 @@ class CreamLightningModule(PreparedLightningModule):
             turn, left = divmod(self.trainer.current_epoch + 1, interval)
             if left == 0:
                 self._rescore(turn)
+        if training_ends(self.trainer):
+            self._judge_last()
         self._open_epoch = False
+
+    def _judge_last(self) -> None:
+        """Let the predictor, which knows most at the end, fill up to half of the board."""
+        if self._last_judged == self._step:
+            return
+        self._last_judged = self._step
+        self.proposals.learn(self.window.take(self.ranks))
+        for _ in range(self.board.capacity // 2):
+            path = self.ranks.first(self.proposals.choose_last)
+            if path is None:
+                return
+            self._judge(path, margin=0.0)  # nothing is trained any more: any lead counts
 
     def _rescore(self, turn: int) -> None:
         def score(entry: BoardEntry) -> float:
@@ -319,29 +339,21 @@ class CreamLightningModule(PreparedLightningModule):
         batches = (self.trainer.fit_loop.epoch_loop.batch_idx + 1) * (self.settings.scoring.rescore_interval or 1)
         return rescored_entries(len(self.scorer.subset), batches * self._batch_size)
 
+    def on_train_end(self) -> None:
+        """Judge the last candidates of a training that was stopped early; then call the user's hook."""
+        self._judge_last()
+        super().on_train_end()
+
     def on_fit_end(self) -> None:
         """Raise SearchError if the training ended without a result."""
-        if not self._step and not self.trainer.interrupted:  # the user's hook may need what a step leaves
-            raise SearchError(
-                "the training had no batch; expected at least one. Look at the size of the batches, drop_last and "
-                "limit_train_batches."
-            )
         if not self.trainer.interrupted:
+            check_trained(self._step)  # first of all: the user's hook may need what a step leaves
             self.proposals.learn(self.window.take(self.ranks))
         super().on_fit_end()
-        if not len(self.board) and not self.trainer.interrupted:
-            raise SearchError(
-                f"the board is empty after {self._step} steps; expected an entry, but the training ended within its "
-                f"warm-up ({self.warmup.length}). Train for longer or warm up for less."
-            )
+        if not self.trainer.interrupted:
+            check_board(len(self.board), self._step, self.warmup)
         if self._untaught and not isinstance(self.matcher, NoMatcher):
-            _logger.warning(
-                "%s is %s, but the training ended before it, after %d steps; expected some training with teachers. "
-                "Nothing was distilled: train for longer, stop later, or start earlier",
-                self.untaught.name,
-                self.untaught.length,
-                self._step,
-            )
+            tell_untaught(self.untaught, self._step)
 
     def export(self) -> Path:
         """Return the board's best path, the result of the search; raise SearchError on an empty board."""
@@ -377,23 +389,8 @@ class CreamLightningModule(PreparedLightningModule):
             self.log(name, value, prog_bar=shown, on_step=not on_epoch, on_epoch=on_epoch, sync_dist=apart)
 
     def _figures(self) -> dict[str, float]:
-        entries = self.board.entries
-        figures = {
-            "board_size": float(len(entries)),
-            "scored": float(self._scored),
-            "admitted": float(self._admitted),
-            "sampler_drawn": float(self.tally.drawn),
-            "sampler_rejected": float(self.tally.rejected),
-            "meta_updates": float(self.tally.meta_updates),
-            "distilled": self.tally.distilled_share,
-        }
-        if entries:
-            figures["board_best"] = entries[0].accuracy
-            figures["board_worst"] = entries[-1].accuracy
-            figures["board_mean"] = sum(entry.accuracy for entry in entries) / len(entries)
-            figures["board_cost_mean"] = sum(entry.cost for entry in entries) / len(entries)
-        if self.tally.mean_weight is not None:
-            figures["match_weight"] = self.tally.mean_weight
+        counts = {"scored": float(self._scored), "admitted": float(self._admitted)}
+        figures = {**board_figures(self.board.entries), **counts, **self.tally.figures()}
         if self._loss is not None:
             figures["joint_loss"] = float(self._loss.detach())
         return figures

@@ -20,6 +20,7 @@ from nni_cream.errors import SearchError
 from nni_cream.rng import preserved_rng
 from nni_cream.search.board import BoardEntry
 from nni_cream.search.paths.encoded_path import Path
+from nni_cream.search.scoring.joined import joined
 from nni_cream.search.scoring.scores import add_sums
 from nni_cream.search.scoring.validation_subset import split_batch
 from nni_cream.search.supernet.copies import copied
@@ -56,6 +57,8 @@ def finalise(
 ) -> tuple[Finalist, ...]:
     """Validate the board's entries on copies, reorder the board by the outcome, and return all, best first.
 
+    Where the predictor proposes and is informed, the outcome is joined with what it predicts (``BoardEntry.estimate``).
+
     ``images`` training images at least, in whole batches, estimate BatchNorm's statistics. The supernet is unchanged.
     Raises SearchError if the board is empty, there are no validation images, or an accuracy is not finite, and
     SpaceError if the network of the best entry is not the supernet's path.
@@ -69,11 +72,22 @@ def finalise(
     paths = [dict(entry.path) for entry in entries]
     module.verify(paths[:1], validation_batches)
     with preserved_rng(module.settings.seed), torch.no_grad():
-        networks, accuracies = _validated(module, paths, training_batches, validation_batches, images)
-    module.board.validate({entry.key: accuracy for entry, accuracy in zip(entries, accuracies, strict=True)})
+        networks, accuracies, noise = _validated(module, paths, training_batches, validation_batches, images)
+    estimates = _estimates(module, paths, accuracies, noise)
+    keys = [entry.key for entry in entries]
+    module.board.validate(dict(zip(keys, accuracies, strict=True)), dict(zip(keys, estimates, strict=False)))
     # The board has a new order now: networks are found by key, not by place.
     found = {entry.key: network.cpu() for entry, network in zip(entries, networks, strict=True)}
     return tuple(Finalist(entry, found[entry.key]) for entry in module.board.entries)
+
+
+def _estimates(
+    module: CreamLightningModule, paths: Sequence[Path], accuracies: Sequence[float], noise: float | None
+) -> list[float]:
+    """Join accuracies and predictions; none where either's noise is not known."""
+    if noise is None or not module.proposals.informed:
+        return []
+    return [*map(float, joined(accuracies, noise, module.predictor.predict(paths)))]
 
 
 def validate_path(
@@ -94,8 +108,8 @@ def _validated(
     training_batches: Iterable[Any],
     validation_batches: Iterable[Any],
     images: int,
-) -> tuple[list[nn.Module], list[float]]:
-    """Return networks of the paths with statistics of their own, and their scores."""
+) -> tuple[list[nn.Module], list[float], float | None]:
+    """Return networks of the paths with statistics of their own, their scores, and the variance of a score's noise."""
     handed_out = [_hand_out(module, path) for path in paths]
     # All entries in one pass: images are read and augmented once, and all see the same ones.
     together = _Together(runnable for _, runnable in handed_out).to(module.trainer.strategy.root_device)
@@ -103,7 +117,7 @@ def _validated(
         "a training batch holds a single image; expected at least two. Choose a larger batch size"
     ):
         _recalibrate(together, (split_batch(batch)[0] for batch in _enough(module, training_batches, images)))
-    return [network for network, _ in handed_out], _validate(module, together.eval(), validation_batches)
+    return [network for network, _ in handed_out], *_validate(module, together.eval(), validation_batches)
 
 
 class _Together(nn.Module):
@@ -159,7 +173,9 @@ def _enough(module: CreamLightningModule, batches: Iterable[Any], images: int) -
             return
 
 
-def _validate(module: CreamLightningModule, together: _Together, batches: Iterable[Any]) -> list[float]:
+def _validate(
+    module: CreamLightningModule, together: _Together, batches: Iterable[Any]
+) -> tuple[list[float], float | None]:
     score, seen = module.settings.score, 0
     sums: list[list[float]] = [[] for _ in together.networks]
     for batch in module.transferred(batches):
@@ -173,4 +189,5 @@ def _validate(module: CreamLightningModule, together: _Together, batches: Iterab
     # NaN has no place in an order: the best entry would be an arbitrary one.
     if not all(map(math.isfinite, scores)):
         raise SearchError(f"the scores of the final validation are {scores}; expected finite numbers.")
-    return scores
+    noises = [score.noise(total, seen) for total in sums]
+    return scores, None if None in noises else sum(noises) / len(noises)

@@ -20,12 +20,16 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from nni_cream.errors import SearchError
+from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path, encode_path, encode_value
 
 __all__ = ["PathPredictor", "Prediction"]
 
 _Array = NDArray[np.float64]
 _RIDGE = 10.0  # of the prototype's studies (METHOD.md); anything from 3 to 30 ranks alike
+# Standard deviations of a prediction for one of the size: large paths learn more slowly, so their losses understate
+# them. Chosen on tuning seeds of two data sets (docs/evidence.md).
+_SIZE = 0.5
 _TREND_SHARE, _TREND_STEPS = 0.1, 20  # how far back the mean looks that stands for the trend
 _SUMS = ("products", "inputs", "targets")
 
@@ -49,6 +53,7 @@ class Prediction:
 @dataclass(frozen=True)
 class _Solution:
     effects: _Array
+    sized: _Array  # with the prior of size
     products: _Array
     weight: float
     factor: tuple[_Array, bool]
@@ -62,6 +67,8 @@ class PathPredictor:
     loss = trend + sum of the effects of the choices in use + noise. The trend is the mean of the last steps. Losses are
     divided by their spread, so it does not matter what loss it is. A step counts in proportion to its number: old
     weights gave the old losses. Only main effects: pairs of choices fit the losses better, and rank the truth worse.
+
+    With :attr:`sizes`, predictions have a prior: of two paths with the same losses, the larger one is better.
 
     Parameters
     ----------
@@ -79,10 +86,10 @@ class PathPredictor:
         used: Callable[[Path], Iterable[str]],
         ridge: float = _RIDGE,
     ) -> None:
-        choices = {label: item for label, item in mutables.items() if not isinstance(item, Constraint)}
-        self._values = {
-            str(label): [encode_value(value, label) for value in choices[label].values] for label in choices
+        self._choices = choices = {
+            str(label): item for label, item in mutables.items() if not isinstance(item, Constraint)
         }
+        self._values = {label: [encode_value(value, label) for value in choices[label].values] for label in choices}
         self._several = {label for label, item in choices.items() if isinstance(item, CategoricalMultiple)}
         self._used = used
         self._ridge = ridge
@@ -99,6 +106,19 @@ class PathPredictor:
         # Weight, its square, target, its square, all summed; then mean and variance of the last losses.
         self._scalars: _Array = np.zeros(6)
         self._steps = 0
+        self._sizes: list[float] | None = None
+
+    @property
+    def sizes(self) -> list[float] | None:
+        """What each column adds to the size of a path; ``None`` without a prior of size."""
+        return self._sizes
+
+    @sizes.setter
+    def sizes(self, sizes: CostTable | Sequence[float] | None) -> None:
+        if isinstance(sizes, CostTable):
+            sizes = [sizes.columns[label][self._choices[label].values[place]] for label, place in self._column]
+        self._sizes = None if sizes is None else [*map(float, sizes)]
+        self.__dict__.pop("_solution", None)
 
     def observe(self, paths: Sequence[Path], losses: Sequence[float]) -> None:
         """Take what training steps have measured.
@@ -196,7 +216,7 @@ class PathPredictor:
             row[self.columns(path)] = 1.0
         rows -= solution.center
         variances = (rows * linalg.cho_solve(solution.factor, rows.T).T).sum(axis=1)
-        return Prediction(-(rows @ solution.effects), solution.noise * np.sqrt(variances))
+        return Prediction(-(rows @ solution.sized), solution.noise * np.sqrt(variances))
 
     def means(self, paths: Sequence[Path]) -> _Array:
         """Return the predicted quality of paths alone, shape (paths,)."""
@@ -214,7 +234,7 @@ class PathPredictor:
         return bool(spread > error)
 
     def effects(self) -> dict[str, list[float]]:
-        """Return what each value of each label adds to the quality, less the mean over the label's values.
+        """Return what each value of each label adds to the prediction, less the mean over the label's values.
 
         Returns
         -------
@@ -230,7 +250,7 @@ class PathPredictor:
         if self.problem:
             raise SearchError(f"no effect is known: {self.problem}; expected more. Train for longer.")
         gains = {
-            label: [-float(self._solution.effects[self._column[label, place]]) for place in range(len(values))]
+            label: [-float(self._solution.sized[self._column[label, place]]) for place in range(len(values))]
             for label, values in self._values.items()
         }
         return {label: [gain - float(np.mean(own)) for gain in own] for label, own in gains.items()}
@@ -276,18 +296,30 @@ class PathPredictor:
         observations = weight**2 / squares
         degrees = max(1.0, observations - spent)
         noise = math.sqrt(max(0.0, residual / (scale * weight) * observations / degrees))
-        return _Solution(effects, products, scale * weight, factor, center, noise)
+        return _Solution(effects, self._sized(effects, products), products, scale * weight, factor, center, noise)
+
+    def _sized(self, effects: _Array, products: _Array) -> _Array:
+        """Return effects of which the size has its part, in the spreads of both over the paths that were trained."""
+        if self._sizes is None:
+            return effects
+        sizes = np.array(self._sizes)
+        predicted, size = (float(own @ products @ own) for own in (effects, sizes))
+        if size <= 1e-9 * np.trace(products) * np.square(sizes).max():  # all paths have one size, but for rounding
+            return effects
+        return effects - _SIZE * math.sqrt(max(0.0, predicted) / size) * sizes
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the sums as tensors."""
+        """Return the sums as tensors, and the sizes."""
         sums = {name: torch.from_numpy(getattr(self, f"_{name}").copy()) for name in (*_SUMS, "scalars")}
-        return {**sums, "steps": self._steps}
+        return {**sums, "steps": self._steps, "sizes": self.sizes}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over saved sums."""
         for name in (*_SUMS, "scalars"):
             getattr(self, f"_{name}")[...] = state[name].numpy()
         self._steps = state["steps"]
+        # A search that is resumed after its last step has no batch, of which the sizes would follow.
+        self.sizes = state.get("sizes")
         self.__dict__.pop("_solution", None)
 
 

@@ -23,7 +23,7 @@ class Proposals:
     Of the paths trained since the last scoring, the one of the lowest loss is the candidate. Each path saw another
     batch, so this is noisy, but it is free, while a scoring costs several training steps. With ``predicted``, every
     second candidate is the best path that the predictor knows of instead: within all cost ranges, not on the board, and
-    not a candidate of this epoch.
+    not a candidate of this epoch. So are all of the last ones, at the end of the search, when it knows most.
 
     Parameters
     ----------
@@ -65,10 +65,24 @@ class Proposals:
         trained = [step for step in trained if step.competes]
         wanted = [(step.loss, place) for place, step in enumerate(trained) if step.path not in self._board]
         latest = trained[min(wanted)[1]].path if wanted else None
-        if not trained or not self._predicted or self._number % _EXPLORED == 0 or not self._predictor.informed:
+        if not trained or self._number % _EXPLORED == 0:
             return latest
+        return self._best([step.path for step in trained]) or latest
+
+    def choose_last(self) -> Path | None:
+        """Return the best path that the predictor knows of; ``None`` if there is none, or it does not propose."""
+        return self._best([entry.path for entry in self._board.entries])
+
+    @property
+    def informed(self) -> bool:
+        """Whether the predictor proposes, and knows more than noise."""
+        return self._predicted and self._predictor.informed
+
+    def _best(self, starts: Sequence[Path]) -> Path | None:
+        if not starts or not self.informed:
+            return None
         excluded = [*(entry.path for entry in self._board.entries), *self._recent]
-        return best_predicted(self._predictor, self._paths, excluded, [step.path for step in trained]) or latest
+        return best_predicted(self._predictor, self._paths, excluded, starts)
 
     def note(self, path: Path) -> None:
         """Remember a candidate; to be called in all processes."""

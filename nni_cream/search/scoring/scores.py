@@ -258,6 +258,13 @@ class Score:
         """Return the score of a set of so many samples from its sums."""
         return sums[0] / samples if self.value is None else float(self.value(sums))
 
+    def noise(self, sums: Sequence[float], samples: int) -> float | None:
+        """Return the variance of the same as a mean of samples; ``None`` for a score that is no mean."""
+        if self.value is not None:
+            return None
+        total, squares = sums
+        return max(0.0, squares / samples - (total / samples) ** 2) / samples
+
     def _check_shape(self, scores: Tensor, output: Tensor, targets: Tensor) -> None:
         found = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         if self.value is None:

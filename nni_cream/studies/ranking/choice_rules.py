@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from nni_cream.search import path_key
-from nni_cream.search.scoring.predictor import Prediction
+from nni_cream.search.scoring.joined import joined
 from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.outcomes import primary
 from nni_cream.studies.ranking.predictions import predict, predicted
 from nni_cream.studies.truths.truth import Truth
 
-__all__ = ["CHOICE_MEASURES", "RULES", "ChoiceRow", "WholeTruth", "choice_rows", "chosen_of_board", "joined"]
+__all__ = ["CHOICE_MEASURES", "RULES", "ChoiceRow", "WholeTruth", "choice_rows", "chosen_of_board"]
 
 RULES = {
     "scored": "best one-shot score of those scored",
@@ -123,38 +123,6 @@ def _mean_of_highest(values: _Values, true: _Values, number: int) -> float:
     return float((true[above].sum() + left * true[values == edge].mean()) / number)
 
 
-def joined(accuracies: Sequence[float], images: int, prediction: Prediction) -> _Values:
-    """Join two measurements of the quality of some paths, each weighted by what is known of its noise.
-
-    Of the variance of a measurement over the paths, the part that its noise does not explain is its reliability r.
-    Standardised, it counts with sqrt(r) / (1 - r): the best linear estimate of one quality from two measurements with
-    independent noise. Where noise explains all of both, the accuracies decide.
-
-    Parameters
-    ----------
-    accuracies
-        Shares of validation images.
-    images
-        How many images; the noise is binomial.
-    prediction
-        Of the same paths; the noise is its posterior standard deviation.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (paths,). The higher the better.
-    """
-    shares: _Values = np.asarray(accuracies, dtype=float)
-    noises = (float(np.mean(shares * (1 - shares))) / images, float(np.mean(prediction.std**2)))
-    total = np.zeros(len(shares))
-    for values, noise in zip((shares, prediction.mean), noises, strict=True):
-        variance = float(np.var(values, ddof=1)) if len(values) > 1 else 0.0
-        reliability = 0.0 if variance <= noise else 1 - noise / variance
-        if reliability:
-            total += np.sqrt(reliability) / max(1 - reliability, 1e-6) * (values - values.mean()) / np.sqrt(variance)
-    return total if total.any() else shares
-
-
 def chosen_of_board(space: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the entry that each rule chooses of a board: that of the highest score, prediction, or both."""
     entries = result["board"]
@@ -167,7 +135,8 @@ def chosen_of_board(space: Mapping[str, Any], result: Mapping[str, Any]) -> dict
     if np.isfinite(prediction.mean).all():
         values["board, predicted"] = prediction.mean
         if "validation_images" in result:
-            values["board, both"] = joined(scores, result["validation_images"], prediction)
+            noise = float(np.mean([score * (1 - score) for score in scores])) / result["validation_images"]
+            values["board, both"] = joined(scores, noise, prediction)
     return {rule: paths[int(np.argmax(own))] for rule, own in values.items()}
 
 

@@ -24,18 +24,20 @@ class StepRecorder(pl.Callback):
     def __init__(self) -> None:
         self._columns: list[str] = []
         self._losses: list[float] = []
+        self._sizes: list[float] | None = None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Keep the step that has just been made."""
         assert isinstance(pl_module, CreamLightningModule)
         path, loss = pl_module.last_step
+        self._sizes = pl_module.predictor.sizes
         if path is not None and loss is not None:
             self._columns.append(" ".join(map(str, pl_module.predictor.columns(path))))
             self._losses.append(round(float(loss.detach()), 6))
 
     def to_json(self) -> dict[str, Any]:
-        """Return ``columns``, those of the regression that the path of each step sets to one, and ``losses``."""
-        return {"columns": self._columns, "losses": self._losses}
+        """Return ``columns``, those of the regression that the path of each step sets to one, ``losses``, ``sizes``."""
+        return {"columns": self._columns, "losses": self._losses, "sizes": self._sizes}
 
 
 def replay(space: Mapping[str, Any], trained: Mapping[str, Any]) -> PathPredictor:
@@ -57,6 +59,7 @@ def replay(space: Mapping[str, Any], trained: Mapping[str, Any]) -> PathPredicto
     predictor = PathPredictor(supernet.mutables, supernet.usage.labels)
     columns = [np.array(text.split(), dtype=np.intp) for text in trained["columns"]]
     predictor.learn(columns, trained["losses"])
+    predictor.sizes = trained.get("sizes")
     return predictor
 
 

@@ -68,7 +68,7 @@ def test_interval_keeps_to_the_share_of_images(images: int, batch: int) -> None:
     interval = scoring_interval(None, images, batch)
     assert interval >= 1
     if interval > 1:
-        assert images / (interval * batch) == pytest.approx(0.4, rel=0.5 / (interval - 0.5))
+        assert images / (interval * batch) == pytest.approx(0.05, rel=0.5 / (interval - 0.5))
     assert scoring_interval(7, images, batch) == 7
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -11,6 +13,8 @@ from torch import nn
 
 from nni_cream import CreamStrategy
 from nni_cream.errors import SearchError
+from nni_cream.search.board import PrioritizedBoard
+from nni_cream.search.scoring.joined import joined
 from tests.search.small import CellSpace, LayerSpace, ValueSpace, cream, custom_evaluator, digits, evaluator, run
 
 pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
@@ -91,6 +95,30 @@ def test_the_outcome_can_be_repeated_and_orders_the_board(strategy):
     accuracies = [entry.validated for entry in strategy.board.entries]
     assert accuracies == sorted(accuracies, reverse=True)
     assert [finalist.entry for finalist in first] == list(strategy.board.entries)
+
+
+def test_validated_accuracy_and_prediction_are_joined_into_the_order_of_the_board():
+    strategy = searched(use=evaluator(max_epochs=10), proposals="predicted")
+    finalised(strategy)
+    entries, module = strategy.board.entries, strategy.oneshot_module
+    assert sum(module.predictor.sizes) == sum(sum(own.values()) for own in module.cost.table.columns.values()) > 0
+    shares = np.array([entry.validated for entry in entries])
+    noise = float(np.mean(shares * (1 - shares))) / len(VALIDATION)
+    expected = joined(shares, noise, module.predictor.predict([entry.path for entry in entries]))
+    assert [entry.estimate for entry in entries] == pytest.approx(expected)
+    assert [*expected] == sorted(expected, reverse=True)
+    again = PrioritizedBoard.from_json(json.loads(json.dumps(strategy.board.to_json())))
+    assert [entry.estimate for entry in again.entries] == [entry.estimate for entry in entries]
+
+
+@pytest.mark.parametrize("settings", [{"proposals": "trained"}, {"score": "balanced_accuracy"}])
+def test_without_a_second_measurement_or_its_noise_the_validated_accuracy_decides(settings):
+    strategy = searched(use=evaluator(max_epochs=10), **{"proposals": "predicted", **settings})
+    finalised(strategy)
+    entries = strategy.board.entries
+    assert {entry.estimate for entry in entries} == {None}
+    validated = [entry.validated for entry in entries]
+    assert validated == sorted(validated, reverse=True)
 
 
 def test_the_finalists_have_the_averaged_weights():

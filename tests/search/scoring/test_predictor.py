@@ -12,6 +12,7 @@ from scipy.stats import kendalltau
 
 from nni_cream.errors import SearchError
 from nni_cream.search.paths.active_choices import Usage
+from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.scoring.predictor import PathPredictor
 from tests.search.paths.test_active_choices import DeepSpace, NestedSpace
@@ -118,6 +119,45 @@ def test_standard_deviation_is_that_of_the_error() -> None:
         error = prediction.mean - steps.quality(others) / scale
         ratios.extend((error - error.mean()) / prediction.std)
     assert 0.6 < np.std(ratios) < 1.6
+
+
+def test_a_prior_of_size_adds_half_a_standard_deviation_of_the_prediction_for_one_of_the_size() -> None:
+    steps = Steps(400)
+    plain, sized = predictor(), predictor()
+    table = CostTable(7.0, {label: {"skip": 0, "thin": 3, "wide": 10 + place} for place, label in enumerate(VALUES)})
+    sized.sizes = table
+    assert sized.sizes == [cost for place in range(5) for cost in (0, 3, 10 + place)]
+    for each in (plain, sized):
+        each.observe(steps.paths, steps.losses)
+    others = Steps(300, seed=1).paths
+    # Spreads over the steps, the later ones counting more; the first two have no target.
+    weights = np.arange(3, 401)
+    over_steps = plain.predict(steps.paths[2:]).mean
+    sizes = np.array([table(path) for path in steps.paths[2:]])
+
+    def spread(values: np.ndarray) -> float:
+        return math.sqrt(np.average((values - np.average(values, weights=weights)) ** 2, weights=weights))
+
+    away = np.array([table(path) for path in others]) - np.average(sizes, weights=weights)
+    expected = plain.predict(others).mean + 0.5 * spread(over_steps) / spread(sizes) * away
+    np.testing.assert_allclose(sized.predict(others).mean, expected, rtol=1e-9)
+    assert (sized.predict(others).std == plain.predict(others).std).all()
+    assert sized.informed == plain.informed
+    gains = sized.effects()
+    for label, values in VALUES.items():  # a prediction is the sum of its effects, but for a constant
+        one = {**others[0], label: values[0]}
+        means = sized.means([{**one, label: value} for value in values])
+        np.testing.assert_allclose(np.array(gains[label]) - gains[label][0], means - means[0], atol=1e-9)
+
+
+@pytest.mark.parametrize("sizes", [None, [4.0] * SIZE])
+def test_where_all_paths_have_one_size_there_is_no_prior(sizes: list[float] | None) -> None:
+    steps = Steps(300)
+    plain, sized = predictor(), predictor()
+    for each in (plain, sized):
+        each.observe(steps.paths, steps.losses)
+    sized.sizes = sizes
+    np.testing.assert_allclose(sized.means(steps.paths), plain.means(steps.paths), atol=1e-6)
 
 
 def test_scale_and_sign_of_the_loss_do_not_matter() -> None:

@@ -131,3 +131,31 @@ def test_what_is_noise_proposes_nothing() -> None:
     for path, *_ in learned.trained[:3]:
         proposals.note(path)
         assert proposals.choose(learned.trained) in [path for path, *_ in learned.trained]
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_the_last_candidates_are_better_and_better_known_ones_left_out(name: str) -> None:
+    learned = Learned(name)
+    board = board_of(*[step.path for step in learned.trained[:3]])
+    proposals = Proposals(learned.predictor, board, learned.paths, predicted=True)
+    found = []
+    for _ in range(4):
+        path = proposals.choose_last()
+        assert path is not None
+        assert path not in board
+        found.append(path)
+        proposals.note(path)
+    means = list(learned.predictor.means(found))
+    assert len({path_key(path) for path in found}) == 4
+    assert means[0] == max(means)
+    if name == "layers":  # where the search is exact
+        assert means == sorted(means, reverse=True)
+
+
+def test_there_are_no_last_candidates_where_the_predictor_does_not_propose() -> None:
+    learned = Learned("layers")
+    some = board_of(learned.trained[0].path)
+    assert Proposals(learned.predictor, some, learned.paths, predicted=False).choose_last() is None
+    assert Proposals(learned.predictor, board_of(), learned.paths, predicted=True).choose_last() is None
+    empty = PathPredictor(learned.net.mutables, learned.net.usage.labels)
+    assert Proposals(empty, some, learned.paths, predicted=True).choose_last() is None

@@ -11,8 +11,7 @@ import pytest
 from scipy import stats
 
 from nni_cream.search import path_key
-from nni_cream.search.scoring.predictor import Prediction
-from nni_cream.studies.ranking.choice_rules import WholeTruth, choice_rows, chosen_of_board, joined
+from nni_cream.studies.ranking.choice_rules import WholeTruth, choice_rows, chosen_of_board
 from nni_cream.studies.ranking.predictions import predict, replay
 from nni_cream.studies.report import choice_cells
 from nni_cream.studies.truths.truth import Truth
@@ -134,30 +133,6 @@ def test_best_of_the_board_that_the_truth_does_not_know_has_no_regret() -> None:
     own = result(0, whole.part(20)) | {"board": [{"path": unknown, "accuracy": 0.9}]}
     rows = choice_rows({"spos": {0: own}}, "spos", SPACE, WholeTruth(whole.part(20), whole.part(20)))
     assert [row.rule for row in rows] == ["scored", "predicted"]
-
-
-def test_of_two_measurements_the_less_noisy_counts_more_and_both_together_tell_most() -> None:
-    generator = np.random.default_rng(0)
-    found: dict[str, list[float]] = {"accuracies": [], "predictions": [], "both": []}
-    for _ in range(300):
-        quality = generator.normal(size=10)
-        accuracies = 0.7 + 0.02 * quality + generator.normal(scale=0.02, size=10)
-        means = quality + generator.normal(scale=0.6, size=10)
-        images = round(0.7 * 0.3 / 0.02**2)
-        both = joined([*accuracies], images, Prediction(means, np.full(10, 0.6)))
-        for name, own in (("accuracies", accuracies), ("predictions", means), ("both", both)):
-            found[name].append(stats.pearsonr(own, quality).statistic)
-    each = {name: np.mean(own) for name, own in found.items()}
-    assert each["both"] > each["predictions"] + 0.01 > each["accuracies"] + 0.05
-
-
-def test_a_measurement_that_is_all_noise_does_not_count() -> None:
-    shares, means = [0.5, 0.6, 0.7], np.array([3.0, 1.0, 2.0])
-    sure, unsure = np.full(3, 1e-3), np.full(3, 50.0)
-    assert np.argsort(joined(shares, 10, Prediction(means, sure))).tolist() == [1, 2, 0]
-    assert np.argsort(joined(shares, 10**6, Prediction(means, unsure))).tolist() == [0, 1, 2]
-    assert joined(shares, 10, Prediction(means, unsure)).tolist() == shares
-    assert joined([0.4], 100, Prediction(np.zeros(1), np.ones(1))).tolist() == [0.4]
 
 
 def test_entries_of_a_board_are_chosen_by_score_by_prediction_or_by_both() -> None:
