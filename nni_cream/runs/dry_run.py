@@ -299,8 +299,9 @@ def _other_parts(
     interval = scoring["rescore_interval"]
     trained = settings["batch_size"] * batches // epochs * (interval or 1)
     rescored = min(board, rescored_entries(scored, trained))
+    last = board // 2 if scoring["proposals"] == "predicted" else 0
     return {
-        "scores of candidates": score * (batches * share / every + board),
+        "scores of candidates": score * (batches * share / every + board + last),
         "scores of the board": 0.0 if interval is None else score * rescored * epochs * share / interval,
         "meta network": meta_update * batches * _taught(settings) / (matcher.interval or 1),
         "validation": per_image * shape.validation_images * epochs / devices,

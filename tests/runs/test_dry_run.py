@@ -65,7 +65,7 @@ def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) ->
     assert found.training.seconds_per_step == 2.0
     assert found.parts["teachers"] == pytest.approx((3.0 - 2.0) * 0.125 * 12)
     # 24 batches, of which those of 4 of 6 epochs are after the warm-up; 80 images of each candidate.
-    assert found.parts["scores of candidates"] == pytest.approx(per_image * 80 * (16 / 2 + 5))
+    assert found.parts["scores of candidates"] == pytest.approx(per_image * 80 * (16 / 2 + 5 + 2))
     assert found.parts["scores of the board"] == pytest.approx(per_image * 80 * 0.125 * 4)  # 0.05 * 200 images
     assert found.parts["meta network"] == pytest.approx((5.0 - 1.0) * 12 / 8)  # its teachers start later
     assert found.parts["validation"] == pytest.approx(per_image * 100 * 6)
@@ -119,9 +119,9 @@ def test_devices_share_the_validation_of_an_epoch_but_not_the_final_one(monkeypa
 
 def test_an_epoch_of_fewer_images_than_a_batch_has_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     found = parts_of(monkeypatch, batch_size=500, scoring={"images": 80, "interval": 1})
-    # 4 batches after the warm-up and 5 candidates of a board with room, against 0.3125 entries in each of 4 epochs:
-    # 0.05 * 500 images are those of 0.3125 scores.
-    assert found["scores of candidates"] / found["scores of the board"] == pytest.approx((4 + 5) / (0.3125 * 4))
+    # 4 batches after the warm-up, 5 candidates of a board with room and 2 last ones, against 0.3125 entries in each of
+    # 4 epochs: 0.05 * 500 images are those of 0.3125 scores.
+    assert found["scores of candidates"] / found["scores of the board"] == pytest.approx((4 + 5 + 2) / (0.3125 * 4))
 
 
 def test_a_meta_network_and_a_teacher_take_part(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from nni_cream.errors import SearchError
 from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard
-from nni_cream.search.loop.ending import check_board, check_trained, tell_untaught, training_ends
 from nni_cream.search.loop.finite_checks import check_loss, check_score, check_weights
 from nni_cream.search.loop.host import call_step
 from nni_cream.search.loop.image_order import end_resumed_epoch
 from nni_cream.search.loop.setup import PreparedLightningModule
 from nni_cream.search.loop.statistics import board_figures
+from nni_cream.search.loop.training_end import check_board, check_trained, tell_untaught, training_ends
 from nni_cream.search.paths.encoded_path import Path, encode_path, path_key
 from nni_cream.search.scoring.candidates import rescored_entries
 from nni_cream.search.scoring.validation_subset import batch_like, split_batch, split_samples
