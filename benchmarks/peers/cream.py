@@ -11,8 +11,7 @@ from nni_cream.search import Scoring
 # user: begin
 def search(job):
     def train(epochs, steps):
-        scoring = Scoring(images=SCORED, proposals="predicted")
-        strategy = CreamStrategy(cost_range=(None, job.limit), scoring=scoring, seed=job.seed)
+        strategy = CreamStrategy(cost_range=(None, job.limit), scoring=Scoring(images=SCORED), seed=job.seed)
         space = RawFormatModelSpace(spaces.create("nas-bench-macro"), evaluator(job, epochs, steps))
         strategy(space, SequentialExecutionEngine())
         return strategy.board

@@ -60,13 +60,12 @@ def collect(manager: Manager) -> Outcome:
     finals = manager.finals()
     trials: dict[str, dict[str, Any]] = {}
     failures: dict[str, str] = {}
-    recorded: list[str] = []
-    stopped: set[str] = set()
+    recorded, stopped = set[str](), set[str]()
     for job in manager.jobs():
         final = finals.get(job["trialJobId"])
         parameters = job_parameters(job, final)
         name = identity(parameters)
-        recorded.append(identity(job_parameters(job)))
+        recorded.add(identity(job_parameters(job)))
         if isinstance(final, Mapping) and final.get(INTERRUPTED):
             stopped.add(name)  # by the user or an assessor
             continue
@@ -79,7 +78,7 @@ def collect(manager: Manager) -> Outcome:
         except FileError as error:
             failures[name] = f"trial {job['sequenceId']} ({parameters['role']}): {error}"
     # A job without a result has the parameters of NNI's record, which may be those of a job that has one.
-    lost = len({name for name in recorded if name not in trials and name not in failures} - stopped)
+    lost = len(recorded - trials.keys() - failures.keys() - stopped)
     other = [text for name, text in failures.items() if name in trials][:lost]
     return Outcome(list(trials.values()), [text for name, text in failures.items() if name not in trials] + other)
 

@@ -226,11 +226,8 @@ class PrioritizedBoard:
         weakest = self._entries[-1]
         costs = tuple(costs) if isinstance(costs, Sequence) else (costs,)
         # A clear gap outweighs cost; otherwise a cheap board would keep out better paths for ever.
-        return (
-            weakest.accuracy
-            if _cheaper(costs, weakest.costs)
-            else weakest.accuracy + (self.margin if margin is None else margin)
-        )
+        margin = self.margin if margin is None else margin
+        return weakest.accuracy if _cheaper(costs, weakest.costs) else weakest.accuracy + margin
 
     def offer(self, candidate: BoardEntry, margin: float | None = None) -> Verdict:
         """Let a scored candidate compete, with another ``margin`` if given; a rejected offer changes nothing.
