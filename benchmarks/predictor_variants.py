@@ -5,7 +5,7 @@
 
 The variants were listed before their figures were known. Each learns from the same steps and ranks all architectures of
 the truth. Prints one JSON line: for each variant Kendall's tau and the regret of its best (points of accuracy), for
-each seed and in the mean. The first variant is the predictor itself, which must rank as the package's does.
+each seed and in the mean. The first variant is the predictor without its prior of size, and must rank as the package's.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def judge(
     for row, path in zip(rows, paths, strict=True):
         row[predictor.columns(dict(path))] = 1.0
     means, macs = np.array(truth.means), np.array(truth.macs)
-    own = predict(space, trained, paths)
+    own = predict(space, {**trained, "sizes": None}, paths)  # the variants have a prior of size of their own
     places = {path_key(path): place for place, path in enumerate(paths)}
     part = np.array([places[key] for key in scored])
     found = {}

@@ -29,6 +29,7 @@ def test_each_variant_is_judged_and_the_first_is_the_predictor_itself(
     scored = whole.part(12)
     lines = [{"shared": {"space": SPACE, "paths": list(scored.architectures)}}]
     lines += [{"key": f"spos seed {seed}", "result": result(seed, scored)} for seed in (0, 1)]
+    lines[-1]["result"]["trained"]["sizes"] = [float(number) for number in range(9)]  # as newer records have them
     (tmp_path / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     module.main([str(tmp_path / "records.jsonl"), "--truth", str(tmp_path / "truth.json")])
     found = json.loads(capsys.readouterr().out)
