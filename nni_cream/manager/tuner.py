@@ -63,6 +63,8 @@ class CreamTuner(Tuner):
             CreamTunerArgsValidator().validate_class_args(**class_args)
         self._plan: ExperimentPlan | None = None
         self._running: dict[int, Trial] = {}
+        self._issued: set[int] = set()
+        self._lost = 0  # ended without a result, and not known yet which of the running ones
         # Trials that NNI starts again by itself after a resume, without telling us how they end: job id -> trial.
         self._recovered: dict[str, Trial] = {}
         self._resuming = False
@@ -151,10 +153,14 @@ class CreamTuner(Tuner):
                 if trial is None:
                     self._waiting.append(parameter_id)
                 else:
-                    self._running[parameter_id] = trial
+                    self._issue(parameter_id, trial)
                     ready.append(trial.parameters)
             self._go_on()
             return ready
+
+    def _issue(self, parameter_id: int, trial: Trial) -> None:
+        self._running[parameter_id] = trial
+        self._issued.add(parameter_id)
 
     def _resume(self) -> None:
         """Ask the manager what became of every trial before the interruption."""
@@ -229,6 +235,7 @@ class CreamTuner(Tuner):
                 _logger.warning("the result of trial %s is ignored: this experiment did not issue it", parameter_id)
                 return
             self._receive(trial, value)
+            self._settle_lost()
             self._go_on()
 
     def _receive(self, trial: Trial, value: Any) -> None:
@@ -244,6 +251,8 @@ class CreamTuner(Tuner):
     def trial_end(self, parameter_id: int, success: bool, **kwargs: Any) -> None:
         """Start a trial again that ended without a result, or count it as failed if that happened before.
 
+        Of trials that run at the same time, this waits for the others to end: only then it is known which one it was.
+
         Parameters
         ----------
         parameter_id
@@ -254,17 +263,29 @@ class CreamTuner(Tuner):
             Not used.
         """
         with self._lock:
-            trial = self._running.get(parameter_id)
-            if trial is None:
+            if parameter_id not in self._issued:
                 return
-            final = self._final_of(parameter_id)
-            if identity(told_parameters(final) or trial.parameters) != identity(trial.parameters):
-                return  # of a trial that started at the same time; NNI gives the tuner its result by the right id
-            if final is None or not success:
+            final, trial = self._final_of(parameter_id), self._running.get(parameter_id)
+            if final is None:
+                self._lost += 1
+                self._settle_lost()
+            elif not success and trial is not None and _is_of(final, trial):
                 del self._running[parameter_id]
-                self._settle(trial, final, parameter_id)
-                self._go_on()
-            # Else its result is on the way here, from NNI's other thread.
+                self._receive(trial, final)
+                self._settle_lost()
+            # Else its result is on the way here, from NNI's other thread, by the id of the trial that it is of.
+            self._go_on()
+
+    def _settle_lost(self) -> None:
+        """Settle the trials that ended without a result, when no other is running.
+
+        NNI says which job ended, but not reliably which trial that was, if several started at the same time
+        (:data:`~nni_cream.manager.final_metric.PARAMETERS`).
+        """
+        if self._lost == len(self._running):
+            lost, self._running, self._lost = self._running, {}, 0
+            for parameter_id, trial in lost.items():
+                self._settle(trial, None, parameter_id)
 
     def _final_of(self, parameter_id: int) -> Any:
         """Return the final metric that the manager has of a trial; it knows it before it knows of the trial's end."""
@@ -292,7 +313,7 @@ class CreamTuner(Tuner):
         plan = self._plan_()
         while self._waiting and (trial := plan.next()) is not None:
             parameter_id = self._waiting.popleft()
-            self._running[parameter_id] = trial
+            self._issue(parameter_id, trial)
             assert self._send_trial is not None
             self._send_trial(parameter_id, trial.parameters)
         if self._over:
@@ -314,3 +335,8 @@ class CreamTuner(Tuner):
     def _plan_(self) -> ExperimentPlan:
         assert self._plan is not None, "NNI sets the search space before it asks for trials"
         return self._plan
+
+
+def _is_of(final: Any, trial: Trial) -> bool:
+    told = told_parameters(final)
+    return told is None or identity(told) == identity(trial.parameters)

@@ -249,11 +249,19 @@ class Manager:
 
     @property
     def process(self) -> psutil.Process:
-        (found,) = (process for process in processes_of(self.folder) if "--experiment-id" in process.cmdline())
+        (found,) = self._with_word("--experiment-id")
         return found
 
     def trials(self) -> list[psutil.Process]:
-        return [process for process in processes_of(self.folder) if "nni_cream.manager.trial" in process.cmdline()]
+        return self._with_word("nni_cream.manager.trial")
+
+    def _with_word(self, word: str) -> list[psutil.Process]:
+        found = []
+        for process in processes_of(self.folder):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                if word in process.cmdline():
+                    found.append(process)
+        return found
 
     def roles(self) -> dict[str, str]:
         """Role of each trial job, by its id."""

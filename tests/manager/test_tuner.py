@@ -184,12 +184,12 @@ def test_failed_trial_is_started_once_more_and_then_counts_as_failed(dispatcher:
     dispatcher.ask(0, 1, 2)
     dispatcher.result(0, search_metric(0.9, 0.8))
     dispatcher.end(0)
+    dispatcher.result(2, retrain_metric(0.5))
     dispatcher.end(1, "FAILED")
     dispatcher.ask(3)
     assert dispatcher.sent[3] == dispatcher.sent[1]
-    dispatcher.end(3, "FAILED")
     assert dispatcher.ended_with is None
-    dispatcher.result(2, retrain_metric(0.5))
+    dispatcher.end(3, "FAILED")
     assert dispatcher.ended_with == 4
     assert load_best(dispatcher.log).choices == {"layer_1": "op0.8"}
 
@@ -208,6 +208,45 @@ def test_place_that_waits_is_given_to_the_second_attempt(dispatcher: Dispatcher)
     dispatcher.ask(0, 1)
     dispatcher.end(0, "FAILED")
     assert dispatcher.roles() == {0: "search", 1: "search"}
+
+
+@pytest.mark.parametrize("named", [1, 2])
+@pytest.mark.parametrize("end_first", [True, False])
+def test_which_of_two_trials_failed_is_known_when_the_other_has_ended(
+    dispatcher: Dispatcher, named: int, end_first: bool
+) -> None:
+    dispatcher.ask(0, 1, 2)
+    dispatcher.result(0, search_metric(0.9, 0.8))
+    dispatcher.end(0)
+    metric = {**retrain_metric(0.6), "parameters": dispatcher.sent[2]}
+    failed, other = dispatcher.job(named), dispatcher.job(3 - named)  # NNI may have exchanged its records of the two
+    dispatcher.finals[other["trialJobId"]] = metric
+    assert failed["trialJobId"] not in dispatcher.finals
+    dispatcher.ask(3, 4)
+    if end_first:
+        dispatcher.end(named, "FAILED")
+        assert 3 not in dispatcher.sent
+    dispatcher.tuner.receive_trial_result(2, dispatcher.sent[2], metric)
+    dispatcher.end(3 - named)
+    if not end_first:
+        assert 3 not in dispatcher.sent
+        dispatcher.end(named, "FAILED")
+    assert dispatcher.sent[3] == dispatcher.sent[1]
+    assert dispatcher.ended_with is None
+    dispatcher.result(3, retrain_metric(0.7))
+    assert dispatcher.ended_with == 4
+    assert load_best(dispatcher.log).choices == {"layer_1": "op0.9"}
+
+
+def test_trials_that_fail_beside_each_other_start_once_more(dispatcher: Dispatcher) -> None:
+    dispatcher.ask(0, 1, 2, 3, 4)
+    dispatcher.result(0, search_metric(0.9, 0.8))
+    for trial in (2, 1):
+        dispatcher.end(trial, "FAILED")
+    assert [dispatcher.sent[trial] for trial in (3, 4)] == [dispatcher.sent[trial] for trial in (1, 2)]
+    for trial in (3, 4):
+        dispatcher.end(trial, "FAILED")
+    assert dispatcher.ended_with == 5
 
 
 def test_trial_that_ends_well_without_a_result_counts_as_failed(dispatcher: Dispatcher) -> None:

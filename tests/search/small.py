@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import nni
@@ -118,8 +119,11 @@ def supernet(space: ModelSpace) -> Supernet:
     return Supernet(CreamStrategy(board_size=1).mutate_model(space))
 
 
+_read = functools.cache(load_digits)  # it parses a file of text each time
+
+
 def digits(count: int, start: int = 0) -> TensorDataset:
-    data = load_digits()
+    data = _read()
     images = torch.tensor(data.images[start : start + count, None] / 16, dtype=torch.float32)
     return TensorDataset((images - 0.3) / 0.38, torch.tensor(data.target[start : start + count]))
 

@@ -115,12 +115,7 @@ class CostModel:
 
     def __call__(self, path: Path) -> float:
         """Return the cost of a path."""
-        if self.table is not None:
-            return self.table(path)
-        key = path_key(path)
-        if key not in self._known:
-            self._known[key] = self.measure(path)
-        return self._known[key]
+        return self._remembered(path) if self.table is None else self.table(path)
 
     @property
     def additive(self) -> bool:
@@ -160,32 +155,40 @@ class CostModel:
         """Take over earlier measurements."""
         self._known.update(state.get("known", {}))
 
+    def _remembered(self, path: Path) -> float:
+        key = path_key(path)
+        if key not in self._known:
+            self._known[key] = self.measure(path)
+        return self._known[key]
+
     def _build_table(self) -> None:
         usage, mutables = self._supernet.usage, self._supernet.mutables
         if usage.groups is None or not all(isinstance(mutable, Categorical) for mutable in mutables.values()):
             return
         self._proportional = self._cost == "macs" and self._grows_with_batch(self._sampler.first())
         self.table = self._additive_table()
-        if self.table is None or not self._proportional:
+        if self._proportional and (self.table is None or not all(map(self._grows_with_batch, self._covering()))):
             self._proportional = False
-        elif not all(map(self._grows_with_batch, self._covering())):
-            self._proportional = False
-            self.table = self._additive_table()
+            self._known.clear()  # all of it was counted as if it grew with the batch
+            self.table = None if self.table is None else self._additive_table()
 
     def _additive_table(self) -> CostTable | None:
         """Return the table of the costs; ``None`` if these are no sum over the choices."""
-        if not all(self._looks_additive() for _ in range(self.checks // 4)):
+        exchanges = [self._exchange() for _ in range(self.checks // 4)]
+        sums = ([sum(map(self._remembered, pair)) for pair in pairs] for pairs in exchanges)
+        if any(abs(before - after) > 0.5 for before, after in sums):
             return None  # found out without measuring every choice
         usage, mutables = self._supernet.usage, self._supernet.mutables
         alone = self._measure_alone()
         columns = {label: alone.get(label) or self._measure_within(label) for label in mutables}
         first = self._sampler.first()  # its own columns are not always 0: a depth is measured from the smallest
         groups = usage.groups or ()
-        base = self.measure(first) - CostTable(0.0, columns, groups)(first)
+        base = self._remembered(first) - CostTable(0.0, columns, groups)(first)
         table = CostTable(base, columns, groups)
-        paths = [self._sampler.draw() for _ in range(self.checks)]
+        measured = [path for pairs in exchanges for pair in pairs for path in pair]
+        paths = measured + [self._sampler.draw() for _ in range(self.checks // 2)]
         # Counts are whole numbers, so a smaller difference is only rounding of floats.
-        return None if any(abs(table(path) - self.measure(path)) > 0.5 for path in paths) else table
+        return None if any(abs(table(path) - self._remembered(path)) > 0.5 for path in paths) else table
 
     def _grows_with_batch(self, path: Path) -> bool:
         """Return whether all work of a path is proportional to the batch."""
@@ -214,7 +217,7 @@ class CostModel:
         usage = self._supernet.usage
         path = usage.using(label)
         costs = {
-            value: self.measure(usage.canonical({**path, label: value}))
+            value: self._remembered(usage.canonical({**path, label: value}))
             for value in self._supernet.mutables[label].values
         }
         return {value: cost - costs[path[label]] for value, cost in costs.items()}
@@ -252,15 +255,15 @@ class CostModel:
     def _count_alone(self, candidate: nn.Module, inputs: Inputs) -> int:
         return self._count(lambda: candidate(*inputs[0], **inputs[1]))
 
-    def _looks_additive(self) -> bool:
-        """Exchange half the choices of two random paths: an additive cost keeps its sum."""
+    def _exchange(self) -> tuple[tuple[Path, Path], tuple[Path, Path]]:
+        """Draw two paths, and exchange half of their choices: an additive cost keeps its sum."""
         usage = self._supernet.usage
         deciders = [label for group in usage.groups or () for label in group.deciders]
         first, second = self._sampler.draw(), self._sampler.draw()
         second = usage.canonical({**second, **{label: first[label] for label in deciders}})  # uses the same labels
         exchanged = [label for index, label in enumerate(first) if self._halves.random() < 0.5 or index == 0]
         mixed = [{**a, **{label: b[label] for label in exchanged}} for a, b in ((first, second), (second, first))]
-        return abs(sum(map(self.measure, mixed)) - sum(map(self.measure, (first, second)))) < 0.5
+        return (first, second), (mixed[0], mixed[1])
 
     def _count_macs(self, path: Path) -> float:
         return self._of_one(lambda size: self._operations(path, size))
