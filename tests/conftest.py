@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -87,6 +88,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items += own + others[: max(0, size - len(own))]
         del others[: max(0, size - len(own))]
     items += others
+
+
+def pytest_collection_finish() -> None:
+    # Lightning collects garbage several times a training, and would look at all that the libraries keep for good.
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

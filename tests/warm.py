@@ -10,6 +10,7 @@ results alone, it starts a new Python. This file needs nothing but the standard 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -63,6 +64,7 @@ def serve(listener: socket.socket, session: int) -> None:
     import pytorch_lightning  # noqa: F401 - with torch and torchvision
     import sklearn.datasets  # noqa: F401
 
+    gc.freeze()  # what all forks share need not be looked at, and so copied, by each
     ended, keepers = os.pidfd_open(session), set[int]()
     while ended not in select.select([listener, ended], [], [])[0]:
         connection, _ = listener.accept()
