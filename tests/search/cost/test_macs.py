@@ -151,12 +151,17 @@ def test_one_sample_has_the_fixed_part_once(fixed_part, linear, quadratic):
     assert one == fixed_part + linear + quadratic
 
 
-def test_a_fixed_part_in_one_candidate_of_many_is_found():
+@pytest.mark.parametrize("order", [["fixed", "mv", "nothing"], ["mv", "fixed", "nothing"]])
+def test_a_fixed_part_in_one_candidate_of_many_is_found(order):
+    works = {"fixed": lambda: Work(fixed), "mv": lambda: Work(COUNTED["mv"][0]), "nothing": nn.Identity}
+
     class Deep(ModelSpace):
         def __init__(self) -> None:
             super().__init__()
-            works = {"fixed": Work(fixed), "mv": Work(COUNTED["mv"][0]), "nothing": nn.Identity()}
-            self.layers = nn.Sequential(*(LayerChoice(dict(works), label=f"layer_{index}") for index in range(4)))
+            choices = [
+                LayerChoice({name: works[name]() for name in order}, label=f"layer_{index}") for index in range(4)
+            ]
+            self.layers = nn.Sequential(*choices)
 
         def forward(self, x):
             return self.layers(x)
@@ -167,3 +172,22 @@ def test_a_fixed_part_in_one_candidate_of_many_is_found():
     assert cost(path) == 4 * 64
     assert cost(path | {"layer_2": "fixed"}) == 3 * 64 + 8000
     assert cost.measure(path | {"layer_2": "fixed"}) == 3 * 64 + 8000
+
+
+def test_a_fixed_part_counts_once_where_the_cost_is_no_sum():
+    class Shrinking(ModelSpace):
+        def __init__(self) -> None:
+            super().__init__()
+            self.size = LayerChoice({"all": nn.Identity(), "quarter": nn.AvgPool2d(2)}, label="size")
+            self.conv = LayerChoice({"wide": nn.Conv2d(1, 4, 1), "narrow": nn.Conv2d(1, 2, 1)}, label="conv")
+            self.work = LayerChoice({"nothing": nn.Identity(), "fixed": Work(fixed)}, label="work")
+
+        def forward(self, x):
+            return self.work(self.conv(self.size(x)))
+
+    cost = CostModel(supernet(Shrinking()), (X,))
+    assert not cost.additive
+    for size, places in (("all", 64), ("quarter", 16)):
+        for conv, channels in (("wide", 4), ("narrow", 2)):
+            for work, more in (("nothing", 0), ("fixed", 8000)):
+                assert cost({"size": size, "conv": conv, "work": work}) == places * channels + more
