@@ -11,6 +11,7 @@ from typing import Any
 from nni_cream.argument_checks import is_number, is_whole
 from nni_cream.detection.annotations import Annotations, AnnotationsBuilder, Fault, check_faults
 from nni_cream.errors import DataError, FileError
+from nni_cream.json_reader import wrong_field
 
 __all__ = ["read_coco"]
 
@@ -136,5 +137,4 @@ def _whole(path: Path, record: Mapping[str, Any], name: str, key: str) -> int:
 
 
 def _wrong(path: Path, key: str, found: Any, expected: str) -> FileError:
-    shown = "missing" if found is None else reprlib.repr(found)
-    return FileError(f"{path}: {key} is {shown}; expected {expected}. {_HINT}")
+    return wrong_field(path, key, "missing" if found is None else reprlib.repr(found), expected, _HINT)

@@ -53,9 +53,11 @@ def read_voc(
     """
     folder = Path(root)
     names = _names(folder, part)
-    documents = {name: _Document(folder / "Annotations" / f"{name}.xml") for name in names}
+    home = folder / "Annotations"
+    documents = {name: _Document(home / f"{name}.xml") for name in names}
     if categories is None:
-        categories = sorted(_all_categories(folder))
+        others = [_Document(path) for path in sorted(home.glob("*.xml")) if path.stem not in documents]
+        categories = sorted(set().union(*(document.categories() for document in (*documents.values(), *others))))
     labels = {category: label for label, category in enumerate(categories, start=1)}
     builder = AnnotationsBuilder(folder / "JPEGImages", categories)
     for number, (name, document) in enumerate(documents.items(), start=1):
@@ -91,11 +93,6 @@ def _names(folder: Path, part: str) -> list[str]:
     return names
 
 
-def _all_categories(folder: Path) -> set[str]:
-    documents = map(_Document, sorted((folder / "Annotations").glob("*.xml")))
-    return {document.text("name", None, item) for document in documents for item in document.objects()}
-
-
 class _Document:
     """The annotation of one image."""
 
@@ -110,6 +107,9 @@ class _Document:
 
     def objects(self) -> list[Any]:
         return self._root.findall("object")
+
+    def categories(self) -> set[str]:
+        return {self.text("name", None, item) for item in self.objects()}
 
     def text(self, key: str, default: str | None, element: Any = None) -> str:
         found = (self._root if element is None else element).findtext(key)
