@@ -4,8 +4,9 @@
 
 does what ``python -m nni_cream.manager.trial`` does, without the seconds for torch and Lightning. The fork has the
 caller's environment, folder and streams, and imports NNI and nni_cream anew. Signals are passed on to it, and its exit
-code comes back. It dies with its caller. But the caller is not its parent: where a test looks at processes, and not at
-results alone, it starts a new Python. This file needs nothing but the standard library, so that a call takes no time.
+code comes back. It dies with its caller. But the caller, whose number is in the variable WARM_CALLER, is not its
+parent: where a test looks at processes, and not at results alone, it starts a new Python. This file needs nothing but
+the standard library, so that a call takes no time.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def call(address: str, words: list[str]) -> int:
         connection.connect(address)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda number, _: connection.send(bytes([number])) and None)
-        message = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}
+        environment = {**os.environ, "WARM_CALLER": str(os.getpid())}
+        message = {"words": words, "folder": os.getcwd(), "environment": environment}
         socket.send_fds(connection, [json.dumps(message).encode()], [0, 1, 2])
         code = int(connection.recv(16) or 1)
     if code < 0:

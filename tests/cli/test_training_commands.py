@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -87,14 +86,16 @@ def test_evaluation_without_weights_says_how_to_name_them(
 
 
 @pytest.mark.integration
-def test_two_processes_retrain_as_one_and_count_each_image_once(files: tuple[str, str], tmp_path: Path) -> None:
+def test_two_processes_retrain_as_one_and_count_each_image_once(
+    files: tuple[str, str], python: list[str], tmp_path: Path
+) -> None:
     config = {
         "data": {"name": "digits", "train": 200, "validation": 101},
         "recipe": {"epochs": 2, "batch_size": 40, "learning_rate": 0.02, "ema_decay": 0.5},
         "trainer": {"accelerator": "cpu", "threads": 1, "devices": 2, "strategy": "ddp", "device_batch_size": 10},
     }
     Path(files[1]).write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "nni_cream", "retrain", *files, "--out", str(tmp_path / "out")]
+    command = [*python, "-m", "nni_cream", "retrain", *files, "--out", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -22,6 +22,7 @@ from nni_cream.results.architecture_file import Best
 from nni_cream.training.classification import ClassificationModule
 from nni_cream.training.retrain_module import FullClassificationModule
 from tests.forked import Forked
+from tests.manager.experiments import processes_of
 from tests.patience import PATIENCE
 from tests.ranks import free_port
 
@@ -134,11 +135,12 @@ def test_failure_before_the_processes_are_connected_is_told_by_the_other(kind: s
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_no_process_that_lightning_started_is_left(number: signal.Signals, tmp_path: Path) -> None:
-    # A new Python must import everything before the processes can meet.
-    (process,) = starts.start("lightning", command("search", tmp_path, timeout=40))
+def test_no_process_that_lightning_started_is_left(number: signal.Signals, python: list[str], tmp_path: Path) -> None:
+    # The one that Lightning starts is a new Python, which must import everything before they can meet.
+    words = [*python, "-m", "nni_cream", *command("search", tmp_path, timeout=40)]
+    process = subprocess.Popen(words, env=starts.environment(), stdout=-1, stderr=-1, text=True)
     wait_for((tmp_path / "out" / "last.ckpt").exists, [process])
-    (child,) = [it for it in psutil.Process(process.pid).children() if "nni_cream.__main__" in it.cmdline()]
+    (child,) = [it for it in processes_of(tmp_path) if "nni_cream.__main__" in it.cmdline()]
     child.send_signal(number)
     ((code, told),) = starts.ends([process])
     assert code == 1

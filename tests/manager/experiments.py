@@ -95,10 +95,12 @@ class Hold:
     """
 
     _PROGRAM = """
-import json, runpy, sys, time
+import json, os, runpy, sys, time
 from pathlib import Path
+import psutil
 from nni.runtime.trial_command_channel.v3 import TrialCommandChannelV3
 from nni_cream import files
+from nni_cream.manager import processes
 
 send, keep, limits = TrialCommandChannelV3.send_metric, files.append_line, Path(LIMITS)
 
@@ -115,7 +117,15 @@ def append_line(path, record):  # without a manager
     if path.name == "unsent.jsonl":
         hold(**record)
 
+def started_by():  # in a warm Python: the manager is the parent of the process that asked for this one
+    found = psutil.Process(int(os.environ["WARM_CALLER"])).parent()
+    while found is not None and found.name() in processes._SHELLS:
+        found = found.parent()
+    return found
+
 TrialCommandChannelV3.send_metric, files.append_line = send_metric, append_line
+if "WARM_CALLER" in os.environ:
+    processes.started_by = started_by
 sys.argv[1:] = []
 runpy.run_module("nni_cream.manager.trial", run_name="__main__", alter_sys=True)
 """

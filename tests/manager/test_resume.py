@@ -18,6 +18,7 @@ from tests.manager.experiments import (
     Hold,
     Manager,
     begin,
+    in_warm_python,
     long_enough_to_disturb,
     nnictl,
     processes_of,
@@ -31,10 +32,11 @@ def hold(folder: Path) -> Hold:
 
 
 @pytest.fixture
-def experiment(folder: Path, hold: Hold) -> Iterator[Manager]:
+def experiment(folder: Path, hold: Hold, python: list[str]) -> Iterator[Manager]:
     """Yield an experiment, started by nnictl."""
     out, port = folder / "out", free_port()
-    path = hold.apply(long_enough_to_disturb(folder, experimentWorkingDirectory=str(out)))
+    path = in_warm_python(long_enough_to_disturb(folder, experimentWorkingDirectory=str(out)), python)
+    hold.apply(path)
     manager = Manager(port, out)
     begin(manager, "create", "--config", path)
     yield manager

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import re
-import sys
+import shlex
 import tarfile
 import time
 import warnings
@@ -154,13 +154,17 @@ class Pod:
     file, starts ``trialCommand`` with ``sh`` and reads the metrics from its standard output.
     """
 
-    def __init__(self, root: Path, code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, root: Path, code: Path, python: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
         self.runner = root / "envs" / "runner"
         self.runner.mkdir(parents=True)
         with tarfile.open(root / "envs" / "nni-code.tar.gz", "w:gz") as archive:
             archive.add(code, ".")
         monkeypatch.chdir(self.runner)
-        monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+        program = root / "bin" / "python3"
+        program.parent.mkdir()
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(python)} "$@"\n')
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
         for name, value in _RUNNER.items():
             monkeypatch.setenv(name, value)
         monkeypatch.delenv("NNI_TRIAL_COMMAND_CHANNEL", raising=False)
@@ -198,14 +202,14 @@ class Pod:
 @pytest.mark.integration
 @pytest.mark.parametrize(("name", "gpus", "retrains"), [("experiment", None, 0), ("kubeflow", "0", 1)])
 def test_each_shipped_trial_command_runs_in_a_pod(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, gpus: str | None, retrains: int
+    tmp_path: Path, python: list[str], monkeypatch: pytest.MonkeyPatch, name: str, gpus: str | None, retrains: int
 ) -> None:
     """Where there is no file with the path of a Python, where `sh` is no bash, and where NNI puts a variable first."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")])))
     command = load_experiment(SHIPPED[name]).json()["trialCommand"]
     plan = ExperimentPlan(CONFIG | {"retrain": CONFIG["retrain"] | {"top": retrains}}, {"seed": [0]})
     while (job := plan.next()) is not None:
-        pod = Pod(tmp_path / f"pod_{job.parameters['role']}", EXPERIMENTS, monkeypatch)
+        pod = Pod(tmp_path / f"pod_{job.parameters['role']}", EXPERIMENTS, python, monkeypatch)
         records = pod.run(command, job.parameters, gpus)
         assert pod.exit_code == 0
         assert [record["type"] for record in records] == ["PERIODICAL", "PERIODICAL", "FINAL"]

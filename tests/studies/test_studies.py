@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -624,18 +623,12 @@ def test_study_with_retired_settings_is_reported_but_not_run(studied, tmp_path, 
     assert found == read(studied / "rank/rank.json")["tables"]["equal epochs"][1]["measures"]
 
 
-def test_workers_say_nothing_of_the_libraries_below(tmp_path):
+def test_workers_say_nothing_of_the_libraries_below(python, tmp_path):
     config = write(tmp_path / "truth.yml", {**TRUTH, "study": {**TRUTH["study"], "architectures": 2}})
     words = ["study", "truth", config, "--out", str(tmp_path / "out"), "--workers", "2"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONWARNINGS"}
-    done = subprocess.run(
-        [sys.executable, "-c", "from nni_cream.cli import main; raise SystemExit(main())", *words],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
+    command = [*python, "-m", "nni_cream", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=True)
     lines = [line for line in done.stderr.splitlines() if line]  # rich < 14.3 ends a disabled bar with an empty line
     assert sorted(line.partition(":")[0] for line in lines) == sorted(
         f"{number:03d} seed {seed}" for number in range(2) for seed in (0, 1)
