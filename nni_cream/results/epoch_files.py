@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from nni_cream.results.output_folder import OutputFolder
 from nni_cream.results.tensorboard import EventFiles
 from nni_cream.search.loop.image_order import gradients_pending
 from nni_cream.search.ranks import Ranks
-from nni_cream.training.retrain_module import own_state
+from nni_cream.training.recipe_module import own_state
 from nni_cream.training.weights import check_fit
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "check_checkpoint",
     "drop_later_epochs",
     "epoch_counts",
+    "last_figures",
     "logged_figures",
 ]
 
@@ -164,6 +166,15 @@ def logged_figures(trainer: pl.Trainer) -> dict[str, float]:
 def epoch_counts(trainer: pl.Trainer) -> dict[str, float]:
     """Return the number of the epoch, from 1, and of the step."""
     return {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+
+
+def last_figures(folder: OutputFolder) -> dict[str, Any]:
+    """Return the figures of the last epoch; raise ``FileError`` if there is none."""
+    lines = folder.metrics.read_text(encoding="utf-8").splitlines()
+    if not lines:
+        raise FileError(f"{folder.metrics}: is empty; expected the figures of each epoch. Start again with --force.")
+    found: dict[str, Any] = json.loads(lines[-1])
+    return found
 
 
 def drop_later_epochs(path: Path, epochs: int) -> None:

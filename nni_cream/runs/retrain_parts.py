@@ -19,7 +19,7 @@ from nni_cream.results.sources import Source, best_teacher, find_source
 from nni_cream.training.loaders import Images as ImageSet
 from nni_cream.training.measurement import check_classes
 from nni_cream.training.retrain_module import FullClassificationModule
-from nni_cream.training.retrain_recipe import FullRecipe, split_batch_size
+from nni_cream.training.retrain_recipe import FullRecipe, TrainingRecipe, split_batch_size
 from nni_cream.training.timm_parts import make_transform, set_dropout
 
 __all__ = ["make_module", "share_batches", "train_images"]
@@ -82,13 +82,15 @@ def _make_teacher(named: str | None, source: Source, images: Images) -> nn.Modul
     return network
 
 
-def share_batches(config: Mapping[str, Any], trainer: pl.Trainer, images: int) -> int:
+def share_batches(recipe: TrainingRecipe, settings: Mapping[str, Any], trainer: pl.Trainer, images: int) -> int:
     """Tell the trainer how many batches make a step and how many an epoch, so that each step has the global batch.
 
     Parameters
     ----------
-    config
-        Resolved configuration.
+    recipe
+        Says how many images make a step.
+    settings
+        The ``trainer`` section.
     trainer
         Its attributes are set.
     images
@@ -104,10 +106,7 @@ def share_batches(config: Mapping[str, Any], trainer: pl.Trainer, images: int) -
     ConfigError
         If the global batch cannot be shared, or is larger than the training part.
     """
-    recipe = FullRecipe(**config["recipe"])
-    at_once, accumulation = split_batch_size(
-        recipe.batch_size, trainer.world_size, config["trainer"]["device_batch_size"]
-    )
+    at_once, accumulation = split_batch_size(recipe.batch_size, trainer.world_size, settings["device_batch_size"])
     if recipe.mixes and at_once % 2:
         raise ConfigError(
             f"trainer.device_batch_size is {at_once}; expected an even number, since Mixup and CutMix mix the images "

@@ -83,7 +83,7 @@ def rehearse_retraining(
         trainer = make_trainer(
             small["trainer"], 1, Path.cwd(), [seen, FiniteLoss()], enable_checkpointing=False, limit_val_batches=0
         )
-        share_batches(small, trainer, len(images))
+        share_batches(module.recipe, small["trainer"], trainer, len(images))
         trainer.fit(module, make_loader(images, at_once))
     more = {} if module.average is None else {"moving average": module.average}
     return estimate(

@@ -15,30 +15,26 @@ from rich.console import Console
 from torch import nn
 
 from nni_cream import data
-from nni_cream.config import RETRAIN, dump
+from nni_cream.config import RETRAIN
 from nni_cream.data import DataSplits
-from nni_cream.errors import ConfigError, FileError
-from nni_cream.files import read_json, replacing, write_json
-from nni_cream.from_config import cpu_threads, make_trainer, shared_by_all
-from nni_cream.processes.launch import end_of_helper, failures_told, is_leader, one_start
-from nni_cream.processes.rank_watch import RankWatch
+from nni_cream.errors import ConfigError
+from nni_cream.files import read_json, write_json
+from nni_cream.processes.launch import end_of_helper, one_start
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.checkpoints.checkpoint_files import found_start
-from nni_cream.results.checkpoints.restored_state import RestoreCheck
-from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
+from nni_cream.results.epoch_files import last_figures
 from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.output_folder import OutputFolder
 from nni_cream.results.sources import Source, find_source
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.progress import TrainingProgress
+from nni_cream.runs.recipe_run import RecipeParts, run_by_recipe
 from nni_cream.runs.retrain_parts import make_module, share_batches, train_images
-from nni_cream.training import Loading, make_loader, measure, seeded
-from nni_cream.training.loaders import Images as ImageSet
+from nni_cream.training import Loading, make_loader, measure
 from nni_cream.training.lost_workers import lost_workers_explained
 from nni_cream.training.measurement import check_classes
-from nni_cream.training.retrain_module import FullClassificationModule
-from nni_cream.training.single_network import FiniteLoss, quiet_lightning
 from nni_cream.training.timm_parts import check_timm
+from nni_cream.training.weights import save_weights
 from nni_cream.versions import package_version, versions
 
 __all__ = ["RetrainingResult", "run_retraining"]
@@ -63,23 +59,6 @@ class RetrainingResult:
     best: Best
     seconds: float
     out: Path
-
-
-@dataclass(frozen=True)
-class _Retraining:
-    """The parts of one retraining, put together."""
-
-    config: Mapping[str, Any]
-    source: Source
-    splits: DataSplits
-    module: FullClassificationModule
-    trainer: pl.Trainer
-    folder: OutputFolder
-    loading: Loading
-    train: ImageSet
-    at_once: int
-    watch: RankWatch
-    restoring: RestoreCheck
 
 
 @alone_in_folder
@@ -145,20 +124,18 @@ def run_retraining(
     if begun.finished:
         end_of_helper()
         return RetrainingResult(load_best(folder.best), 0.0, folder.path)
-    callbacks: list[pl.Callback] = [EpochFiles(folder, config["trainer"], on_epoch)]
-    if console is not None and is_leader():
-        callbacks.append(TrainingProgress(console))
-    with seeded(config["recipe"]["seed"]), cpu_threads(config["trainer"]["threads"]), quiet_lightning():
-        with failures_told():
-            retraining = _put_together(config, source, folder, weights, RestoreCheck(begun.file), callbacks)
-        checkpoint = None if begun.file is None else check_checkpoint(begun.file, retraining.module)
-        if not begun.going_on and is_leader():
-            folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
-        if is_leader() and not folder.source.exists():
-            write_json(folder.source, {**source.identity(), "weights": _start_weights(config, source, weights)})
-        _fit(retraining, checkpoint)
-        end_of_helper()
-        best = _save_result(retraining)
+    retraining = _Retraining(config, source, folder, weights)
+    best = run_by_recipe(
+        config,
+        folder,
+        begun,
+        make=retraining.make,
+        note=retraining.note,
+        save=retraining.save,
+        progress=None if console is None else TrainingProgress(console),
+        on_epoch=on_epoch,
+        force=force,
+    )
     return RetrainingResult(best, time.perf_counter() - start, folder.path)
 
 
@@ -188,85 +165,78 @@ def _check_same_run(
         )
 
 
-def _put_together(
-    config: Mapping[str, Any],
-    source: Source,
-    folder: OutputFolder,
-    weights: str | Path | None,
-    restoring: RestoreCheck,
-    callbacks: list[pl.Callback],
-) -> _Retraining:
-    splits = data.create(config["data"]["name"], **config["data"]["arguments"])
-    module = make_module(config, source, splits, weights)
-    check_classes(module.model, splits.train, splits.num_classes, splits.name)
-    settings = config["trainer"]
-    watch = RankWatch(settings["timeout_seconds"], splits.fingerprint)
-    callbacks = [watch, restoring, *callbacks, FiniteLoss()]
-    trainer = make_trainer(settings, module.recipe.epochs, folder.path, callbacks, strategy=shared_by_all(settings))
-    train = train_images(module.recipe, splits)
-    at_once = share_batches(config, trainer, len(train))  # type: ignore[arg-type]
-    return _Retraining(
-        config, source, splits, module, trainer, folder, Loading(**config["loader"]), train, at_once, watch, restoring
-    )
+class _Retraining:
+    """One retraining, from its data to its result."""
 
+    splits: DataSplits
 
-def _fit(retraining: _Retraining, checkpoint: Path | None) -> None:
-    config, splits, loading = retraining.config, retraining.splits, retraining.loading
-    watch, restoring = retraining.watch, retraining.restoring
-    with abandoned_on_failure(retraining.folder), restoring.explained(), watch.explained():
-        # A generator of its own, so that all devices have the same order however much each has drawn.
-        generator = torch.Generator().manual_seed(config["recipe"]["seed"])
-        train, validation = retraining.module.load_bytes(retraining.train, splits.validation)
-        retraining.trainer.fit(
-            retraining.module,
-            make_loader(train, retraining.at_once, shuffle=True, loading=loading, generator=generator),
-            make_loader(validation, _VALIDATION_BATCH, loading=loading),
-            ckpt_path=None if checkpoint is None else str(checkpoint),
-            weights_only=True if checkpoint is not None else None,
+    def __init__(
+        self, config: Mapping[str, Any], source: Source, folder: OutputFolder, weights: str | Path | None
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._folder = folder
+        self._weights = weights
+        self._loading = Loading(**config["loader"])
+
+    def make(self) -> RecipeParts:
+        """Open the data and build the network."""
+        config = self._config
+        self.splits = splits = data.create(config["data"]["name"], **config["data"]["arguments"])
+        module = make_module(config, self._source, splits, self._weights)
+        check_classes(module.model, splits.train, splits.num_classes, splits.name)
+        images = train_images(module.recipe, splits)
+
+        def loaders(trainer: pl.Trainer) -> tuple[Any, Any]:
+            at_once = share_batches(module.recipe, config["trainer"], trainer, len(images))  # type: ignore[arg-type]
+            # A generator of its own, so that all devices have the same order however much each has drawn.
+            generator = torch.Generator().manual_seed(config["recipe"]["seed"])
+            train, validation = module.load_bytes(images, splits.validation)
+            return (
+                make_loader(train, at_once, shuffle=True, loading=self._loading, generator=generator),
+                make_loader(validation, _VALIDATION_BATCH, loading=self._loading),
+            )
+
+        return RecipeParts(module, splits.fingerprint, loaders)
+
+    def note(self) -> None:
+        """Write what it started from."""
+        if not self._folder.source.exists():
+            start = _start_weights(self._config, self._source, self._weights)
+            write_json(self._folder.source, {**self._source.identity(), "weights": start})
+
+    def save(self, parts: RecipeParts, trainer: pl.Trainer) -> Best:
+        """Write weights and figures."""
+        config, source, splits, folder = self._config, self._source, self.splits, self._folder
+        network = parts.module.result.float()  # as a network is built, whatever trainer.precision says
+        save_weights(folder.weights, network)
+        figures = {
+            **self._figures(network, trainer.strategy.root_device),
+            "train_loss": last_figures(folder)["train_loss"],
+            "epochs": config["recipe"]["epochs"],
+            "seed": config["recipe"]["seed"],
+            "start": config["recipe"]["start"],
+            "weights": "last" if parts.module.average is None else "average",
+        }
+        best = Best(
+            space=source.space_for(splits),
+            choices=dict(source.choices),
+            accuracy=figures["validation_accuracy"] if source.accuracy is None else source.accuracy,
+            cost=source.cost_for(network, splits),
+            cost_name=source.cost_name,
+            data={"name": config["data"]["name"], "arguments": splits.arguments, "fingerprint": splits.fingerprint},
+            seed=config["recipe"]["seed"],
+            versions={**versions(), "timm": package_version("timm")},
+            retrained=figures,
         )
+        best.save(folder.best)
+        folder.finish()
+        return best
 
-
-def _save_result(retraining: _Retraining) -> Best:
-    config, splits, source, folder = retraining.config, retraining.splits, retraining.source, retraining.folder
-    network = retraining.module.result.float()  # as a network is built, whatever trainer.precision says
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with replacing(folder.weights) as temporary:
-        torch.save(weights, temporary)
-    figures = _final_figures(retraining, network)
-    best = Best(
-        space=source.space_for(splits),
-        choices=dict(source.choices),
-        accuracy=figures["validation_accuracy"] if source.accuracy is None else source.accuracy,
-        cost=source.cost_for(network, splits),
-        cost_name=source.cost_name,
-        data={"name": config["data"]["name"], "arguments": splits.arguments, "fingerprint": splits.fingerprint},
-        seed=config["recipe"]["seed"],
-        versions={**versions(), "timm": package_version("timm")},
-        retrained=figures,
-    )
-    best.save(folder.best)
-    folder.finish()
-    return best
-
-
-def _final_figures(retraining: _Retraining, network: nn.Module) -> dict[str, Any]:
-    recipe, device = retraining.config["recipe"], retraining.trainer.strategy.root_device
-    parts = {"validation": retraining.splits.validation, "test": retraining.splits.test}
-    figures: dict[str, Any] = {}
-    for name, part in parts.items():
-        measured = measure(network, part, _VALIDATION_BATCH, device, retraining.loading)
-        top5 = {} if measured.top5 is None else {f"{name}_top5": measured.top5}
-        figures |= {f"{name}_accuracy": measured.top1, **top5, f"{name}_loss": measured.loss}
-    lines = retraining.folder.metrics.read_text(encoding="utf-8").splitlines()
-    if not lines:
-        raise FileError(
-            f"{retraining.folder.metrics}: is empty; expected the figures of each epoch. Start again with --force."
-        )
-    return {
-        **figures,
-        "train_loss": json.loads(lines[-1])["train_loss"],
-        "epochs": recipe["epochs"],
-        "seed": recipe["seed"],
-        "start": recipe["start"],
-        "weights": "last" if retraining.module.average is None else "average",
-    }
+    def _figures(self, network: nn.Module, device: torch.device) -> dict[str, Any]:
+        figures: dict[str, Any] = {}
+        for name, part in {"validation": self.splits.validation, "test": self.splits.test}.items():
+            measured = measure(network, part, _VALIDATION_BATCH, device, self._loading)
+            top5 = {} if measured.top5 is None else {f"{name}_top5": measured.top5}
+            figures |= {f"{name}_accuracy": measured.top1, **top5, f"{name}_loss": measured.loss}
+        return figures

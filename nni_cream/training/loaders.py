@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ def make_loader(
     shuffle: bool = False,
     loading: Loading | None = None,
     generator: torch.Generator | None = None,
+    collate: Callable[[list[Any]], Any] | None = None,
 ) -> DataLoader:
     """Build a loader that NNI can record.
 
@@ -43,6 +45,8 @@ def make_loader(
         Worker processes and the like. Default: the images are read in this process.
     generator
         Source of the order. Default: torch's global generator.
+    collate
+        Makes a batch of a list of items. Default: torch's, which stacks them.
 
     Returns
     -------
@@ -54,6 +58,8 @@ def make_loader(
         raise DataError("the data set holds no image; expected at least one.")
     # What NNI records is compared and written down, so an argument is only given where it says something.
     more = {} if loading is None else loading.arguments()
+    if collate is not None:
+        more["collate_fn"] = collate
     if shuffle and (generator is not None or hasattr(dataset, "with_transform")):
         dataset = (_SeededImages if hasattr(dataset, "with_transform") else _OrderedImages)(dataset, generator)
         more["sampler"] = _Order(dataset, batch_size)

@@ -15,7 +15,7 @@ from nni_cream.errors import ConfigError
 from nni_cream.options import FLAG, NOTHING, TEXT, Options, Rule, as_number, number, one_of, option, whole
 from nni_cream.training.recipe import AUGMENTATIONS
 
-__all__ = ["FullRecipe", "split_batch_size"]
+__all__ = ["FullRecipe", "TrainingRecipe", "split_batch_size"]
 
 _SHARE = number(0, 1)
 _SHARE_BELOW_1 = number(0, 1, below=True)
@@ -28,17 +28,12 @@ _SHARES = Rule(
 
 
 @dataclass(frozen=True)
-class FullRecipe(Options):
-    """Settings of one retraining with the parts of timm; docs/retrain.md lists them."""
+class TrainingRecipe(Options):
+    """What timm's optimizer, schedule and moving average need, for any kind of network."""
 
     prefix: ClassVar[str] = "recipe."
 
     seed: int = option(0, whole(0), "Decides weights, order of the images and all random changes.")
-    start: str = option(
-        "scratch",
-        one_of("scratch", "supernet"),
-        "From new weights, or from those of the supernet (`weights.pt` beside `best.json`, or `--weights`).",
-    )
     epochs: int = option(30, whole(1), "Passes over the training images.")
     batch_size: int = option(
         64,
@@ -60,6 +55,28 @@ class FullRecipe(Options):
     decay_rate: float = option(0.97, _POSITIVE, "Factor of a decay of `step`; power of `poly`.")
     warmup_fraction: float = option(0.0, _SHARE_BELOW_1, "Share of all steps in which the learning rate rises.")
     warmup_learning_rate: float = option(1e-6, _POSITIVE, "Where it starts to rise.")
+    ema_decay: float | None = option(
+        None,
+        _SHARE_BELOW_1 | NOTHING,
+        "Decay of the moving average of the weights, which is the result then; null for none.",
+    )
+    ema_warmup: bool = option(False, FLAG, "Whether the decay starts low and rises, for short trainings.")
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, so that a target is a distribution."""
+        return False
+
+
+@dataclass(frozen=True)
+class FullRecipe(TrainingRecipe):
+    """Settings of one retraining with the parts of timm; docs/retrain.md lists them."""
+
+    start: str = option(
+        "scratch",
+        one_of("scratch", "supernet"),
+        "From new weights, or from those of the supernet (`weights.pt` beside `best.json`, or `--weights`).",
+    )
     label_smoothing: float = option(0.0, _SHARE_BELOW_1, "Share of the target spread over all classes.")
     augment: str = option("none", one_of(*AUGMENTATIONS), "Random changes of image tensors.")
     auto_augment: str | None = option(
@@ -85,12 +102,6 @@ class FullRecipe(Options):
         None, _SHARE_BELOW_1 | NOTHING, "Of the network's dropout layers; null leaves them as the space made them."
     )
     drop_path: float | None = option(None, _SHARE_BELOW_1 | NOTHING, "Of its stochastic depth, likewise.")
-    ema_decay: float | None = option(
-        None,
-        _SHARE_BELOW_1 | NOTHING,
-        "Decay of the moving average of the weights, which is the result then; null for none.",
-    )
-    ema_warmup: bool = option(False, FLAG, "Whether the decay starts low and rises, for short trainings.")
     teacher: str | None = option(
         None,
         TEXT | NOTHING,
@@ -108,7 +119,7 @@ class FullRecipe(Options):
 
     @property
     def mixes(self) -> bool:
-        """Whether images are mixed, so that a target is a distribution."""
+        """Whether Mixup or CutMix is on."""
         return self.mixup > 0 or self.cutmix > 0
 
 

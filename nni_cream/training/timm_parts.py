@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from nni_cream.errors import ConfigError
 from nni_cream.named import did_you_mean
-from nni_cream.training.retrain_recipe import FullRecipe
+from nni_cream.training.retrain_recipe import FullRecipe, TrainingRecipe
 
 __all__ = [
     "check_timm",
@@ -39,7 +39,7 @@ def _timm(part: str) -> Any:
         ) from error
 
 
-def make_optimizer(network: nn.Module, recipe: FullRecipe) -> Optimizer:
+def make_optimizer(network: nn.Module, recipe: TrainingRecipe) -> Optimizer:
     """Build the optimizer of a network; biases and BatchNorm parameters are not decayed.
 
     Raises ``ConfigError`` if timm does not know the optimizer, or it does not take these arguments.
@@ -66,7 +66,7 @@ def make_optimizer(network: nn.Module, recipe: FullRecipe) -> Optimizer:
     return optimizer
 
 
-def make_schedule(optimizer: Optimizer, recipe: FullRecipe, steps_per_epoch: int) -> Any:
+def make_schedule(optimizer: Optimizer, recipe: TrainingRecipe, steps_per_epoch: int) -> Any:
     """Build timm's schedule of the learning rate; its ``step_update(n)`` sets the rate after n optimizer steps."""
     steps = recipe.epochs * steps_per_epoch
     # In steps, not epochs: a share of the steps is no exact number of epochs.
@@ -111,7 +111,7 @@ def make_erasing(recipe: FullRecipe) -> Any:
     )
 
 
-def make_average(network: nn.Module, recipe: FullRecipe) -> Any:
+def make_average(network: nn.Module, recipe: TrainingRecipe) -> Any:
     """Build the moving average of a network's weights and BatchNorm statistics.
 
     timm's and not Lightning's ``EMAWeightAveraging``: it is a module, so its state is part of every checkpoint without

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from nni_cream.errors import FileError
+from nni_cream.files import replacing
 
-__all__ = ["check_fit", "check_whole", "fit_weights", "load_weights", "read_weights"]
+__all__ = ["check_fit", "check_whole", "fit_weights", "load_weights", "read_weights", "save_weights"]
 
 _NESTED = ("state_dict_ema", "state_dict", "model_ema", "model", "ema")
 """Where checkpoints of other programs keep the weights; the averaged ones are what their authors report."""
@@ -138,6 +139,13 @@ def fit_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str | 
     """Put weights into a network; raises ``FileError`` naming ``where`` if they are those of another architecture."""
     check_fit(network.state_dict(), weights, where)
     network.load_state_dict(weights)
+
+
+def save_weights(path: Path, network: nn.Module) -> None:
+    """Write the weights of a network, whole or not at all."""
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with replacing(path) as temporary:
+        torch.save(weights, temporary)
 
 
 def check_fit(own: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str | Path) -> None:
