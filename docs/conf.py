@@ -43,11 +43,12 @@ napoleon_use_rtype = False
 
 def insert_configuration_reference(app: Sphinx, docname: str, source: list[str]) -> None:
     """Fill the configuration page with the table that the program itself checks files by."""
-    if docname == "retrain":
-        # The sections of both files are on pages of their own, with the same headings; so are their anchors.
-        reference = config.RETRAIN.reference().replace("(section-", "(retrain-section-")
-        reference = reference.replace("(#section-", "(#retrain-section-").replace("\n## ", "\n### ")
-        source[0] = source[0].replace("<!-- nni_cream.config.RETRAIN.reference() -->", f"#{reference}")
+    for page, name in (("retrain", "RETRAIN"), ("detection", "DETECT")):
+        if docname == page:
+            # The sections of these files are on pages of their own, with the same headings; so are their anchors.
+            reference = getattr(config, name).reference().replace("(section-", f"({page}-section-")
+            reference = reference.replace("(#section-", f"(#{page}-section-").replace("\n## ", "\n### ")
+            source[0] = source[0].replace(f"<!-- nni_cream.config.{name}.reference() -->", f"#{reference}")
     if docname == "configuration":
         source[0] = source[0].replace("<!-- nni_cream.config.reference() -->", config.reference())
     if docname == "studies":

@@ -79,11 +79,11 @@ def test_help_shows_an_example_of_each_command_and_imports_neither_torch_nor_nni
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "HEAVY []" in done.stdout
-    for command in ("search", "board", "export", "run", "resume", "status", "stop", "data"):
+    for command in ("search", "board", "export", "run", "resume", "status", "stop", "detect", "data"):
         assert f"  nni-cream {command} " in done.stdout
 
 
-@pytest.mark.parametrize("command", ["search", "board", "export", "run", "resume", "status", "stop", "data"])
+@pytest.mark.parametrize("command", ["search", "board", "export", "run", "resume", "status", "stop", "detect", "data"])
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])

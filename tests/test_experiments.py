@@ -17,6 +17,8 @@ import yaml
 from nni_cream import config, spaces
 from nni_cream.cli import main
 from nni_cream.config import RETRAIN
+from nni_cream.detection.boxes.scenes import make_scenes
+from nni_cream.detection.detect_rehearsal import rehearse_detection
 from nni_cream.manager.plan import ExperimentPlan
 from nni_cream.manager.tuner_arguments import resolve_experiment
 from nni_cream.results.architecture_file import Best
@@ -53,11 +55,54 @@ def rehearse(path: Path, folder: Path) -> dict[str, Any]:
         trial = ExperimentPlan(resolved, varied).next()
         assert trial is not None
         return rehearse_search(trial.parameters["config"], IMAGES).to_json()
+    if "detector" in content:
+        return rehearse_detector(path, folder)
     if "recipe" in content:
         source = next(words for words in commands(path) if words[1] == "retrain")[2]
         result = source if source.startswith("cream-") else a_result(name_of(content["data"]), folder)
         return rehearse_retraining(result, RETRAIN.load(path), images_at_once=IMAGES).to_json()
     return rehearse_search(config.load(path), IMAGES).to_json()
+
+
+def rehearse_detector(path: Path, folder: Path) -> dict[str, Any]:
+    """Make a dry run of a detector's file, on a few scenes in the layout of its data."""
+    resolved = config.DETECT.load(path)
+    arguments = resolved["data"]["arguments"]
+    scenes = make_scenes(folder / "scenes", train=16, test=2).out
+    if resolved["data"]["name"] == "coco":
+        for ours, theirs in (("train", arguments["train"]), ("test", arguments["test"])):
+            (scenes / ours).rename(scenes / theirs)
+            annotations = scenes / "annotations"
+            (annotations / f"instances_{ours}.json").rename(annotations / f"instances_{theirs}.json")
+    else:
+        as_voc(scenes, {"train": arguments["train"], "test": arguments["test"]})
+    arguments["root"] = str(scenes)
+    resolved["trainer"]["threads"] = 1  # more are many times slower where all processors are busy
+    return rehearse_detection(resolved, images_at_once=IMAGES).to_json()
+
+
+def as_voc(scenes: Path, parts: dict[str, str]) -> None:
+    """Write scenes once more, in Pascal VOC's layout."""
+    (scenes / "JPEGImages").mkdir()
+    (scenes / "Annotations").mkdir()
+    (scenes / "ImageSets" / "Main").mkdir(parents=True)
+    for part, name in parts.items():
+        content = json.loads((scenes / "annotations" / f"instances_{part}.json").read_text())
+        names = []
+        for image in content["images"]:
+            names.append(f"{part}_{image['id']}")
+            (scenes / part / image["file_name"]).rename(scenes / "JPEGImages" / f"{names[-1]}.png")
+            objects = "".join(
+                f"<object><name>{box['category_id']}</name><bndbox><xmin>{left + 1}</xmin><ymin>{top + 1}</ymin>"
+                f"<xmax>{left + width}</xmax><ymax>{top + height}</ymax></bndbox></object>"
+                for box in content["annotations"]
+                if box["image_id"] == image["id"]
+                for left, top, width, height in [box["bbox"]]
+            )
+            size = f"<size><width>{image['width']}</width><height>{image['height']}</height></size>"
+            text = f"<annotation><filename>{names[-1]}.png</filename>{size}{objects}</annotation>"
+            (scenes / "Annotations" / f"{names[-1]}.xml").write_text(text)
+        (scenes / "ImageSets" / "Main" / f"{name}.txt").write_text("\n".join(names))
 
 
 def name_of(section: Any) -> str:

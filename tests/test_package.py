@@ -27,7 +27,7 @@ from nni_cream.training import make_loader
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^(`{3,})(\w+)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"\bnni-cream (--?\w+|(?:data|study) [a-z-]+|[a-z]+)")
+COMMAND = re.compile(r"\bnni-cream (--?\w+|(?:data|detect|study) [a-z-]+|[a-z]+)")
 OPTION = re.compile(r"(?<=\s)--[a-z][a-z-]*")
 
 

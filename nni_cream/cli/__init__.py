@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from nni_cream import __version__
 from nni_cream.cli import (
     data_commands,
+    detect_commands,
     experiment_commands,
     export_command,
     latency_command,
@@ -54,6 +55,10 @@ examples:
         how well searches with and without distillation rank them
   nni-cream study final experiments/final_fashion.yml --out out/final
         the board's best against evolution and random search at the same cost, trained alone
+  nni-cream detect train experiments/detect_digits.yml --out out/detector
+        a detector with a searched or published backbone, on images with boxes
+  nni-cream detect evaluate out/detector/config.yml
+        its average precisions on the test images
   nni-cream data check experiments/search_digits.yml
         content of a data set, and its unreadable files
   nni-cream data subimagenet --imagenet /data/imagenet --out /data/subimagenet
@@ -126,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         export_command,
         experiment_commands,
         study_commands,
+        detect_commands,
         data_commands,
     ):
         group.add_commands(commands, shared)

@@ -1,4 +1,4 @@
-"""``data``: what is in a data set, and SubImageNet out of ImageNet."""
+"""``data``: what is in a data set, SubImageNet out of ImageNet, and scenes of digits with boxes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
 __all__ = ["add_commands"]
 
 _SHOWN = 20
+_BOXES = ("coco", "voc")
 
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the commands to the command line; ``shared`` holds the options that all have."""
-    group = commands.add_parser("data", parents=[shared], help="look into a data set, or make SubImageNet")
+    group = commands.add_parser("data", parents=[shared], help="look into a data set, or make one")
     data_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_check(data_commands, shared)
     _add_subimagenet(data_commands, shared)
+    _add_scenes(data_commands, shared)
 
 
 def _add_check(commands: Any, shared: argparse.ArgumentParser) -> None:
@@ -60,8 +62,38 @@ def _add_subimagenet(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.set_defaults(command=_subimagenet)
 
 
+def _add_scenes(commands: Any, shared: argparse.ArgumentParser) -> None:
+    command = commands.add_parser(
+        "scenes", parents=[shared], help="compose scenes of digits with boxes, in COCO's layout; needs no download"
+    )
+    command.add_argument("--out", metavar="DIR", required=True, help="folder to make")
+    command.add_argument("--train", type=int, default=1000, metavar="N", help="training scenes (1000)")
+    command.add_argument("--test", type=int, default=200, metavar="N", help="test scenes (200)")
+    command.add_argument("--size", type=int, default=96, metavar="N", help="pixels of each side (96)")
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="decides all (0)")
+    command.add_argument("--json", action="store_true", help="print the result as one line of JSON")
+    command.set_defaults(command=_scenes)
+
+
+def _scenes(options: argparse.Namespace) -> None:
+    from nni_cream.detection.boxes.scenes import make_scenes
+
+    made = make_scenes(options.out, train=options.train, test=options.test, size=options.size, seed=options.seed)
+    if options.json:
+        print_json({"out": str(made.out), "images": dict(made.images), "boxes": dict(made.boxes)})
+        return
+    parts = ", ".join(
+        f"{count:,} {part} scenes with {made.boxes[part]:,} digits" for part, count in made.images.items()
+    )
+    print(f"{made.out}: {parts}")
+    print(f"train on them with data: {{name: coco, root: {made.out}, train: train, test: test}}")
+
+
 def _check(options: argparse.Namespace) -> None:
     name, arguments = _named(options)
+    if name in _BOXES:
+        _check_boxes(options, name, arguments)
+        return
     from nni_cream.data.inspection import inspect_data
 
     found = inspect_data(name, arguments, full=options.full, watch=_with_progress)
@@ -74,6 +106,31 @@ def _check(options: argparse.Namespace) -> None:
             f"data set {name!r}: the number of unreadable files is {len(found.unreadable)}; expected at most "
             f"{found.limit} (max_unreadable). Get them again or remove them. Those that are found without --full may "
             "also be left out with max_unreadable."
+        )
+
+
+def _check_boxes(options: argparse.Namespace, name: str, arguments: dict[str, Any]) -> None:
+    from nni_cream.detection.boxes.box_inspection import box_tables, inspect_boxes
+    from nni_cream.results.console_tables import make_console
+
+    found = inspect_boxes({"name": name, "arguments": arguments}, full=options.full, watch=_with_progress)
+    if options.json:
+        print_json(found.to_json())
+    else:
+        console = make_console()
+        for table in box_tables(found):
+            console.print(table)
+        _list(console, [f"{fault.kind}: {fault.where}: {fault.why}" for fault in found.faults])
+        _list(console, [f"unreadable: {why}" for why in found.unreadable])
+    if found.unreadable:
+        raise DataError(
+            f"data set {name!r}: the number of unreadable images is {len(found.unreadable)}; expected none. Get them "
+            "again, or take them out of the annotations."
+        )
+    if found.faults and not found.dropped:
+        raise DataError(
+            f"data set {name!r}: the number of faulty images and boxes is {len(found.faults)}; expected none. Mend "
+            "them, or leave them out with faulty: drop."
         )
 
 

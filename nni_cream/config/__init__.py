@@ -3,6 +3,7 @@
 Neither torch nor NNI is imported here, so a mistake is reported at once.
 """
 
+from nni_cream.config.detect_keys import DETECT
 from nni_cream.config.layout import Key, Layout, describe_problems, dump
 from nni_cream.config.retrain_keys import RETRAIN
 from nni_cream.config.search_keys import KEYS, SEARCH, resolve_search_space
@@ -10,6 +11,7 @@ from nni_cream.config.strict_yaml import read_yaml
 from nni_cream.config.study_keys import FINAL, RANK, TRUTH
 
 __all__ = [
+    "DETECT",
     "FINAL",
     "KEYS",
     "RANK",

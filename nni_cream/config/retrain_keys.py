@@ -11,7 +11,7 @@ from nni_cream.options import FLAG, NOTHING, whole
 from nni_cream.training.loader_options import Loading
 from nni_cream.training.retrain_recipe import FullRecipe
 
-__all__ = ["RETRAIN"]
+__all__ = ["RETRAIN", "recipe_contradictions", "recipe_trainer_keys"]
 
 _SECTIONS = {
     "recipe": "how the architecture is trained; optimizer, schedule, augmentation and average are timm's",
@@ -21,7 +21,8 @@ _SECTIONS = {
 _NAMED = {"data": "Images: a name, or a mapping with `name` and the arguments of that loader."}
 
 
-def _trainer_keys() -> tuple[Key, ...]:
+def recipe_trainer_keys() -> tuple[Key, ...]:
+    """Return the section for Lightning's Trainer where a recipe says how many images make a step."""
     # How many batches make one step follows from the global batch size.
     shared = [key for key in trainer_keys() if key.name != "trainer.accumulate_grad_batches"]
     return (
@@ -33,12 +34,22 @@ def _trainer_keys() -> tuple[Key, ...]:
     )  # fmt: skip
 
 
-def _contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
+def recipe_contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    """Yield what is wrong between the keys of a recipe."""
     recipe = resolved["recipe"]
+    if bool(recipe["milestones"]) != (recipe["schedule"] == "multistep"):
+        expected = "at least one epoch" if recipe["schedule"] == "multistep" else "none"
+        yield (
+            f"{prefix}recipe.milestones is {recipe['milestones']}; expected {expected}, since recipe.schedule is "
+            f"{recipe['schedule']}."
+        )
     if recipe["ema_warmup"] and recipe["ema_decay"] is None:
         yield f"{prefix}recipe.ema_decay is null; expected a decay such as 0.999, since recipe.ema_warmup is true."
 
 
 RETRAIN = Layout(
-    _NAMED, _SECTIONS, (*keys_of(FullRecipe, "recipe"), *_trainer_keys(), *keys_of(Loading, "loader")), _contradictions
+    _NAMED,
+    _SECTIONS,
+    (*keys_of(FullRecipe, "recipe"), *recipe_trainer_keys(), *keys_of(Loading, "loader")),
+    recipe_contradictions,
 )

@@ -21,6 +21,7 @@ _FORMAT = "nni_cream.best/1"
 _HINT = "Name the output folder of a finished search or retraining, or a best.json in one."
 
 RETRAINED_FIELDS = {"validation_accuracy": NUMBER, "test_accuracy": NUMBER}
+DETECTION_FIELDS = {"categories": [TEXT], "anchor_scale": NUMBER, "figures": OBJECT}
 BEST_FIELDS = {
     "format": format_of(_FORMAT),
     "space": NAMED,
@@ -34,6 +35,7 @@ BEST_FIELDS = {
     Optional("other_costs"): nullable({str: NUMBER}),
     Optional("retrained"): nullable(RETRAINED_FIELDS),
     Optional("score"): nullable(NUMBER),
+    Optional("detection"): DETECTION_FIELDS,
 }
 
 
@@ -49,7 +51,8 @@ class Best:
         Label of each mutable -> chosen value, as plain JSON values.
     accuracy
         One-shot accuracy, with the supernet's weights: on all validation images, with BatchNorm statistics of its own;
-        a fraction in [0, 1]. In files without ``score``: what ``score`` is now.
+        a fraction in [0, 1]. In files without ``score``: what ``score`` is now. For the backbone of a detector that
+        was not searched: the detector's ``ap``.
     cost
         Complexity of one image, in the unit of ``cost_name``.
     cost_name
@@ -67,6 +70,8 @@ class Best:
     score
         What the board ranked it by until the search was over: accuracy on the validation subset, with the statistics of
         the batch. ``None`` if the file does not tell.
+    detection
+        Of a detector with this backbone: its categories, the scale of its anchors and its figures.
     """
 
     space: dict[str, Any]
@@ -80,12 +85,15 @@ class Best:
     other_costs: dict[str, float] | None = None
     retrained: dict[str, Any] | None = None
     score: float | None = None
+    detection: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
         content = {"format": _FORMAT, **asdict(self)}
         if self.other_costs is None:
             del content["other_costs"]
+        if self.detection is None:
+            del content["detection"]
         return content
 
     @classmethod

@@ -33,10 +33,10 @@ CONFIG, BOARD, BEST, CHECKPOINT, METRICS = "config.yml", "board.json", "best.jso
 HISTORY = "history.jsonl"
 EARLIER_CHECKPOINT = "earlier.ckpt"
 WEIGHTS, RETRAINED, MANAGER, TENSORBOARD = "weights.pt", "retrained.json", "nni", "tensorboard"
-SOURCE, PARETO, LATENCIES = "source.json", "pareto", "latencies.json"
+SOURCE, PARETO, LATENCIES, PICTURES = "source.json", "pareto", "latencies.json", "pictures"
 OURS = (
     CONFIG, BOARD, BEST, CHECKPOINT, EARLIER_CHECKPOINT, METRICS, HISTORY, LATENCIES, WEIGHTS, PARETO, RETRAINED,
-    MANAGER, TENSORBOARD, SOURCE,
+    MANAGER, TENSORBOARD, SOURCE, PICTURES,
 )  # fmt: skip
 PREVIOUS = "previous"
 LOCK = "lock"
@@ -82,6 +82,7 @@ class OutputFolder:
         self.manager = self.path / MANAGER
         self.tensorboard = self.path / TENSORBOARD
         self.source = self.path / SOURCE
+        self.pictures = self.path / PICTURES
         self._made = False
 
     @property

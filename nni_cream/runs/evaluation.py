@@ -18,7 +18,7 @@ from nni_cream.results.sources import find_source
 from nni_cream.training import Loading, measure
 from nni_cream.training.measurement import check_classes
 
-__all__ = ["evaluate_result", "evaluation_table"]
+__all__ = ["device_of", "evaluate_result", "evaluation_table"]
 
 
 def evaluate_result(
@@ -54,7 +54,7 @@ def evaluate_result(
     CreamError
         Of the kind that fits: the architecture, data or weights is not usable.
     """
-    device = _device(config["trainer"]["accelerator"])
+    device = device_of(config["trainer"]["accelerator"])
     source = find_source(result, trust_code=trust_code)
     named = None if weights is None else Path(weights)
     source.weights(named)  # a missing file is told before the images are looked for
@@ -74,7 +74,8 @@ def evaluate_result(
     }
 
 
-def _device(accelerator: str) -> torch.device:
+def device_of(accelerator: str) -> torch.device:
+    """Return the device of ``trainer.accelerator``; raises ``ConfigError`` if this machine has none."""
     if accelerator == "cpu":
         return torch.device("cpu")
     there = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None

@@ -21,7 +21,7 @@ Images = Dataset[tuple[Tensor, ...]]
 
 
 def make_loader(
-    dataset: Images,
+    dataset: Dataset[Any],
     batch_size: int,
     shuffle: bool = False,
     loading: Loading | None = None,
@@ -71,21 +71,21 @@ def make_loader(
     return DataLoader(dataset, batch_size=batch_size, drop_last=shuffle and count >= batch_size, **more)
 
 
-class _OrderedImages(Dataset[tuple[Tensor, ...]]):
+class _OrderedImages(Dataset[Any]):
     """Images, and the generator of their order.
 
     A checkpoint finds the generator here, also where another sampler took the place of ours
     (:func:`nni_cream.search.loop.image_order.loader_states`).
     """
 
-    def __init__(self, source: Images, generator: torch.Generator | None) -> None:
+    def __init__(self, source: Dataset[Any], generator: torch.Generator | None) -> None:
         self.source = source
         self.generator = generator
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+    def __getitem__(self, index: int) -> Any:
         return self.source[index]
 
     def start_epoch(self) -> None:
@@ -99,7 +99,7 @@ class _SeededImages(_OrderedImages):
     new ones, in another state.
     """
 
-    def __init__(self, source: Images, generator: torch.Generator | None) -> None:
+    def __init__(self, source: Dataset[Any], generator: torch.Generator | None) -> None:
         super().__init__(source, generator)
         # In shared memory, so that workers which are running already see the seed of a new epoch.
         self.epoch_seed = torch.zeros(1, dtype=torch.int64).share_memory_()
@@ -108,7 +108,7 @@ class _SeededImages(_OrderedImages):
         """Draw the seed of the epoch."""
         self.epoch_seed.random_(0, 2**31, generator=self.generator)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+    def __getitem__(self, index: int) -> Any:
         with preserved_rng(int(np.random.SeedSequence((int(self.epoch_seed), index)).generate_state(1)[0])):
             return self.source[index]
 

@@ -66,7 +66,7 @@ class RecipeModule(LightningModule):
         network: nn.Module = self.model if self.average is None else self.average.module
         return network
 
-    def _not_seen_elsewhere(self, count: int, batch_idx: int) -> Tensor:
+    def not_seen_elsewhere(self, count: int, batch_idx: int) -> Tensor:
         """Return which images of a batch count, shape (N,).
 
         Where the images cannot be shared evenly, torch's ``DistributedSampler`` gives the first ones to a second

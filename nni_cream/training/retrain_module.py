@@ -103,7 +103,7 @@ class FullClassificationModule(RecipeModule, ClassificationModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Log loss, top-1 and top-5 of one batch, for the network and its average."""
         images, labels = batch
-        new = self._not_seen_elsewhere(len(labels), batch_idx)
+        new = self.not_seen_elsewhere(len(labels), batch_idx)
         self._log_validation("val", self(images), labels, new)
         if self.average is not None:
             self._log_validation("ema", self.average.module(images), labels, new)

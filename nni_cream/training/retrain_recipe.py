@@ -25,6 +25,10 @@ _SHARES = Rule(
     Schema(And(Use(list), [Use(as_number)], lambda pair: len(pair) == 2 and 0 < pair[0] <= pair[1] <= 1)),
     "[low, high] with 0 < low <= high <= 1",
 )
+_RISING = Rule(
+    Schema(And(Use(list), [number(0, above=True).check], lambda epochs: epochs == sorted(set(epochs)))),
+    "a list of rising numbers above 0",
+)
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,14 @@ class TrainingRecipe(Options):
         {}, _MAPPING, "More arguments of the optimizer, such as `{eps: 0.001}`."
     )
     schedule: str = option(
-        "cosine", one_of("cosine", "step", "poly", "constant"), "How the learning rate goes, from step to step."
+        "cosine",
+        one_of("cosine", "step", "multistep", "poly", "constant"),
+        "How the learning rate goes, from step to step.",
     )
     min_learning_rate: float = option(0.0, number(0), "Where `cosine` and `poly` end.")
     decay_epochs: float = option(2.4, _POSITIVE, "Epochs between two decays of `step`.")
-    decay_rate: float = option(0.97, _POSITIVE, "Factor of a decay of `step`; power of `poly`.")
+    decay_rate: float = option(0.97, _POSITIVE, "Factor of a decay of `step` and `multistep`; power of `poly`.")
+    milestones: tuple[float, ...] | list[float] = option((), _RISING, "Epochs after which `multistep` decays.")
     warmup_fraction: float = option(0.0, _SHARE_BELOW_1, "Share of all steps in which the learning rate rises.")
     warmup_learning_rate: float = option(1e-6, _POSITIVE, "Where it starts to rise.")
     ema_decay: float | None = option(

@@ -76,6 +76,7 @@ def make_schedule(optimizer: Optimizer, recipe: TrainingRecipe, steps_per_epoch:
         num_epochs=steps,
         decay_epochs=recipe.decay_epochs * steps_per_epoch,
         decay_rate=recipe.decay_rate,
+        decay_milestones=[int(epoch * steps_per_epoch) for epoch in recipe.milestones],
         min_lr=recipe.min_learning_rate,
         warmup_lr=recipe.warmup_learning_rate,
         warmup_epochs=int(recipe.warmup_fraction * steps),

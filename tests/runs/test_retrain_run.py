@@ -304,7 +304,9 @@ def test_other_weights_to_start_from_are_refused_as_long_as_they_matter(
 ) -> None:
     settings, out = configuration(start="supernet", epochs=2), tmp_path / "out"
     with monkeypatch.context() as killed:
-        killed.setattr("nni_cream.runs.recipe_run.abandoned_on_failure", lambda *_: (_ for _ in ()).throw(RuntimeError("killed")))
+        killed.setattr(
+            "nni_cream.runs.recipe_run.abandoned_on_failure", lambda *_: (_ for _ in ()).throw(RuntimeError("killed"))
+        )
         with pytest.raises(RuntimeError, match="killed"):
             run_retraining(searched, settings, out, weights=undisturbed / "weights.pt")
     with pytest.raises(ConfigError, match=r"was started from the weights .*undisturbed.*--weights"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,10 +12,12 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from nni_cream.data.folders.image_parts import read_image
-from nni_cream.detection.annotations import Annotations
+from nni_cream.detection.boxes.annotations import Annotations
 from nni_cream.errors import DataError
 
-__all__ = ["BoxDataset"]
+__all__ = ["BoxDataset", "BoxTransform"]
+
+BoxTransform: TypeAlias = Callable[[Tensor, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
 
 
 class BoxDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
@@ -46,13 +48,19 @@ class BoxDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
     def __init__(
         self,
         annotations: Annotations,
-        transform: Callable[[Tensor, dict[str, Any]], tuple[Tensor, dict[str, Any]]] | None = None,
+        transform: BoxTransform | None = None,
         *,
         crowds: bool = False,
     ) -> None:
         self.annotations = annotations
         self._transform = transform
         self._crowds = crowds
+
+    def with_transform(
+        self, transform: Callable[[Tensor, dict[str, Any]], tuple[Tensor, dict[str, Any]]]
+    ) -> BoxDataset:
+        """Return the same images with another transform, whose random numbers the loader seeds image by image."""
+        return BoxDataset(self.annotations, transform, crowds=self._crowds)
 
     def __len__(self) -> int:
         """Count the images."""

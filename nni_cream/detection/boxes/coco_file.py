@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_cream.argument_checks import is_number, is_whole
-from nni_cream.detection.annotations import Annotations, AnnotationsBuilder, Fault, check_faults
+from nni_cream.detection.boxes.annotations import Annotations, AnnotationsBuilder, Fault, check_faults
 from nni_cream.errors import DataError, FileError
 from nni_cream.json_reader import wrong_field
 
@@ -42,7 +42,7 @@ def read_coco(file: str | Path, root: str | Path, *, drop: bool = False) -> Anno
     FileError
         If the file is no JSON, or a field is missing or of another kind.
     DataError
-        If there are faults (:func:`~nni_cream.detection.annotations.check_faults`), or no usable box.
+        If there are faults (:func:`~nni_cream.detection.boxes.annotations.check_faults`), or no usable box.
     """
     path = Path(file)
     content = _read(path)

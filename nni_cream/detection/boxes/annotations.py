@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -90,6 +91,21 @@ class Annotations:
     categories: tuple[str, ...]
     images: tuple[AnnotatedImage, ...]
     faults: tuple[Fault, ...] = ()
+
+    @property
+    def boxes(self) -> int:
+        """Number of boxes."""
+        return sum(len(image.boxes) for image in self.images)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of categories, names of files, sizes, boxes and labels."""
+        digest = hashlib.sha256(repr(self.categories).encode())
+        for image in self.images:
+            digest.update(repr((image.file, image.width, image.height)).encode())
+            for values in (image.boxes, image.labels, image.crowds):
+                digest.update(values.tobytes())
+        return digest.hexdigest()
 
 
 @dataclass
@@ -243,7 +259,8 @@ def check_faults(found: Annotations, where: object, *, drop: bool) -> Annotation
     if found.faults and not drop:
         raise DataError(
             f"{where}: {describe_faults(found.faults)}\n"
-            "  Expected none. Mend them, or leave these images and boxes out with `faulty: drop`."
+            "  Expected none. Mend them, or leave these images and boxes out: `faulty: drop` of the data, in Python"
+            " drop=True."
         )
     if not any(len(image.boxes) for image in found.images):
         left = f" besides {describe_faults(found.faults)}" if found.faults else ""

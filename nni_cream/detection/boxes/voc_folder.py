@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from nni_cream.detection.annotations import Annotations, AnnotationsBuilder, check_faults
+from nni_cream.detection.boxes.annotations import Annotations, AnnotationsBuilder, check_faults
 from nni_cream.errors import ConfigError, DataError, FileError
 
 __all__ = ["read_voc"]

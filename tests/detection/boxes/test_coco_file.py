@@ -88,7 +88,7 @@ def test_what_is_faulty_is_counted_and_named_or_left_out(name: str, read: Callab
     with pytest.raises(DataError) as raised:
         read(written)
     assert message in str(raised.value)
-    assert "leave these images and boxes out with `faulty: drop`" in str(raised.value)
+    assert "leave these images and boxes out: `faulty: drop` of the data, in Python drop=True" in str(raised.value)
     found = read(written, drop=True)
     assert len(found.faults) == 1
     assert sum(len(image.boxes) for image in found.images) == boxes

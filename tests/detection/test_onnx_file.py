@@ -1,0 +1,71 @@
+"""A detector as an ONNX file, in onnxruntime alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from nni_cream.cli import main
+from nni_cream.config import DETECT
+from nni_cream.detection import onnx_file
+from nni_cream.detection.detect_run import run_detection
+from nni_cream.detection.detection_evaluation import load_detector
+from nni_cream.errors import ExportError
+from tests.detection.conftest import small_config
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "out"
+    run_detection(small_config(scenes, detector={"score_threshold": 0.005}), out)
+    return out
+
+
+def test_file_gives_the_same_boxes_and_scores_for_images_of_any_size(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "detector.onnx"
+    assert main(["detect", "export", str(trained / "config.yml"), "--out", str(file), "--json"]) == 0
+    made = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert made["images"] == 4
+    assert made["categories"] == list("0123456789")
+    detector, _ = load_detector(DETECT.load(trained / "config.yml"), trained)
+    session = onnxruntime.InferenceSession(str(file))
+    for size in ((96, 96), (50, 130), (200, 160)):
+        image = torch.rand(3, *size)
+        with torch.no_grad():
+            expected = detector([image])[0]
+        boxes, scores, labels = session.run(["boxes", "scores", "labels"], {"images": image[None].numpy()})
+        assert len(boxes) == len(expected["boxes"]) > 0
+        np.testing.assert_allclose(boxes, expected["boxes"].numpy(), atol=1e-3, rtol=1e-5)
+        np.testing.assert_allclose(scores, expected["scores"].numpy(), atol=1e-5)
+        assert labels.tolist() == expected["labels"].tolist()
+
+
+def test_file_that_gives_something_else_is_refused_and_not_left_behind(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = torch.onnx.export
+
+    def moved(network: torch.nn.Module, *arguments: object, **options: object) -> None:
+        anchors = network.detector.anchor_generator
+        anchors.cell_anchors = [
+            anchors.generate_anchors(size, ratio)
+            for size, ratio in zip(anchors.sizes, anchors.aspect_ratios, strict=True)
+        ]
+        export(network, *arguments, **options)
+        anchors.sizes = tuple(tuple(size / 1.01 for size in sizes) for sizes in anchors.sizes)
+        anchors.cell_anchors = [cell / 1.01 for cell in anchors.cell_anchors]
+
+    monkeypatch.setattr(onnx_file.torch.onnx, "export", moved)
+    config = DETECT.load(trained / "config.yml")
+    with pytest.raises(ExportError, match=r"the (boxes|scores|labels) of the ONNX file differ from PyTorch's"):
+        onnx_file.export_detector(config, trained, tmp_path / "detector.onnx")
+    assert list(tmp_path.iterdir()) == []
