@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from nni_cream.results.architecture_file import load_best
 from tests.detection.conftest import as_file, small_config
 from tests.forked import Forked
 from tests.patience import PATIENCE
+from tests.processes.test_launch import variables_of
+from tests.ranks import free_port
 
 pytestmark = pytest.mark.integration
 
@@ -114,17 +118,23 @@ def _wait_at_the_third_step() -> None:
     DetectionModule.training_step = waiting  # type: ignore[method-assign]
 
 
-def test_two_processes_evaluate_each_image_once(trained: Path, tmp_path: Path, python: list[str]) -> None:
-    import subprocess
-
-    config = yaml.safe_load((trained / "config.yml").read_text())
-    config["trainer"] |= {"devices": 2, "strategy": "ddp"}
-    config["recipe"]["epochs"] = 1
-    path = as_file(config, tmp_path)
-    words = [*python, "-m", "nni_cream", "detect", "train", str(path), "--out", str(tmp_path / "out"), "--json"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1])["images"] == 6
+def test_two_processes_train_as_one_and_evaluate_each_image_once(scenes: Path, tmp_path: Path) -> None:
+    changes = {"data": {"validation": "test"}, "recipe": {"epochs": 1, "flip": 0, "colors": 0, "batch_size": 16}}
+    alone = small_config(scenes, **changes)
+    run_detection(alone, tmp_path / "alone")
+    together = small_config(scenes, **changes, trainer={"accelerator": "cpu", "devices": 2, "strategy": "ddp"})
+    path, port = as_file(together, tmp_path), str(free_port())
+    variables = [variables_of("torchrun", rank, port) for rank in range(2)]
+    words = ("detect", "train", path, "--out", tmp_path / "out")
+    both = [Forked(*words, before=partial(os.environ.update, own)) for own in variables]
+    messages = [process.communicate()[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], messages
+    first, second = (json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("alone", "out"))
+    # The normalisation is each process's own, so the losses are only near; the validation is of the same images.
+    assert second["step"] == first["step"] == 1
+    assert second["train_loss"] == pytest.approx(first["train_loss"], rel=0.2)
+    config = DETECT.load(tmp_path / "out" / "config.yml")
+    assert evaluate_detector(config, tmp_path / "out", part="validation")["ap50"] == second["val_ap50"]
 
 
 def test_command_trains_shows_and_resumes(scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

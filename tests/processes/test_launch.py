@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,7 +164,10 @@ def test_a_search_of_two_processes_starts_with_the_variables_of_each_way(way: st
 
 
 @pytest.mark.integration
-def test_a_search_of_two_processes_is_started_by_lightning() -> None:
-    words = ["--times", "1", "--ways", "lightning"]
-    done = subprocess.run([sys.executable, starts.__file__, *words], capture_output=True, text=True, check=True)
-    assert '"good": 1' in done.stdout, done.stdout
+def test_a_search_of_two_processes_is_started_by_lightning(python: list[str], tmp_path: Path) -> None:
+    config, out = tmp_path / "config.yml", tmp_path / "out"
+    config.write_text(json.dumps(starts.CONFIG))
+    words = [*python, "-m", "nni_cream", "search", str(config), "--out", str(out)]
+    done = subprocess.run(words, env=starts.environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (out / "best.json").exists()
