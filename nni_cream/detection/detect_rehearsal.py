@@ -14,11 +14,10 @@ from nni_cream.detection.boxes.box_parts import read_parts
 from nni_cream.detection.boxes.box_transforms import collate, make_transform
 from nni_cream.detection.detect_run import make_module
 from nni_cream.from_config import cpu_threads, make_trainer
-from nni_cream.runs.rehearsal import Plan, Rehearsal, Rehearsing, devices_here, estimate
+from nni_cream.runs.rehearsal import Plan, Rehearsal, Rehearsing, estimate, small_run
 from nni_cream.runs.retrain_parts import share_batches
 from nni_cream.runs.training_memory import training_memory
 from nni_cream.training import make_loader, seeded
-from nni_cream.training.retrain_recipe import split_batch_size
 from nni_cream.training.single_network import FiniteLoss, quiet_lightning
 from nni_cream.training.timm_parts import check_timm
 
@@ -52,41 +51,29 @@ def rehearse_detection(
         What the training would raise.
     """
     check_timm()
-    settings = config["trainer"]
     backbone, data = find_backbone(config["backbone"], trust_code=trust_code), read_parts(config["data"])
-    wanted, available = devices_here(settings["accelerator"], settings["devices"])
-    count = len(data.parts["train"].images)
-    configured, accumulation = split_batch_size(config["recipe"]["batch_size"], wanted, settings["device_batch_size"])
-    at_once = configured if images_at_once is None else images_at_once
-    # One step a batch, on one device: the estimate knows what share of the real step that is.
-    small = {
-        **config,
-        "recipe": {**config["recipe"], "batch_size": at_once},
-        "trainer": {**settings, "devices": 1, "strategy": "auto", "device_batch_size": None},
-    }
+    small, count = small_run(config, images_at_once), len(data.parts["train"].images)
+    settings = small.config["trainer"]
     seen = Rehearsing()
     with seeded(config["recipe"]["seed"]), cpu_threads(settings["threads"]), quiet_lightning():
-        module, scale = make_module(small, backbone, data)
+        module, scale = make_module(small.config, backbone, data)
         trainer = make_trainer(
-            small["trainer"], 1, Path.cwd(), [seen, FiniteLoss()], enable_checkpointing=False, limit_val_batches=0
+            settings, 1, Path.cwd(), [seen, FiniteLoss()], enable_checkpointing=False, limit_val_batches=0
         )
-        places = [place % count for place in range(at_once * _BATCHES)]
+        places = [place % count for place in range(small.images_at_once * _BATCHES)]
         images = Subset(BoxDataset(data.parts["train"]).with_transform(make_transform(module.recipe)), places)
-        share_batches(module.recipe, small["trainer"], trainer, len(images))
-        trainer.fit(module, make_loader(images, at_once, collate=collate))
-    notes = [f"the smallest anchors have a side of {scale:.3g} steps of their feature map"]
-    if at_once != configured:
-        notes.append(f"measured with {at_once} images at once instead of {configured}")
+        share_batches(module.recipe, settings, trainer, len(images))
+        trainer.fit(module, make_loader(images, small.images_at_once, collate=collate))
     more = {} if module.average is None else {"moving average": module.average}
     return estimate(
         seen,
-        Plan(config["recipe"]["epochs"], count, config["recipe"]["batch_size"], wanted),
-        images_at_once=at_once,
+        Plan(config["recipe"]["epochs"], count, config["recipe"]["batch_size"], small.devices),
+        images_at_once=small.images_at_once,
         memory=training_memory(module.model, trainer.optimizers, more),
-        available=available,
+        available=small.available,
         assumptions=[
-            *notes,
+            f"the smallest anchors have a side of {scale:.3g} steps of their feature map",
             "reading, decoding and changing the images is not measured",
-            f"a step: {wanted} devices x {accumulation} batches x {configured} images",
+            *small.assumptions,
         ],
     )

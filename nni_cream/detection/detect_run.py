@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.output_folder import OutputFolder
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.progress import TrainingProgress
-from nni_cream.runs.recipe_run import RecipeParts, run_by_recipe
+from nni_cream.runs.recipe_run import RecipeParts, RecipeResult, run_by_recipe
 from nni_cream.runs.rehearsal import devices_here
 from nni_cream.runs.retrain_parts import share_batches
 from nni_cream.training import Loading, make_loader
@@ -43,26 +42,7 @@ from nni_cream.training.timm_parts import check_timm
 from nni_cream.training.weights import save_weights
 from nni_cream.versions import package_version, versions
 
-__all__ = ["DetectionResult", "make_module", "run_detection"]
-
-
-@dataclass(frozen=True)
-class DetectionResult:
-    """What the training of a detector gave.
-
-    Parameters
-    ----------
-    best
-        The backbone, with the detector's figures under ``detection``.
-    seconds
-        Wall time of this process; after a resume, that of the part since then.
-    out
-        The output folder.
-    """
-
-    best: Best
-    seconds: float
-    out: Path
+__all__ = ["make_module", "run_detection"]
 
 
 @alone_in_folder
@@ -76,7 +56,7 @@ def run_detection(
     trust_code: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     console: Console | None = None,
-) -> DetectionResult:
+) -> RecipeResult:
     """Train a detector, and leave its weights, its figures and a ``best.json`` in a folder.
 
     Parameters
@@ -99,7 +79,7 @@ def run_detection(
 
     Returns
     -------
-    DetectionResult
+    RecipeResult
         The figures are those of the test part.
 
     Raises
@@ -119,7 +99,7 @@ def run_detection(
     )
     if begun.finished:
         end_of_helper()
-        return DetectionResult(load_best(folder.best), 0.0, folder.path)
+        return RecipeResult(load_best(folder.best), 0.0, folder.path)
     training = _Training(config, backbone, folder)
     best = run_by_recipe(
         config,
@@ -132,7 +112,7 @@ def run_detection(
         on_epoch=on_epoch,
         force=force,
     )
-    return DetectionResult(best, time.perf_counter() - start, folder.path)
+    return RecipeResult(best, time.perf_counter() - start, folder.path)
 
 
 def _check_same_run(folder: OutputFolder, config: Mapping[str, Any], backbone: Backbone) -> None:

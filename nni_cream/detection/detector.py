@@ -86,6 +86,7 @@ def make_detector(network: nn.Module, categories: int, anchor_scale: float, opti
     anchors = AnchorGenerator(sizes, (_RATIOS,) * len(sizes))
     norm = partial(nn.GroupNorm, _groups(options.channels))
     head = RetinaNetHead(options.channels, anchors.num_anchors_per_location()[0], categories + 1, norm_layer=norm)
+    head.regression_head._loss_type = "giou"  # as torchvision's second version of RetinaNet, for tighter boxes
     return RetinaNet(
         pyramid,
         categories + 1,  # labels count from 1; nothing has the label 0

@@ -13,6 +13,7 @@ from nni_cream.config import dump
 from nni_cream.from_config import cpu_threads, make_trainer, shared_by_all
 from nni_cream.processes.launch import Start, end_of_helper, failures_told, is_leader
 from nni_cream.processes.rank_watch import RankWatch
+from nni_cream.results.architecture_file import Best
 from nni_cream.results.checkpoints.restored_state import RestoreCheck
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
 from nni_cream.results.output_folder import OutputFolder
@@ -21,9 +22,28 @@ from nni_cream.training.recipe_module import RecipeModule
 from nni_cream.training.single_network import FiniteLoss, quiet_lightning
 from nni_cream.versions import package_version
 
-__all__ = ["RecipeParts", "run_by_recipe"]
+__all__ = ["RecipeParts", "RecipeResult", "run_by_recipe"]
 
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class RecipeResult:
+    """What a training by a recipe gave.
+
+    Parameters
+    ----------
+    best
+        The architecture, with its figures under ``retrained`` or ``detection``.
+    seconds
+        Wall time of this process; after a resume, that of the part since then.
+    out
+        The output folder.
+    """
+
+    best: Best
+    seconds: float
+    out: Path
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,17 @@ from rich.table import Table
 
 from nni_cream.errors import SearchError
 from nni_cream.runs.training_memory import KeptForBackward
+from nni_cream.training.retrain_recipe import split_batch_size
 
 __all__ = [
     "Plan",
     "Rehearsal",
     "Rehearsing",
+    "SmallRun",
     "devices_here",
     "estimate",
     "show_rehearsal",
+    "small_run",
 ]
 
 
@@ -104,6 +107,66 @@ def devices_here(accelerator: str, devices: Any) -> tuple[int, int]:
         return max(1, there), max(1, there)
     wanted = len(devices) if isinstance(devices, list) else int(devices)
     return wanted, max(1, min(wanted, there))
+
+
+@dataclass(frozen=True)
+class SmallRun:
+    """A training by a recipe, made small enough for a few steps on one device: one step a batch.
+
+    Parameters
+    ----------
+    config
+        The configuration of that; the estimate knows what share of the real step its step is.
+    images_at_once
+        Images of its batch.
+    devices
+        How many the real one wants.
+    available
+        How many of them are here.
+    assumptions
+        What a reader of the estimate has to know of it.
+    """
+
+    config: Mapping[str, Any]
+    images_at_once: int
+    devices: int
+    available: int
+    assumptions: tuple[str, ...]
+
+
+def small_run(config: Mapping[str, Any], images_at_once: int | None) -> SmallRun:
+    """Make a training by a recipe small.
+
+    Parameters
+    ----------
+    config
+        Resolved configuration with the sections ``recipe`` and ``trainer``.
+    images_at_once
+        Images of a batch, for a machine that is too small for the configured ones; ``None`` for those.
+
+    Returns
+    -------
+    SmallRun
+        It, and what it stands for.
+
+    Raises
+    ------
+    ConfigError
+        If the global batch cannot be shared.
+    """
+    settings, batch_size = config["trainer"], config["recipe"]["batch_size"]
+    wanted, available = devices_here(settings["accelerator"], settings["devices"])
+    configured, accumulation = split_batch_size(batch_size, wanted, settings["device_batch_size"])
+    at_once = configured if images_at_once is None else images_at_once
+    notes = [f"a step: {wanted} devices x {accumulation} batches x {configured} images"]
+    if at_once != configured:
+        notes.append(f"measured with {at_once} images at once instead of {configured}")
+    small = {
+        **config,
+        "recipe": {**config["recipe"], "batch_size": at_once},
+        "trainer": {**settings, "devices": 1, "strategy": "auto", "device_batch_size": None},
+    }
+    return SmallRun(small, at_once, wanted, available, tuple(notes))
 
 
 @dataclass(frozen=True)

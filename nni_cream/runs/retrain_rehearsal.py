@@ -9,12 +9,12 @@ from typing import Any
 from nni_cream.from_config import cpu_threads, make_trainer
 from nni_cream.results.sources import find_source
 from nni_cream.runs.data_shape import made_up_images, shape_of_data
-from nni_cream.runs.rehearsal import Plan, Rehearsal, Rehearsing, devices_here, estimate
+from nni_cream.runs.rehearsal import Plan, Rehearsal, Rehearsing, estimate, small_run
 from nni_cream.runs.retrain_parts import make_module, share_batches
 from nni_cream.runs.training_memory import training_memory
 from nni_cream.training import make_loader, seeded
 from nni_cream.training.measurement import check_classes
-from nni_cream.training.retrain_recipe import FullRecipe, split_batch_size
+from nni_cream.training.retrain_recipe import FullRecipe
 from nni_cream.training.single_network import FiniteLoss, quiet_lightning
 from nni_cream.training.timm_parts import check_timm, make_transform
 
@@ -57,40 +57,30 @@ def rehearse_retraining(
         What the retraining would raise, as far as it does not need the images for that.
     """
     check_timm()
-    recipe, settings = FullRecipe(**config["recipe"]), config["trainer"]
+    recipe = FullRecipe(**config["recipe"])
     source = find_source(result, trust_code=trust_code)
     shape = shape_of_data(config["data"])
-    wanted, available = devices_here(settings["accelerator"], settings["devices"])
-    configured, accumulation = split_batch_size(recipe.batch_size, wanted, settings["device_batch_size"])
-    at_once = configured if images_at_once is None else images_at_once
-    notes = list(shape.assumptions)
-    if at_once != configured:
-        notes.append(f"measured with {at_once} images at once instead of {configured}")
+    small = small_run(config, images_at_once)
+    notes = [*shape.assumptions]
     if recipe.auto_augment is not None:
         make_transform(recipe, shape.input_shape, (0.5,) * shape.input_shape[0], (0.5,) * shape.input_shape[0])
         notes.append("reading, decoding and changing the images is not measured")
-    seen = Rehearsing()
-    # One step a batch, on one device: the estimate knows what share of the real step that is.
-    small = {
-        **config,
-        "recipe": {**config["recipe"], "batch_size": at_once},
-        "trainer": {**settings, "devices": 1, "strategy": "auto", "device_batch_size": None},
-    }
+    seen, settings = Rehearsing(), small.config["trainer"]
     with seeded(config["recipe"]["seed"]), cpu_threads(settings["threads"]), quiet_lightning():
-        module = make_module(small, source, shape, weights)
-        images = made_up_images(shape, at_once * _BATCHES)
+        module = make_module(small.config, source, shape, weights)
+        images = made_up_images(shape, small.images_at_once * _BATCHES)
         check_classes(module.model, images, shape.num_classes, config["data"]["name"])
         trainer = make_trainer(
-            small["trainer"], 1, Path.cwd(), [seen, FiniteLoss()], enable_checkpointing=False, limit_val_batches=0
+            settings, 1, Path.cwd(), [seen, FiniteLoss()], enable_checkpointing=False, limit_val_batches=0
         )
-        share_batches(module.recipe, small["trainer"], trainer, len(images))
-        trainer.fit(module, make_loader(images, at_once))
+        share_batches(module.recipe, settings, trainer, len(images))
+        trainer.fit(module, make_loader(images, small.images_at_once))
     more = {} if module.average is None else {"moving average": module.average}
     return estimate(
         seen,
-        Plan(recipe.epochs, shape.train_images, recipe.batch_size, wanted),
-        images_at_once=at_once,
+        Plan(recipe.epochs, shape.train_images, recipe.batch_size, small.devices),
+        images_at_once=small.images_at_once,
         memory=training_memory(module.model, trainer.optimizers, more),
-        available=available,
-        assumptions=[*notes, f"a step: {wanted} devices x {accumulation} batches x {configured} images"],
+        available=small.available,
+        assumptions=[*notes, *small.assumptions],
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from nni_cream.results.output_folder import OutputFolder
 from nni_cream.results.sources import Source, find_source
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.progress import TrainingProgress
-from nni_cream.runs.recipe_run import RecipeParts, run_by_recipe
+from nni_cream.runs.recipe_run import RecipeParts, RecipeResult, run_by_recipe
 from nni_cream.runs.retrain_parts import make_module, share_batches, train_images
 from nni_cream.training import Loading, make_loader, measure
 from nni_cream.training.lost_workers import lost_workers_explained
@@ -37,28 +36,9 @@ from nni_cream.training.timm_parts import check_timm
 from nni_cream.training.weights import save_weights
 from nni_cream.versions import package_version, versions
 
-__all__ = ["RetrainingResult", "run_retraining"]
+__all__ = ["run_retraining"]
 
 _VALIDATION_BATCH = 512
-
-
-@dataclass(frozen=True)
-class RetrainingResult:
-    """What a retraining gave.
-
-    Parameters
-    ----------
-    best
-        The architecture, with its figures under ``retrained``.
-    seconds
-        Wall time of this process; after a resume, that of the part since then.
-    out
-        The output folder.
-    """
-
-    best: Best
-    seconds: float
-    out: Path
 
 
 @alone_in_folder
@@ -74,7 +54,7 @@ def run_retraining(
     trust_code: bool = False,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     console: Console | None = None,
-) -> RetrainingResult:
+) -> RecipeResult:
     """Train an architecture, and leave its weights, its figures and a ``best.json`` in a folder.
 
     Parameters
@@ -101,7 +81,7 @@ def run_retraining(
 
     Returns
     -------
-    RetrainingResult
+    RecipeResult
         The architecture and its figures.
 
     Raises
@@ -123,7 +103,7 @@ def run_retraining(
     )
     if begun.finished:
         end_of_helper()
-        return RetrainingResult(load_best(folder.best), 0.0, folder.path)
+        return RecipeResult(load_best(folder.best), 0.0, folder.path)
     retraining = _Retraining(config, source, folder, weights)
     best = run_by_recipe(
         config,
@@ -136,7 +116,7 @@ def run_retraining(
         on_epoch=on_epoch,
         force=force,
     )
-    return RetrainingResult(best, time.perf_counter() - start, folder.path)
+    return RecipeResult(best, time.perf_counter() - start, folder.path)
 
 
 def _start_weights(config: Mapping[str, Any], source: Source, weights: str | Path | None) -> str | None:

@@ -6,11 +6,13 @@ from nni_cream.spaces.cream import CreamSpace
 from nni_cream.spaces.digits import DigitsSpace
 from nni_cream.spaces.fashion import FashionSpace
 from nni_cream.spaces.image_arguments import check_arguments, fit_arguments
+from nni_cream.spaces.mixed import MIXED_OPERATIONS, MixedSpace
 from nni_cream.spaces.nas_bench_macro import NAS_BENCH_MACRO_OPERATIONS, NasBenchMacroSpace
 from nni_cream.spaces.registry import check_images, create, list_spaces
 from nni_cream.spaces.zoo import Published, from_published_checkpoint, list_networks, published
 
 __all__ = [
+    "MIXED_OPERATIONS",
     "NAS_BENCH_MACRO_OPERATIONS",
     "OPERATIONS",
     "ChainSpace",
@@ -18,6 +20,7 @@ __all__ = [
     "DigitsSpace",
     "FashionSpace",
     "MBConv",
+    "MixedSpace",
     "NasBenchMacroSpace",
     "Published",
     "check_arguments",

@@ -14,6 +14,7 @@ from nni_cream.named import Registry
 from nni_cream.spaces.cream import CreamSpace
 from nni_cream.spaces.digits import DigitsSpace
 from nni_cream.spaces.fashion import FashionSpace
+from nni_cream.spaces.mixed import MixedSpace
 from nni_cream.spaces.nas_bench_macro import NasBenchMacroSpace
 from nni_cream.spaces.zoo import build_published, list_networks
 
@@ -23,6 +24,7 @@ _OWN: dict[str, type[ModelSpace]] = {
     "cream": CreamSpace,
     "digits": DigitsSpace,
     "fashion": FashionSpace,
+    "mixed": MixedSpace,
     "nas-bench-macro": NasBenchMacroSpace,
 }
 
