@@ -19,7 +19,7 @@ from nni_cream.evaluation_mode import evaluating
 
 __all__ = ["draw_detections"]
 
-_SHOWN = 0.5  # least score of a detection that is drawn
+_SHOWN = 0.3  # least score of a detection that is drawn
 _COLORS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#ffe119", "#008080", "#9a6324")
 _LEAST_SIDE = 480  # pixels: smaller images are enlarged, so that names can be read
 
@@ -41,7 +41,7 @@ def draw_detections(detector: nn.Module, part: Annotations, count: int, folder: 
     Returns
     -------
     list
-        The files. Detections with a score below 0.5 are left out.
+        The files. Detections with a score below 0.3 are left out.
     """
     device = next(detector.parameters()).device
     images = BoxDataset(part)
