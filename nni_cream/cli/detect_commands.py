@@ -32,6 +32,12 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     _add_trained(export)
     export.add_argument("--out", metavar="FILE.onnx", required=True, help="file to write")
     export.set_defaults(command=_export)
+    table = detect_commands.add_parser(
+        "table", parents=[shared], help="compare trained detectors, as the paper's table"
+    )
+    table.add_argument("results", metavar="DIR", nargs="+", help="folders of trained detectors")
+    table.add_argument("--json", action="store_true", help="print the rows as one line of JSON")
+    table.set_defaults(command=_table)
 
 
 def _add_trained(command: argparse.ArgumentParser) -> None:
@@ -120,3 +126,15 @@ def _export(options: argparse.Namespace) -> None:
 
 def _result(options: argparse.Namespace) -> Path:
     return Path(options.config).parent if options.result is None else Path(options.result)
+
+
+def _table(options: argparse.Namespace) -> None:
+    be_quiet(options)
+    from nni_cream.detection.detection_evaluation import results_table
+    from nni_cream.results.console_tables import make_console
+
+    table, rows = results_table(options.results)
+    if options.json:
+        print_json({"rows": rows})
+    else:
+        make_console().print(table)

@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torchvision import models
 
+from nni_cream import spaces
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.results.architecture_file import Best
 from nni_cream.results.cost_check import count_macs
@@ -18,7 +19,7 @@ from nni_cream.results.rebuilt_network import build_path
 from nni_cream.results.sources import Source, find_source
 from nni_cream.training.weights import load_weights
 
-__all__ = ["Backbone", "find_backbone"]
+__all__ = ["Backbone", "backbone_name", "find_backbone"]
 
 _BESIDE = "beside"
 _OWN_SIZE = (3, 224, 224)
@@ -141,6 +142,15 @@ def find_backbone(section: Mapping[str, Any], *, trust_code: bool = False) -> Ba
         ) from None
     weights = source.weights(None) if named == _BESIDE else _file(named)
     return Backbone(source.space, source.choices, source, weights)
+
+
+def backbone_name(space: Mapping[str, Any], choices: Mapping[str, Any]) -> str:
+    """Return what people call a network: torchvision's or the published name, else that of its space."""
+    for name in spaces.list_networks():
+        network = spaces.published(name)
+        if (network.space, network.choices) == (space, choices):
+            return name
+    return str(space["arguments"]["network"] if space["name"] == "torchvision" else space["name"])
 
 
 def _file(named: str | None) -> Path | None:

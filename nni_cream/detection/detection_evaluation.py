@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from rich.table import Table
 from torch import nn
 
-from nni_cream.detection.backbone import find_backbone
+from nni_cream.detection.backbone import backbone_name, find_backbone
 from nni_cream.detection.boxes.annotations import Annotations
 from nni_cream.detection.boxes.box_dataset import BoxDataset
 from nni_cream.detection.boxes.box_parts import read_parts
@@ -27,7 +27,7 @@ from nni_cream.runs.evaluation import device_of
 from nni_cream.training import Loading, load_weights, make_loader
 from nni_cream.training.detect_recipe import DetectorOptions
 
-__all__ = ["detection_table", "evaluate_detector", "load_detector", "measure_detector"]
+__all__ = ["detection_table", "evaluate_detector", "load_detector", "measure_detector", "results_table"]
 
 _AT_ONCE = 8
 
@@ -154,11 +154,58 @@ def detection_table(figures: Mapping[str, Any], title: str) -> Table:
     """Return figures for the eye, in percent as COCO's tables are."""
     table = Table("", title=title)
     for name in FIGURES:
-        table.add_column(name.replace("ap", "AP").replace("_", " "), justify="right")
+        table.add_column(_title(name), justify="right")
     table.add_row("all", *(_percent(figures[name]) for name in FIGURES))
     for category, value in figures["ap_of"].items():
         table.add_row(category, _percent(value))
     return table
+
+
+def results_table(results: Sequence[str | Path]) -> tuple[Table, list[dict[str, Any]]]:
+    """Compare trained detectors, in the layout of the paper's table of detection.
+
+    Parameters
+    ----------
+    results
+        Output folders of trainings, in the order of the rows.
+
+    Returns
+    -------
+    tuple
+        A table for the eye, and its rows: ``result``, ``backbone``, ``cost`` with ``cost_name``, and the figures.
+
+    Raises
+    ------
+    FileError
+        If a folder holds no trained detector.
+    """
+    rows: list[dict[str, Any]] = []
+    for result in results:
+        best = load_best(result)
+        if best.detection is None:
+            raise FileError(f"{result}: holds no detector; expected the folder of `nni-cream detect train`.")
+        figures = best.detection["figures"]
+        costs = {"cost": best.cost, "cost_name": best.cost_name}
+        rows.append(
+            {
+                "result": str(result),
+                "backbone": backbone_name(best.space, best.choices),
+                **costs,
+                **{key: figures[key] for key in FIGURES},
+            }
+        )
+    table = Table("result", "backbone", title="detection, in percent; the cost is that of the classification network")
+    for title in ("cost", *(_title(name) for name in FIGURES)):
+        table.add_column(title, justify="right")
+    for row in rows:
+        cost = f"{row['cost'] / 1e6:,.0f}M" if row["cost_name"] in ("macs", "params") else f"{row['cost']:g}"
+        percents = (_percent(row[name]) for name in FIGURES)
+        table.add_row(row["result"], row["backbone"], f"{cost} {row['cost_name']}", *percents)
+    return table, rows
+
+
+def _title(name: str) -> str:
+    return name.replace("ap", "AP").replace("_", " ")
 
 
 def _percent(value: float | None) -> str:

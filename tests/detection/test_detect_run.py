@@ -161,6 +161,20 @@ def test_dry_run_writes_nothing_and_estimates(scenes: Path, tmp_path: Path, caps
     assert sorted(item.name for item in tmp_path.iterdir()) == ["detect.yml"]
 
 
+def test_table_has_a_row_for_each_detector(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["detect", "table", str(trained), str(trained), "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out.splitlines()[-1])["rows"]
+    assert first == second
+    best = load_best(trained)
+    assert best.detection is not None
+    assert (first["backbone"], first["cost"]) == ("cream-14", best.cost)
+    assert first["ap50"] == best.detection["figures"]["ap50"]
+    assert main(["detect", "table", str(trained)]) == 0
+    assert "13M macs" in " ".join(capsys.readouterr().out.split())
+    assert main(["detect", "table", str(tmp_path)]) == 1
+    assert "best.json" in capsys.readouterr().err
+
+
 # What is refused ------------------------------------------------------------------------------------------------------
 
 
