@@ -78,6 +78,7 @@ def rehearse_detector(path: Path, folder: Path) -> dict[str, Any]:
         as_voc(scenes, {"train": arguments["train"], "test": arguments["test"]})
     arguments["root"] = str(scenes)
     resolved["trainer"]["threads"] = 1  # more are many times slower where all processors are busy
+    resolved["detector"] |= {key: min(320, resolved["detector"][key]) for key in ("min_size", "max_size")}
     return rehearse_detection(resolved, images_at_once=IMAGES).to_json()
 
 

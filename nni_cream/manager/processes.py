@@ -88,10 +88,11 @@ def only_process(folder: Path, manager: psutil.Process | None) -> Iterator[None]
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        if other := _holder(folder):
-            print(f"waiting for process {other.pid}, which has outlived its manager", file=sys.stderr, flush=True)
         try:
-            with termination_as_interrupt():
+            with termination_as_interrupt():  # before the line: whoever has read it may stop this process at once
+                if other := _holder(folder):
+                    line = f"waiting for process {other.pid}, which has outlived its manager"
+                    print(line, file=sys.stderr, flush=True)
                 _wait_for_lock(held, folder / LOCK, manager)
         except KeyboardInterrupt:
             if other := _holder(folder):
