@@ -21,7 +21,7 @@ from nni_cream.detection.detector import make_detector
 from nni_cream.errors import ConfigError, FileError
 from nni_cream.evaluation_mode import evaluating
 from nni_cream.from_config import cpu_threads
-from nni_cream.results.architecture_file import load_best
+from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.output_folder import WEIGHTS
 from nni_cream.runs.evaluation import device_of
 from nni_cream.training import Loading, load_weights, make_loader
@@ -92,17 +92,15 @@ def load_detector(
     FileError
         If the folder holds no trained detector, or not one of this configuration.
     """
-    best = load_best(result)
-    if best.detection is None:
-        raise FileError(f"{result}: holds no detector; expected the folder of `nni-cream detect train`.")
+    best, detection = _load_result(result)
     section = {**config["backbone"], "arguments": {}}  # the weights that it started from are not asked for
     backbone = find_backbone(section, trust_code=trust_code)
     if (dict(backbone.space), dict(backbone.choices)) != (best.space, best.choices):
         raise FileError(f"{result}: is a detector with another backbone than the configuration's. Give its config.yml.")
-    categories = tuple(best.detection["categories"])
+    categories = tuple(detection["categories"])
     with torch.random.fork_rng():
         detector: nn.Module = make_detector(
-            backbone.build(), len(categories), best.detection["anchor_scale"], DetectorOptions(**config["detector"])
+            backbone.build(), len(categories), detection["anchor_scale"], DetectorOptions(**config["detector"])
         )
     folder = result if result.is_dir() else result.parent
     load_weights(detector, folder / WEIGHTS)
@@ -181,10 +179,8 @@ def results_table(results: Sequence[str | Path]) -> tuple[Table, list[dict[str, 
     """
     rows: list[dict[str, Any]] = []
     for result in results:
-        best = load_best(result)
-        if best.detection is None:
-            raise FileError(f"{result}: holds no detector; expected the folder of `nni-cream detect train`.")
-        figures = best.detection["figures"]
+        best, detection = _load_result(result)
+        figures = detection["figures"]
         costs = {"cost": best.cost, "cost_name": best.cost_name}
         rows.append(
             {
@@ -202,6 +198,13 @@ def results_table(results: Sequence[str | Path]) -> tuple[Table, list[dict[str, 
         percents = (_percent(row[name]) for name in FIGURES)
         table.add_row(row["result"], row["backbone"], f"{cost} {row['cost_name']}", *percents)
     return table, rows
+
+
+def _load_result(result: str | Path) -> tuple[Best, dict[str, Any]]:
+    best = load_best(result)
+    if best.detection is None:
+        raise FileError(f"{result}: holds no detector; expected the folder of `nni-cream detect train`.")
+    return best, best.detection
 
 
 def _title(name: str) -> str:
