@@ -22,8 +22,8 @@ from nni_cream.detection.detect_rehearsal import rehearse_detection
 from nni_cream.manager.plan import ExperimentPlan
 from nni_cream.manager.tuner_arguments import resolve_experiment
 from nni_cream.results.architecture_file import Best
-from nni_cream.runs.dry_run import rehearse_search
-from nni_cream.runs.retrain_rehearsal import rehearse_retraining
+from nni_cream.runs.rehearsals.retrain_rehearsal import rehearse_retraining
+from nni_cream.runs.rehearsals.search_rehearsal import rehearse_search
 from nni_cream.search import Teaching
 
 pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are

@@ -84,7 +84,7 @@ def _rehearse(options: argparse.Namespace, config: dict[str, Any]) -> None:
     be_quiet(options, training=True)
     from nni_cream.detection.detect_rehearsal import rehearse_detection
     from nni_cream.results.console_tables import make_console
-    from nni_cream.runs.rehearsal import show_rehearsal
+    from nni_cream.runs.rehearsals.rehearsal import show_rehearsal
 
     rehearsal = rehearse_detection(config, images_at_once=options.images, trust_code=options.trust_code)
     if options.json:

@@ -46,8 +46,8 @@ def _rehearse(options: argparse.Namespace) -> None:
 
     config = load(options.config)
     be_quiet(options, training=True)
-    from nni_cream.runs.dry_run import rehearse_search
-    from nni_cream.runs.rehearsal import show_rehearsal
+    from nni_cream.runs.rehearsals.rehearsal import show_rehearsal
+    from nni_cream.runs.rehearsals.search_rehearsal import rehearse_search
 
     rehearsal = rehearse_search(config, options.images)
     if options.json:

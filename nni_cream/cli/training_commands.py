@@ -80,8 +80,8 @@ def _retrain(options: argparse.Namespace) -> None:
 def _rehearse(options: argparse.Namespace, config: dict[str, Any]) -> None:
     be_quiet(options, training=True)
     from nni_cream.results.console_tables import make_console
-    from nni_cream.runs.rehearsal import show_rehearsal
-    from nni_cream.runs.retrain_rehearsal import rehearse_retraining
+    from nni_cream.runs.rehearsals.rehearsal import show_rehearsal
+    from nni_cream.runs.rehearsals.retrain_rehearsal import rehearse_retraining
 
     rehearsal = rehearse_retraining(
         options.result,

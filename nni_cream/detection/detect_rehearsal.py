@@ -14,9 +14,9 @@ from nni_cream.detection.boxes.box_parts import read_parts
 from nni_cream.detection.boxes.box_transforms import collate, make_transform
 from nni_cream.detection.detect_run import make_module
 from nni_cream.from_config import cpu_threads, make_trainer
-from nni_cream.runs.rehearsal import Plan, Rehearsal, Rehearsing, estimate, small_run
+from nni_cream.runs.rehearsals.rehearsal import Plan, Rehearsal, Rehearsing, estimate, small_run
+from nni_cream.runs.rehearsals.training_memory import training_memory
 from nni_cream.runs.retrain_parts import share_batches
-from nni_cream.runs.training_memory import training_memory
 from nni_cream.training import make_loader, seeded
 from nni_cream.training.single_network import FiniteLoss, quiet_lightning
 from nni_cream.training.timm_parts import check_timm

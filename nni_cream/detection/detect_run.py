@@ -33,7 +33,7 @@ from nni_cream.results.output_folder import OutputFolder
 from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.progress import TrainingProgress
 from nni_cream.runs.recipe_run import RecipeParts, RecipeResult, run_by_recipe
-from nni_cream.runs.rehearsal import devices_here
+from nni_cream.runs.rehearsals.rehearsal import devices_here
 from nni_cream.runs.retrain_parts import share_batches
 from nni_cream.training import Loading, make_loader
 from nni_cream.training.detect_recipe import DetectorOptions, DetectRecipe

@@ -17,10 +17,10 @@ from nni_cream.config import RETRAIN
 from nni_cream.errors import SpaceError
 from nni_cream.manager.trial import check_parts
 from nni_cream.results.architecture_file import load_best
-from nni_cream.runs.dry_run import rehearse_search
 from nni_cream.runs.evaluation import evaluate_result
 from nni_cream.runs.export_run import Wish, export_result
 from nni_cream.runs.latency_run import measure_latencies
+from nni_cream.runs.rehearsals.search_rehearsal import rehearse_search
 from nni_cream.runs.search_run import run_search
 
 pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are

@@ -18,11 +18,11 @@ from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.checkpoints.checkpoint_files import seal
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.sources import find_source
-from nni_cream.runs.data_shape import DataShape
 from nni_cream.runs.evaluation import evaluate_result
-from nni_cream.runs.retrain_rehearsal import rehearse_retraining
+from nni_cream.runs.rehearsals.data_shape import DataShape
+from nni_cream.runs.rehearsals.retrain_rehearsal import rehearse_retraining
+from nni_cream.runs.rehearsals.training_memory import bytes_of
 from nni_cream.runs.retrain_run import run_retraining
-from nni_cream.runs.training_memory import bytes_of
 from nni_cream.training import seeded
 from nni_cream.training.retrain_module import FullClassificationModule
 

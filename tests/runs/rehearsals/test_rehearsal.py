@@ -11,9 +11,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from nni_cream.errors import SearchError
-from nni_cream.runs.data_shape import DataShape, made_up_images
-from nni_cream.runs.rehearsal import Plan, Rehearsing, devices_here, estimate
-from nni_cream.runs.training_memory import training_memory
+from nni_cream.runs.rehearsals.data_shape import DataShape, made_up_images
+from nni_cream.runs.rehearsals.rehearsal import Plan, Rehearsing, devices_here, estimate
+from nni_cream.runs.rehearsals.training_memory import training_memory
 
 
 class Squares(pl.LightningModule):

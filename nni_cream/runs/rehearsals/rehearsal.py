@@ -1,7 +1,7 @@
 """Time and memory that a training would need on this machine, measured in a few steps on made-up images.
 
 A dry run puts everything together as the real run does, gives the trainer a :class:`Rehearsing` callback and a loader
-of :func:`~nni_cream.runs.data_shape.made_up_images`, and hands what was seen to :func:`estimate`.
+of :func:`~nni_cream.runs.rehearsals.data_shape.made_up_images`, and hands what was seen to :func:`estimate`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nni_cream.errors import SearchError
-from nni_cream.runs.training_memory import KeptForBackward
+from nni_cream.runs.rehearsals.training_memory import KeptForBackward
 from nni_cream.training.retrain_recipe import split_batch_size
 
 __all__ = [
@@ -261,7 +261,7 @@ def estimate(
     images_at_once
         Images of a batch in the rehearsal.
     memory
-        See :func:`~nni_cream.runs.training_memory.training_memory`.
+        See :func:`~nni_cream.runs.rehearsals.training_memory.training_memory`.
     available
         Devices of this machine that would take part.
     assumptions

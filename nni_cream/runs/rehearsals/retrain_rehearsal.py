@@ -8,10 +8,10 @@ from typing import Any
 
 from nni_cream.from_config import cpu_threads, make_trainer
 from nni_cream.results.sources import find_source
-from nni_cream.runs.data_shape import made_up_images, shape_of_data
-from nni_cream.runs.rehearsal import Plan, Rehearsal, Rehearsing, estimate, small_run
+from nni_cream.runs.rehearsals.data_shape import made_up_images, shape_of_data
+from nni_cream.runs.rehearsals.rehearsal import Plan, Rehearsal, Rehearsing, estimate, small_run
+from nni_cream.runs.rehearsals.training_memory import training_memory
 from nni_cream.runs.retrain_parts import make_module, share_batches
-from nni_cream.runs.training_memory import training_memory
 from nni_cream.training import make_loader, seeded
 from nni_cream.training.measurement import check_classes
 from nni_cream.training.retrain_recipe import FullRecipe

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nni_cream.errors import CreamError
-from nni_cream.runs.data_shape import DataShape, made_up_images, shape_of_data
+from nni_cream.runs.rehearsals.data_shape import DataShape, made_up_images, shape_of_data
 
 
 def test_shape_of_a_data_set_is_its_own() -> None:

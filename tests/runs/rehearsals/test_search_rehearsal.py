@@ -8,8 +8,8 @@ import torch
 
 from nni_cream import config, spaces
 from nni_cream.errors import ConfigError, CreamError, DataError, SpaceError
-from nni_cream.runs import dry_run
-from nni_cream.runs.dry_run import rehearse_search
+from nni_cream.runs.rehearsals import search_rehearsal
+from nni_cream.runs.rehearsals.search_rehearsal import rehearse_search
 
 pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
 
@@ -47,14 +47,16 @@ def test_activations_are_those_of_the_configured_batch() -> None:
 
 
 def test_times_add_up_from_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    go = dry_run._Run.go
+    go = search_rehearsal._Run.go
 
     def durations(run: Any, hook: str) -> list[float]:
         return {"on_train_batch_end": [9.0, 5.0, 1.0, 6.0, 1.0, 5.0]}[hook]
 
-    monkeypatch.setattr(dry_run._Run, "durations", durations)
-    monkeypatch.setattr(dry_run._Run, "go", lambda run: (go(run), setattr(run.seen, "seconds", [3.0, 2.0] * 2 + [3.0])))
-    monkeypatch.setattr(dry_run._OneScoring, "on_train_end", lambda self, *_: setattr(self, "seconds", 3.0))
+    monkeypatch.setattr(search_rehearsal._Run, "durations", durations)
+    monkeypatch.setattr(
+        search_rehearsal._Run, "go", lambda run: (go(run), setattr(run.seen, "seconds", [3.0, 2.0] * 2 + [3.0]))
+    )
+    monkeypatch.setattr(search_rehearsal._OneScoring, "on_train_end", lambda self, *_: setattr(self, "seconds", 3.0))
     found = rehearse_search(configuration(search={
         "epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 50, "scoring": {"images": 80, "interval": 2},
         "matching": {"name": "meta", "interval": 8}, "teaching": {"start": 3},
@@ -78,15 +80,15 @@ def parts_of(monkeypatch: pytest.MonkeyPatch, devices: int = 1, **search: Any) -
     def durations(run: Any, hook: str) -> list[float]:
         return {"on_train_batch_end": [9.0, 5.0, 1.0, 6.0, 1.0, 5.0]}[hook]
 
-    monkeypatch.setattr(dry_run._Run, "durations", durations)
-    monkeypatch.setattr(dry_run._OneScoring, "on_train_end", lambda self, *_: setattr(self, "seconds", 3.0))
-    monkeypatch.setattr(dry_run, "devices_here", lambda accelerator, wanted: (devices, devices))
+    monkeypatch.setattr(search_rehearsal._Run, "durations", durations)
+    monkeypatch.setattr(search_rehearsal._OneScoring, "on_train_end", lambda self, *_: setattr(self, "seconds", 3.0))
+    monkeypatch.setattr(search_rehearsal, "devices_here", lambda accelerator, wanted: (devices, devices))
     settings = {"epochs": 6, "board_size": 5, "warmup": 2, "batch_size": 20, "scoring": {"images": 80}, **search}
     return rehearse_search(configuration(search=settings)).parts
 
 
 def test_a_search_without_teachers_spends_no_time_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dry_run, "median", lambda values: len(values))  # the steps with a teacher are one more
+    monkeypatch.setattr(search_rehearsal, "median", lambda values: len(values))  # the steps with a teacher are one more
     assert parts_of(monkeypatch, matching="best")["teachers"] > 0
     assert parts_of(monkeypatch, matching="none")["teachers"] == 0
 

@@ -29,9 +29,9 @@ from nni_cream.from_config import (
     recipe_of,
     scored_at_once,
 )
-from nni_cream.runs.data_shape import DataShape, made_up_images, shape_of_data
-from nni_cream.runs.rehearsal import Plan, Rehearsal, Rehearsing, devices_here, estimate
-from nni_cream.runs.training_memory import bytes_of, kept_for_backward
+from nni_cream.runs.rehearsals.data_shape import DataShape, made_up_images, shape_of_data
+from nni_cream.runs.rehearsals.rehearsal import Plan, Rehearsal, Rehearsing, devices_here, estimate
+from nni_cream.runs.rehearsals.training_memory import bytes_of, kept_for_backward
 from nni_cream.search import CreamLightningModule, rescored_entries, scoring_interval
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import make_loader, module_of, seeded

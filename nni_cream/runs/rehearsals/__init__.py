@@ -1,0 +1,1 @@
+"""Estimates of time and memory, from a few steps on made-up images."""
