@@ -19,13 +19,13 @@ from nni_cream.export.export_folder import MANIFEST, check_folder
 from nni_cream.from_config import load_latencies
 from nni_cream.json_reader import NAMED, NUMBER, OBJECT, Fields, check_json, nullable, one_or_more, parse_json
 from nni_cream.manager.final_metric import check_final
-from nni_cream.manager.trial_reports import load_retrained
 from nni_cream.options import TEXT
 from nni_cream.results.architecture_file import load_best
 from nni_cream.results.board_file import load_board
 from nni_cream.results.console_tables import board_table, make_console, show_best
 from nni_cream.results.history import read_epochs
 from nni_cream.results.output_folder import OutputFolder
+from nni_cream.results.retrained_file import load_retrained
 from nni_cream.search import PrioritizedBoard
 from nni_cream.studies.jobs import Job, Records
 from nni_cream.studies.outcomes import BASELINES

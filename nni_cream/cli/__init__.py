@@ -14,6 +14,7 @@ from nni_cream.cli import (
     detect_commands,
     experiment_commands,
     export_command,
+    go_command,
     latency_command,
     search_commands,
     study_commands,
@@ -27,6 +28,8 @@ __all__ = ["main"]
 
 _EXAMPLES = """\
 examples:
+  nni-cream go experiments/search_digits.yml --out out/go
+        the whole way: search, retrain the best, measure and export the network; --resume continues
   nni-cream search experiments/search_digits.yml --out out/digits
         search in this process; --resume continues an interrupted search
   nni-cream board out/digits
@@ -125,6 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for group in (
+        go_command,
         search_commands,
         latency_command,
         training_commands,

@@ -17,7 +17,7 @@ from nni_cream.errors import FileError
 if TYPE_CHECKING:
     from nni_cream.runs.export_run import Exported, Wish
 
-__all__ = ["add_commands"]
+__all__ = ["add_commands", "export_formats"]
 
 _FORMATS = ("code", "onnx", "torch")
 _BESIDE = ""
@@ -35,7 +35,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
         "against the network itself, with its weights and a model card.",
     )
     command.add_argument("result", metavar="RESULT", help="output folder of a search or experiment, or a best.json")
-    command.add_argument("--format", metavar="LIST", type=_formats, help="one or more of code,onnx,torch")
+    command.add_argument("--format", metavar="LIST", type=export_formats, help="one or more of code,onnx,torch")
     command.add_argument("--out", metavar="PATH", help="JSON file to write; with --format the folder for all files")
     command.add_argument(
         "--weights",
@@ -61,7 +61,8 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.set_defaults(command=_export, parser=command)
 
 
-def _formats(text: str) -> list[str]:
+def export_formats(text: str) -> list[str]:
+    """Read the value of ``--format``."""
     names = text.split(",")
     if not set(names) <= set(_FORMATS) or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(

@@ -43,6 +43,7 @@ def _add_evaluate(commands: Any, shared: argparse.ArgumentParser) -> None:
     command.add_argument("config", metavar="CONFIG.yml", help=_CONFIG)
     command.add_argument("--weights", metavar="FILE", help="its weights; default: those beside RESULT")
     command.add_argument("--part", choices=("test", "validation", "train"), default="test", help="default: test")
+    command.add_argument("--confusion", action="store_true", help="print the confusion matrix, too (up to 100 classes)")
     command.add_argument("--json", action="store_true", help="print the figures as one line of JSON")
     add_trust_option(command)
     command.set_defaults(command=_evaluate)
@@ -102,11 +103,14 @@ def _evaluate(options: argparse.Namespace) -> None:
     config = RETRAIN.load(options.config)
     be_quiet(options, training=True)
     from nni_cream.results.console_tables import make_console
-    from nni_cream.runs.evaluation import evaluate_result, evaluation_table
+    from nni_cream.runs.evaluation import confusion_table, evaluate_result, evaluation_table
 
     weights = None if options.weights is None else Path(options.weights)
     figures = evaluate_result(options.result, config, weights=weights, part=options.part, trust_code=options.trust_code)
     if options.json:
         print_json(figures)
     else:
-        make_console().print(evaluation_table(figures))
+        console = make_console()
+        console.print(evaluation_table(figures))
+        if options.confusion:
+            console.print(confusion_table(figures))

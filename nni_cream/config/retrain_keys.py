@@ -47,9 +47,19 @@ def recipe_contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[
         yield f"{prefix}recipe.ema_decay is null; expected a decay such as 0.999, since recipe.ema_warmup is true."
 
 
+def _contradictions(resolved: Mapping[str, Any], prefix: str) -> Iterator[str]:
+    recipe = resolved["recipe"]
+    yield from recipe_contradictions(resolved, prefix)
+    if recipe["crop_scale"] is None and recipe["auto_augment"] is not None:
+        yield (
+            f"{prefix}recipe.auto_augment is {recipe['auto_augment']!r}; expected null, since recipe.crop_scale is "
+            "null."
+        )
+
+
 RETRAIN = Layout(
     _NAMED,
     _SECTIONS,
     (*keys_of(FullRecipe, "recipe"), *recipe_trainer_keys(), *keys_of(Loading, "loader")),
-    recipe_contradictions,
+    _contradictions,
 )

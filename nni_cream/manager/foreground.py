@@ -28,10 +28,11 @@ from nni_cream.manager.ports import check_port, free_port
 from nni_cream.manager.processes import end_trials, is_alive, unmanaged_trials
 from nni_cream.manager.rest_client import Manager, job_parameters
 from nni_cream.manager.trial_progress import TunerLateError, wait_for_page, watch_trials
-from nni_cream.manager.trial_reports import collect, load_retrained, save
+from nni_cream.manager.trial_reports import collect, save
 from nni_cream.processes.signals import termination_as_interrupt
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.output_folder import BEST, OutputFolder, State
+from nni_cream.results.retrained_file import load_retrained
 from nni_cream.versions import package_version
 
 __all__ = [

@@ -13,6 +13,7 @@ from typing import Any
 from nni_cream.errors import FileError
 from nni_cream.manager.final_metric import INTERRUPTED, PARAMETERS, check_final, unpack_final
 from nni_cream.results.architecture_file import Best
+from nni_cream.results.retrained_file import best_of_entry, retrained_rank
 
 __all__ = [
     "ATTEMPTS",
@@ -268,7 +269,7 @@ class ExperimentPlan:
         """
         retrained = [trial for trial in self.retrains or () if trial.result is not None]
         if retrained:
-            return min(map(self._retrained_best, retrained), key=_retrained_rank)
+            return min(map(self._retrained_best, retrained), key=retrained_rank)
         found = [_search_best(trial.result) for trial in self.searches if trial.result is not None]
         return min(found, key=_one_shot_rank, default=None)
 
@@ -277,15 +278,8 @@ class ExperimentPlan:
         search = self.searches[parameters["search_trial"]].result
         assert search is not None
         (entry,) = (entry for entry in search["board"]["entries"] if entry["path"] == parameters["choices"])
-        return replace(
-            _search_best(search),
-            choices=parameters["choices"],
-            accuracy=parameters["one_shot_accuracy"],
-            score=entry["accuracy"] if "validated" in entry else None,
-            cost=parameters["cost"],
-            other_costs=parameters.get("other_costs"),
-            retrained={key: value for key, value in result.items() if key not in ("default", PARAMETERS)},
-        )
+        figures = {key: value for key, value in result.items() if key not in ("default", PARAMETERS)}
+        return replace(best_of_entry(_search_best(search), entry), retrained=figures)
 
 
 def _standing(entry: Mapping[str, Any]) -> float:
@@ -299,8 +293,3 @@ def _search_best(result: Mapping[str, Any]) -> Best:
 
 def _one_shot_rank(best: Best) -> tuple[float, float]:
     return (-best.accuracy, best.cost)
-
-
-def _retrained_rank(best: Best) -> tuple[float, ...]:
-    assert best.retrained is not None
-    return (-best.retrained["validation_accuracy"], best.cost, -best.accuracy)

@@ -8,19 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from nni_cream.errors import FileError, ManagerError
-from nni_cream.files import read_json, write_json
-from nni_cream.json_reader import NUMBER
+from nni_cream.files import write_json
 from nni_cream.manager.final_metric import INTERRUPTED, RETRAINED, check_final
 from nni_cream.manager.plan import identity
 from nni_cream.manager.rest_client import Manager, job_parameters
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.output_folder import BEST, OutputFolder
-from nni_cream.search.paths.encoded_path import PATH_FIELDS
 
-__all__ = ["Outcome", "collect", "load_retrained", "save"]
+__all__ = ["Outcome", "collect", "save"]
 
 _STDERR_LINES = 30
-_RETRAINED = {"choices": PATH_FIELDS, "one_shot_accuracy": NUMBER, "cost": NUMBER, **RETRAINED}
+_ROW = ("choices", "one_shot_accuracy", "cost", *RETRAINED)
 
 
 @dataclass(frozen=True)
@@ -133,16 +131,9 @@ def save(outcome: Outcome, log_folder: Path, folder: OutputFolder) -> tuple[Best
     return best, retrained
 
 
-def load_retrained(path: Path) -> list[dict[str, Any]]:
-    """Read a ``retrained.json``; the ``FileError`` names the first wrong key."""
-    hint = "Name the output folder of a finished experiment."
-    found: list[dict[str, Any]] = read_json(path, "a list of retrained architectures", hint, [_RETRAINED])
-    return found
-
-
 def _retrained(trial: Mapping[str, Any]) -> dict[str, Any]:
     known = trial["parameters"] | trial["result"]
-    return {key: known[key] for key in _RETRAINED}
+    return {key: known[key] for key in _ROW}
 
 
 def _holds(board: Mapping[str, Any], best: Best) -> bool:

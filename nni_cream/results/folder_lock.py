@@ -20,7 +20,7 @@ import psutil
 
 from nni_cream.errors import FileError
 from nni_cream.processes.launch import is_leader
-from nni_cream.results.output_folder import LOCK, OURS, PARETO, PREVIOUS, OutputFolder
+from nni_cream.results.output_folder import LOCK, PREVIOUS, OutputFolder
 
 __all__ = ["alone_in_folder", "held"]
 
@@ -74,7 +74,7 @@ def held(folder: OutputFolder) -> Iterator[None]:
         _check_links(folder)
         made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
         folder.path.mkdir(parents=True, exist_ok=True)
-        file = _locked(lock, folder.path)
+        file = _locked(lock, folder)
     except OSError as error:
         raise FileError(f"{folder.path}: cannot be written to: {error.strerror or error}") from error
     try:
@@ -91,7 +91,7 @@ def held(folder: OutputFolder) -> Iterator[None]:
 
 def _check_links(folder: OutputFolder) -> None:
     """Refuse links in place of our files: a folder from somebody else could make us write to any file."""
-    for name in (*OURS, PREVIOUS, LOCK):
+    for name in (*folder.ours, PREVIOUS, LOCK):
         if (folder.path / name).is_symlink():
             raise FileError(
                 f"{folder.path / name}: is a link; expected none here, since a run would write where it leads. Remove "
@@ -99,7 +99,7 @@ def _check_links(folder: OutputFolder) -> None:
             )
 
 
-def _locked(lock: Path, folder: Path) -> IO[str]:
+def _locked(lock: Path, folder: OutputFolder) -> IO[str]:
     """Return the locked file; wait for the children of a run that is gone, not for one at work."""
     deadline = time.monotonic() + _PATIENCE
     while True:
@@ -111,15 +111,17 @@ def _locked(lock: Path, folder: Path) -> IO[str]:
             file.close()
             if time.monotonic() > deadline or not _is_gone(pid, host):
                 raise FileError(
-                    f"{folder}: is in use by process {pid} on {host}; expected a folder that no other run writes to. "
-                    "Wait until that one has ended, or name another folder with --out."
+                    f"{folder.path}: is in use by process {pid} on {host}; expected a folder that no other run writes "
+                    "to. Wait until that one has ended, or name another folder with --out."
                 ) from None
             time.sleep(_POLL_SECONDS)
         except OSError as error:
             if error.errno not in _WITHOUT_LOCKS:
                 file.close()
                 raise
-            _logger.warning("%s: its file system has no locks; expected no other run there. Make sure of it", folder)
+            _logger.warning(
+                "%s: its file system has no locks; expected no other run there. Make sure of it", folder.path
+            )
             return file
         else:
             if _is_at(file, lock):
@@ -157,9 +159,9 @@ def _is_at(file: IO[str], path: Path) -> bool:
         return False
 
 
-def _remove_half_written(folder: Path) -> None:
+def _remove_half_written(folder: OutputFolder) -> None:
     """Remove temporary files: whoever wrote them is dead, since a run holds the lock while it writes."""
-    for place, ours in ((folder, OURS), (folder / PARETO, None)):
+    for place, ours in ((folder.path, folder.ours), (folder.pareto, None)):
         for path in place.glob(".*"):
             match = _TEMPORARY.fullmatch(path.name)
             if match and path.is_file() and (ours is None or match["name"] in ours):

@@ -13,7 +13,8 @@ import tempfile
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from nni_cream.config import SEARCH, Layout
 from nni_cream.differences import differences
@@ -26,6 +27,7 @@ __all__ = [
     "PREVIOUS",
     "OutputFolder",
     "State",
+    "WholeFolder",
     "inside",
 ]
 
@@ -38,6 +40,8 @@ OURS = (
     CONFIG, BOARD, BEST, CHECKPOINT, EARLIER_CHECKPOINT, METRICS, HISTORY, LATENCIES, WEIGHTS, PARETO, RETRAINED,
     MANAGER, TENSORBOARD, SOURCE, PICTURES,
 )  # fmt: skip
+SEARCH_PART, RETRAINED_PART, EXPORT_PART, REPORT = "search", "retrained", "export", "report.html"
+EVALUATION = "evaluation.json"
 PREVIOUS = "previous"
 LOCK = "lock"
 """Name of the file that is locked while a run is at work in a folder."""
@@ -65,6 +69,12 @@ class OutputFolder:
     path
         The folder; it need not exist yet.
     """
+
+    ours: ClassVar[tuple[str, ...]] = OURS
+    """Names that a run may write here, and that ``--force`` replaces."""
+
+    foreign: ClassVar[Mapping[str, str]] = MappingProxyType({SEARCH_PART: "nni-cream go"})
+    """Names that only other kinds of folders hold -> the command that writes them."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
@@ -141,6 +151,9 @@ class OutputFolder:
             If it holds a result and neither flag is set, is not ours, or cannot be written to.
         """
         state = self.state
+        for name, command in self.foreign.items():
+            if state is not State.EMPTY and (self.path / name).exists():
+                raise FileError(f"{self.path}: holds a run of `{command}`. Name another folder with --out.")
         if state is State.FINISHED and not (force or resume):
             raise FileError(
                 f"{self.path}: holds a result already ({BEST}). Name another folder with --out, or replace it with "
@@ -192,21 +205,21 @@ class OutputFolder:
             previous.mkdir(exist_ok=True)
             shutil.copy2(self.config, previous / CONFIG)
             # best.json goes last: if this is killed halfway, the next --force continues where it stopped.
-            for name in sorted(set(OURS) - {CONFIG}, key=BEST.__eq__):
+            for name in sorted(set(self.ours) - {CONFIG}, key=BEST.__eq__):
                 if (self.path / name).exists():
                     os.replace(self.path / name, previous / name)
         elif self.state is State.UNFINISHED:
-            for name in OURS:
+            for name in self.ours:
                 _remove(self.path / name)
 
     def abandon(self) -> None:
         """Undo :meth:`begin`, for a run that failed before it had anything to resume from."""
-        for name in OURS:
+        for name in self.ours:
             _remove(self.path / name)
         previous = self.path / PREVIOUS
         if (previous / BEST).exists():
             # best.json goes last here too: before that, the folder is not taken for a finished one.
-            for name in sorted(OURS, key=BEST.__eq__):
+            for name in sorted(self.ours, key=BEST.__eq__):
                 if (previous / name).exists():
                     os.replace(previous / name, self.path / name)
             previous.rmdir()
@@ -256,3 +269,35 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+class WholeFolder(OutputFolder):
+    """The folder of ``nni-cream go``: a search, its retrained entries, and what is delivered.
+
+    Parameters
+    ----------
+    path
+        The folder; it need not exist yet.
+    """
+
+    ours: ClassVar[tuple[str, ...]] = (
+        CONFIG, BEST, WEIGHTS, BOARD, RETRAINED, EVALUATION, REPORT, SEARCH_PART, RETRAINED_PART, EXPORT_PART,
+    )  # fmt: skip
+    foreign: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {METRICS: "nni-cream search, retrain or detect", MANAGER: "nni-cream run"}
+    )
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__(path)
+        self.search = OutputFolder(self.path / SEARCH_PART)
+        self.export = self.path / EXPORT_PART
+        self.evaluation = self.path / EVALUATION
+        self.report = self.path / REPORT
+
+    def entry(self, number: int) -> OutputFolder:
+        """Return the folder of a retrained entry of the board, counted from 1."""
+        return OutputFolder(self.path / RETRAINED_PART / f"{number:02d}")
+
+    def entry_file(self, number: int) -> Path:
+        """Return the file that describes an entry of the board before it is retrained."""
+        return self.path / RETRAINED_PART / f"{number:02d}.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,10 @@ from nni_cream.results.sources import find_source
 from nni_cream.training import Loading, measure
 from nni_cream.training.measurement import check_classes
 
-__all__ = ["device_of", "evaluate_result", "evaluation_table"]
+__all__ = ["confusion_table", "device_of", "evaluate_result", "evaluation_table"]
+
+_MOST_CLASSES = 100
+"""Of which a confusion matrix is given; that of 1,000 classes would be a million numbers."""
 
 
 def evaluate_result(
@@ -47,7 +49,9 @@ def evaluate_result(
     Returns
     -------
     dict
-        ``top1``, ``top5`` of more than five classes, ``loss``, ``images`` and what they are of, as plain JSON values.
+        ``top1``, ``top5`` of more than five classes, ``balanced_accuracy`` (the mean recall of the classes), ``loss``,
+        ``images`` and what they are of, as plain JSON values. Of up to 100 classes also ``confusion``: the number of
+        images for each label (row) and answer (column), and ``classes``, their names.
 
     Raises
     ------
@@ -65,8 +69,12 @@ def evaluate_result(
         check_classes(network, images, splits.num_classes, splits.name)
         found = source.load(network, named)
         measured = measure(network, images, device=device, loading=Loading(**config["loader"]))
+    figures = {"top1": measured.top1, "top5": measured.top5, "balanced_accuracy": measured.balanced_accuracy}
+    figures |= {"loss": measured.loss, "images": measured.images}
+    many = len(measured.confusion) > _MOST_CLASSES
     return {
-        **{name: value for name, value in asdict(measured).items() if value is not None},
+        **{name: value for name, value in figures.items() if value is not None},
+        **({} if many else {"confusion": measured.confusion.tolist(), "classes": list(splits.classes)}),
         "part": part,
         "data": config["data"]["name"],
         "weights": str(found),
@@ -89,10 +97,23 @@ def device_of(accelerator: str) -> torch.device:
 def evaluation_table(figures: Mapping[str, Any]) -> Table:
     """Return what :func:`evaluate_result` found for the eye."""
     table = Table("path", "part", title=f"{figures['data']}, weights {figures['weights']}")
-    titles = {"top1": "top-1", "top5": "top-5", "loss": "loss"}
+    titles = {"top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced", "loss": "loss"}
     known = [key for key in titles if key in figures]
     for title in ("images", *(titles[key] for key in known)):
         table.add_column(title, justify="right")
     values = (f"{figures['images']:,}", *(f"{figures[key]:.4f}" for key in known))
     table.add_row(describe_path(figures["choices"]), figures["part"], *values)
+    return table
+
+
+def confusion_table(figures: Mapping[str, Any]) -> Table:
+    """Return the confusion matrix of :func:`evaluate_result` for the eye: a row for each label."""
+    matrix = figures["confusion"]
+    names = figures["classes"] or [str(label) for label in range(len(matrix))]
+    table = Table("label", title="answers to the images of each label")
+    for name in (*names, "recall"):
+        table.add_column(name, justify="right")
+    for number, (name, counts) in enumerate(zip(names, matrix, strict=True)):
+        recall = f"{counts[number] / sum(counts):.3f}" if sum(counts) else "no image"
+        table.add_row(name, *map(str, counts), recall)
     return table

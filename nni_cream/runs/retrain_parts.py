@@ -125,7 +125,7 @@ def share_batches(recipe: TrainingRecipe, settings: Mapping[str, Any], trainer: 
 def train_images(recipe: FullRecipe, splits: DataSplits) -> ImageSet:
     """Return the training images with the random changes of the recipe."""
     part: Any = splits.train
-    if hasattr(part, "with_transform"):
+    if recipe.crop_scale is not None and hasattr(part, "with_transform"):
         transform = make_transform(recipe, splits.input_shape, part.mean, part.std)
         if len(part.mean) > 1:  # grey images come normalised
             transform = NormalisedTransform(transform, Normalisation(part.mean, part.std, divides=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from nni_cream.errors import ConfigError, SearchError
@@ -26,6 +26,13 @@ class Measurement:
     top1: float  #: Share of the images whose largest logit is at the label.
     top5: float | None  #: Share of the images whose label is among the five largest logits; ``None`` up to 5 classes.
     images: int  #: Number of images.
+    confusion: Tensor  #: Images (classes, classes) by label (row) and largest logit (column).
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean over the classes that occur of the share of their images that is recognised."""
+        counts = self.confusion.sum(dim=1)
+        return float((self.confusion.diagonal()[counts > 0] / counts[counts > 0]).double().mean())
 
 
 def measure(
@@ -59,6 +66,7 @@ def measure(
     images_seen = len(loader.dataset)
     with evaluating(network, device) as target:
         totals = torch.zeros(3, dtype=torch.float64, device="cpu" if target.type == "mps" else target)
+        confusion = torch.zeros(0, dtype=torch.int64)
         for images, labels in loader:
             logits = network(images.to(target))
             labels = labels.to(target)
@@ -66,8 +74,15 @@ def measure(
             loss = cross_entropy(logits.float(), labels, reduction="sum")
             # Counted where the logits are, read once at the end: reading is what a GPU waits for.
             totals += torch.stack([loss, ranked[:, 0].sum(), ranked.sum()]).to(totals)
+            confusion = _counted(labels, logits.argmax(dim=1), logits.shape[1]) + (confusion if len(confusion) else 0)
     loss_sum, first, among_five = (total / images_seen for total in totals.tolist())
-    return Measurement(loss_sum, first, among_five if logits.shape[1] > 5 else None, images_seen)
+    top5 = among_five if logits.shape[1] > 5 else None
+    return Measurement(loss_sum, first, top5, images_seen, confusion.cpu())
+
+
+def _counted(labels: Tensor, found: Tensor, classes: int) -> Tensor:
+    """Count the images (classes, classes) by label and by the class found."""
+    return torch.bincount(labels * classes + found, minlength=classes**2).view(classes, classes)
 
 
 def evaluate(

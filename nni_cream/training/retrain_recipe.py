@@ -92,8 +92,10 @@ class FullRecipe(TrainingRecipe):
         "RandAugment, AutoAugment, AugMix in timm's words, such as `rand-m9-mstd0.5`; images decoded on demand.",
     )
     color_jitter: float = option(0.4, number(0), "Strength of colour changes where there is no `auto_augment`.")
-    crop_scale: tuple[float, float] | list[float] = option(
-        (0.08, 1.0), _SHARES, "Share of the image that a random crop keeps."
+    crop_scale: tuple[float, float] | list[float] | None = option(
+        (0.08, 1.0),
+        _SHARES | NOTHING,
+        "Share of the image that a random crop keeps; null leaves the images to `data.augment`.",
     )
     flip: float = option(0.5, _SHARE, "Probability of mirroring an image that is decoded on demand.")
     interpolation: str = option("random", one_of("random", "bilinear", "bicubic"), "How crops are resized.")

@@ -139,7 +139,7 @@ def make_transform(
             is_training=True,
             auto_augment=recipe.auto_augment,
             color_jitter=recipe.color_jitter or None,
-            scale=tuple(recipe.crop_scale),
+            scale=tuple(recipe.crop_scale or (1.0, 1.0)),
             ratio=(3 / 4 * aspect, 4 / 3 * aspect),  # timm's, around the proportions of the tensor
             hflip=recipe.flip,
             interpolation=recipe.interpolation,

@@ -20,6 +20,10 @@ FILES = sorted((Path(__file__).parents[2] / "experiments").glob("retrain_*.yml")
         ({"warmup_fraction": 1}, "recipe.warmup_fraction is 1; expected a number of at least 0 and below 1"),
         ({"crop_scale": [0.5, 1.5]}, "recipe.crop_scale is [0.5, 1.5]; expected [low, high] with 0 < low <= high <= 1"),
         ({"crop_scale": [None, 1]}, "recipe.crop_scale is [None, 1]"),
+        (
+            {"crop_scale": None, "auto_augment": "rand-m9"},
+            "recipe.auto_augment is 'rand-m9'; expected null, since recipe.crop_scale is null",
+        ),
         ({"ema_warmup": True}, "recipe.ema_decay is null"),
         ({"erasing": 2}, "recipe.erasing is 2; expected a number of at least 0 and at most 1"),
         ({"optimizer_arguments": [1]}, "recipe.optimizer_arguments is [1]; expected a mapping of names"),

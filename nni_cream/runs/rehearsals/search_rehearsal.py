@@ -36,7 +36,7 @@ from nni_cream.search import CreamLightningModule, rescored_entries, scoring_int
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import make_loader, module_of, seeded
 
-__all__ = ["SearchRehearsal", "rehearse_search"]
+__all__ = ["SearchRehearsal", "rehearse_search", "retraining_seconds"]
 
 _BATCHES = 6
 """The first fills caches. Every second one has a teacher, and ends with an update of the meta network."""
@@ -75,6 +75,12 @@ class SearchRehearsal:
         content = {**self.training.to_json(), "parts": dict(self.parts), "seconds": self.seconds}
         hours = self.seconds * self.training.devices / 3600
         return {**content, "device_hours": hours, "board_entries": self.board}
+
+
+def retraining_seconds(rehearsal: SearchRehearsal, config: Mapping[str, Any]) -> float:
+    """Estimate the seconds of training the board's best entries, from the steps of the supernet's random paths."""
+    epochs: int = config["retrain"]["top"] * config["retrain"]["epochs"]
+    return rehearsal.training.seconds * epochs / int(config["search"]["epochs"])
 
 
 def rehearse_search(config: Mapping[str, Any], images: int | None = None) -> SearchRehearsal:
