@@ -15,6 +15,7 @@ from nni_cream.cli import (
     experiment_commands,
     export_command,
     go_command,
+    init_command,
     latency_command,
     search_commands,
     study_commands,
@@ -28,7 +29,9 @@ __all__ = ["main"]
 
 _EXAMPLES = """\
 examples:
-  nni-cream go experiments/search_digits.yml --out out/go
+  nni-cream init pictures
+        look at a folder of images and write search.yml, fitted to them and to this machine
+  nni-cream go search.yml --out out/first
         the whole way: search, retrain the best, measure and export the network; --resume continues
   nni-cream search experiments/search_digits.yml --out out/digits
         search in this process; --resume continues an interrupted search
@@ -128,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for group in (
+        init_command,
         go_command,
         search_commands,
         latency_command,

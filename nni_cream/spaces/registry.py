@@ -11,6 +11,7 @@ from nni.nas.space import current_model
 
 from nni_cream.errors import CreamError, SpaceError
 from nni_cream.named import Registry
+from nni_cream.spaces.chain import ChainSpace
 from nni_cream.spaces.cream import CreamSpace
 from nni_cream.spaces.digits import DigitsSpace
 from nni_cream.spaces.fashion import FashionSpace
@@ -21,6 +22,7 @@ from nni_cream.spaces.zoo import build_published, list_networks
 __all__ = ["check_images", "create", "list_spaces", "parameters_of"]
 
 _OWN: dict[str, type[ModelSpace]] = {
+    "chain": ChainSpace,
     "cream": CreamSpace,
     "digits": DigitsSpace,
     "fashion": FashionSpace,

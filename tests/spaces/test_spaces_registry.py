@@ -52,7 +52,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.
 
 
 def test_lists_the_spaces_of_the_package() -> None:
-    assert spaces.list_spaces() == ["cream", "digits", "fashion", "mixed", "nas-bench-macro"]
+    assert spaces.list_spaces() == ["chain", "cream", "digits", "fashion", "mixed", "nas-bench-macro"]
 
 
 def test_builds_a_users_own_space_with_its_arguments(own_module: str) -> None:

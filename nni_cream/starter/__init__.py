@@ -1,0 +1,1 @@
+"""First steps: the machine, the images and the first configuration."""

@@ -1,0 +1,185 @@
+"""What a data set looks like: sizes, channels and classes of its images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import TensorDataset
+
+from nni_cream import data
+from nni_cream.data import DataSplits, ImagePart
+from nni_cream.data.folders.image_parts import ImageFiles, read_image
+from nni_cream.errors import ConfigError, DataError
+
+__all__ = ["ImageProfile", "look_at_images"]
+
+_LOOKED_AT = 200
+"""Image files whose size is read, spread evenly over the data set."""
+
+_DECODED = 40
+"""Image files of which every pixel is read, to see whether they have colours."""
+
+_SMALL = 2000
+"""Images up to which a tenth would be too few to decide by."""
+
+_SHARES = ("validation", "test")
+_TIMED = 24
+_ALIKE = 0.15
+"""Largest relative difference of an image's proportions from the median's, for one shape to fit all."""
+
+
+@dataclass(frozen=True)
+class ImageProfile:
+    """Figures of a data set on which a configuration can rest."""
+
+    name: str  #: Of the loader.
+    arguments: Mapping[str, Any]  #: Of the loader, as the user gave them.
+    parts: Mapping[str, int]  #: Part -> number of images.
+    classes: tuple[str, ...]  #: Names, or numbers where they have none.
+    counts: tuple[int, ...]  #: Training images of each class.
+    height: int  #: Median, in pixels.
+    width: int
+    smallest: tuple[int, int]  #: Height and width of the image with the fewest pixels among those looked at.
+    largest: tuple[int, int]
+    looked_at: int  #: Number of images whose sizes and colours were read.
+    grey: bool  #: Whether no image has colours.
+    alike: bool  #: Whether all images have about the same proportions.
+    files: bool  #: Whether the images are files that are decoded on demand.
+    seconds_an_image: float  #: To load one for the training.
+
+    @property
+    def images(self) -> int:
+        """Number of all images."""
+        return sum(self.parts.values())
+
+    @property
+    def imbalance(self) -> float:
+        """The most frequent class's training images over those of the rarest."""
+        return max(self.counts) / max(1, min(self.counts))
+
+    @property
+    def bytes_decoded(self) -> int:
+        """Memory that all images take when they are decoded."""
+        return self.images * self.height * self.width * 3
+
+
+def look_at_images(name: str, arguments: Mapping[str, Any]) -> ImageProfile:
+    """Load a data set and read the sizes and colours of a sample of its images.
+
+    Parameters
+    ----------
+    name
+        Of the data set, as in a configuration.
+    arguments
+        Its arguments.
+
+    Returns
+    -------
+    ImageProfile
+        What was seen.
+
+    Raises
+    ------
+    CreamError
+        If the data set cannot be loaded, or an image of the sample cannot be read.
+    """
+    splits = data.create(name, **arguments) if name != "folder" else _create_folder(arguments)
+    sample = _sample(splits)
+    heights, widths = np.array([size[0] for size in sample]), np.array([size[1] for size in sample])
+    height, width = int(np.median(heights)), int(np.median(widths))
+    proportions = widths / heights
+    pixels = heights * widths
+    counts = np.bincount(_labels(splits), minlength=splits.num_classes)
+    return ImageProfile(
+        name=name,
+        arguments={key: splits.arguments[key] for key in (*arguments, *_SHARES) if splits.arguments.get(key)},
+        parts={part: len(positions) for part, positions in splits.indices.items()},
+        classes=splits.classes or tuple(str(label) for label in range(splits.num_classes)),
+        counts=tuple(int(count) for count in counts),
+        height=height,
+        width=width,
+        smallest=sample[int(pixels.argmin())],
+        largest=sample[int(pixels.argmax())],
+        looked_at=len(sample),
+        grey=_are_grey(splits),
+        alike=bool(np.all(np.abs(proportions / np.median(proportions) - 1) <= _ALIKE)),
+        files=_files(splits) is not None,
+        seconds_an_image=_loading_seconds(splits),
+    )
+
+
+def _create_folder(arguments: Mapping[str, Any]) -> DataSplits:
+    """Load a folder; of a small one, the parts that are drawn get a fifth each, since a few images say little."""
+    for drawn in (("validation", "test"), ("validation",)):
+        try:
+            splits = data.create("folder", **arguments, **dict.fromkeys(drawn, 0.2))
+        except ConfigError:  # a part has a folder of its own
+            continue
+        if sum(map(len, splits.indices.values())) <= _SMALL:
+            return splits
+        break
+    return data.create("folder", **arguments)
+
+
+def _files(splits: DataSplits) -> ImageFiles | None:
+    part = splits.train
+    return part.source if isinstance(part, ImagePart) and isinstance(part.source, ImageFiles) else None
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    return [int(place) for place in np.unique(np.linspace(0, count - 1, min(count, wanted)).round())]
+
+
+def _sample(splits: DataSplits) -> list[tuple[int, int]]:
+    """Return height and width of images, upright."""
+    files = _files(splits)
+    if files is None:
+        return [splits.input_shape[1:]]
+    return [_size(files.path(index)) for index in _spread(len(files), _LOOKED_AT)]
+
+
+def _size(path: str) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations that exchange the sides
+            return image.size if turned else (image.height, image.width)
+    except Exception as error:  # Pillow's readers raise whatever they stumble over
+        raise DataError(
+            f"{path}: cannot be read ({type(error).__name__}: {error}). Get the file again or remove it."
+        ) from error
+
+
+def _are_grey(splits: DataSplits) -> bool:
+    files = _files(splits)
+    if files is None:
+        return splits.input_shape[0] == 1
+    for index in _spread(len(files), _DECODED):
+        pixels = np.asarray(read_image(files.path(index), 64))
+        if not (np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2])):
+            return False
+    return True
+
+
+def _labels(splits: DataSplits) -> np.ndarray[Any, np.dtype[np.int64]]:
+    part: Any = splits.train
+    if isinstance(part, ImagePart):
+        return np.asarray(part.labels, dtype=np.int64)
+    if isinstance(part, TensorDataset):
+        return np.asarray(part.tensors[1], dtype=np.int64)
+    return np.array([int(part[index][1]) for index in range(len(part))], dtype=np.int64)
+
+
+def _loading_seconds(splits: DataSplits) -> float:
+    """Time how long an image takes from its file to a tensor."""
+    if _files(splits) is None:
+        return 0.0
+    places = _spread(len(splits.indices["train"]), _TIMED)
+    start = time.perf_counter()
+    for place in places:
+        splits.train[place]
+    return (time.perf_counter() - start) / len(places)
