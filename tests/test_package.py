@@ -11,6 +11,7 @@ import types
 import zipfile
 from importlib.metadata import entry_points, version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ from nni_cream.training import make_loader
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 FENCE = re.compile(r"^(`{3,})(\w+)\n(.*?)^\1$", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"\bnni-cream (--?\w+|(?:data|detect|study) [a-z-]+|[a-z]+)")
+COMMAND = re.compile(r"\bnni-cream (--?\w+|(?:data|detect|examples|study) [a-z-]+|[a-z]+)")
 OPTION = re.compile(r"(?<=\s)--[a-z][a-z-]*")
 
 
@@ -50,7 +51,42 @@ def help_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_one_version_stands_everywhere() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     released = re.findall(r"^## \[(\d[^\]]*)\]", changelog, re.MULTILINE)
-    assert nni_cream.__version__ == version("nni_cream") == released[0]
+    assert nni_cream.__version__ == version("nni_cream") == released[0] == citation()["version"]
+
+
+def citation() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    return content
+
+
+def test_citation_has_what_its_format_requires() -> None:
+    # https://github.com/citation-file-format/citation-file-format/blob/main/schema-guide.md, version 1.2.0
+    content, paper = citation(), citation()["preferred-citation"]
+    assert content["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= set(content)
+    assert content["type"] == "software"
+    assert content["license"] == "MIT"
+    assert {"type", "title", "authors", "year"} <= set(paper)
+    for author in [*content["authors"], *paper["authors"]]:
+        assert set(author) in ({"name"}, {"given-names", "family-names"})
+    known = {
+        "abstract", "authors", "cff-version", "keywords", "license", "message", "preferred-citation", "title", "type",
+        "version",
+    }  # fmt: skip
+    assert set(content) <= known  # the format allows no others
+
+
+def test_citation_and_readme_name_the_same_paper() -> None:
+    (entry,) = re.findall(r"```bibtex\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    bibtex = dict(re.findall(r"(\w+)\s*= \{(.*?)\},?\n", entry))
+    paper = citation()["preferred-citation"]
+    assert bibtex["title"] == paper["title"]
+    assert bibtex["author"] == " and ".join(f"{who['family-names']}, {who['given-names']}" for who in paper["authors"])
+    assert (bibtex["booktitle"], bibtex["volume"], bibtex["year"]) == (
+        paper["collection-title"],
+        str(paper["volume"]),
+        str(paper["year"]),
+    )
 
 
 def test_public_names_can_be_imported_and_stand_in_the_api_reference() -> None:

@@ -15,6 +15,7 @@ from nni_cream.cli import (
     experiment_commands,
     export_command,
     go_command,
+    help_commands,
     init_command,
     latency_command,
     search_commands,
@@ -29,6 +30,10 @@ __all__ = ["main"]
 
 _EXAMPLES = """\
 examples:
+  nni-cream doctor
+        what this machine has and lacks for a search, and what to do about it
+  nni-cream examples copy search_digits
+        a configuration to edit; `nni-cream examples list` names all
   nni-cream init pictures
         look at a folder of images and write search.yml, fitted to them and to this machine
   nni-cream go search.yml --out out/first
@@ -69,6 +74,11 @@ examples:
         content of a data set, and its unreadable files
   nni-cream data subimagenet --imagenet /data/imagenet --out /data/subimagenet
         100 classes of ImageNet with 250 + 50 images each, as links
+
+exit codes:
+  0 done   1 failed   2 used wrongly   130 interrupted   143 terminated
+
+`nni-cream COMMAND --help` explains a command. `nni-cream completion bash` completes them in the shell.
 """
 
 
@@ -85,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit code: 0 well, 1 failed, 2 used wrongly, 130 interrupted, 143 terminated (SIGTERM).
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    options.whole_parser = parser
     options.words = sys.argv[1:] if arguments is None else list(arguments)
     options.debug = "debug" in options
     # As `python -m` does: a user's own space is looked for in the current folder, too.
@@ -131,6 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"nni-cream {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for group in (
+        help_commands,
         init_command,
         go_command,
         search_commands,

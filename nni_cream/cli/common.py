@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nni_cream.results.architecture_file import Best
 
 __all__ = [
+    "add_command",
     "add_run_options",
     "add_trust_option",
     "be_quiet",
@@ -18,6 +20,51 @@ __all__ = [
     "print_result",
     "summary",
 ]
+
+
+_HELP_WIDTH = 79
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    shared: argparse.ArgumentParser,
+    summary: str,
+    *examples: str,
+    description: str | None = None,
+) -> argparse.ArgumentParser:
+    """Add a command whose ``--help`` says what it does and shows it at work.
+
+    Parameters
+    ----------
+    commands
+        What ``add_subparsers`` returned.
+    name
+        Word that calls the command.
+    shared
+        Parser of the options that all commands have.
+    summary
+        Its line in the list of commands, without a full stop.
+    *examples
+        Command lines; each is valid as it stands.
+    description
+        The same in sentences. Default: the summary as one.
+
+    Returns
+    -------
+    argparse.ArgumentParser
+        Parser for the arguments.
+    """
+    text = description or f"{summary[0].upper()}{summary[1:]}."
+    command: argparse.ArgumentParser = commands.add_parser(
+        name,
+        parents=[shared],
+        help=summary,
+        description=textwrap.fill(text, _HELP_WIDTH),
+        epilog="\n  ".join(["examples:" if len(examples) > 1 else "example:", *examples]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return command
 
 
 def be_quiet(options: argparse.Namespace, *, training: bool = False) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nni_cream.cli.common import print_json
+from nni_cream.cli.common import add_command, print_json
 from nni_cream.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -23,7 +23,13 @@ _BOXES = ("coco", "voc")
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the commands to the command line; ``shared`` holds the options that all have."""
-    group = commands.add_parser("data", parents=[shared], help="look into a data set, or make one")
+    group = add_command(
+        commands,
+        "data",
+        shared,
+        "look into a data set, or make one",
+        "nni-cream data check experiments/search_digits.yml",
+    )
     data_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_check(data_commands, shared)
     _add_subimagenet(data_commands, shared)
@@ -31,8 +37,13 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_check(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser(
-        "check", parents=[shared], help="load a data set, look at its files, show its parts; exit code 1 if unusable"
+    command = add_command(
+        commands,
+        "check",
+        shared,
+        "load a data set, look at its files, show its parts; exit code 1 if unusable",
+        "nni-cream data check experiments/search_digits.yml",
+        "nni-cream data check folder --root data/flowers --full",
     )
     command.add_argument(
         "data", metavar="CONFIG.yml|NAME", help="name of a data set, or a file whose key `data` names one"
@@ -44,8 +55,12 @@ def _add_check(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_subimagenet(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser(
-        "subimagenet", parents=[shared], help="choose classes and images of ImageNet, as a folder of links"
+    command = add_command(
+        commands,
+        "subimagenet",
+        shared,
+        "choose classes and images of ImageNet, as a folder of links",
+        "nni-cream data subimagenet --imagenet /data/imagenet --out /data/subimagenet",
     )
     command.add_argument(
         "--imagenet", metavar="DIR", required=True, help="folder that holds train/<wnid>/*.JPEG and val/"
@@ -63,8 +78,12 @@ def _add_subimagenet(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_scenes(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser(
-        "scenes", parents=[shared], help="compose scenes of digits with boxes, in COCO's layout; needs no download"
+    command = add_command(
+        commands,
+        "scenes",
+        shared,
+        "compose scenes of digits with boxes, in COCO's layout; needs no download",
+        "nni-cream data scenes --out out/scenes",
     )
     command.add_argument("--out", metavar="DIR", required=True, help="folder to make")
     command.add_argument("--train", type=int, default=1000, metavar="N", help="training scenes (1000)")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nni_cream.cli.common import add_run_options, add_trust_option, be_quiet, check_run_options, print_json
+from nni_cream.cli.common import add_command, add_run_options, add_trust_option, be_quiet, check_run_options, print_json
 
 __all__ = ["add_commands"]
 
@@ -15,25 +15,51 @@ _CONFIG = "backbone, data, detector, recipe and hardware; the keys are in the do
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the commands to the command line; ``shared`` holds the options that all have."""
-    group = commands.add_parser("detect", parents=[shared], help="train or measure a detector with a searched backbone")
+    group = add_command(
+        commands,
+        "detect",
+        shared,
+        "train or measure a detector with a searched backbone",
+        "nni-cream detect train experiments/detect_digits.yml --out out/detector",
+    )
     detect_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    train = detect_commands.add_parser("train", parents=[shared], help="train RetinaNet on images with boxes")
+    train = add_command(
+        detect_commands,
+        "train",
+        shared,
+        "train RetinaNet on images with boxes",
+        "nni-cream detect train experiments/detect_digits.yml --out out/detector",
+    )
     train.add_argument("config", metavar="CONFIG.yml", help=_CONFIG)
     add_run_options(train)
     add_trust_option(train)
     train.set_defaults(command=_train, parser=train)
-    evaluate = detect_commands.add_parser("evaluate", parents=[shared], help="measure COCO's average precisions")
+    evaluate = add_command(
+        detect_commands,
+        "evaluate",
+        shared,
+        "measure COCO's average precisions",
+        "nni-cream detect evaluate out/detector/config.yml",
+    )
     _add_trained(evaluate)
     evaluate.add_argument("--part", choices=("test", "validation", "train"), default="test", help="default: test")
     evaluate.set_defaults(command=_evaluate)
-    export = detect_commands.add_parser(
-        "export", parents=[shared], help="write the detector as ONNX, checked on test images"
+    export = add_command(
+        detect_commands,
+        "export",
+        shared,
+        "write the detector as ONNX, checked on test images",
+        "nni-cream detect export out/detector/config.yml --out detector.onnx",
     )
     _add_trained(export)
     export.add_argument("--out", metavar="FILE.onnx", required=True, help="file to write")
     export.set_defaults(command=_export)
-    table = detect_commands.add_parser(
-        "table", parents=[shared], help="compare trained detectors, as the paper's table"
+    table = add_command(
+        detect_commands,
+        "table",
+        shared,
+        "compare trained detectors, as the paper's table",
+        "nni-cream detect table out/detector out/another-detector",
     )
     table.add_argument("results", metavar="DIR", nargs="+", help="folders of trained detectors")
     table.add_argument("--json", action="store_true", help="print the rows as one line of JSON")

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nni_cream.cli.common import be_quiet, print_json, print_result
+from nni_cream.cli.common import add_command, be_quiet, print_json, print_result
 
 if TYPE_CHECKING:
     from nni_cream.manager.foreground import ExperimentResult
@@ -26,7 +26,13 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_run(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser("run", parents=[shared], help="run an NNI experiment: search, then retrain the best")
+    command = add_command(
+        commands,
+        "run",
+        shared,
+        "run an NNI experiment: search, then retrain the best",
+        "nni-cream run experiments/cream_experiment.yml --out out/experiment",
+    )
     command.add_argument("experiment", metavar="EXPERIMENT.yml", help="in NNI's format, with CreamTuner as its tuner")
     command.add_argument("--out", metavar="DIR", help="folder for all files; default: out/<experiment>-<time>")
     command.add_argument("--force", action="store_true", help="start over, and replace the content of DIR when done")
@@ -41,7 +47,9 @@ def _add_watching(command: argparse.ArgumentParser) -> None:
 
 
 def _add_resume(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser("resume", parents=[shared], help="continue an interrupted experiment")
+    command = add_command(
+        commands, "resume", shared, "continue an interrupted experiment", "nni-cream resume out/experiment"
+    )
     command.add_argument("experiment", metavar="EXPERIMENT", help=_EXPERIMENT)
     command.add_argument("--out", metavar="DIR", help="folder for the results of an experiment that nnictl started")
     _add_watching(command)
@@ -49,14 +57,23 @@ def _add_resume(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_status(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser("status", parents=[shared], help="show the state of experiments")
+    command = add_command(
+        commands,
+        "status",
+        shared,
+        "show the state of experiments",
+        "nni-cream status",
+        "nni-cream status out/experiment",
+    )
     command.add_argument("experiment", metavar="EXPERIMENT", nargs="?", help=f"{_EXPERIMENT}; default: all of NNI's")
     command.add_argument("--json", action="store_true", help="print it as JSON")
     command.set_defaults(command=_status)
 
 
 def _add_stop(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser("stop", parents=[shared], help="stop an experiment; it can be resumed")
+    command = add_command(
+        commands, "stop", shared, "stop an experiment; it can be resumed", "nni-cream stop out/experiment"
+    )
     command.add_argument("experiment", metavar="EXPERIMENT", help=_EXPERIMENT)
     command.add_argument("--json", action="store_true", help="print its id as one line of JSON")
     command.set_defaults(command=_stop)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nni_cream.cli.common import add_trust_option, be_quiet, print_json
+from nni_cream.cli.common import add_command, add_trust_option, be_quiet, print_json
 from nni_cream.errors import FileError
 
 if TYPE_CHECKING:
@@ -26,10 +26,13 @@ _BESIDE = ""
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the command to the command line; ``shared`` holds the options that all have."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "export",
-        parents=[shared],
-        help="write the chosen architecture for other programs, or to a file",
+        shared,
+        "write the chosen architecture for other programs, or to a file",
+        "nni-cream export out/digits --weights --out digits.json",
+        "nni-cream export out/digits --format code,onnx,torch --out out/phone",
         description="Without --format: the architecture as JSON, printed or in a file. With --format: a folder with "
         "the network as Python code that needs PyTorch alone, as ONNX or as a program of torch.export, each checked "
         "against the network itself, with its weights and a model card.",

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from nni_cream.cli.common import add_run_options, be_quiet, print_json, print_result
+from nni_cream.cli.common import add_command, add_run_options, be_quiet, print_json, print_result
 from nni_cream.cli.export_command import export_formats
 
 if TYPE_CHECKING:
@@ -17,14 +17,15 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the command to the command line; ``shared`` holds the options that all have."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "go",
-        parents=[shared],
-        help="search, retrain, evaluate and export, in this process",
+        shared,
+        "search, retrain, evaluate and export, in this process",
+        "nni-cream go search.yml --out out/mine",
         description="Search an architecture, train the board's best entries from new weights, measure the best of them "
         "on the test images and export it. Each stage can be resumed. The file is that of `nni-cream search`; its "
         "section `retrain` says how the entries are trained.",
-        epilog="example: nni-cream go search.yml --out out/mine",
     )
     command.add_argument(
         "config", metavar="CONFIG.yml", help="space, data, search and retrain settings, as `nni-cream init` writes them"

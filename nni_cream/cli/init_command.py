@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nni_cream.cli.common import be_quiet, print_json
+from nni_cream.cli.common import add_command, be_quiet, print_json
 from nni_cream.errors import ConfigError, FileError
 
 if TYPE_CHECKING:
@@ -22,13 +22,14 @@ _SPACE, _CLASS = "my_space", "MySpace"
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the command to the command line; ``shared`` holds the options that all have."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "init",
-        parents=[shared],
-        help="write a first configuration for your images",
+        shared,
+        "write a first configuration for your images",
+        "nni-cream init pictures && nni-cream go search.yml --out out/first",
         description="Look at the images, choose space, sizes, epochs, batch and budget to fit them and this machine, "
         "time a few steps, and write a commented file that runs as it is. Nothing is asked, and no file is replaced.",
-        epilog="example: nni-cream init pictures && nni-cream go search.yml --out out/first",
     )
     command.add_argument(
         "folder", metavar="FOLDER", nargs="?", help="images, with one sub-folder a class or train, val and test"

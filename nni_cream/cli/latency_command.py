@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from nni_cream.cli.common import be_quiet, print_json
+from nni_cream.cli.common import add_command, be_quiet, print_json
 from nni_cream.errors import FileError
 
 __all__ = ["add_commands"]
@@ -15,7 +15,15 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the command to the command line; ``shared`` holds the options that all have."""
-    command = commands.add_parser("latency", parents=[shared], help="measure a table of latencies on this machine")
+    command = add_command(
+        commands,
+        "latency",
+        shared,
+        "measure a table of latencies on this machine",
+        "nni-cream latency experiments/search_digits.yml --out latencies.json",
+        description="Measure the latency of each choice of a space on this machine, for searches with `cost: latency`, "
+        "and check the table against whole networks.",
+    )
     command.add_argument(
         "config", metavar="CONFIG.yml", help="configuration of a search; its section `latency` holds the settings"
     )

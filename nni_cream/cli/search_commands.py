@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nni_cream.cli.common import add_run_options, be_quiet, check_run_options, print_json, print_result
+from nni_cream.cli.common import add_command, add_run_options, be_quiet, check_run_options, print_json, print_result
 
 __all__ = ["add_commands"]
 
@@ -17,7 +17,15 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_search(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser("search", parents=[shared], help="search for an architecture, in this process")
+    command = add_command(
+        commands,
+        "search",
+        shared,
+        "search for an architecture, in this process",
+        "nni-cream search experiments/search_digits.yml --out out/digits",
+        "nni-cream search experiments/search_digits.yml --out out/digits --resume",
+        "nni-cream search experiments/search_digits.yml --dry-run",
+    )
     command.add_argument(
         "config", metavar="CONFIG.yml", help="space, data and search settings; docs/configuration.md lists the keys"
     )
@@ -26,7 +34,9 @@ def _add_search(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_board(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser("board", parents=[shared], help="show the board of a search")
+    command = add_command(
+        commands, "board", shared, "show the board of a search, also while it runs", "nni-cream board out/digits"
+    )
     command.add_argument("folder", metavar="DIR", help="output folder of a search or experiment")
     command.add_argument("--choices", action="store_true", help="show instead which operation helps where")
     command.add_argument("--json", action="store_true", help="print it as JSON")

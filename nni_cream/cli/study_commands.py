@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nni_cream.cli.common import be_quiet, print_json
+from nni_cream.cli.common import add_command, be_quiet, print_json
 from nni_cream.errors import ConfigError, FileError
 
 if TYPE_CHECKING:
@@ -20,15 +20,30 @@ __all__ = ["add_commands"]
 
 def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     """Add the commands to the command line; ``shared`` holds the options that all have."""
-    group = commands.add_parser("study", parents=[shared], help="train architectures alone, and other studies")
+    group = add_command(
+        commands,
+        "study",
+        shared,
+        "train architectures alone, and other studies",
+        "nni-cream study truth experiments/truth_fashion.yml --out out/truth",
+    )
     study_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    truth = study_commands.add_parser(
-        "truth", parents=[shared], help="train architectures alone, as the reference for rankings"
+    truth = add_command(
+        study_commands,
+        "truth",
+        shared,
+        "train architectures alone, as the reference for rankings",
+        "nni-cream study truth experiments/truth_fashion.yml --out out/truth",
     )
     _add_common(truth)
     truth.set_defaults(command=_truth)
-    imported = study_commands.add_parser(
-        "import-truth", parents=[shared], help="take over accuracies of architectures that others have trained"
+    imported = add_command(
+        study_commands,
+        "import-truth",
+        shared,
+        "take over accuracies of architectures that others have trained",
+        "nni-cream study import-truth nas-bench-macro nas-bench-macro_cifar10.json --out out/truth.json",
+        "nni-cream study import-truth csv table.csv --space fashion --out out/truth.json",
     )
     kinds = ("nas-bench-macro", "nas-bench-201", "csv")
     imported.add_argument("kind", metavar="KIND", choices=kinds, help="nas-bench-macro, nas-bench-201 or csv")
@@ -43,13 +58,21 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     imported.add_argument("--architectures", type=int, metavar="N", help="draw so many with seed 0; default: all")
     imported.add_argument("--json", action="store_true", help="print the result as one line of JSON")
     imported.set_defaults(command=_import_truth)
-    final = study_commands.add_parser(
-        "final", parents=[shared], help="compare the board's best with evolution and random search, trained alone"
+    final = add_command(
+        study_commands,
+        "final",
+        shared,
+        "compare the board's best with evolution and random search, trained alone",
+        "nni-cream study final experiments/final_fashion.yml --out out/final",
     )
     _add_common(final)
     final.set_defaults(command=_final)
-    rank = commands.add_parser(
-        "rank", parents=[shared], help="measure how well variants of a search rank architectures"
+    rank = add_command(
+        commands,
+        "rank",
+        shared,
+        "measure how well variants of a search rank architectures",
+        "nni-cream rank experiments/rank_fashion.yml --truth out/truth/truth_fashion.json --out out/rank",
     )
     _add_common(rank)
     rank.add_argument("--truth", metavar="FILE", required=True, help="JSON file of `nni-cream study truth`")

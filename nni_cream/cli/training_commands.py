@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_cream.cli.common import (
+    add_command,
     add_run_options,
     add_trust_option,
     be_quiet,
@@ -28,7 +29,14 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_retrain(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser("retrain", parents=[shared], help="train an architecture by the full recipe")
+    command = add_command(
+        commands,
+        "retrain",
+        shared,
+        "train an architecture by the full recipe",
+        "nni-cream retrain out/digits experiments/retrain_digits.yml --out out/digits-retrained",
+        "nni-cream retrain cream-287 experiments/retrain_cream_287.yml --dry-run",
+    )
     command.add_argument("result", metavar="RESULT", help=_RESULT)
     command.add_argument("config", metavar="CONFIG.yml", help=_CONFIG)
     command.add_argument("--weights", metavar="FILE", help="initial weights, with recipe.start: supernet")
@@ -38,7 +46,13 @@ def _add_retrain(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(commands: Any, shared: argparse.ArgumentParser) -> None:
-    command = commands.add_parser("evaluate", parents=[shared], help="measure top-1, top-5 and loss of an architecture")
+    command = add_command(
+        commands,
+        "evaluate",
+        shared,
+        "measure top-1, top-5 and loss of an architecture",
+        "nni-cream evaluate out/digits-retrained experiments/retrain_digits.yml",
+    )
     command.add_argument("result", metavar="RESULT", help=_RESULT)
     command.add_argument("config", metavar="CONFIG.yml", help=_CONFIG)
     command.add_argument("--weights", metavar="FILE", help="its weights; default: those beside RESULT")

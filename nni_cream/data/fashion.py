@@ -15,7 +15,7 @@ from nni_cream.data.idx import read_idx
 from nni_cream.data.splits import DataSplits, make_splits, stratified_split
 from nni_cream.errors import ConfigError, DataError
 
-__all__ = ["ROOT_VARIABLE", "load_fashion", "read_fashion"]
+__all__ = ["ROOT_VARIABLE", "find_fashion", "load_fashion", "read_fashion"]
 
 ROOT_VARIABLE = "NNI_CREAM_FASHION_MNIST"
 """Environment variable that names the folder when no ``root`` is given."""
@@ -88,7 +88,7 @@ def read_fashion(name: str, root: str | os.PathLike[str] | None, download: bool)
     """Read training images (N, H, W) and labels (N,), then test images and labels; see :func:`load_fashion`."""
     if download:
         _download(name, root)
-    folder = _find_folder(name, root)
+    folder = find_fashion(name, root)
     images, labels = _read_pair(folder, "train")
     test_images, test_labels = _read_pair(folder, "test")
     if images.shape[1:] != test_images.shape[1:]:
@@ -110,7 +110,8 @@ def _download(name: str, root: str | os.PathLike[str] | None) -> None:
         raise DataError(f"data set {name!r}: the download to {root} failed: {error}") from error
 
 
-def _find_folder(name: str, root: str | os.PathLike[str] | None) -> Path:
+def find_fashion(name: str, root: str | os.PathLike[str] | None = None) -> Path:
+    """Find the folder of the four files; raise ``DataError``, which lists all places, if there is none."""
     if root is None:
         root = os.environ.get(ROOT_VARIABLE) or None
     candidates = _share_folders() if root is None else [Path(root), Path(root) / "FashionMNIST" / "raw"]
@@ -144,7 +145,7 @@ def _what_is_missing(folder: Path, wanted: list[str]) -> str:
 def _read_pair(folder: Path, part: str) -> tuple[NDArray[Any], NDArray[Any]]:
     image_path, label_path = _existing(folder, _IMAGES[part]), _existing(folder, _LABELS[part])
     assert image_path is not None
-    assert label_path is not None  # _find_folder has seen both
+    assert label_path is not None  # find_fashion has seen both
     images, labels = read_idx(image_path, dimensions=3), read_idx(label_path, dimensions=1)
     if len(images) != len(labels):
         raise DataError(

@@ -47,6 +47,8 @@ class KnownExperiment:
         Its manager, ``None`` if none is running.
     manager
         The same, as its REST interface shows it.
+    listed
+        Status on NNI's list, empty if it is not there. A killed manager leaves the last one that it wrote.
     """
 
     id: str
@@ -54,6 +56,7 @@ class KnownExperiment:
     name: str = ""
     process: psutil.Process | None = None
     manager: Manager | None = None
+    listed: str = ""
 
     @property
     def log(self) -> Path:
@@ -80,7 +83,8 @@ def _known(record: dict[str, Any]) -> KnownExperiment:
     process = _process(record, manager)
     folder = Path(record["logDir"])
     name = record.get("experimentName") or ""
-    return KnownExperiment(record["id"], folder, name, process, manager if process else None)
+    listed = record.get("status") or ""
+    return KnownExperiment(record["id"], folder, name, process, manager if process else None, listed)
 
 
 def _process(record: dict[str, Any], manager: Manager) -> psutil.Process | None:
