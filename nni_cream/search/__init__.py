@@ -7,49 +7,76 @@ from typing import TYPE_CHECKING
 from nni_cream.lazy_names import lazy_names
 
 if TYPE_CHECKING:
-    from nni_cream.search.board import BoardEntry as BoardEntry
-    from nni_cream.search.board import BoardEvent as BoardEvent
-    from nni_cream.search.board import PrioritizedBoard as PrioritizedBoard
-    from nni_cream.search.board import Verdict as Verdict
-    from nni_cream.search.cost.cost_model import CostModel as CostModel
-    from nni_cream.search.cost.costs import Costs as Costs
-    from nni_cream.search.cost.latency.latency_model import LatencyModel as LatencyModel
-    from nni_cream.search.cost.latency.latency_table import LatencyTable as LatencyTable
-    from nni_cream.search.cost.latency.stopwatch import LatencySettings as LatencySettings
-    from nni_cream.search.cost.latency.table_measurement import measure_table as measure_table
-    from nni_cream.search.loop.statistics import Tally as Tally
-    from nni_cream.search.loop.statistics import Teacher as Teacher
-    from nni_cream.search.loop.step import CreamLightningModule as CreamLightningModule
-    from nni_cream.search.paths.choices import Options as Options
-    from nni_cream.search.paths.choices import decode_path as decode_path
-    from nni_cream.search.paths.cost_limits import Limit as Limit
-    from nni_cream.search.paths.cost_table import CostTable as CostTable
-    from nni_cream.search.paths.encoded_path import Path as Path
-    from nni_cream.search.paths.encoded_path import encode_path as encode_path
-    from nni_cream.search.paths.encoded_path import path_key as path_key
-    from nni_cream.search.paths.random_paths import RandomPaths as RandomPaths
-    from nni_cream.search.sampling.samplers import PathSampler as PathSampler
-    from nni_cream.search.scoring.candidates import CandidateWindow as CandidateWindow
-    from nni_cream.search.scoring.candidates import rescored_entries as rescored_entries
-    from nni_cream.search.scoring.candidates import scoring_interval as scoring_interval
-    from nni_cream.search.scoring.final_validation import Finalist as Finalist
-    from nni_cream.search.scoring.final_validation import finalise as finalise
-    from nni_cream.search.scoring.final_validation import validate_path as validate_path
-    from nni_cream.search.scoring.scorer import PathScorer as PathScorer
-    from nni_cream.search.scoring.scores import Score as Score
-    from nni_cream.search.scoring.validation_subset import ValidationSubset as ValidationSubset
-    from nni_cream.search.settings import Scoring as Scoring
-    from nni_cream.search.settings import SearchSettings as SearchSettings
-    from nni_cream.search.settings import Teaching as Teaching
-    from nni_cream.search.supernet.supernet import FreezableCell as FreezableCell
-    from nni_cream.search.supernet.supernet import Supernet as Supernet
-    from nni_cream.search.teaching.losses import Distillation as Distillation
-    from nni_cream.search.teaching.matchers import BestMatcher as BestMatcher
-    from nni_cream.search.teaching.matchers import Match as Match
-    from nni_cream.search.teaching.matchers import Matcher as Matcher
-    from nni_cream.search.teaching.matchers import MetaMatcher as MetaMatcher
-    from nni_cream.search.teaching.matchers import NoMatcher as NoMatcher
-    from nni_cream.search.teaching.matchers import RandomMatcher as RandomMatcher
+    from nni_cream.search.board import BoardEntry, BoardEvent, PrioritizedBoard, Verdict
+    from nni_cream.search.cost.cost_model import CostModel
+    from nni_cream.search.cost.costs import Costs
+    from nni_cream.search.cost.latency.latency_model import LatencyModel
+    from nni_cream.search.cost.latency.latency_table import LatencyTable
+    from nni_cream.search.cost.latency.stopwatch import LatencySettings
+    from nni_cream.search.cost.latency.table_measurement import measure_table
+    from nni_cream.search.loop.statistics import Tally, Teacher
+    from nni_cream.search.loop.step import CreamLightningModule
+    from nni_cream.search.paths.choices import Options, decode_path
+    from nni_cream.search.paths.cost_limits import Limit
+    from nni_cream.search.paths.cost_table import CostTable
+    from nni_cream.search.paths.encoded_path import Path, encode_path, path_key
+    from nni_cream.search.paths.random_paths import RandomPaths
+    from nni_cream.search.sampling.samplers import PathSampler
+    from nni_cream.search.scoring.candidates import CandidateWindow, rescored_entries, scoring_interval
+    from nni_cream.search.scoring.final_validation import Finalist, finalise, validate_path
+    from nni_cream.search.scoring.scorer import PathScorer
+    from nni_cream.search.scoring.scores import Score
+    from nni_cream.search.scoring.validation_subset import ValidationSubset
+    from nni_cream.search.settings import Scoring, SearchSettings, Teaching
+    from nni_cream.search.supernet.supernet import FreezableCell, Supernet
+    from nni_cream.search.teaching.losses import Distillation
+    from nni_cream.search.teaching.matchers import BestMatcher, Match, Matcher, MetaMatcher, NoMatcher, RandomMatcher
+
+__all__ = [
+    "BestMatcher",
+    "BoardEntry",
+    "BoardEvent",
+    "CandidateWindow",
+    "CostModel",
+    "CostTable",
+    "Costs",
+    "CreamLightningModule",
+    "Distillation",
+    "Finalist",
+    "FreezableCell",
+    "LatencyModel",
+    "LatencySettings",
+    "LatencyTable",
+    "Limit",
+    "Match",
+    "Matcher",
+    "MetaMatcher",
+    "NoMatcher",
+    "Options",
+    "Path",
+    "PathSampler",
+    "PathScorer",
+    "PrioritizedBoard",
+    "RandomMatcher",
+    "RandomPaths",
+    "Score",
+    "Scoring",
+    "SearchSettings",
+    "Supernet",
+    "Tally",
+    "Teacher",
+    "Teaching",
+    "ValidationSubset",
+    "Verdict",
+    "decode_path",
+    "encode_path",
+    "finalise",
+    "measure_table",
+    "path_key",
+    "rescored_entries",
+    "scoring_interval",
+    "validate_path",
+]
 
 __getattr__ = lazy_names(
     __name__,
