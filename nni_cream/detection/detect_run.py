@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -24,13 +23,10 @@ from nni_cream.detection.detector import fit_anchor_scale, make_detector
 from nni_cream.detection.pictures import draw_detections
 from nni_cream.errors import ConfigError
 from nni_cream.files import read_json, write_json
-from nni_cream.processes.launch import end_of_helper, one_start
-from nni_cream.results.architecture_file import Best, load_best
-from nni_cream.results.checkpoints.checkpoint_files import found_start
+from nni_cream.results.architecture_file import Best
 from nni_cream.results.epoch_files import last_figures
 from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.output_folder import OutputFolder
-from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.progress import TrainingProgress
 from nni_cream.runs.recipe_run import RecipeParts, RecipeResult, run_by_recipe
 from nni_cream.runs.rehearsals.rehearsal import devices_here
@@ -38,7 +34,6 @@ from nni_cream.runs.retrain_parts import share_batches
 from nni_cream.training import Loading, make_loader
 from nni_cream.training.detect_recipe import DetectorOptions, DetectRecipe
 from nni_cream.training.lost_workers import lost_workers_explained
-from nni_cream.training.timm_parts import check_timm
 from nni_cream.training.weights import save_weights
 from nni_cream.versions import package_version, versions
 
@@ -88,45 +83,9 @@ def run_detection(
         Of the kind that fits: the configuration, backbone, data, weights or folder is not usable, or the training
         failed. A training that fails before its first checkpoint leaves the folder as it was.
     """
-    start = time.perf_counter()
-    check_timm()
-    check_tensorboard(config["trainer"])
-    backbone = find_backbone(config["backbone"], trust_code=trust_code)
-    folder = OutputFolder(out)
-    begun = one_start(
-        lambda: found_start(folder, resume, force, lambda: _check_same_run(folder, config, backbone)),
-        config["trainer"],
-    )
-    if begun.finished:
-        end_of_helper()
-        return RecipeResult(load_best(folder.best), 0.0, folder.path)
-    training = _Training(config, backbone, folder)
-    best = run_by_recipe(
-        config,
-        folder,
-        begun,
-        make=training.make,
-        note=training.note,
-        save=training.save,
-        progress=None if console is None else _DetectionProgress(console),
-        on_epoch=on_epoch,
-        force=force,
-    )
-    return RecipeResult(best, time.perf_counter() - start, folder.path)
-
-
-def _check_same_run(folder: OutputFolder, config: Mapping[str, Any], backbone: Backbone) -> None:
-    folder.check_same_config(config, DETECT)
-    if not folder.source.exists():  # killed before it was written, so before the first step
-        return
-    before, now = read_json(folder.source, "a backbone", ""), backbone.identity()
-    if folder.checkpoints:  # then the weights that it started from do not matter
-        before, now = {**before, "weights": None}, {**now, "weights": None}
-    if before != now:
-        raise ConfigError(
-            f"{folder.path}: was started from another backbone (see {folder.source.name} there). Resume with the one "
-            "that it was started with, or start again with --force."
-        )
+    job = _Detection(config, find_backbone(config["backbone"], trust_code=trust_code), OutputFolder(out))
+    progress = None if console is None else _DetectionProgress(console)
+    return run_by_recipe(job, resume=resume, force=force, progress=progress, on_epoch=on_epoch)
 
 
 class _DetectionProgress(TrainingProgress):
@@ -170,20 +129,35 @@ def make_module(config: Mapping[str, Any], backbone: Backbone, parts: BoxParts) 
     return module, scale
 
 
-class _Training:
+class _Detection:
     """One training of a detector, from its data to its result."""
 
     def __init__(self, config: Mapping[str, Any], backbone: Backbone, folder: OutputFolder) -> None:
-        self._config = config
+        self.config = config
+        self.folder = folder
         self._backbone = backbone
-        self._folder = folder
         self._loading = Loading(**config["loader"])
         self._parts: BoxParts | None = None
         self._anchor_scale = 0.0
 
+    def check_same_run(self) -> None:
+        """Refuse to resume with another configuration or backbone."""
+        folder = self.folder
+        folder.check_same_config(self.config, DETECT)
+        if not folder.source.exists():  # killed before it was written, so before the first step
+            return
+        before, now = read_json(folder.source, "a backbone", ""), self._backbone.identity()
+        if folder.checkpoints:  # then the weights that it started from do not matter
+            before, now = {**before, "weights": None}, {**now, "weights": None}
+        if before != now:
+            raise ConfigError(
+                f"{folder.path}: was started from another backbone (see {folder.source.name} there). Resume with the "
+                "one that it was started with, or start again with --force."
+            )
+
     def make(self) -> RecipeParts:
         """Open the data and build the network."""
-        config = self._config
+        config = self.config
         self._parts = data = read_parts(config["data"])
         module, self._anchor_scale = make_module(config, self._backbone, data)
         train = BoxDataset(data.parts["train"]).with_transform(make_transform(module.recipe))
@@ -202,13 +176,13 @@ class _Training:
 
     def note(self) -> None:
         """Write what it started from."""
-        if not self._folder.source.exists():
-            write_json(self._folder.source, self._backbone.identity())
+        if not self.folder.source.exists():
+            write_json(self.folder.source, self._backbone.identity())
 
     def save(self, parts: RecipeParts, trainer: pl.Trainer) -> Best:
         """Write weights and figures."""
         assert self._parts is not None
-        config, folder, data, module = self._config, self._folder, self._parts, parts.module
+        config, folder, data, module = self.config, self.folder, self._parts, parts.module
         detector = module.result.float()
         save_weights(folder.weights, detector)
         figures = {

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol
 
 import pytorch_lightning as pl
 
 from nni_cream.config import dump
 from nni_cream.from_config import cpu_threads, make_trainer, shared_by_all
-from nni_cream.processes.launch import Start, end_of_helper, failures_told, is_leader
+from nni_cream.processes.launch import Start, end_of_helper, failures_told, is_leader, one_start
 from nni_cream.processes.rank_watch import RankWatch
-from nni_cream.results.architecture_file import Best
+from nni_cream.results.architecture_file import Best, load_best
+from nni_cream.results.checkpoints.checkpoint_files import found_start
 from nni_cream.results.checkpoints.restored_state import RestoreCheck
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure, check_checkpoint
 from nni_cream.results.output_folder import OutputFolder
+from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.training import seeded
 from nni_cream.training.recipe_module import RecipeModule
 from nni_cream.training.single_network import FiniteLoss, quiet_lightning
+from nni_cream.training.timm_parts import check_timm
 from nni_cream.versions import package_version
 
-__all__ = ["RecipeParts", "RecipeResult", "run_by_recipe"]
-
-_Result = TypeVar("_Result")
+__all__ = ["RecipeJob", "RecipeParts", "RecipeResult", "run_by_recipe"]
 
 
 @dataclass(frozen=True)
@@ -65,46 +67,89 @@ class RecipeParts:
     loaders: Callable[[pl.Trainer], tuple[Any, Any]]
 
 
+class RecipeJob(Protocol):
+    """One training by a recipe: what differs from one kind of network to another."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Resolved configuration, with the sections ``recipe`` and ``trainer``."""
+        ...
+
+    @property
+    def folder(self) -> OutputFolder:
+        """Output folder."""
+        ...
+
+    def check_same_run(self) -> None:
+        """Raise ``ConfigError`` if the folder holds another run than this one."""
+        ...
+
+    def make(self) -> RecipeParts:
+        """Build the network and open the data, with all generators seeded."""
+        ...
+
+    def note(self) -> None:
+        """Write what else belongs to the folder when it begins; called in the first process alone."""
+        ...
+
+    def save(self, parts: RecipeParts, trainer: pl.Trainer) -> Best:
+        """Make the result, in the first process alone."""
+        ...
+
+
 def run_by_recipe(
-    config: Mapping[str, Any],
-    folder: OutputFolder,
-    begun: Start,
+    job: RecipeJob,
     *,
-    make: Callable[[], RecipeParts],
-    note: Callable[[], object],
-    save: Callable[[RecipeParts, pl.Trainer], _Result],
+    resume: bool,
+    force: bool,
     progress: pl.Callback | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
-    force: bool,
-) -> _Result:
-    """Train, or go on with it, and leave a result.
+) -> RecipeResult:
+    """Train, or resume a training, and leave a result.
 
     Parameters
     ----------
-    config
-        Resolved configuration, with the sections ``recipe`` and ``trainer``.
-    folder
-        Output folder.
-    begun
-        How it starts.
-    make
-        Builds the network and opens the data, with all generators seeded.
-    note
-        Writes what else belongs to the folder when it begins; called by the first process alone.
-    save
-        Makes the result, in the first process alone.
+    job
+        What is trained, and where.
+    resume
+        Resume from ``last.ckpt`` if the folder holds a half-finished training, return the result if it holds a finished
+        one.
+    force
+        Replace what the folder holds; the result before stays in ``previous/`` until the new one is complete.
     progress
         Shows how it stands.
     on_epoch
         Called after each epoch with its figures.
-    force
-        Whether what the folder holds is replaced.
 
     Returns
     -------
-    object
-        What ``save`` returned.
+    RecipeResult
+        The architecture and its figures.
+
+    Raises
+    ------
+    CreamError
+        Of the kind that fits: a package is missing, or the folder is not usable; and what the job raises.
     """
+    start = time.perf_counter()
+    check_timm()
+    check_tensorboard(job.config["trainer"])
+    begun = one_start(lambda: found_start(job.folder, resume, force, job.check_same_run), job.config["trainer"])
+    if begun.finished:
+        end_of_helper()
+        return RecipeResult(load_best(job.folder.best), 0.0, job.folder.path)
+    best = _train(job, begun, force, progress, on_epoch)
+    return RecipeResult(best, time.perf_counter() - start, job.folder.path)
+
+
+def _train(
+    job: RecipeJob,
+    begun: Start,
+    force: bool,
+    progress: pl.Callback | None,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> Best:
+    config, folder = job.config, job.folder
     settings, recipe = config["trainer"], config["recipe"]
     restoring = RestoreCheck(begun.file)
     callbacks: list[pl.Callback] = [restoring, EpochFiles(folder, settings, on_epoch)]
@@ -112,7 +157,7 @@ def run_by_recipe(
         callbacks.append(progress)
     with seeded(recipe["seed"]), cpu_threads(settings["threads"]), quiet_lightning():
         with failures_told():
-            parts = make()
+            parts = job.make()
             watch = RankWatch(settings["timeout_seconds"], parts.fingerprint)
             callbacks = [watch, *callbacks, FiniteLoss()]
             trainer = make_trainer(settings, recipe["epochs"], folder.path, callbacks, strategy=shared_by_all(settings))
@@ -121,7 +166,7 @@ def run_by_recipe(
         if not begun.going_on and is_leader():
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
         if is_leader():
-            note()
+            job.note()
         with abandoned_on_failure(folder), restoring.explained(), watch.explained():
             trainer.fit(
                 parts.module,
@@ -130,4 +175,4 @@ def run_by_recipe(
                 weights_only=True if checkpoint is not None else None,
             )
         end_of_helper()
-        return save(parts, trainer)
+        return job.save(parts, trainer)

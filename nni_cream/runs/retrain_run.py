@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,21 +17,17 @@ from nni_cream.config import RETRAIN
 from nni_cream.data import DataSplits
 from nni_cream.errors import ConfigError
 from nni_cream.files import read_json, write_json
-from nni_cream.processes.launch import end_of_helper, one_start
-from nni_cream.results.architecture_file import Best, load_best
-from nni_cream.results.checkpoints.checkpoint_files import found_start
+from nni_cream.results.architecture_file import Best
 from nni_cream.results.epoch_files import last_figures
 from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.output_folder import OutputFolder
 from nni_cream.results.sources import Source, find_source
-from nni_cream.results.tensorboard import check_tensorboard
 from nni_cream.runs.progress import TrainingProgress
 from nni_cream.runs.recipe_run import RecipeParts, RecipeResult, run_by_recipe
 from nni_cream.runs.retrain_parts import make_module, share_batches, train_images
 from nni_cream.training import Loading, make_loader, measure
 from nni_cream.training.lost_workers import lost_workers_explained
 from nni_cream.training.measurement import check_classes
-from nni_cream.training.timm_parts import check_timm
 from nni_cream.training.weights import save_weights
 from nni_cream.versions import package_version, versions
 
@@ -90,59 +85,19 @@ def run_retraining(
         Of the kind that fits: the configuration, architecture, data, weights or folder is not usable, or the training
         failed. A retraining that fails before its first checkpoint leaves the folder as it was.
     """
-    start = time.perf_counter()
-    check_timm()
-    check_tensorboard(config["trainer"])
     source = find_source(result, trust_code=trust_code)
     folder = OutputFolder(out)
     if force and source.place is not None and source.place.parent.resolve() == folder.path.resolve():
         raise ConfigError(f"--out is {out}; expected another folder than that of RESULT, which --force would replace.")
-    begun = one_start(
-        lambda: found_start(folder, resume, force, lambda: _check_same_run(folder, config, source, weights)),
-        config["trainer"],
-    )
-    if begun.finished:
-        end_of_helper()
-        return RecipeResult(load_best(folder.best), 0.0, folder.path)
-    retraining = _Retraining(config, source, folder, weights)
-    best = run_by_recipe(
-        config,
-        folder,
-        begun,
-        make=retraining.make,
-        note=retraining.note,
-        save=retraining.save,
-        progress=None if console is None else TrainingProgress(console),
-        on_epoch=on_epoch,
-        force=force,
-    )
-    return RecipeResult(best, time.perf_counter() - start, folder.path)
+    job = _Retraining(config, source, folder, weights)
+    progress = None if console is None else TrainingProgress(console)
+    return run_by_recipe(job, resume=resume, force=force, progress=progress, on_epoch=on_epoch)
 
 
 def _start_weights(config: Mapping[str, Any], source: Source, weights: str | Path | None) -> str | None:
     if config["recipe"]["start"] == "scratch":
         return None
     return str(source.weights(None if weights is None else Path(weights)).resolve())
-
-
-def _check_same_run(
-    folder: OutputFolder, config: Mapping[str, Any], source: Source, weights: str | Path | None
-) -> None:
-    folder.check_same_config(config, RETRAIN)
-    if not folder.source.exists():  # killed before it was written, so before the first step
-        return
-    before = read_json(folder.source, "architecture", "")
-    if any(before.get(key) != value for key, value in json.loads(json.dumps(source.identity())).items()):
-        raise ConfigError(
-            f"{folder.path}: trains another architecture (see {folder.source.name} there). Resume with the RESULT that "
-            "it was started with, or start again with --force."
-        )
-    started, now = before.get("weights"), _start_weights(config, source, weights)
-    if not folder.checkpoints and started != now:  # later, the weights that it started from do not matter
-        raise ConfigError(
-            f"{folder.path}: was started from the weights {started}, now they are {now}. Resume with the same "
-            "--weights, or start again with --force."
-        )
 
 
 class _Retraining:
@@ -153,15 +108,34 @@ class _Retraining:
     def __init__(
         self, config: Mapping[str, Any], source: Source, folder: OutputFolder, weights: str | Path | None
     ) -> None:
-        self._config = config
+        self.config = config
+        self.folder = folder
         self._source = source
-        self._folder = folder
         self._weights = weights
         self._loading = Loading(**config["loader"])
 
+    def check_same_run(self) -> None:
+        """Refuse to resume with another configuration, architecture or start."""
+        folder, source = self.folder, self._source
+        folder.check_same_config(self.config, RETRAIN)
+        if not folder.source.exists():  # killed before it was written, so before the first step
+            return
+        before = read_json(folder.source, "architecture", "")
+        if any(before.get(key) != value for key, value in json.loads(json.dumps(source.identity())).items()):
+            raise ConfigError(
+                f"{folder.path}: trains another architecture (see {folder.source.name} there). Resume with the RESULT "
+                "that it was started with, or start again with --force."
+            )
+        started, now = before.get("weights"), _start_weights(self.config, source, self._weights)
+        if not folder.checkpoints and started != now:  # later, the weights that it started from do not matter
+            raise ConfigError(
+                f"{folder.path}: was started from the weights {started}, now they are {now}. Resume with the same "
+                "--weights, or start again with --force."
+            )
+
     def make(self) -> RecipeParts:
         """Open the data and build the network."""
-        config = self._config
+        config = self.config
         self.splits = splits = data.create(config["data"]["name"], **config["data"]["arguments"])
         module = make_module(config, self._source, splits, self._weights)
         check_classes(module.model, splits.train, splits.num_classes, splits.name)
@@ -181,13 +155,13 @@ class _Retraining:
 
     def note(self) -> None:
         """Write what it started from."""
-        if not self._folder.source.exists():
-            start = _start_weights(self._config, self._source, self._weights)
-            write_json(self._folder.source, {**self._source.identity(), "weights": start})
+        if not self.folder.source.exists():
+            start = _start_weights(self.config, self._source, self._weights)
+            write_json(self.folder.source, {**self._source.identity(), "weights": start})
 
     def save(self, parts: RecipeParts, trainer: pl.Trainer) -> Best:
         """Write weights and figures."""
-        config, source, splits, folder = self._config, self._source, self.splits, self._folder
+        config, source, splits, folder = self.config, self._source, self.splits, self.folder
         network = parts.module.result.float()  # as a network is built, whatever trainer.precision says
         save_weights(folder.weights, network)
         figures = {
