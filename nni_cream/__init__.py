@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BoardEntry", "CreamStrategy", "PrioritizedBoard", "__version__"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __getattr__ = lazy_names(
     __name__,
