@@ -262,7 +262,8 @@ class PathPredictor:
         -------
         dict
             ``problem``, why nothing is known, or ``None``; ``effects``: label -> for each value ``value``, ``gain`` and
-            its posterior standard deviation ``std``. Gains are those of :meth:`effects`.
+            its posterior standard deviation ``std``. Gains are those of :meth:`effects`, less the mean over the values
+            that were observed; the others are left out.
         """
         if self.problem:
             return {"problem": self.problem, "effects": {}}
@@ -270,13 +271,18 @@ class PathPredictor:
         inverse = linalg.cho_solve(solution.factor, np.eye(self.size))
         found = {}
         for label, gains in self.effects().items():
-            own = [self._column[label, place] for place in range(len(gains))]
+            # A value that no path had, as one beyond the cost range, is known by its size alone.
+            seen = [place for place in range(len(gains)) if self._inputs[self._column[label, place]]]
+            if not seen:
+                continue
+            own = [self._column[label, place] for place in seen]
             block = inverse[np.ix_(own, own)]
             variances = np.diag(block) - 2 * block.mean(axis=1) + block.mean()  # of a value less the mean of all
             stds = solution.noise * np.sqrt(np.maximum(variances, 0.0))
+            mean = float(np.mean([gains[place] for place in seen]))
             found[label] = [
-                {"value": value, "gain": gain, "std": float(std)}
-                for value, gain, std in zip(self._values[label], gains, stds, strict=True)
+                {"value": self._values[label][place], "gain": gains[place] - mean, "std": float(std)}
+                for place, std in zip(seen, stds, strict=True)
             ]
         return {"problem": None, "effects": found}
 

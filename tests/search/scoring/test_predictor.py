@@ -221,3 +221,15 @@ def test_what_is_not_known_is_told_with_the_reason() -> None:
 def test_a_loss_that_is_no_number_is_refused() -> None:
     with pytest.raises(SearchError, match="loss of a step is nan"):
         predictor().observe(Steps(1).paths, [math.nan])
+
+
+def test_value_that_no_path_had_is_not_told() -> None:
+    steps = Steps(400)
+    within = [place for place, path in enumerate(steps.paths) if path["layer_2"] != "wide"]
+    found = predictor()
+    found.sizes = [float(value == "wide") for values in VALUES.values() for value in values]
+    found.observe([steps.paths[place] for place in within], [steps.losses[place] for place in within])
+    told = found.to_json()["effects"]
+    assert [item["value"] for item in told["layer_2"]] == ["skip", "thin"]
+    assert sum(item["gain"] for item in told["layer_2"]) == pytest.approx(0)
+    assert [item["value"] for item in told["layer_1"]] == ["skip", "thin", "wide"]
