@@ -155,8 +155,8 @@ def main() -> None:
     from nni.experiment import Experiment, RunMode
 
     from nni_cream.manager.experiment_file import load_experiment
-    from nni_cream.manager.page import page_address
     from nni_cream.manager.ports import free_port
+    from nni_cream.page import page_address
     from tests.manager.browser import open_browser
 
     with tempfile.TemporaryDirectory(prefix="nni_cream_benchmark_", ignore_cleanup_errors=True) as folder:

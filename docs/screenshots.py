@@ -1,4 +1,4 @@
-"""Take the screenshots of docs/images: a real experiment, the board page of it in a headless Chromium.
+"""Take the screenshots of docs/images: a real experiment, its board page and its report in a headless Chromium.
 
     python docs/screenshots.py
 
@@ -8,6 +8,7 @@ retrained; some three minutes on one core.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,8 +21,9 @@ from selenium.webdriver import Chrome
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from nni_cream.manager.page import page_address  # noqa: E402
 from nni_cream.manager.ports import free_port  # noqa: E402 - the repository has to be on the path first
+from nni_cream.page import page_address  # noqa: E402
+from nni_cream.report import write_report  # noqa: E402
 from tests.manager.browser import console_errors, emulate, open_browser, wait_for  # noqa: E402
 from tests.manager.test_foreground import processes_of  # noqa: E402
 
@@ -31,6 +33,11 @@ SHOTS = (  # name, width, height (None: the whole page), colour scheme, scale
     ("board_dark", 1200, 1080, "dark", 1.0),
     ("board_phone", 360, 1120, "light", 1.5),
 )
+REPORT_SHOTS = (("report_light", 1200, 1040, "light", 1.0), ("report_dark_phone", 390, 1240, "dark", 1.5))
+IS_DRAWN = {
+    "board": "return document.querySelector('#status').textContent.includes('Done')",
+    "report": "return document.querySelector('#loss path.line') !== null",
+}
 
 
 def experiment_file(folder: Path) -> Path:
@@ -49,7 +56,7 @@ def experiment_file(folder: Path) -> Path:
 def take(browser: Chrome, name: str, width: int, height: int | None, scheme: str, scale: float) -> None:
     emulate(browser, width, height or 1000, scheme, scale)
     browser.refresh()
-    wait_for(lambda: "Done" in browser.execute_script("return document.querySelector('#status').textContent"))
+    wait_for(lambda: browser.execute_script(IS_DRAWN[name.partition("_")[0]]))
     if height is None:
         height = browser.execute_script("return document.documentElement.scrollHeight")
         emulate(browser, width, height, scheme, scale)
@@ -72,6 +79,11 @@ def main() -> None:
             with open_browser() as browser:
                 browser.get(page_address(port))
                 for shot in SHOTS:
+                    take(browser, *shot)
+                # A folder by a relative name: the report shows it.
+                os.chdir(folder)
+                browser.get(write_report(Path("out")).absolute().as_uri())
+                for shot in REPORT_SHOTS:
                     take(browser, *shot)
                 assert console_errors(browser) == []
         finally:

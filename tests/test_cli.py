@@ -79,11 +79,14 @@ def test_help_shows_an_example_of_each_command_and_imports_neither_torch_nor_nni
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "HEAVY []" in done.stdout
-    for command in ("search", "board", "export", "run", "resume", "status", "stop", "detect", "data"):
+    for command in ("search", "board", "export", "report", "run", "resume", "status", "stop", "detect", "data"):
         assert f"  nni-cream {command} " in done.stdout
 
 
-@pytest.mark.parametrize("command", ["search", "board", "export", "run", "resume", "status", "stop", "detect", "data"])
+@pytest.mark.parametrize(
+    "command",
+    ["search", "board", "export", "report", "plot", "run", "resume", "status", "stop", "detect", "data"],
+)
 def test_each_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main([command, "--help"])
@@ -263,6 +266,24 @@ def test_search_leaves_all_its_files_and_a_table(searched: Path) -> None:
     assert best["choices"] == board[0]["path"]
     assert (best["accuracy"], best["score"]) == (board[0]["validated"], board[0]["accuracy"])
     assert max(entry["accuracy"] for entry in board) == metrics[-1]["board_best"]
+
+
+def test_report_and_pictures_of_a_search_say_what_its_files_say(
+    searched: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", str(searched), "--out", str(tmp_path / "report.html")]) == 0
+    page = (tmp_path / "report.html").read_text()
+    best = json.loads((searched / "best.json").read_text())
+    assert f"{100 * best['accuracy']:.2f} %" in page
+    assert f"{best['cost']:,.0f}" in page
+    for label, operation in best["choices"].items():
+        assert f"<title>{label}: {operation}</title>" in page
+    capsys.readouterr()
+    assert main(["plot", str(searched), "--out", str(tmp_path / "plots"), "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [Path(name).stem for name in printed["files"]] == ["progress", "cost", "choices", "architecture"]
+    assert all(Path(name).stat().st_size > 2000 for name in printed["files"])
+    assert list(printed["missing"]) == ["retraining"]
 
 
 def test_finished_search_is_not_overwritten(searched: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from nni_cream.cli import (
     help_commands,
     init_command,
     latency_command,
+    report_commands,
     search_commands,
     study_commands,
     training_commands,
@@ -50,6 +51,8 @@ examples:
         its top-1 and top-5 on the test images
   nni-cream export out/digits --format code,onnx,torch --out out/phone
         the network for other programs: Python code without NNI, ONNX, torch.export; with a model card
+  nni-cream report out/digits
+        charts, figures and the architecture as one page, out/digits/report.html; `plot` draws them as pictures
   nni-cream latency experiments/search_digits.yml --out latencies.json
         latency of each choice on this machine, for `cost: latency`
   nni-cream run experiments/cream_experiment.yml --out out/experiment
@@ -151,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         training_commands,
         export_command,
         experiment_commands,
+        report_commands,
         study_commands,
         detect_commands,
         data_commands,

@@ -23,12 +23,12 @@ from nni_cream.config import dump
 from nni_cream.errors import ManagerError
 from nni_cream.manager.experiment_file import expected_trials, load_experiment, platform, try_out
 from nni_cream.manager.known_experiments import KnownExperiment, find_experiment, remember_trials, running_in
-from nni_cream.manager.page import page_address
 from nni_cream.manager.ports import check_port, free_port
 from nni_cream.manager.processes import end_trials, is_alive, unmanaged_trials
 from nni_cream.manager.rest_client import Manager, job_parameters
 from nni_cream.manager.trial_progress import TunerLateError, wait_for_page, watch_trials
 from nni_cream.manager.trial_reports import collect, save
+from nni_cream.page import page_address
 from nni_cream.processes.signals import termination_as_interrupt
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.output_folder import BEST, OutputFolder, State

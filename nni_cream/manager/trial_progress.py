@@ -12,8 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nni_cream.argument_checks import is_number
 from nni_cream.errors import ManagerError
-from nni_cream.manager.page import PAGE
 from nni_cream.manager.rest_client import Manager, job_parameters, metric
+from nni_cream.page import PAGE
 
 __all__ = ["TunerLateError", "wait_for_page", "watch_trials"]
 

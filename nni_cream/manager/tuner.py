@@ -22,11 +22,11 @@ from nni.tuner import Tuner
 from nni_cream.errors import ConfigError, CreamError
 from nni_cream.files import write_text
 from nni_cream.manager.final_metric import told_parameters, unpack_final
-from nni_cream.manager.page import install_page, page_address
 from nni_cream.manager.plan import ExperimentPlan, Job, State, Trial, identity
 from nni_cream.manager.processes import end_with_manager
 from nni_cream.manager.rest_client import Manager, job_parameters
 from nni_cream.manager.tuner_arguments import CreamTunerArgsValidator, resolve_experiment
+from nni_cream.page import install_page, page_address
 from nni_cream.results.output_folder import BEST
 
 __all__ = ["PYTHON_FILE", "CreamTuner"]

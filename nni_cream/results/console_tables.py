@@ -16,6 +16,7 @@ from nni_cream.results.board_file import SavedBoard
 from nni_cream.terminal_text import visible
 
 __all__ = [
+    "COST_TITLES",
     "board_table",
     "choices_table",
     "describe_cost",
@@ -26,7 +27,8 @@ __all__ = [
     "show_best",
 ]
 
-_COST_TITLES = {"macs": "multiply-adds", "params": "parameters", "latency": "latency (ms)"}
+COST_TITLES = {"macs": "multiply-adds", "params": "parameters", "latency": "latency (ms)"}
+"""What the built-in costs count."""
 _WIDTH_WITHOUT_TERMINAL = 140
 
 
@@ -57,7 +59,7 @@ def board_table(board: SavedBoard) -> Table:
     if any("estimate" in entry for entry in board.entries):
         accuracies = {"estimate": "estimate", **accuracies}
     others = list(board.entries[0].get("other_costs", {})) if board.entries else []
-    costs = [_COST_TITLES.get(name, name) for name in (board.cost_name, *others)]
+    costs = [COST_TITLES.get(name, name) for name in (board.cost_name, *others)]
     for title in (*accuracies.values(), *costs, "admitted at step"):
         table.add_column(title, justify="right")
     for rank, entry in enumerate(board.entries, 1):
@@ -95,7 +97,7 @@ def retrained_table(entries: Sequence[Mapping[str, Any]], cost_name: str, chosen
         One row for each.
     """
     table = Table("", "path", title="retrained from new weights; chosen by validation accuracy")
-    for title in ("one-shot", _COST_TITLES.get(cost_name, cost_name), "validation", "test"):
+    for title in ("one-shot", COST_TITLES.get(cost_name, cost_name), "validation", "test"):
         table.add_column(title, justify="right")
     for entry in entries:
         accuracies = [f"{entry[key]:.4f}" for key in ("one_shot_accuracy", "validation_accuracy", "test_accuracy")]
@@ -133,7 +135,7 @@ def show_best(best: Best, console: Console) -> None:
 
 def describe_cost(value: float, cost_name: str) -> str:
     """Write a cost with its unit: ``144,560 multiply-adds``, ``0.684 ms latency``."""
-    unit = "ms latency" if cost_name == "latency" else _COST_TITLES.get(cost_name, cost_name)
+    unit = "ms latency" if cost_name == "latency" else COST_TITLES.get(cost_name, cost_name)
     return f"{_cost(value, cost_name)} {unit}"
 
 

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nni_cream.files import read_bytes
 from nni_cream.json_reader import WHOLE, Fields, format_of, parse_json
 from nni_cream.results.output_folder import OutputFolder
-from nni_cream.search import BoardEntry, BoardEvent, CreamLightningModule, Options, encode_path
+from nni_cream.search.paths.encoded_path import encode_path
 
-__all__ = ["BOARD_FIGURES", "UPDATE_FORMAT", "UpdateRecorder", "read_epochs", "read_history", "search_metric"]
+if TYPE_CHECKING:
+    from nni_cream.search import BoardEntry, BoardEvent, CreamLightningModule, Options
+
+__all__ = [
+    "BOARD_FIGURES",
+    "UPDATE_FORMAT",
+    "UpdateRecorder",
+    "read_epochs",
+    "read_figures",
+    "read_history",
+    "search_metric",
+]
 
 UPDATE_FORMAT = "nni_cream.update/1"
 _HINT = "Start the search again with --force."
@@ -75,6 +86,8 @@ class UpdateRecorder:
         dict
             The update, ``choices`` included.
         """
+        from nni_cream.search import Options  # imports NNI, which who reads a history need not wait for
+
         options = Options(module.supernet.mutables)
         scored, self._scored = self._scored, []
         return {
@@ -180,8 +193,13 @@ def read_epochs(folder: OutputFolder) -> list[tuple[dict[str, Any], dict[str, An
     """
     updates = {update["epoch"]: update for update in read_history(folder.history)}
     # One that was killed may have written the former and not the latter.
-    figures = _read_lines(folder.metrics, "figures", {"epoch": WHOLE}) if updates else []
+    figures = read_figures(folder.metrics) if updates else []
     return [(line, updates[line["epoch"]]) for line in figures if line["epoch"] in updates]
+
+
+def read_figures(path: Path) -> list[dict[str, Any]]:
+    """Read the figures of each epoch from a ``metrics.jsonl``; the ``FileError`` names a line that holds none."""
+    return _read_lines(path, "figures", {"epoch": WHOLE})
 
 
 def _read_lines(path: Path, what: str, fields: Fields) -> list[dict[str, Any]]:

@@ -36,11 +36,12 @@ HISTORY = "history.jsonl"
 EARLIER_CHECKPOINT = "earlier.ckpt"
 WEIGHTS, RETRAINED, MANAGER, TENSORBOARD = "weights.pt", "retrained.json", "nni", "tensorboard"
 SOURCE, PARETO, LATENCIES, PICTURES = "source.json", "pareto", "latencies.json", "pictures"
+REPORT, PLOTS = "report.html", "plots"
 OURS = (
     CONFIG, BOARD, BEST, CHECKPOINT, EARLIER_CHECKPOINT, METRICS, HISTORY, LATENCIES, WEIGHTS, PARETO, RETRAINED,
-    MANAGER, TENSORBOARD, SOURCE, PICTURES,
+    MANAGER, TENSORBOARD, SOURCE, PICTURES, REPORT, PLOTS,
 )  # fmt: skip
-SEARCH_PART, RETRAINED_PART, EXPORT_PART, REPORT = "search", "retrained", "export", "report.html"
+SEARCH_PART, RETRAINED_PART, EXPORT_PART = "search", "retrained", "export"
 EVALUATION = "evaluation.json"
 PREVIOUS = "previous"
 LOCK = "lock"
@@ -281,7 +282,7 @@ class WholeFolder(OutputFolder):
     """
 
     ours: ClassVar[tuple[str, ...]] = (
-        CONFIG, BEST, WEIGHTS, BOARD, RETRAINED, EVALUATION, REPORT, SEARCH_PART, RETRAINED_PART, EXPORT_PART,
+        CONFIG, BEST, WEIGHTS, BOARD, RETRAINED, EVALUATION, REPORT, PLOTS, SEARCH_PART, RETRAINED_PART, EXPORT_PART,
     )  # fmt: skip
     foreign: ClassVar[Mapping[str, str]] = MappingProxyType(
         {METRICS: "nni-cream search, retrain or detect", MANAGER: "nni-cream run"}

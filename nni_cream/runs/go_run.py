@@ -15,6 +15,7 @@ from nni_cream.config import RETRAIN, dump
 from nni_cream.errors import ConfigError
 from nni_cream.export import check_formats
 from nni_cream.files import read_json, replacing, write_json
+from nni_cream.report import write_report
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.console_tables import describe_path
 from nni_cream.results.folder_lock import held
@@ -161,6 +162,8 @@ def run_go(
         if state is not State.EMPTY and not force:
             folder.check_same_config(config)
         if state is State.FINISHED and not force:
+            if not folder.report.exists():  # killed between the result and its report
+                write_report(folder.path)
             return _result(folder, 0.0)
         if state is State.EMPTY or force:
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
@@ -205,6 +208,7 @@ class _Way:
         with replacing(folder.weights) as temporary:
             shutil.copyfile(place.weights, temporary)
         found[chosen].save(folder.best)
+        write_report(folder.path)
         folder.finish()
 
     def _tell(self, stage: int, what: str) -> None:

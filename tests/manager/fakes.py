@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from nni_cream.manager import page
+from nni_cream import page
 from nni_cream.results.history import UPDATE_FORMAT
 
-PAGE = page.files("nni_cream.manager.page")
+PAGE = page.files("nni_cream.page")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "application/javascript"}
 CHOICES: dict[str, list[Any]] = {
     f"layer_{index}": ["conv_3x3", "mbconv_k3e2", "mbconv_k5e4", "identity"] for index in range(1, 7)

@@ -20,8 +20,11 @@ from nni_cream.manager.final_metric import unpack_final
 from nni_cream.manager.foreground import _undisturbed
 from nni_cream.manager.ports import check_port, free_port
 from nni_cream.manager.trial_reports import _without_traceback
+from nni_cream.report import write_report
+from nni_cream.report.result import read_result
 from nni_cream.results.architecture_file import load_best
 from nni_cream.results.board_file import load_board
+from nni_cream.results.history import read_history
 from nni_cream.results.rebuilt_network import build_network
 from tests.forked import Forked
 from tests.manager.experiments import (
@@ -94,6 +97,20 @@ def test_experiment_searches_retrains_chooses_and_leaves_no_process(finished: Fi
     assert len({log.resolve() for log in logs if page in log.read_text()}) == 3  # tuner and both trials repeat it
     assert processes_of(out) == []
     check_port(port)
+
+
+@pytest.mark.integration
+def test_report_of_an_experiment_has_what_its_trials_reported(finished: Finished, tmp_path: Path) -> None:
+    result = read_result(finished.out)
+    (history,) = Path(finished.out).glob("nni/[!_]*/environments/*/trials/*/search/history.jsonl")
+    assert result.search is not None
+    assert [record["update"] for record in result.search.records] == read_history(history)
+    (training,) = result.trainings
+    assert result.is_chosen(training.choices)
+    assert [line["epoch"] for line in training.figures] == list(range(1, 1 + result.retrained[0]["epochs"]))
+    assert training.figures[-1]["val_acc"] == pytest.approx(result.retrained[0]["validation_accuracy"])
+    assert result.notes == []
+    assert write_report(Path(finished.out), tmp_path / "report.html").exists()
 
 
 @pytest.mark.integration

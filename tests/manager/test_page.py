@@ -18,9 +18,9 @@ from selenium.webdriver import Chrome, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from nni_cream.manager import page
-from nni_cream.manager.page import install_page, page_address, page_address_of_trial
+from nni_cream import page
 from nni_cream.manager.ports import free_port
+from nni_cream.page import install_page, page_address, page_address_of_trial
 from tests.manager.browser import click, console_errors, emulate, open_browser, require_browser, wait_for
 from tests.manager.experiments import Hold, reduced, start
 from tests.manager.fakes import CHOICES, PAGE, FakeManager, job, made_up_search, record

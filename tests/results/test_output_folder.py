@@ -148,6 +148,16 @@ def test_forced_start_keeps_the_result_before_until_the_new_one_is_complete(tmp_
     assert folder.best.read_text() == "new best"
 
 
+def test_report_and_pictures_go_with_the_result_that_they_describe(tmp_path: Path) -> None:
+    folder = finished(tmp_path)
+    (tmp_path / "report.html").write_text("old report")
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "cost.svg").write_text("old picture")
+    folder.begin("space: other\n", "a test", force=True)
+    assert set(content(tmp_path / "previous")) >= {"report.html", "plots/cost.svg"}
+    assert not (tmp_path / "report.html").exists()
+
+
 def test_second_forced_start_keeps_the_same_result_before(tmp_path: Path) -> None:
     folder = finished(tmp_path)
     for _ in range(2):

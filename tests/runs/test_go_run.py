@@ -16,6 +16,7 @@ from sklearn.metrics import balanced_accuracy_score, confusion_matrix
 
 from nni_cream import cli, config, data
 from nni_cream.errors import ConfigError, CreamError, FileError
+from nni_cream.report.result import read_result
 from nni_cream.results.architecture_file import load_best
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.retrained_file import load_retrained
@@ -84,6 +85,26 @@ def test_export_has_the_card_and_the_weights_of_the_chosen_network(whole: Path) 
     assert "nni-cream go small.yml" in (whole / "export" / "README.md").read_text()
     exported, kept = (torch.load(whole / place, weights_only=True) for place in ("export/weights.pt", "weights.pt"))
     assert all(torch.equal(exported[name], kept[name]) for name in kept)
+
+
+def test_report_shows_the_search_and_every_retraining(whole: Path) -> None:
+    page = (whole / "report.html").read_text()
+    assert "The search and the retrainings are complete." in page
+    best, evaluation = load_best(whole), json.loads((whole / "evaluation.json").read_text())
+    assert best.retrained is not None
+    for figure in (best.retrained["test_accuracy"], evaluation["balanced_accuracy"], best.accuracy):
+        assert f"{100 * figure:.2f} %" in page
+    result = read_result(whole)
+    assert result.search is not None
+    assert result.search.complete
+    assert [[line["epoch"] for line in training.figures] for training in result.trainings] == [[1, 2], [1, 2]]
+    assert [result.is_chosen(row["choices"]) for row in result.retrained] == [True, False]
+
+
+def test_report_that_a_kill_prevented_is_written_by_a_resume(whole: Path) -> None:
+    (whole / "report.html").unlink()
+    run_go(configuration(), whole, formats=["code"], resume=True)
+    assert (whole / "report.html").exists()
 
 
 def test_finished_run_resumes_to_the_same_result_without_work(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

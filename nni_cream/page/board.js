@@ -1,18 +1,15 @@
 // The board page: asks NNI's manager, and shows what it answers. Its parts are in the other files.
 
-import { LineChart, PointCloud } from "./board_charts.js";
-import { Search, finalEntries, isObject, kendall, readJob, unpack, variedKeys } from "./board_model.js";
-import { PredictionChart, gainTables } from "./board_predictor.js";
+import { Search, isObject, readJob, unpack, variedKeys } from "./board_model.js";
+import { $, SearchView, empty, fill, formatsOf } from "./board_search.js";
 import * as views from "./board_views.js";
 
 const { h } = views;
+const view = new SearchView();
 const API = "../api/v1/nni"; // relative: the experiment may have a URL prefix
 const SECONDS = { visible: 3, hidden: 30, most: 60, patience: 20 };
 // The manager reads all metrics of the experiment for each question: the longer it takes, the more seldom it is asked.
 const REST = 60;
-const COMPARED = 10; // candidates, for a rank correlation
-
-const $ = (selector) => document.querySelector(selector);
 
 const isOver = (status) => status?.status === "DONE" || status?.status === "STOPPED";
 
@@ -171,8 +168,10 @@ function draw() {
   once("experiment", state.experiment?.id, drawExperiment);
   once("selector", [state.selected, state.jobs.map(trialName)], drawSelector);
   once("notices", [state.selected, search.version, state.jobs.map(({ role }) => role)], () => drawNotices(search));
-  once("search", [state.selected, search.version, job?.status], () => drawSearch(job, search));
-  once("predictor", [state.selected, search.version, job?.status], () => drawPredictor(job, search));
+  const settings = job?.config.search ?? {};
+  const asShown = [state.selected, search.version, job?.status];
+  once("search", asShown, () => view.draw(search, settings, job?.final, waitingFor(job, search, settings)));
+  once("predictor", asShown, () => view.drawPredictor(search, waitingFor(job, search, {})));
   once("retrained", [state.jobs, [...state.running], state.status, Boolean(search.choices)], drawRetrained);
   const failed = [...state.failed].map(([part, why]) => `The part “${part}” cannot be shown: ${why}.`);
   $("#failed").replaceChildren(...failed.map((text) => h("p", { class: "notice" }, text)));
@@ -256,163 +255,7 @@ function drawNotices(search) {
   $("#notices").replaceChildren(...notices.map((text) => h("p", { class: "notice" }, text)));
 }
 
-// The selected search -----------------------------------------------------------------------------------------------
-
-const COSTS = { macs: "multiply-adds", params: "parameters", latency: "latency" };
-const formats = formatsOf({});
-let costTitle = "cost";
-
-/** The cost that ranks equals and that tables show: the first of several. */
-function primaryCost(settings) {
-  return String([settings.cost ?? "cost"].flat()[0]);
-}
-
-/** Top-1 accuracies are percentages, latencies milliseconds; of a user's own score or cost, the unit is unknown. */
-function formatsOf(settings) {
-  const isTop1 = (settings.score ?? "top1") === "top1";
-  const isLatency = primaryCost(settings) === "latency";
-  return {
-    accuracy: isTop1 ? views.formatPercent : views.formatPlain,
-    tick: isTop1 ? views.tickPercent : views.tickPlain,
-    cost: isLatency ? views.formatMilliseconds : views.formatCost,
-    costTick: isLatency ? (seconds) => `${views.formatShortCost(1000 * seconds)} ms` : views.formatShortCost,
-  };
-}
-
-const charts = {
-  progress: new LineChart($("#progress"), {
-    lines: [
-      { key: "worst", kind: "third" },
-      { key: "mean", kind: "second" },
-      { key: "best", kind: "first" },
-    ],
-    area: ["best", "worst"],
-    yTitle: "accuracy",
-    tick: (value, step) => formats.tick(value, step),
-    describe: ({ x, best, mean, worst }) =>
-      best === null
-        ? `Epoch ${x}: warm-up, the board is empty`
-        : `Epoch ${x}: ${Object.entries({ best, mean, worst })
-            .map(([name, value]) => `${name} ${formats.accuracy(value)}`)
-            .join(", ")}`,
-    summarize: (rows) =>
-      summarize(rows, "best", "Accuracy of the board's best entry", (value) => formats.accuracy(value)),
-  }),
-  weight: new LineChart($("#weight"), {
-    lines: [{ key: "weight", kind: "first" }],
-    yTitle: "ρ",
-    tick: views.tickPlain,
-    describe: ({ x, weight }) =>
-      weight === null ? `Epoch ${x}: no teachers` : `Epoch ${x}: mean match weight ${views.formatWeight(weight)}`,
-    summarize: (rows) => summarize(rows, "weight", "Mean match weight", views.formatWeight),
-  }),
-  cloud: new PointCloud($("#cloud"), {
-    axes: () => ({
-      x: { title: costTitle, tick: formats.costTick },
-      y: { title: "accuracy", tick: formats.tick },
-    }),
-    describe: describePoint,
-    summarize: () => {
-      const { points, front } = current;
-      const ends = [front[0], front[front.length - 1]].map((point) => point && describeFigures(point)).join(", up to ");
-      return `Accuracy against cost of ${points.length} scored paths. Pareto front of ${front.length}, from ${ends}.`;
-    },
-  }),
-};
-
-const predictions = new PredictionChart($("#predicted"), {
-  tick: (value, step) => formats.tick(value, step),
-  describe: (row) => {
-    if (!row) return [describePredictions(current.predictions)];
-    const figures = `predicted ${row.predicted.toFixed(2)}, score ${formats.accuracy(row.score)}, epoch ${row.epoch}`;
-    return [legend.path(row.path), ` ${figures}`];
-  },
-  summarize: (rows) => `Predicted quality against score. ${describePredictions(rows)}`,
-});
-
-function describePredictions(rows) {
-  const count = rows.length === 1 ? "1 candidate" : `The latest ${views.formatCount(rows.length)} candidates`;
-  const tau = rows.length < COMPARED ? null : kendall(rows);
-  if (tau === null) return `${count}: too few to compare.`;
-  return `${count}: Kendall's τ ${tau.toFixed(2).replace("-", "−")} within an epoch.`;
-}
-
-let current = new Search();
-let legend = new views.Legend(null);
-
-const describeFigures = ({ accuracy, cost }) =>
-  `${formats.accuracy(accuracy)} at ${formats.cost(cost)} ${costTitle}`;
-
-function describePoint(point) {
-  if (!point) {
-    const early = current.totals.rejectedEarly;
-    const count = `${views.formatCount(current.points.length)} paths scored`;
-    return [early ? `${count}, ${views.formatCount(early)} of them rejected early (marks at the bottom)` : count];
-  }
-  return [legend.path(point.path), ` ${describeFigures(point)}, step ${views.formatCount(point.step)}`];
-}
-
-function summarize(rows, key, what, format) {
-  const known = rows.filter((row) => row[key] !== null);
-  if (!known.length) return `${what}: nothing yet.`;
-  const [first, last] = [known[0], known[known.length - 1]];
-  return `${what}: ${format(first[key])} in epoch ${first.x}, ${format(last[key])} in epoch ${last.x}.`;
-}
-
-function drawSearch(job, search) {
-  const settings = job?.config.search ?? {};
-  current = search;
-  legend = new views.Legend(search.choices);
-  Object.assign(formats, formatsOf(settings));
-  const cost = primaryCost(settings);
-  costTitle = COSTS[cost] ?? cost.split(":").pop();
-  $("#cost-title").textContent = costTitle[0].toUpperCase() + costTitle.slice(1);
-  document.documentElement.style.setProperty("--code", legend.width);
-  $("#legend").replaceChildren(...legend.list());
-  search.validate(finalEntries(job?.final));
-  $("#board").classList.toggle("is-validated", search.validated);
-  drawTiles(search, settings);
-  const hasBoard = search.board.length > 0;
-  fill("#board", views.boardRows(search, legend, formats));
-  fill("#front", views.frontRows(search, legend, formats));
-  fill("#teachers", views.teacherRows(search, legend));
-  $("#changes").replaceChildren(...views.changeItems(search, legend, formats));
-  $("#statistics").replaceChildren(...views.statistics(search, formats));
-  drawCharts(search);
-  drawEpochs();
-  const waiting = waitingFor(job, search, settings);
-  empty("#board-empty", hasBoard ? "" : waiting);
-  empty("#changes-empty", search.changes.length ? "" : waiting);
-  empty("#cloud > .empty", search.points.length ? "" : waiting);
-  empty("#progress > .empty", hasBoard ? "" : waiting);
-  empty("#statistics-empty", search.latest ? "" : waiting);
-  const matchless = settings.matching?.name === "none" ? "This search matches no teachers (matching: none)." : waiting;
-  empty("#teachers-empty", search.taught.size ? "" : matchless);
-  empty("#weight > .empty", search.taught.size ? "" : matchless);
-}
-
-/** Drawn after the search, whose legend it shares. */
-function drawPredictor(job, search) {
-  const unknown = search.latest ? search.unpredicted : waitingFor(job, search, {});
-  empty("#helps > .empty", unknown ?? "");
-  $("#gains").replaceChildren(...(unknown ? [] : gainTables(search, legend)));
-  const waiting = unknown ?? "Waiting for the first scored candidate.";
-  empty("#predicted > .empty", search.predictions.length ? "" : waiting);
-  predictions.update(search.predictions);
-}
-
-function fill(table, rows) {
-  $(`${table} > tbody`).replaceChildren(...rows);
-  $(table).hidden = !rows.length;
-}
-
-/** Say what is waited for, in place of what is not there yet; nothing if there is something. */
-function empty(selector, text) {
-  $(selector).hidden = !text;
-  $(selector).textContent = text;
-  $(selector).parentElement.classList.toggle("is-empty", Boolean(text));
-}
-
+/** Say why there is nothing to see yet. */
 function waitingFor(job, search, settings) {
   if (!job) return "Waiting for the first search trial.";
   if (!search.latest) {
@@ -431,41 +274,6 @@ function part(length) {
   return `${amount} of the training`;
 }
 
-function drawTiles(search, settings) {
-  const { latest, board } = search;
-  const tile = (term, value, extra) =>
-    h("div", {}, h("dt", {}, term), h("dd", {}, value, extra ? h("small", {}, extra) : null));
-  $("#tiles").replaceChildren(
-    tile("Best", board.length ? formats.accuracy(board[0].validated ?? board[0].accuracy) : "–"),
-    tile("Entries", String(board.length), settings.board_size ? ` of ${settings.board_size}` : ""),
-    tile("Epoch", latest ? String(latest.epoch) : "–", settings.epochs ? ` of ${settings.epochs}` : ""),
-    tile("Scored", views.formatCount(search.points.length), " paths"),
-    tile("Match weight", search.taught.size && latest ? views.formatWeight(latest.figures.match_weight ?? 0) : "–"),
-  );
-}
-
-function drawCharts(search) {
-  const value = (epoch, key) => (epoch.size && Number.isFinite(epoch.figures[key]) ? epoch.figures[key] : null);
-  charts.progress.update(
-    search.epochs.map((epoch) => ({
-      x: epoch.epoch,
-      best: value(epoch, "board_best"),
-      mean: value(epoch, "board_mean"),
-      worst: value(epoch, "board_worst"),
-    })),
-  );
-  const weight = (epoch) => (epoch.figures.match_weight > 0 ? epoch.figures.match_weight : null);
-  charts.weight.update(
-    search.taught.size ? search.epochs.map((epoch) => ({ x: epoch.epoch, weight: weight(epoch) })) : [],
-  );
-  charts.cloud.update(search.points, search.front, search.board);
-}
-
-/** The long table is made only while somebody looks at it. */
-function drawEpochs() {
-  if ($("#epochs-details").open) fill("#epochs", views.epochRows(current, formats));
-}
-
 // The retrain trials ------------------------------------------------------------------------------------------------
 
 function drawRetrained() {
@@ -474,7 +282,7 @@ function drawRetrained() {
   const format = formatsOf(state.jobs.find((job) => "score" in job.config.search)?.config.search ?? {});
   fill(
     "#retrained",
-    views.retrainRows(jobs, state.running, (parameters) => choicesAsPath(parameters, choices), format),
+    views.retrainRows(jobs, state.running, (parameters) => views.givenPath(parameters.choices, choices), format),
   );
   const planned = state.jobs.find((job) => "top" in job.config.retrain)?.config.retrain.top;
   const over = isOver(state.status);
@@ -482,12 +290,6 @@ function drawRetrained() {
   if (planned === 0) waiting = "This experiment retrains nothing (retrain.top: 0).";
   else if (over) waiting = "No entry was retrained.";
   empty("#retrained-empty", jobs.length ? "" : waiting);
-}
-
-function choicesAsPath(parameters, choices) {
-  const given = parameters.choices;
-  if (typeof given !== "object" || given === null) return "–";
-  return views.pathOfChoices(given, choices);
 }
 
 // Begin -------------------------------------------------------------------------------------------------------------
@@ -500,6 +302,5 @@ $("#trial").addEventListener("change", (event) => {
 });
 window.addEventListener("hashchange", refresh);
 $("#refresh").addEventListener("click", refresh);
-$("#epochs-details").addEventListener("toggle", drawEpochs);
 draw();
 refresh();

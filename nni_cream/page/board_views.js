@@ -254,14 +254,18 @@ export function statistics(search, format) {
   return pairs.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value)));
 }
 
-/** Rows of the retrain trials; `running` has the latest intermediate metric of those under way. */
+/**
+ * Rows of the retrain trials; `running` has the latest intermediate metric of those under way. The mark is at the best so
+ * far, or where `chosen` says so of the trials.
+ */
 export function retrainRows(jobs, running, legendOf, format) {
   const accuracies = jobs.map((job) => job.final?.validation_accuracy).filter(Number.isFinite);
   const best = Math.max(...accuracies);
   return jobs.map((job) => {
     const { final, parameters } = job;
     const now = running.get(job.id);
-    const isBest = final?.validation_accuracy === best;
+    const isBest = job.chosen ?? final?.validation_accuracy === best;
+    const mark = job.chosen ? "chosen" : "best validation";
     const state = final
       ? describeStatus(job.status)
       : `${describeStatus(job.status)}${now ? `, epoch ${now.epoch}` : ""}`;
@@ -274,7 +278,7 @@ export function retrainRows(jobs, running, legendOf, format) {
       number(parameters.cost, format.cost),
       number(final?.validation_accuracy ?? now?.val_acc, formatPercent, final ? "number" : "number muted"),
       number(final?.test_accuracy, formatPercent),
-      h("td", {}, state, isBest ? h("span", { class: "badge" }, "best validation") : null),
+      h("td", {}, state, isBest ? h("span", { class: "badge" }, mark) : null),
     );
   });
 }
@@ -290,8 +294,9 @@ export function describeStatus(status) {
   return STATUS[status] ?? status.toLowerCase().replaceAll("_", " ");
 }
 
-/** A path that is given by its choices, label -> option, drawn like the others. */
-export function pathOfChoices(given, choices) {
+/** A path that is given by its choices, label -> option, drawn like the others; a dash for anything else. */
+export function givenPath(given, choices) {
+  if (typeof given !== "object" || given === null) return "–";
   const legend = new Legend(
     choices ?? Object.fromEntries(Object.entries(given).map(([label, option]) => [label, [option].flat()])),
   );

@@ -1,8 +1,9 @@
-"""The board page: static files that NNI's web server serves beside its own web UI, and where to find them."""
+"""The page about a search: files for NNI's web server and for reports, and the address of the live page."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -10,7 +11,7 @@ from urllib.parse import urlsplit
 
 from nni_cream.files import write_text
 
-__all__ = ["PAGE", "install_page", "page_address", "page_address_of_trial"]
+__all__ = ["PAGE", "install_page", "page_address", "page_address_of_trial", "page_part", "page_texts"]
 
 PAGE = "board.html"
 _SUFFIXES = (".html", ".css", ".js")
@@ -30,9 +31,20 @@ def install_page(log_folder: Path) -> None:
         If it cannot be written.
     """
     # The page last: a browser that opens it before its scripts are there never asks for them again.
-    for source in sorted(files(__name__).iterdir(), key=lambda source: source.name == PAGE):
-        if source.name.endswith(_SUFFIXES):
-            write_text(log_folder / source.name, source.read_text(encoding="utf-8"))
+    for name, text in sorted(page_texts().items(), key=lambda item: item[0] == PAGE):
+        write_text(log_folder / name, text)
+
+
+def page_texts(package: str = __name__) -> dict[str, str]:
+    """Return the text of each file of a page, by its name; ``package`` is where they are."""
+    found = (source for source in files(package).iterdir() if source.name.endswith(_SUFFIXES))
+    return {source.name: source.read_text(encoding="utf-8") for source in found}
+
+
+def page_part(name: str) -> str:
+    """Return the markup of a part of the page that a report shows too: ``search`` or ``retrained``."""
+    text = files(__name__).joinpath(PAGE).read_text(encoding="utf-8")
+    return "".join(re.findall(rf"<!-- {name} -->\n(.*?) *<!-- end of {name} -->", text, re.DOTALL))
 
 
 def page_address(port: int, url_prefix: str | None = None, host: str = "127.0.0.1") -> str:
