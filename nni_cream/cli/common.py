@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nni_cream.results.architecture_file import Best
+    from nni_cream.runs.rehearsals.rehearsal import Rehearsal
 
 __all__ = [
     "add_command",
@@ -16,6 +18,7 @@ __all__ = [
     "add_trust_option",
     "be_quiet",
     "check_run_options",
+    "print_estimate",
     "print_json",
     "print_result",
     "summary",
@@ -140,6 +143,19 @@ def summary(best: Best) -> dict[str, Any]:
         if best.retrained is not None:
             content[key] = best.retrained[key]
     return content
+
+
+def print_estimate(
+    rehearsal: Rehearsal, options: argparse.Namespace, content: dict[str, Any], parts: Mapping[str, float] | None = None
+) -> None:
+    """Print the estimate of a dry run: ``content`` with ``--json``, else a table with the parts of the whole."""
+    from nni_cream.results.console_tables import make_console
+    from nni_cream.runs.rehearsals.rehearsal import show_rehearsal
+
+    if options.json:
+        print_json(content)
+    else:
+        show_rehearsal(rehearsal, make_console(), parts)
 
 
 def print_json(content: dict[str, Any]) -> None:

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from nni_cream.cli.common import add_command, add_run_options, add_trust_option, be_quiet, check_run_options, print_json
+from nni_cream.cli.common import (
+    add_command,
+    add_run_options,
+    add_trust_option,
+    be_quiet,
+    check_run_options,
+    print_estimate,
+    print_json,
+)
 
 __all__ = ["add_commands"]
 
@@ -109,14 +117,9 @@ def _train(options: argparse.Namespace) -> None:
 def _rehearse(options: argparse.Namespace, config: dict[str, Any]) -> None:
     be_quiet(options, training=True)
     from nni_cream.detection.detect_rehearsal import rehearse_detection
-    from nni_cream.results.console_tables import make_console
-    from nni_cream.runs.rehearsals.rehearsal import show_rehearsal
 
     rehearsal = rehearse_detection(config, images_at_once=options.images, trust_code=options.trust_code)
-    if options.json:
-        print_json(rehearsal.to_json())
-    else:
-        show_rehearsal(rehearsal, make_console())
+    print_estimate(rehearsal, options, rehearsal.to_json())
 
 
 def _evaluate(options: argparse.Namespace) -> None:

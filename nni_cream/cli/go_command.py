@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from nni_cream.cli.common import add_command, add_run_options, be_quiet, print_json, print_result
+from nni_cream.cli.common import add_command, add_run_options, be_quiet, print_estimate, print_result
 from nni_cream.cli.export_command import export_formats
 
 if TYPE_CHECKING:
@@ -50,22 +50,17 @@ def _go(options: argparse.Namespace) -> None:
 
 def _rehearse(options: argparse.Namespace) -> None:
     from nni_cream.config import load
-    from nni_cream.results.console_tables import make_console
 
     config = load(options.config)
     be_quiet(options, training=True)
     from nni_cream.runs.go_run import check_go
-    from nni_cream.runs.rehearsals.rehearsal import show_rehearsal
     from nni_cream.runs.rehearsals.search_rehearsal import rehearse_search, retraining_seconds
 
     check_go(config, options.format)
     rehearsal = rehearse_search(config, options.images)
     parts = {**rehearsal.parts, "retraining": retraining_seconds(rehearsal, config)}
-    if options.json:
-        content = rehearsal.to_json()
-        print_json({**content, "parts": parts, "seconds": sum(parts.values())})
-    else:
-        show_rehearsal(rehearsal.training, make_console(), parts)
+    content = {**rehearsal.to_json(), "parts": parts, "seconds": sum(parts.values())}
+    print_estimate(rehearsal.training, options, content, parts)
 
 
 def _run(options: argparse.Namespace) -> None:

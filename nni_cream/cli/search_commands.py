@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from nni_cream.cli.common import add_command, add_run_options, be_quiet, check_run_options, print_json, print_result
+from nni_cream.cli.common import (
+    add_command,
+    add_run_options,
+    be_quiet,
+    check_run_options,
+    print_estimate,
+    print_json,
+    print_result,
+)
 
 __all__ = ["add_commands"]
 
@@ -52,18 +60,13 @@ def _search(options: argparse.Namespace) -> None:
 
 def _rehearse(options: argparse.Namespace) -> None:
     from nni_cream.config import load
-    from nni_cream.results.console_tables import make_console
 
     config = load(options.config)
     be_quiet(options, training=True)
-    from nni_cream.runs.rehearsals.rehearsal import show_rehearsal
     from nni_cream.runs.rehearsals.search_rehearsal import rehearse_search
 
     rehearsal = rehearse_search(config, options.images)
-    if options.json:
-        print_json(rehearsal.to_json())
-    else:
-        show_rehearsal(rehearsal.training, make_console(), rehearsal.parts)
+    print_estimate(rehearsal.training, options, rehearsal.to_json(), rehearsal.parts)
 
 
 def _run_search(options: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from nni_cream.cli.common import (
     add_trust_option,
     be_quiet,
     check_run_options,
+    print_estimate,
     print_json,
     print_result,
 )
@@ -94,8 +95,6 @@ def _retrain(options: argparse.Namespace) -> None:
 
 def _rehearse(options: argparse.Namespace, config: dict[str, Any]) -> None:
     be_quiet(options, training=True)
-    from nni_cream.results.console_tables import make_console
-    from nni_cream.runs.rehearsals.rehearsal import show_rehearsal
     from nni_cream.runs.rehearsals.retrain_rehearsal import rehearse_retraining
 
     rehearsal = rehearse_retraining(
@@ -105,10 +104,7 @@ def _rehearse(options: argparse.Namespace, config: dict[str, Any]) -> None:
         images_at_once=options.images,
         trust_code=options.trust_code,
     )
-    if options.json:
-        print_json(rehearsal.to_json())
-    else:
-        show_rehearsal(rehearsal, make_console())
+    print_estimate(rehearsal, options, rehearsal.to_json())
 
 
 def _evaluate(options: argparse.Namespace) -> None:
