@@ -18,6 +18,7 @@ from nni.nas.strategy import RandomOneShot
 from pytorch_lightning import callbacks
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from nni_cream.errors import ConfigError, SearchError, SpaceError
 from nni_cream.search.board import BoardEvent, PrioritizedBoard
@@ -31,7 +32,8 @@ from nni_cream.search.paths.encoded_path import Path
 from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.sampling.samplers import PathSampler, resolve_sampler
 from nni_cream.search.scoring.final_validation import Finalist, finalise
-from nni_cream.search.scoring.scores import Score, ScoreFunction, resolve_score
+from nni_cream.search.scoring.named_scores import resolve_score
+from nni_cream.search.scoring.scores import Score, ScoreFunction
 from nni_cream.search.settings import Scoring, SearchSettings, Teaching
 from nni_cream.search.supernet.frozen import frozen_copy
 from nni_cream.search.supernet.layers.sliced_layer import check_shared
@@ -59,7 +61,7 @@ class CreamStrategy(RandomOneShot):
 
     For :class:`nni.nas.experiment.NasExperiment` with any model space of LayerChoice, InputChoice, Repeat, Cell and
     ValueChoice operations, and any Lightning evaluator whose batches are pairs (x, y) and whose ``forward(x)`` returns
-    logits. When it ends, :attr:`board` holds the result: no second search follows.
+    the outputs. When it ends, :attr:`board` holds the result: no second search follows.
 
     Parameters
     ----------
@@ -76,7 +78,7 @@ class CreamStrategy(RandomOneShot):
         (low, high) that every sampled path keeps; either end may be ``None``. With several costs a mapping of their
         names to such pairs, or a list of pairs.
     margin
-        Accuracy gap above which a costlier path may enter a full board (reference code: 0.05).
+        Gap in the score above which a costlier path may enter a full board (reference code: 0.05).
     warmup
         Training before board and distillation start: epochs if an integer, a part of the whole training if a float in
         [0, 1) (paper: 20 of 120 epochs).
@@ -87,7 +89,8 @@ class CreamStrategy(RandomOneShot):
     score
         ``"top1"``, ``"balanced_accuracy"``, ``"binary"`` (one logit), ``"multilabel"``, ``"miou"`` (segmentation),
         ``"negative_squared_error"`` (regression), a function ``(output, target) -> score of each sample`` (higher is
-        better), or a :class:`~nni_cream.search.Score` with an upper bound or a value of the whole set.
+        better), a metric of torchmetrics whose states are sums, or a :class:`~nni_cream.search.Score` with an upper
+        bound or a value of the whole set.
     distillation
         ``"soft_cross_entropy"``, ``"binary_cross_entropy"`` (one logit, several labels), ``"mean_squared_error"``
         (regression), a function ``(student output, teacher output) -> loss``, or a
@@ -129,7 +132,7 @@ class CreamStrategy(RandomOneShot):
         warmup: int | float = SearchSettings.warmup,
         teaching: str | Teaching = SearchSettings.teaching,
         scoring: Scoring = SearchSettings.scoring,
-        score: str | ScoreFunction | Score = SearchSettings.score,
+        score: str | ScoreFunction | Metric | Score = SearchSettings.score,
         distillation: str | LossFunction | Distillation = SearchSettings.distillation,
         sampling: str | PathSampler = SearchSettings.sampling,
         ema_decay: float | None = SearchSettings.ema_decay,

@@ -189,6 +189,10 @@ def test_public_names_are_importable_and_others_are_not():
             {"ema_decay": None},
             "teaching.weights is 'average'; expected 'current', since ema_decay is None",
         ),
+        ({"margin": 5}, "margin is 5; expected a number of at least 0 and at most 1"),
+        ({"margin": 1.5, "score": "miou"}, r"margin is 1\.5; expected a number of at least 0 and at most 1"),
+        ({"margin": -1, "score": "negative_squared_error"}, "margin is -1; expected a number of at least 0"),
+        ({"margin": "0.1"}, "margin is '0.1'"),
         ({"sampling": "evolution"}, "sampling is 'evolution'; expected one of uniform, or a PathSampler"),
         ({"sampling": None}, "sampling is None"),
     ],
@@ -232,6 +236,7 @@ def test_a_mapping_with_an_unknown_key_is_refused_with_the_nearest_one(arguments
         {"temperature": 4, "distillation": "soft_cross_entropy"},
         {"temperature": 1, "distillation": "mean_squared_error"},
         {"teacher_weights": "average", "ema_decay": 0.99},
+        {"margin": 1},
     ],
 )
 def test_arguments_at_the_end_of_their_ranges_are_kept_as_they_are(arguments):
@@ -242,6 +247,11 @@ def test_arguments_at_the_end_of_their_ranges_are_kept_as_they_are(arguments):
         outer, inner = homes.get(name, (name, None))
         found = outline[outer] if inner is None else outline[outer][inner]
         assert (found["name"] if name == "distillation" else found) == value
+
+
+@pytest.mark.parametrize("score", ["negative_squared_error", nn.functional.l1_loss])
+def test_the_margin_of_a_score_that_is_no_share_has_the_unit_of_the_score(score):
+    assert cream(margin=250, score=score).board.margin == 250
 
 
 def test_a_board_larger_than_the_space_is_refused():

@@ -23,6 +23,7 @@ from nni_cream.options import (
     TEXT,
     Options,
     Rule,
+    checked,
     named,
     number,
     one_of,
@@ -40,6 +41,7 @@ COST_NAMES = ("macs", "params", "latency")
 _COST = one_of(*COST_NAMES) | IMPORTABLE
 # Options that came later, each with what searches did before: their checkpoints can still be resumed.
 _LATER = {"teaching": {"share": 1.0}}
+_SHARES = ("top1", "balanced_accuracy", "binary", "multilabel", "miou")  # scores between 0 and 1
 _MAPPING = Rule(Schema({}), "a mapping of the keys below")
 
 
@@ -178,8 +180,9 @@ class SearchSettings(Options):
         plain=False,
     )
     cost_range: Any = option(None, RANGE | NOTHING | RANGES, "Only paths within these costs are sampled.", plain=False)
+    # Python takes larger ones for scores in other units, such as the error of a regression.
     margin: float = option(
-        0.05, number(0, 1), "Accuracy gap above which a costlier candidate may replace the weakest entry."
+        0.05, number(0, 1), "Accuracy gap above which a costlier candidate may replace the weakest entry.", plain=False
     )
     warmup: int | float = option(
         1 / 6, whole(0) | FRACTION, "Training before the board starts: epochs, or a share of all (paper: 20 of 120)."
@@ -215,7 +218,9 @@ class SearchSettings(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # No rule of a single option can see this: it joins two.
+        # No rule of a single option can see these: they join two.
+        rule = number(0, 1) if self.score.name in _SHARES else number(0)
+        object.__setattr__(self, "margin", checked("margin", self.margin, rule))
         if self.teaching.weights == "average" and self.ema_decay is None:
             raise ConfigError(
                 "teaching.weights is 'average'; expected 'current', since ema_decay is None. Set ema_decay, such as "

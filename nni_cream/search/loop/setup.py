@@ -19,6 +19,7 @@ from nni_cream.search.board import PrioritizedBoard
 from nni_cream.search.cost.cost_model import CostModel
 from nni_cream.search.cost.costs import Costs
 from nni_cream.search.loop.checkpoint import read_state, restore_generators, restore_parts, save_state
+from nni_cream.search.loop.gate_check import check_gate
 from nni_cream.search.loop.host import HostLightningModule
 from nni_cream.search.loop.image_order import ImageOrder, resume_epoch
 from nni_cream.search.loop.path_gradients import average_gradients, stop_ddp
@@ -347,17 +348,12 @@ class PreparedLightningModule(HostLightningModule):
             self.settings.distillation.features(output)
 
     def _check_gate(self, inputs: Samples, targets: Tensor) -> None:
-        """Raise SearchError before the first step if training targets, such as those of Mixup, do not fit the gate."""
+        """Look before the first step whether the gate can compare outputs with the targets of the training."""
         if not self.settings.teaching.gate or isinstance(self.matcher, NoMatcher):
             return
-        try:
-            with self._autocast(), self.supernet.detached():
-                self.settings.score.sums(main_output(self._predict(inputs)), targets)
-        except SearchError as error:
-            raise SearchError(
-                f"teaching.gate is True, but the score does not fit the training batch: {error}; expected a score of "
-                "training and validation batches. Set teaching.gate to False"
-            ) from error
+        with self._autocast(), self.supernet.detached(), observed(self.supernet.space) as calls:
+            output = main_output(self._predict(inputs))
+            check_gate(self.settings.score, [main_output(call.output) for call in calls], output, targets)
 
     def _scored_at_once(self) -> int:
         """Return how many images one scoring pass takes."""

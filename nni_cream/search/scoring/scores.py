@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nni_cream.errors import ConfigError, SearchError
+from nni_cream.errors import SearchError
 from nni_cream.search.user_functions import failures_of, function_name
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "miou",
     "multilabel",
     "negative_squared_error",
-    "resolve_score",
     "top1",
 ]
 
@@ -301,18 +300,3 @@ SCORES: dict[str, Score] = {
     "miou": Score(miou, value=_mean_ratio),
     "negative_squared_error": Score(negative_squared_error, 0.0),
 }
-
-
-def resolve_score(score: str | ScoreFunction | Score) -> Score:
-    """Return a score by its name, or wrap the user's function; raise ConfigError for anything else."""
-    if isinstance(score, Score):
-        return score
-    if isinstance(score, str) and score in SCORES:
-        return SCORES[score]
-    if callable(score):
-        # An unknown bound still allows statistical rejection, only not the certain one.
-        return Score(score)
-    raise ConfigError(
-        f"score is {score!r}; expected one of {sorted(SCORES)} or a function of output and target that returns one "
-        "value a sample, higher is better."
-    )

@@ -143,6 +143,63 @@ def test_training_labels_that_do_not_fit_the_gate_are_refused_before_the_first_s
         searched(OneLogit(), "binary", training, validation, **arguments)
 
 
+class Converted(Task):
+    """A module whose forward makes something else of the model's output."""
+
+    def __init__(self, loss: Any, convert: Any) -> None:
+        super().__init__(loss)
+        self.convert = convert
+
+    def forward(self, x: Tensor) -> Any:
+        return self.convert(self.model(x))
+
+
+def converted(monkeypatch: Any, space: ModelSpace, convert: Any, loss: str, make: Any, **arguments: Any) -> None:
+    """Search with such a module; stop at the first step, since only the checks before it matter."""
+
+    class FirstStep(Exception):
+        pass
+
+    def stop(*_: Any) -> None:
+        raise FirstStep
+
+    monkeypatch.setattr(Converted, "training_step", stop)
+    monkeypatch.setitem(globals(), "Task", lambda loss: Converted(loss, convert))
+    with pytest.raises(FirstStep):
+        searched(space, loss, *loaders_of(make), distillation_gate=True, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("convert", "matching", "told"),
+    [
+        (lambda output: 45 * output, "meta", True),
+        (lambda output: 45 * output, "none", False),
+        (lambda output: output.flatten(), "meta", False),
+    ],
+)
+def test_a_forward_that_changes_what_the_gate_compares_is_told_before_the_first_step(
+    convert, matching, told, monkeypatch, caplog
+):
+    arguments = {"score": "negative_squared_error", "distillation": "mean_squared_error", "matching": matching}
+    converted(monkeypatch, OneLogit(), convert, "mixed", lambda images, labels: labels[:, None] - 4.5, **arguments)
+    assert ("teaching.gate compares outputs of the model with the targets, but forward changes" in caplog.text) is told
+    assert ("score 'negative_squared_error' of the first batch is -" in caplog.text) is told
+
+
+def test_a_softmax_after_the_model_changes_nothing_for_the_gate(monkeypatch, caplog):
+    converted(monkeypatch, LayerSpace(), lambda output: output.softmax(1), "classes", lambda images, labels: labels)
+    assert "forward changes" not in caplog.text
+
+
+def test_model_outputs_that_the_gate_cannot_score_are_refused_before_the_first_step(monkeypatch):
+    class Inside(LayerSpace):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)[:, :, None]
+
+    with pytest.raises(SearchError, match=r"teaching.gate is True, but the score .* 'top1' for outputs \(16, 10, 1\)"):
+        converted(monkeypatch, Inside(), lambda output: output[..., 0], "classes", lambda images, labels: labels)
+
+
 class Segmentation(ModelSpace):
     """As torchvision's networks for segmentation, which return a dictionary."""
 

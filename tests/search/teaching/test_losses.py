@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from nni_cream.errors import ConfigError, SearchError
-from nni_cream.search.scoring.scores import SCORES, Score, resolve_score
+from nni_cream.search.scoring.named_scores import resolve_score
+from nni_cream.search.scoring.scores import SCORES, Score
 from nni_cream.search.supernet.outputs import main_output
 from nni_cream.search.teaching.losses import (
     DISTILLATIONS,
