@@ -10,7 +10,7 @@ from nni_cream.errors import CreamError
 from nni_cream.terminal_text import visible
 
 if TYPE_CHECKING:
-    from nni_cream.starter.checks.finding import Finding
+    from nni_cream.starter.checks.findings import Finding
 
 __all__ = ["add_commands"]
 

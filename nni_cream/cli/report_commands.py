@@ -57,7 +57,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _plot(options: argparse.Namespace) -> None:
-    from nni_cream.report.pictures import write_pictures
+    from nni_cream.report.drawings import write_pictures
     from nni_cream.terminal_text import visible
 
     out = None if options.out is None else Path(options.out)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 from nni_cream.starter.checks.connections import experiment_findings, listed_experiments, port_findings, proxy_finding
-from nni_cream.starter.checks.finding import Finding, error
+from nni_cream.starter.checks.findings import Finding, error
 from nni_cream.starter.checks.hardware import core_finding, group_limits, memory_finding, shared_memory_finding
 from nni_cream.starter.checks.libraries import probe_findings, run_probe
 from nni_cream.starter.checks.packages import (

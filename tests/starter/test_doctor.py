@@ -20,7 +20,7 @@ from nni_cream.manager.known_experiments import KnownExperiment
 from nni_cream.starter import doctor
 from nni_cream.starter.checks import hardware, libraries, packages, places, programs
 from nni_cream.starter.checks.connections import experiment_findings, port_findings, proxy_finding
-from nni_cream.starter.checks.finding import Finding, error, ok, warning
+from nni_cream.starter.checks.findings import Finding, error, ok, warning
 from nni_cream.starter.checks.hardware import Limits, core_finding, group_limits, memory_finding, shared_memory_finding
 from nni_cream.starter.checks.libraries import accelerator_findings, data_findings, import_findings, probe_findings
 from nni_cream.starter.checks.packages import Packages

@@ -10,7 +10,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from nni_cream.errors import ManagerError
 from nni_cream.manager.ports import check_port, free_port
-from nni_cream.starter.checks.finding import Finding, error, ok, warning
+from nni_cream.starter.checks.findings import Finding, error, ok, warning
 
 if TYPE_CHECKING:
     from nni_cream.manager.known_experiments import KnownExperiment

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from nni_cream.starter.checks.finding import Finding, gibibytes, ok, warning
+from nni_cream.starter.checks.findings import Finding, gibibytes, ok, warning
 
 __all__ = [
     "LEAST_MEMORY",

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from nni_cream.starter.checks.finding import Finding, error, gibibytes, ok, warning
+from nni_cream.starter.checks.findings import Finding, error, gibibytes, ok, warning
 
 __all__ = ["accelerator_findings", "data_findings", "import_findings", "nvidia_driver", "probe_findings", "run_probe"]
 

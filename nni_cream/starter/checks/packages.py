@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, metadata, version
 from packaging.requirements import Requirement
 
 from nni_cream import __version__
-from nni_cream.starter.checks.finding import Finding, error, ok, warning
+from nni_cream.starter.checks.findings import Finding, error, ok, warning
 
 __all__ = [
     "EXTRA_USES",

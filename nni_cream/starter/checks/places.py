@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from nni_cream.starter.checks.finding import Finding, error, gibibytes, ok, warning
+from nni_cream.starter.checks.findings import Finding, error, gibibytes, ok, warning
 
 __all__ = ["LEAST_FREE", "folder_finding", "folder_findings", "nni_settings_folder"]
 

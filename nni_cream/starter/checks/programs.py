@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from nni_cream.starter.checks.finding import Finding, error, ok, warning
+from nni_cream.starter.checks.findings import Finding, error, ok, warning
 
 __all__ = ["Run", "Which", "command_findings", "node_finding", "node_program", "output_of", "trial_findings"]
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from nni_cream.cli import main
 from nni_cream.errors import ExportError, FileError
-from nni_cream.report.pictures import write_pictures
+from nni_cream.report.drawings import write_pictures
 from nni_cream.report.result import SearchPart, read_result
 from nni_cream.report.search_figures import SearchFigures, search_figures
 from tests.report.made_up import (
