@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,4 +134,4 @@ def _show(out: Path, profile: ImageProfile, proposal: Proposal) -> None:
                 table.add_row(f"{section}.{key}", str(value), reason)
     console.print(table)
     console.print(f"written: {out}. About {duration(proposal.seconds)} on this machine:", soft_wrap=True)
-    console.print(f"  nni-cream go {out} --out out/first", soft_wrap=True)
+    console.print(f"  nni-cream go {shlex.quote(str(out))} --out out/first", soft_wrap=True)

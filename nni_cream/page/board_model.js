@@ -90,7 +90,7 @@ function problemOf(metric) {
     rows(update.scored, ([, accuracy, cost]) => (accuracy === null || isNumber(accuracy)) && isNumber(cost)) &&
     rows(update.teachers, ([, count]) => isNumber(count));
   const listOf = (list, check) => Array.isArray(list) && list.every(check);
-  const tableOf = (list) => listOf(list, (row) => listOf(row, isNumber));
+  const tableOf = (list) => listOf(list, (row) => listOf(row, (value) => value === null || isNumber(value)));
   const predictor = update.predictor ?? null; // a search of before has none
   const known = (found) =>
     tableOf(found?.gains) &&

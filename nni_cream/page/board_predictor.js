@@ -41,6 +41,11 @@ export function gainTables({ choices, predictor: { gains, stds } }, legend) {
 
 function gainCells({ label, gains, stds }, texts, most) {
   return gains.map((gain, at) => {
+    if (gain === null) {
+      const why = `${label}, ${texts[at]}: no path had it`;
+      const mark = h("span", { "aria-hidden": "true" }, "–");
+      return h("td", { class: "gain", title: why }, mark, h("span", { class: "unseen" }, "no path had it"));
+    }
     const sure = Math.abs(gain) > SURE * stds[at];
     const kind = gain < 0 ? "hurts" : "helps";
     const title = `${label}, ${texts[at]}: ${minus(String(gain))} ± ${stds[at]}${sure ? "" : ", may be noise"}`;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -176,9 +177,13 @@ def _choices(result: Result) -> _Drawn:
     if figures.unknown is not None:
         return f"the worth of the choices is not known: {figures.unknown}"
     title = "Which operation helps where"
-    most = max((abs(gain) for group in figures.gains for row in group.gains for gain in row), default=0.0) or 1.0
+    known = (abs(gain) for group in figures.gains for row in group.gains for gain in row if not math.isnan(gain))
+    most = max(known, default=0.0) or 1.0
     told = "What each value adds to a path's quality, in standard deviations of a training step's loss. " + " ".join(
-        f"{label}: best {_best_value(group, own)}." for group in figures.gains for label, own in _rows(group)
+        f"{label}: best {_best_value(group, own)}."
+        for group in figures.gains
+        for label, own in _rows(group)
+        if not all(map(math.isnan, own))
     )
     rows = [len(group.labels) for group in figures.gains]
     width = max(1.0 + 0.14 * max(map(len, group.labels)) + 1.15 * len(group.values) for group in figures.gains)
@@ -203,7 +208,7 @@ def _rows(group: Gains) -> Iterator[tuple[str, list[float]]]:
 
 
 def _best_value(group: Gains, gains: Sequence[float]) -> str:
-    return group.values[gains.index(max(gains))]
+    return group.values[gains.index(max(gain for gain in gains if not math.isnan(gain)))]
 
 
 def _draw_gains(axis: Any, group: Gains, most: float, maps: Any) -> None:
@@ -216,6 +221,9 @@ def _draw_gains(axis: Any, group: Gains, most: float, maps: Any) -> None:
     axis.spines[:].set_visible(False)
     for row, (gains, stds) in enumerate(zip(group.gains, group.stds, strict=True)):
         for column, (gain, std) in enumerate(zip(gains, stds, strict=True)):
+            if math.isnan(gain):  # no path had it
+                axis.text(column, row, "–", ha="center", va="center", fontsize=8, color=_QUIET)
+                continue
             sure = abs(gain) > _SURE * std
             look = {"color": "#18212f"} if sure else {"color": _QUIET, "style": "italic"}
             axis.text(column, row, f"{gain:+.2f}".replace("-", "−"), ha="center", va="center", fontsize=8, **look)

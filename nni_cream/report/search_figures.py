@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,7 @@ class Gains:
     values
         Their values, a column each.
     gains
-        Label by label, the gain of each value.
+        Label by label, the gain of each value; NaN for one that no path had.
     stds
         Their standard deviations.
     """
@@ -148,6 +149,6 @@ def _gains(search: SearchPart) -> tuple[list[Gains], str | None]:
         texts = [option if isinstance(option, str) else json.dumps(option) for option in options]
         group = groups.setdefault(json.dumps(options), Gains([], texts, [], []))
         group.labels.append(label)
-        group.gains.append([_number(gain) for gain in own])
-        group.stds.append([_number(std) for std in spread])
+        group.gains.append([math.nan if gain is None else _number(gain) for gain in own])
+        group.stds.append([math.nan if std is None else _number(std) for std in spread])
     return list(groups.values()), None

@@ -17,7 +17,10 @@ from nni_cream.search.board import BOARD_FIELDS, PrioritizedBoard
 
 __all__ = ["SavedBoard", "board_file", "known_choices", "load_board", "read_board"]
 
-_CHOICES = {"problem": nullable(TEXT), "effects": {str: [{"value": plain, "gain": NUMBER, "std": NUMBER}]}}
+_CHOICES = {
+    "problem": nullable(TEXT),
+    "effects": {str: [{"value": plain, "gain": nullable(NUMBER), "std": nullable(NUMBER)}]},
+}
 _FIELDS: dict[Any, Any] = {**BOARD_FIELDS, "cost_name": TEXT, "epoch": WHOLE, Optional("choices"): _CHOICES}
 
 

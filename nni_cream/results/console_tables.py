@@ -71,10 +71,13 @@ def board_table(board: SavedBoard) -> Table:
 
 
 def choices_table(choices: Mapping[str, Any]) -> Table:
-    """Return what each choice adds to a path, the best value first; in standard deviations of a step's loss."""
+    """Return what each choice adds to a path, the best value first; in standard deviations of a step's loss.
+
+    Values that no path had are left out.
+    """
     table = Table("choice", "adds to a path, with its standard deviation", title="choices by the training losses")
     for label, own in choices["effects"].items():
-        ranked = sorted(own, key=lambda item: -item["gain"])
+        ranked = sorted((item for item in own if item["gain"] is not None), key=lambda item: -item["gain"])
         table.add_row(label, "  ".join(f"{item['value']} {item['gain']:+.3f} ({item['std']:.3f})" for item in ranked))
     return table
 

@@ -111,8 +111,9 @@ def _known(module: CreamLightningModule, labels: list[str], scored: list[dict[st
     if found["problem"]:
         return {"problem": found["problem"], "gains": None, "stds": None, "predicted": None}
 
-    def column(key: str, digits: int) -> list[list[float]]:
-        return [[round(choice[key], digits) for choice in found["effects"][label]] for label in labels]
+    def column(key: str, digits: int) -> list[list[float | None]]:
+        values = ([choice[key] for choice in found["effects"][label]] for label in labels)
+        return [[None if value is None else round(value, digits) for value in row] for row in values]
 
     paths = [module.supernet.decode(event["candidate"]["path"]) for event in scored]
     # Rounded, since NNI keeps the update of every epoch and its manager reads all of them for each question.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -59,7 +60,7 @@ def _head(proposal: Proposal, profile: ImageProfile, file: str, made_by: str) ->
         f"The whole way, in about {duration(proposal.seconds)} on this machine: search, retraining, test, export.", ""
     )
     yield "#"
-    yield f"#   nni-cream go {file} --out out/first"
+    yield f"#   nni-cream go {shlex.quote(file)} --out out/first"
     yield "#"
     yield from _comment(
         "Interrupted? The same command with --resume continues. Every key has a default; the documentation lists them "

@@ -263,7 +263,7 @@ class PathPredictor:
         dict
             ``problem``, why nothing is known, or ``None``; ``effects``: label -> for each value ``value``, ``gain`` and
             its posterior standard deviation ``std``. Gains are those of :meth:`effects`, less the mean over the values
-            that were observed; the others are left out.
+            that were observed. Of the others, both are ``None``.
         """
         if self.problem:
             return {"problem": self.problem, "effects": {}}
@@ -273,16 +273,17 @@ class PathPredictor:
         for label, gains in self.effects().items():
             # A value that no path had, as one beyond the cost range, is known by its size alone.
             seen = [place for place in range(len(gains)) if self._inputs[self._column[label, place]]]
-            if not seen:
-                continue
-            own = [self._column[label, place] for place in seen]
-            block = inverse[np.ix_(own, own)]
-            variances = np.diag(block) - 2 * block.mean(axis=1) + block.mean()  # of a value less the mean of all
-            stds = solution.noise * np.sqrt(np.maximum(variances, 0.0))
-            mean = float(np.mean([gains[place] for place in seen]))
+            known: dict[int, tuple[float, float]] = {}
+            if seen:
+                own = [self._column[label, place] for place in seen]
+                block = inverse[np.ix_(own, own)]
+                variances = np.diag(block) - 2 * block.mean(axis=1) + block.mean()  # of a value less the mean of all
+                stds = solution.noise * np.sqrt(np.maximum(variances, 0.0))
+                mean = float(np.mean([gains[place] for place in seen]))
+                known = {place: (gains[place] - mean, float(std)) for place, std in zip(seen, stds, strict=True)}
             found[label] = [
-                {"value": self._values[label][place], "gain": gains[place] - mean, "std": float(std)}
-                for place, std in zip(seen, stds, strict=True)
+                {"value": value, **dict(zip(("gain", "std"), known.get(place, (None, None)), strict=True))}
+                for place, value in enumerate(self._values[label])
             ]
         return {"problem": None, "effects": found}
 

@@ -230,6 +230,7 @@ def test_value_that_no_path_had_is_not_told() -> None:
     found.sizes = [float(value == "wide") for values in VALUES.values() for value in values]
     found.observe([steps.paths[place] for place in within], [steps.losses[place] for place in within])
     told = found.to_json()["effects"]
-    assert [item["value"] for item in told["layer_2"]] == ["skip", "thin"]
-    assert sum(item["gain"] for item in told["layer_2"]) == pytest.approx(0)
-    assert [item["value"] for item in told["layer_1"]] == ["skip", "thin", "wide"]
+    assert [item["value"] for item in told["layer_2"]] == ["skip", "thin", "wide"]
+    assert (told["layer_2"][2]["gain"], told["layer_2"][2]["std"]) == (None, None)
+    assert sum(item["gain"] for item in told["layer_2"][:2]) == pytest.approx(0)
+    assert all(item["std"] > 0 for item in told["layer_1"])
