@@ -54,11 +54,12 @@ def _rehearse(options: argparse.Namespace) -> None:
     config = load(options.config)
     be_quiet(options, training=True)
     from nni_cream.runs.go_run import check_go
-    from nni_cream.runs.rehearsals.search_rehearsal import rehearse_search, retraining_seconds
+    from nni_cream.runs.rehearsals.search_rehearsal import OVERHEAD_SECONDS, rehearse_search, retraining_seconds
 
     check_go(config, options.format)
     rehearsal = rehearse_search(config, options.images)
     parts = {**rehearsal.parts, "retraining": retraining_seconds(rehearsal, config)}
+    parts["start, test and export"] = OVERHEAD_SECONDS
     content = {**rehearsal.to_json(), "parts": parts, "seconds": sum(parts.values())}
     print_estimate(rehearsal.training, options, content, parts)
 
@@ -91,15 +92,16 @@ def _run(options: argparse.Namespace) -> None:
         console=messages,
         command=shlex.join(["nni-cream", *options.words]),
     )
-    _show(result, options)
+    balanced = config["search"]["score"] == "balanced_accuracy"
+    _show(result, options, "balanced validation accuracy" if balanced else "validation accuracy")
 
 
-def _show(result: GoResult, options: argparse.Namespace) -> None:
+def _show(result: GoResult, options: argparse.Namespace, chosen_by: str) -> None:
     from nni_cream.results.console_tables import make_console, retrained_table
     from nni_cream.runs.evaluation import confusion_table, evaluation_table
 
     console = make_console(stderr=options.json)
-    console.print(retrained_table(result.retrained, result.best.cost_name, result.best.choices))
+    console.print(retrained_table(result.retrained, result.best.cost_name, result.best.choices, chosen_by))
     console.print(evaluation_table(result.evaluation))
     if len(result.evaluation.get("confusion", ())) in range(2, 11):
         console.print(confusion_table(result.evaluation))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +50,11 @@ def _init(options: argparse.Namespace) -> None:
     name, arguments = _data(options)
     out = Path(options.out)
     code = out.with_name(f"{_SPACE}.py"), out.with_name(f"test_{_SPACE}.py")
+    if options.space and out.absolute().parent != Path.cwd():
+        raise ConfigError(
+            f"--out is {out}; expected a file in the current folder with --space, since nni-cream looks for "
+            f"{_SPACE}.py there. Change to {out.parent} first."
+        )
     for file in (out, *code) if options.space else (out,):
         _check_free(file)
     be_quiet(options, training=True)
@@ -107,7 +111,6 @@ def _write_space(code: tuple[Path, Path], profile: ImageProfile, proposal: Propo
     side = min(proposal.input_shape[1:])
     write_text(code[0], space_code(_CLASS, chain_channels(side), stem_stride(side)))
     write_text(code[1], space_test(_SPACE, _CLASS, proposal.input_shape, len(profile.classes)))
-    sys.path.insert(0, str(code[0].parent.absolute()))  # where the file was written, whatever the current folder is
     return propose(profile, {"name": f"{_SPACE}:{_CLASS}"})
 
 

@@ -122,5 +122,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     else:
         console = make_console()
         console.print(evaluation_table(figures))
-        if options.confusion:
+        if options.confusion and "confusion" in figures:
             console.print(confusion_table(figures))
+        elif options.confusion:
+            console.print("the confusion matrix is left out: it is given of up to 100 classes")

@@ -12,7 +12,7 @@ from nni_cream.errors import FileError
 from nni_cream.files import read_json
 from nni_cream.json_reader import NUMBER, WHOLE, nullable, plain
 from nni_cream.options import TEXT
-from nni_cream.results.output_folder import BOARD, inside
+from nni_cream.results.output_folder import BOARD, SEARCH_PART, inside
 from nni_cream.search.board import BOARD_FIELDS, PrioritizedBoard
 
 __all__ = ["SavedBoard", "board_file", "known_choices", "load_board", "read_board"]
@@ -51,7 +51,10 @@ class SavedBoard:
 def read_board(path: str | Path) -> dict[str, Any]:
     """Return the content of a ``board.json``, or of the one in a folder; the ``FileError`` names a wrong key."""
     hint = "Name the output folder of a search that has done its first epoch."
-    content: dict[str, Any] = read_json(inside(Path(path), BOARD), "a board", hint, _FIELDS)
+    found = Path(path)
+    if not (found / BOARD).exists() and (found / SEARCH_PART).is_dir():  # of `nni-cream go`
+        found /= SEARCH_PART
+    content: dict[str, Any] = read_json(inside(found, BOARD), "a board", hint, _FIELDS)
     return content
 
 

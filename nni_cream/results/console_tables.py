@@ -82,7 +82,12 @@ def choices_table(choices: Mapping[str, Any]) -> Table:
     return table
 
 
-def retrained_table(entries: Sequence[Mapping[str, Any]], cost_name: str, chosen: Mapping[str, Any]) -> Table:
+def retrained_table(
+    entries: Sequence[Mapping[str, Any]],
+    cost_name: str,
+    chosen: Mapping[str, Any],
+    chosen_by: str = "validation accuracy",
+) -> Table:
     """Return the retrained entries, with a mark at the chosen one.
 
     Parameters
@@ -93,17 +98,22 @@ def retrained_table(entries: Sequence[Mapping[str, Any]], cost_name: str, chosen
         What the cost counts.
     chosen
         Choices of the chosen architecture.
+    chosen_by
+        The figure that decided.
 
     Returns
     -------
     Table
         One row for each.
     """
-    table = Table("", "path", title="retrained from new weights; chosen by validation accuracy")
-    for title in ("one-shot", COST_TITLES.get(cost_name, cost_name), "validation", "test"):
+    table = Table("", "path", title=f"retrained from new weights; chosen by {chosen_by}")
+    figures = {"validation_accuracy": "validation", "test_accuracy": "test"}
+    if all("validation_balanced_accuracy" in entry for entry in entries):
+        figures |= {"validation_balanced_accuracy": "balanced", "test_balanced_accuracy": "balanced test"}
+    for title in ("one-shot", COST_TITLES.get(cost_name, cost_name), *figures.values()):
         table.add_column(title, justify="right")
     for entry in entries:
-        accuracies = [f"{entry[key]:.4f}" for key in ("one_shot_accuracy", "validation_accuracy", "test_accuracy")]
+        accuracies = [f"{entry[key]:.4f}" for key in ("one_shot_accuracy", *figures)]
         mark = "*" if entry["choices"] == chosen else ""
         cost = _cost(entry["cost"], cost_name)
         table.add_row(mark, describe_path(entry["choices"]), accuracies[0], cost, *accuracies[1:])

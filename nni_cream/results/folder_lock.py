@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -164,5 +165,9 @@ def _remove_half_written(folder: OutputFolder) -> None:
     for place, ours in ((folder.path, folder.ours), (folder.pareto, None)):
         for path in place.glob(".*"):
             match = _TEMPORARY.fullmatch(path.name)
-            if match and path.is_file() and (ours is None or match["name"] in ours):
+            if match is None or not (ours is None or match["name"] in ours):
+                continue
+            if path.is_file():
                 path.unlink()
+            elif ours is not None and path.is_dir():
+                shutil.rmtree(path)

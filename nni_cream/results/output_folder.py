@@ -74,6 +74,9 @@ class OutputFolder:
     ours: ClassVar[tuple[str, ...]] = OURS
     """Names that a run may write here, and that ``--force`` replaces."""
 
+    changeable: ClassVar[tuple[str, ...]] = ("retrain", "loader")
+    """Sections of the configuration that may differ when a run is resumed."""
+
     foreign: ClassVar[Mapping[str, str]] = MappingProxyType({SEARCH_PART: "nni-cream go"})
     """Names that only other kinds of folders hold -> the command that writes them."""
 
@@ -169,6 +172,10 @@ class OutputFolder:
         self._check_writable()
         return state
 
+    def _that_counts(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        free = dict.fromkeys(self.changeable)
+        return {**config, **free, "trainer": {**config["trainer"], "timeout_seconds": None}}
+
     def _check_writable(self) -> None:
         try:
             folder = next(parent for parent in (self.path, *self.path.parents) if parent.exists())
@@ -253,16 +260,12 @@ class OutputFolder:
             before = layout.load(self.config)
         except CreamError as error:
             raise FileError(f"{self.config}: is broken: {error}") from None
-        changed = sorted(differences(_that_counts(before), _that_counts(config)))
+        changed = sorted(differences(self._that_counts(before), self._that_counts(config)))
         if changed:
             raise ConfigError(
                 f"{self.path}: was started with other values of {', '.join(changed)} (see {CONFIG} there). Resume with "
                 "the same configuration, or start again with --force."
             )
-
-
-def _that_counts(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {**config, "retrain": None, "loader": None, "trainer": {**config["trainer"], "timeout_seconds": None}}
 
 
 def _remove(path: Path) -> None:
@@ -284,6 +287,7 @@ class WholeFolder(OutputFolder):
     ours: ClassVar[tuple[str, ...]] = (
         CONFIG, BEST, WEIGHTS, BOARD, RETRAINED, EVALUATION, REPORT, PLOTS, SEARCH_PART, RETRAINED_PART, EXPORT_PART,
     )  # fmt: skip
+    changeable: ClassVar[tuple[str, ...]] = ("loader",)
     foreign: ClassVar[Mapping[str, str]] = MappingProxyType(
         {METRICS: "nni-cream search, retrain or detect", MANAGER: "nni-cream run"}
     )

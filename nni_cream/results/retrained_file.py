@@ -23,6 +23,8 @@ RETRAINED_ROW: dict[Any, Any] = {
     **RETRAINED_FIELDS,
     "epochs": WHOLE,
     Optional("seconds"): NUMBER,
+    Optional("validation_balanced_accuracy"): NUMBER,
+    Optional("test_balanced_accuracy"): NUMBER,
 }
 
 
@@ -45,7 +47,7 @@ def best_of_entry(search_best: Best, entry: Mapping[str, Any]) -> Best:
     )
 
 
-def retrained_rank(best: Best) -> tuple[float, ...]:
-    """Return the sort key of a retrained architecture, the chosen one first; test images have no say."""
+def retrained_rank(best: Best, figure: str = "validation_accuracy") -> tuple[float, ...]:
+    """Return the sort key of a retrained architecture by one of its figures, the chosen one first."""
     assert best.retrained is not None
-    return (-best.retrained["validation_accuracy"], best.cost, -best.accuracy)
+    return (-best.retrained[figure], best.cost, -best.accuracy)

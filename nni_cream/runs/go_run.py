@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from rich.console import Console
 from nni_cream.config import RETRAIN, dump
 from nni_cream.errors import ConfigError
 from nni_cream.export import check_formats
+from nni_cream.export.export_folder import MANIFEST
 from nni_cream.files import read_json, replacing, write_json
 from nni_cream.report import write_report
 from nni_cream.results.architecture_file import Best, load_best
@@ -32,6 +36,8 @@ from nni_cream.versions import package_version
 __all__ = ["GoResult", "check_go", "run_go"]
 
 _STAGES = 4
+_BALANCED = ("validation_balanced_accuracy", "test_balanced_accuracy")
+_FIGURES = ("validation_accuracy", "test_accuracy", *_BALANCED, "epochs")
 
 
 @dataclass(frozen=True)
@@ -161,14 +167,26 @@ def run_go(
         state = folder.check(resume=resume, force=force)
         if state is not State.EMPTY and not force:
             folder.check_same_config(config)
+        way = _Way(config, retraining, folder, console or Console(quiet=True))
         if state is State.FINISHED and not force:
-            if not folder.report.exists():  # killed between the result and its report
-                write_report(folder.path)
+            way.complete(formats, command)
             return _result(folder, 0.0)
         if state is State.EMPTY or force:
             folder.begin(dump(config), f"nni_cream {package_version('nni_cream')}", force=force)
-        _Way(config, retraining, folder, console or Console(quiet=True)).go(formats, command)
+        with _undone_before_the_first_checkpoint(folder):
+            way.go(formats, command)
         return _result(folder, time.perf_counter() - start)
+
+
+@contextmanager
+def _undone_before_the_first_checkpoint(folder: WholeFolder) -> Iterator[None]:
+    """Leave the folder as it was if the search fails before it has anything to resume from."""
+    try:
+        yield
+    except BaseException:
+        if folder.search.state is State.EMPTY:
+            folder.abandon()
+        raise
 
 
 def _result(folder: WholeFolder, seconds: float) -> GoResult:
@@ -179,7 +197,7 @@ def _result(folder: WholeFolder, seconds: float) -> GoResult:
 def _row(best: Best) -> dict[str, Any]:
     figures = best.retrained or {}
     one_shot = {"choices": best.choices, "one_shot_accuracy": best.accuracy, "cost": best.cost}
-    return one_shot | {key: figures[key] for key in ("validation_accuracy", "test_accuracy", "epochs")}
+    return one_shot | {key: value for key, value in figures.items() if key in _FIGURES}
 
 
 class _Way:
@@ -197,19 +215,36 @@ class _Way:
         folder = self._folder
         entries = self._search()
         found = [self._retrain(number, entry, len(entries)) for number, entry in enumerate(entries, start=1)]
-        chosen = min(range(len(found)), key=lambda index: retrained_rank(found[index]))
+        # Where each class counts the same in the search, it does so here.
+        figure = _BALANCED[0] if self._config["search"]["score"] == "balanced_accuracy" else "validation_accuracy"
+        ranked = sorted(found, key=partial(retrained_rank, figure=figure))
+        chosen = found.index(ranked[0])
         place = folder.entry(chosen + 1)
-        write_json(folder.retrained, [_row(best) for best in sorted(found, key=retrained_rank)])
+        write_json(folder.retrained, [_row(best) for best in ranked])
         self._measure(place)
-        self._tell(4, f"exports as {', '.join(formats)}")
-        # The user's own configuration names the code that the results name.
-        wish = Wish(folder.export, formats, force=True, command=command, trust_code=True)
-        export_result(place.path, wish)
+        self._export(place, formats, command)
         with replacing(folder.weights) as temporary:
             shutil.copyfile(place.weights, temporary)
         found[chosen].save(folder.best)
         write_report(folder.path)
         folder.finish()
+
+    def complete(self, formats: Sequence[str], command: str | None) -> None:
+        """Write what a finished run still lacks: other formats, or what a kill after its result has left undone."""
+        folder = self._folder
+        exported = read_json(folder.export / MANIFEST, "an export", "Start again with --force.")
+        if not set(formats) <= set(exported["differences"]):
+            choices, places = load_best(folder.best).choices, (folder.entry(number) for number in count(1))
+            self._export(next(place for place in places if load_best(place.best).choices == choices), formats, command)
+        if not folder.report.exists():
+            write_report(folder.path)
+        folder.finish()
+
+    def _export(self, place: OutputFolder, formats: Sequence[str], command: str | None) -> None:
+        self._tell(4, f"exports as {', '.join(formats)}")
+        # The user's own configuration names the code that the results name.
+        wish = Wish(self._folder.export, formats, force=True, command=command, trust_code=True)
+        export_result(place.path, wish)
 
     def _tell(self, stage: int, what: str) -> None:
         self._console.print(f"{stage}/{_STAGES} {what}", highlight=False, markup=False)
@@ -220,8 +255,8 @@ class _Way:
         entries = result.board["entries"][: self._config["retrain"]["top"]]
         return [best_of_entry(result.best, entry) for entry in entries]
 
-    def _retrain(self, number: int, entry: Best, count: int) -> Best:
-        what = f"retrains entry {number} of {count} for {self._retraining['recipe']['epochs']} epochs"
+    def _retrain(self, number: int, entry: Best, entries: int) -> Best:
+        what = f"retrains entry {number} of {entries} for {self._retraining['recipe']['epochs']} epochs"
         self._tell(2, f"{what}: {describe_path(entry.choices)}")
         file = self._folder.entry_file(number)
         file.parent.mkdir(exist_ok=True)

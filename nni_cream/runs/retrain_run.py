@@ -192,5 +192,6 @@ class _Retraining:
         for name, part in {"validation": self.splits.validation, "test": self.splits.test}.items():
             measured = measure(network, part, _VALIDATION_BATCH, device, self._loading)
             top5 = {} if measured.top5 is None else {f"{name}_top5": measured.top5}
-            figures |= {f"{name}_accuracy": measured.top1, **top5, f"{name}_loss": measured.loss}
+            balanced = {f"{name}_balanced_accuracy": measured.balanced_accuracy}
+            figures |= {f"{name}_accuracy": measured.top1, **top5, **balanced, f"{name}_loss": measured.loss}
         return figures

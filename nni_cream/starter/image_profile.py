@@ -44,6 +44,7 @@ class ImageProfile:
     counts: tuple[int, ...]  #: Training images of each class.
     height: int  #: Median, in pixels.
     width: int
+    sizes: tuple[tuple[int, int], ...]  #: Height and width of the images that were looked at.
     smallest: tuple[int, int]  #: Height and width of the image with the fewest pixels among those looked at.
     largest: tuple[int, int]
     looked_at: int  #: Number of images whose sizes and colours were read.
@@ -61,6 +62,12 @@ class ImageProfile:
     def imbalance(self) -> float:
         """The most frequent class's training images over those of the rarest."""
         return max(self.counts) / max(1, min(self.counts))
+
+    def seen(self, height: int, width: int) -> float:
+        """Return the share of the mean image that is left when it covers this size and the centre is kept."""
+        shares = [height * width / (own_height * own_width * max(height / own_height, width / own_width) ** 2)
+                  for own_height, own_width in self.sizes]  # fmt: skip
+        return float(np.mean(shares))
 
     @property
     def bytes_decoded(self) -> int:
@@ -103,6 +110,7 @@ def look_at_images(name: str, arguments: Mapping[str, Any]) -> ImageProfile:
         counts=tuple(int(count) for count in counts),
         height=height,
         width=width,
+        sizes=tuple(sample),
         smallest=sample[int(pixels.argmin())],
         largest=sample[int(pixels.argmax())],
         looked_at=len(sample),

@@ -16,7 +16,7 @@ from nni_cream import spaces
 from nni_cream.config import SEARCH
 from nni_cream.from_config import fit_space, make_strategy
 from nni_cream.runs.rehearsals.data_shape import made_up_images, shape_of_data
-from nni_cream.runs.rehearsals.search_rehearsal import rehearse_search, retraining_seconds
+from nni_cream.runs.rehearsals.search_rehearsal import OVERHEAD_SECONDS, rehearse_search, retraining_seconds
 from nni_cream.search import RandomPaths, Supernet
 from nni_cream.search.cost.cost_model import CostModel
 from nni_cream.starter.image_profile import ImageProfile
@@ -111,7 +111,7 @@ def propose(profile: ImageProfile, space: Mapping[str, Any] | None = None) -> Pr
 def _sides(profile: ImageProfile, known: tuple[int, ...]) -> list[int]:
     """Return the shorter sides to try in pixels, none of them larger than the images."""
     own = min(profile.height, profile.width)
-    return [side for side in known if side <= own] or [max(8, own // 8 * 8)]
+    return [own] if own <= _SMALL else [side for side in known if side <= own]
 
 
 def _draft(profile: ImageProfile, side: int | None, gpu: bool, space: Mapping[str, Any] | None) -> _Draft:
@@ -148,23 +148,23 @@ def _draft(profile: ImageProfile, side: int | None, gpu: bool, space: Mapping[st
 def _size(profile: ImageProfile, side: int) -> tuple[int, int]:
     if not profile.alike:
         return side, side
-    longer = round(side * max(profile.height, profile.width) / min(profile.height, profile.width) / 16) * 16
-    longer = max(side, longer)
+    longer = round(side * max(profile.height, profile.width) / min(profile.height, profile.width))
     return (side, longer) if profile.height <= profile.width else (longer, side)
 
 
 def _data(profile: ImageProfile, size: tuple[int, int] | None, reasons: dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {"name": profile.name, **profile.arguments}
+    reasons["data.root"] = "seen from the folder in which nni-cream is run"
     reasons["data.validation"] = "more than a tenth, since a few images say little"
     if size is None:
         return found
     height, width = size
     found["image_size"] = height if height == width else [height, width]
     median = f"the median image has {profile.height} x {profile.width} pixels (height x width)"
-    shape = "" if height == width else ", and all have about these proportions"
+    shape = ", and all have about these proportions" if profile.alike else ", and the proportions differ"
     reasons["data.image_size"] = f"{median}{shape}; larger takes longer and shows more"
     found["crop_fraction"] = 1.0
-    reasons["data.crop_fraction"] = "an evaluation sees the whole image"
+    reasons["data.crop_fraction"] = f"the centre is seen, {profile.seen(height, width):.0%} of the mean image"
     found["augment"] = "none"
     reasons["data.augment"] = "search.augment changes the images instead, a batch at a time"
     if profile.name == "folder":
@@ -226,7 +226,7 @@ def _with_epochs(draft: _Draft, profile: ImageProfile, goal: float, search: floa
     config, reasons = draft.config, dict(draft.reasons)
     retrain_epochs = within(goal / 2, _RETRAINED * retraining)
     search_epochs = within(goal - _RETRAINED * retrain_epochs * retraining, search)
-    seconds = search_epochs * search + _RETRAINED * retrain_epochs * retraining
+    seconds = search_epochs * search + _RETRAINED * retrain_epochs * retraining + OVERHEAD_SECONDS
     costs = _costs(config)
     limit = int(float(f"{costs[1]:.2g}"))
     config = {

@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from nni_cream import cli, config, data
 from nni_cream.errors import ConfigError, CreamError, FileError
 from nni_cream.report.result import read_result
 from nni_cream.results.architecture_file import load_best
+from nni_cream.results.board_file import read_board
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.retrained_file import load_retrained
 from nni_cream.runs import go_run
@@ -201,6 +203,68 @@ def test_folder_of_go_is_refused_by_a_search(whole: Path, capsys: pytest.Capture
     file.write_text(config.dump(configuration()))
     assert cli.main(["search", str(file), "--out", str(whole), "--force"]) == 1
     assert "holds a run of `nni-cream go`" in capsys.readouterr().err
+
+
+def test_changed_retraining_does_not_resume(whole: Path) -> None:
+    with pytest.raises(CreamError, match=r"was started with other values of retrain\.epochs"):
+        run_go(configuration(retrain={"epochs": 3}), whole, formats=["code"], resume=True)
+
+
+def test_finished_run_exports_another_format_without_training(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    monkeypatch.setattr(go_run, "run_search", None)
+    monkeypatch.setattr(go_run, "run_retraining", None)
+    run_go(configuration(), out, formats=["torch"], resume=True)
+    assert (out / "export" / "network.pt2").exists()
+    assert load_best(out / "export").choices == load_best(out).choices
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_run_that_fails_before_its_first_checkpoint_leaves_the_folder_as_it_was(
+    whole: Path, tmp_path: Path, force: bool
+) -> None:
+    out = tmp_path / "out"
+    if force:
+        shutil.copytree(whole, out)
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    with pytest.raises(CreamError, match="cost_range"):
+        run_go(configuration(search={"cost_range": [None, 10]}), out, formats=["code"], force=force)
+    assert {file: file.read_bytes() for file in out.rglob("*") if file.is_file()} == before
+    assert out.exists() == force
+
+
+def test_half_written_export_of_a_killed_run_is_removed(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    (out / ".export.123").mkdir()
+    (out / ".export.123" / "network.py").write_text("half")
+    (out / "previous").mkdir()
+    run_go(configuration(), out, formats=["code"], resume=True)
+    assert not (out / ".export.123").exists()
+    assert not (out / "previous").exists()
+
+
+def test_balanced_search_chooses_by_balanced_accuracy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = iter([(0.9, 0.5), (0.8, 0.7)])
+    run = go_run.run_retraining
+
+    def retraining(*arguments: Any, **options: Any) -> Any:
+        result = run(*arguments, **options)
+        top1, balanced = next(figures)
+        told = {**(result.best.retrained or {}), "validation_accuracy": top1, "validation_balanced_accuracy": balanced}
+        return replace(result, best=replace(result.best, retrained=told))
+
+    monkeypatch.setattr(go_run, "run_retraining", retraining)
+    result = run_go(configuration(search={"score": "balanced_accuracy"}), tmp_path / "out", formats=["code"])
+    assert result.best.choices == load_best(tmp_path / "out" / "retrained" / "02").choices
+    assert [row["validation_balanced_accuracy"] for row in result.retrained] == [0.7, 0.5]
+
+
+def test_board_of_the_folder_is_that_of_its_search(whole: Path) -> None:
+    assert read_board(whole) == read_board(whole / "search")
 
 
 def test_other_configuration_does_not_resume(whole: Path) -> None:

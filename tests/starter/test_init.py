@@ -17,7 +17,7 @@ from nni_cream import cli, config, data
 from nni_cream.runs.go_run import check_go
 from nni_cream.spaces.chain import ChainSpace
 from nni_cream.starter.image_profile import look_at_images
-from nni_cream.starter.proposal import chain_channels, stem_stride
+from nni_cream.starter.proposal import chain_channels, propose, stem_stride
 
 SIZES = {"cats": [(40, 30)] * 10, "über hunde": [(44, 33)] * 10}
 
@@ -42,7 +42,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_file_is_a_configuration_that_fits_the_images(written: Path) -> None:
     resolved = config.load(written)
     arguments = resolved["data"]["arguments"]
-    assert (arguments["image_size"], arguments["channels"]) == ([24, 32], 3)
+    assert (arguments["image_size"], arguments["channels"]) == ([31, 42], 3)
     assert resolved["space"] == {
         "name": "chain",
         "arguments": {"channels": [16, 16, 32, 32, 64, 64], "stem_stride": 2},
@@ -57,6 +57,27 @@ def test_each_choice_has_its_reason_beside_it(written: Path) -> None:
     for reason in ("s an epoch on this machine", "some images have colours", "Write your own budget here"):
         assert reason in text
     assert f"nni-cream go {written}" in text
+
+
+@pytest.mark.parametrize("size", [(28, 28), (24, 24), (30, 20)])
+def test_small_images_keep_all_their_pixels(tmp_path: Path, size: tuple[int, int]) -> None:
+    root = pictures(tmp_path / "images", {"a": [size] * 10, "b": [size] * 10})
+    proposal = propose(look_at_images("folder", {"root": str(root)}))
+    found = proposal.config["data"]["image_size"]
+    assert found == (size[0] if size[0] == size[1] else [size[1], size[0]])
+    assert "100% of the mean image" in proposal.reasons["data.crop_fraction"]
+
+
+def test_share_that_is_seen_is_that_of_the_crop(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "images", {"a": [(100, 50)] * 10, "b": [(50, 50)] * 10})
+    profile = look_at_images("folder", {"root": str(root)})
+    assert profile.seen(32, 32) == pytest.approx(0.75)  # half of the wide ones, all of the others
+
+
+def test_space_of_ones_own_needs_the_current_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["init", "--data", "digits", "--space", "--out", str(tmp_path / "mine.yml")]) == 2
+    assert "expected a file in the current folder with --space" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_file_is_replaced(written: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,8 +181,9 @@ def test_one_source_of_images_is_wanted(words: list[str], capsys: pytest.Capture
 def test_space_of_ones_own_is_searched_and_passes_its_test(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    assert cli.main(["init", "--data", "digits", "--out", str(tmp_path / "mine.yml"), "--space", "--json"]) == 0
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert cli.main(["init", "--data", "digits", "--out", "mine.yml", "--space", "--json"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert yaml.safe_load((tmp_path / "mine.yml").read_text())["space"] == {"name": "my_space:MySpace"}
     assert found["config"]["search"]["epochs"] >= 12

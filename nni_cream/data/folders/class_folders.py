@@ -83,11 +83,15 @@ def scan(name: str, root: Path, within: str = "") -> FolderContent:
 
 def _visible_files(folder: Path) -> Iterator[str]:
     places = []
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         places.append((place, names))
     for place, names in sorted(places):
         yield from (os.path.join(place, name) for name in sorted(names) if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror or error}).") from error
 
 
 def _endings_in(folder: Path) -> list[str]:

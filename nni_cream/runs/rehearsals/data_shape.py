@@ -75,4 +75,5 @@ def shape_of_data(named: Mapping[str, Any]) -> DataShape:
 
 def made_up_images(shape: DataShape, count: int) -> TensorDataset:
     """Return noise (N, C, H, W) with labels (N,), drawn from torch's global generator."""
-    return TensorDataset(torch.randn(count, *shape.input_shape), torch.arange(count) % shape.num_classes)
+    labels = (shape.num_classes - 1 - torch.arange(count)) % shape.num_classes  # the first batch has the highest one
+    return TensorDataset(torch.randn(count, *shape.input_shape), labels)

@@ -36,7 +36,10 @@ from nni_cream.search import CreamLightningModule, rescored_entries, scoring_int
 from nni_cream.strategy import CreamStrategy
 from nni_cream.training import make_loader, module_of, seeded
 
-__all__ = ["SearchRehearsal", "rehearse_search", "retraining_seconds"]
+__all__ = ["OVERHEAD_SECONDS", "SearchRehearsal", "rehearse_search", "retraining_seconds"]
+
+OVERHEAD_SECONDS = 10.0
+"""Of a whole run apart from its epochs: imports, start, test and export, on the machine of docs/first_steps.md."""
 
 _BATCHES = 6
 """The first fills caches. Every second one has a teacher, and ends with an update of the meta network."""
