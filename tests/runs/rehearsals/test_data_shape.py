@@ -13,7 +13,7 @@ def test_shape_of_a_data_set_is_its_own() -> None:
     assert shape == DataShape((1, 8, 8), 10, 200, 100)
     images, labels = made_up_images(shape, 12)[:]
     assert images.shape == (12, 1, 8, 8)
-    assert labels.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
+    assert labels.tolist() == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 9, 8]  # a batch has the highest label
 
 
 def test_imagenet_need_not_be_there(tmp_path: Path) -> None:
