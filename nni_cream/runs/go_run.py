@@ -233,9 +233,10 @@ class _Way:
         """Write what a finished run still lacks: other formats, or what a kill after its result has left undone."""
         folder = self._folder
         exported = read_json(folder.export / MANIFEST, "an export", "Start again with --force.")
-        if not set(formats) <= set(exported["differences"]):
+        every = list(dict.fromkeys([*exported["differences"], *formats]))  # what is there stays
+        if len(every) > len(exported["differences"]):
             choices, places = load_best(folder.best).choices, (folder.entry(number) for number in count(1))
-            self._export(next(place for place in places if load_best(place.best).choices == choices), formats, command)
+            self._export(next(place for place in places if load_best(place.best).choices == choices), every, command)
         if not folder.report.exists():
             write_report(folder.path)
         folder.finish()

@@ -219,6 +219,7 @@ def test_finished_run_exports_another_format_without_training(
     monkeypatch.setattr(go_run, "run_retraining", None)
     run_go(configuration(), out, formats=["torch"], resume=True)
     assert (out / "export" / "network.pt2").exists()
+    assert (out / "export" / "network.py").exists()  # of the first export
     assert load_best(out / "export").choices == load_best(out).choices
 
 
