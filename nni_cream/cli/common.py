@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nni_cream.results.architecture_file import Best
+    from nni_cream.results.output_folder import OutputFolder
     from nni_cream.runs.rehearsals.rehearsal import Rehearsal
 
 __all__ = [
@@ -107,8 +108,8 @@ def _at_least_two(text: str) -> int:
     return int(text)
 
 
-def check_run_options(options: argparse.Namespace) -> None:
-    """Refuse wrong options and an occupied folder at once, before torch is imported."""
+def check_run_options(options: argparse.Namespace, kind: type[OutputFolder] | None = None) -> None:
+    """Refuse wrong options and an occupied folder, of a kind of its own if need be, before torch is imported."""
     from nni_cream.processes.launch import started_processes
     from nni_cream.results.folder_lock import held
     from nni_cream.results.output_folder import OutputFolder
@@ -118,7 +119,7 @@ def check_run_options(options: argparse.Namespace) -> None:
     if options.images is not None:
         options.parser.error(f"--images is {options.images}; expected none without --dry-run.")
     if started_processes() == 1:  # several meet first, and one of them looks
-        folder = OutputFolder(options.out)
+        folder = (kind or OutputFolder)(options.out)
         with held(folder):  # a folder in use is no unfinished run
             folder.check(resume=options.resume, force=options.force)
 

@@ -6,7 +6,7 @@ import argparse
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from nni_cream.cli.common import add_command, add_run_options, be_quiet, print_estimate, print_result
+from nni_cream.cli.common import add_command, add_run_options, be_quiet, check_run_options, print_estimate, print_result
 from nni_cream.cli.export_command import export_formats
 
 if TYPE_CHECKING:
@@ -67,18 +67,10 @@ def _rehearse(options: argparse.Namespace) -> None:
 def _run(options: argparse.Namespace) -> None:
     from nni_cream.config import load
     from nni_cream.results.console_tables import make_console
-
-    if options.out is None:
-        options.parser.error("--out is missing; expected --out DIR, or --dry-run.")
-    if options.images is not None:
-        options.parser.error(f"--images is {options.images}; expected none without --dry-run.")
-    config = load(options.config)
-    from nni_cream.results.folder_lock import held
     from nni_cream.results.output_folder import WholeFolder
 
-    folder = WholeFolder(options.out)
-    with held(folder):  # an occupied folder is refused before torch is imported
-        folder.check(resume=options.resume, force=options.force)
+    check_run_options(options, WholeFolder)
+    config = load(options.config)
     be_quiet(options, training=True)
     from nni_cream.runs.go_run import run_go
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 from torch.utils.data import TensorDataset
 
 from nni_cream import data
@@ -45,9 +46,6 @@ class ImageProfile:
     height: int  #: Median, in pixels.
     width: int
     sizes: tuple[tuple[int, int], ...]  #: Height and width of the images that were looked at.
-    smallest: tuple[int, int]  #: Height and width of the image with the fewest pixels among those looked at.
-    largest: tuple[int, int]
-    looked_at: int  #: Number of images whose sizes and colours were read.
     grey: bool  #: Whether no image has colours.
     alike: bool  #: Whether all images have about the same proportions.
     files: bool  #: Whether the images are files that are decoded on demand.
@@ -57,6 +55,16 @@ class ImageProfile:
     def images(self) -> int:
         """Number of all images."""
         return sum(self.parts.values())
+
+    @property
+    def smallest(self) -> tuple[int, int]:
+        """Height and width of the image with the fewest pixels among those that were looked at."""
+        return min(self.sizes, key=math.prod)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """The same of the one with the most."""
+        return max(self.sizes, key=math.prod)
 
     @property
     def imbalance(self) -> float:
@@ -100,7 +108,6 @@ def look_at_images(name: str, arguments: Mapping[str, Any]) -> ImageProfile:
     heights, widths = np.array([size[0] for size in sample]), np.array([size[1] for size in sample])
     height, width = int(np.median(heights)), int(np.median(widths))
     proportions = widths / heights
-    pixels = heights * widths
     counts = np.bincount(_labels(splits), minlength=splits.num_classes)
     return ImageProfile(
         name=name,
@@ -111,9 +118,6 @@ def look_at_images(name: str, arguments: Mapping[str, Any]) -> ImageProfile:
         height=height,
         width=width,
         sizes=tuple(sample),
-        smallest=sample[int(pixels.argmin())],
-        largest=sample[int(pixels.argmax())],
-        looked_at=len(sample),
         grey=_are_grey(splits),
         alike=bool(np.all(np.abs(proportions / np.median(proportions) - 1) <= _ALIKE)),
         files=_files(splits) is not None,
@@ -154,7 +158,7 @@ def _sample(splits: DataSplits) -> list[tuple[int, int]]:
 def _size(path: str) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientations that exchange the sides
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # EXIF orientations that exchange the sides
             return image.size if turned else (image.height, image.width)
     except Exception as error:  # Pillow's readers raise whatever they stumble over
         raise DataError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -170,7 +170,7 @@ def _data(profile: ImageProfile, size: tuple[int, int] | None, reasons: dict[str
     if profile.name == "folder":
         found["channels"] = 1 if profile.grey else 3
         kind = "no image has colours" if profile.grey else "some images have colours"
-        reasons["data.channels"] = f"{kind} (of {min(profile.looked_at, 40)} decoded)"
+        reasons["data.channels"] = f"{kind} (of {min(len(profile.sizes), 40)} decoded)"
     free = psutil.virtual_memory().available
     if profile.bytes_decoded <= _SHARE_OF_MEMORY * free:
         found["cache"] = True
@@ -214,8 +214,7 @@ def _seconds_an_epoch(config: Mapping[str, Any], profile: ImageProfile) -> tuple
     rehearsal = rehearse_search(resolved)
     loading = profile.seconds_an_image * profile.parts["train"]
     search = rehearsal.seconds / resolved["search"]["epochs"] + loading
-    once = replace(rehearsal, parts={})
-    retraining = retraining_seconds(once, resolved) / (resolved["retrain"]["top"] * resolved["retrain"]["epochs"])
+    retraining = retraining_seconds(rehearsal, resolved) / (resolved["retrain"]["top"] * resolved["retrain"]["epochs"])
     return search, retraining + loading
 
 
