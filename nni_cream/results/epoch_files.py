@@ -88,7 +88,8 @@ class EpochFiles(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save within the epoch when it is time, or when SIGTERM asks for the end."""
+        """Save within the epoch when it is time, or when SIGTERM asks for the end; end after a Ctrl-C that got lost."""
+        self._termination.raise_interrupt()
         self._sums.restore(trainer, self._ranks)
         # An epoch's end saves anyway. A checkpoint has no place for the gradients of half an optimizer step.
         if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch or gradients_pending(trainer):

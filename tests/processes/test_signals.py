@@ -1,10 +1,11 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
-from nni_cream.processes.signals import termination_as_interrupt
+from nni_cream.processes.signals import Termination, termination_as_interrupt
 
 
 def test_termination_is_cleaned_up_after_like_ctrl_c() -> None:
@@ -25,3 +26,68 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGTERM)]
+
+
+class InterruptedWhileItGoes:
+    """Its destructor is where a Ctrl-C comes: Python drops what is raised there."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def termination() -> Iterator[Termination]:
+    found = Termination()
+    found.watch()
+    yield found
+    found.end()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupt_that_python_dropped_is_raised_when_asked_for(termination: Termination) -> None:
+    termination.raise_interrupt()
+    del_me = InterruptedWhileItGoes()
+    del del_me
+    with pytest.raises(KeyboardInterrupt):
+        termination.raise_interrupt()
+
+
+def test_interrupt_comes_at_once_where_it_can(termination: Termination) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_handlers_are_put_back_but_for_those_that_others_set(termination: Termination) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        termination.end()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert signal.getsignal(signal.SIGTERM) is not termination._note
+
+
+def test_ignored_interrupt_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    termination = Termination()
+    try:
+        termination.watch()
+        os.kill(os.getpid(), signal.SIGINT)
+        termination.raise_interrupt()
+    finally:
+        termination.end()
+        signal.signal(signal.SIGINT, before)
+
+
+def test_handler_of_a_user_that_raises_nothing_ends_nothing() -> None:
+    seen: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    termination = Termination()
+    try:
+        termination.watch()
+        os.kill(os.getpid(), signal.SIGINT)
+        termination.raise_interrupt()
+    finally:
+        termination.end()
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIGINT]
