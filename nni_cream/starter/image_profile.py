@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,8 +48,12 @@ class ImageProfile:
     sizes: tuple[tuple[int, int], ...]  #: Height and width of the images that were looked at.
     grey: bool  #: Whether no image has colours.
     alike: bool  #: Whether all images have about the same proportions.
-    files: bool  #: Whether the images are files that are decoded on demand.
-    seconds_an_image: float  #: To load one for the training.
+    part: ImagePart | None  #: The training images, if they are files that are decoded on demand.
+
+    @property
+    def files(self) -> bool:
+        """Whether the images are files that are decoded on demand."""
+        return self.part is not None
 
     @property
     def images(self) -> int:
@@ -81,6 +85,33 @@ class ImageProfile:
     def bytes_decoded(self) -> int:
         """Memory that all images take when they are decoded."""
         return self.images * self.height * self.width * 3
+
+    def loading_seconds(self, size: tuple[int, int]) -> tuple[float, float]:
+        """Time how long an image takes from its file to pixels, and from there to a tensor.
+
+        Parameters
+        ----------
+        size
+            Height and width of the tensor.
+
+        Returns
+        -------
+        tuple
+            Both, in seconds an image; 0 for images in memory.
+        """
+        if self.part is None:
+            return 0.0, 0.0
+        mean, std = (values[:1] if self.grey else values for values in (self.part.mean, self.part.std))
+        transform = replace(
+            self.part.preprocessing, image_size=size, augment="none", crop_fraction=1.0, mean=mean, std=std
+        ).training()
+        places = [int(self.part.positions[place]) for place in _spread(len(self.part), _TIMED)]
+        start = time.perf_counter()
+        images = [self.part.source.load(place) for place in places]
+        decoded = time.perf_counter()
+        for image in images:
+            transform(image)
+        return (decoded - start) / len(places), (time.perf_counter() - decoded) / len(places)
 
 
 def look_at_images(name: str, arguments: Mapping[str, Any]) -> ImageProfile:
@@ -120,8 +151,7 @@ def look_at_images(name: str, arguments: Mapping[str, Any]) -> ImageProfile:
         sizes=tuple(sample),
         grey=_are_grey(splits),
         alike=bool(np.all(np.abs(proportions / np.median(proportions) - 1) <= _ALIKE)),
-        files=_files(splits) is not None,
-        seconds_an_image=_loading_seconds(splits),
+        part=splits.train if isinstance(splits.train, ImagePart) and _files(splits) is not None else None,
     )
 
 
@@ -184,14 +214,3 @@ def _labels(splits: DataSplits) -> np.ndarray[Any, np.dtype[np.int64]]:
     if isinstance(part, TensorDataset):
         return np.asarray(part.tensors[1], dtype=np.int64)
     return np.array([int(part[index][1]) for index in range(len(part))], dtype=np.int64)
-
-
-def _loading_seconds(splits: DataSplits) -> float:
-    """Time how long an image takes from its file to a tensor."""
-    if _files(splits) is None:
-        return 0.0
-    places = _spread(len(splits.indices["train"]), _TIMED)
-    start = time.perf_counter()
-    for place in places:
-        splits.train[place]
-    return (time.perf_counter() - start) / len(places)

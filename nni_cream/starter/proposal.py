@@ -76,6 +76,19 @@ class _Draft:
     input_shape: tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class _Times:
+    """Seconds that the parts of a run take on this machine."""
+
+    start: float
+    search: float  #: An epoch, all included.
+    retraining: float  #: An epoch of one network.
+
+    def of_run(self, search_epochs: int, retrain_epochs: int) -> float:
+        """Return the seconds of search and retraining with so many epochs."""
+        return self.start + search_epochs * self.search + _RETRAINED * retrain_epochs * self.retraining
+
+
 def propose(profile: ImageProfile, space: Mapping[str, Any] | None = None) -> Proposal:
     """Choose space, sizes, epochs, batch and budget, and measure a few steps of them.
 
@@ -101,11 +114,10 @@ def propose(profile: ImageProfile, space: Mapping[str, Any] | None = None) -> Pr
     sides = [None] if not profile.files else _sides(profile, _GPU_SIDES if gpu else _SIDES)
     for place, side in enumerate(sides):
         draft = _draft(profile, side, gpu, space)
-        search, retraining = _seconds_an_epoch(draft.config, profile)
-        fewest = _EPOCHS[0] * (search + _RETRAINED * retraining)
-        if fewest <= goal or place == len(sides) - 1:
+        times = _measure(draft, profile)
+        if times.of_run(_EPOCHS[0], _EPOCHS[0]) <= goal or place == len(sides) - 1:
             break
-    return _with_epochs(draft, profile, goal, search, retraining)
+    return _with_epochs(draft, goal, times)
 
 
 def _sides(profile: ImageProfile, known: tuple[int, ...]) -> list[int]:
@@ -208,24 +220,25 @@ def chain_channels(side: int) -> list[int]:
     return [width for width in widths for _ in range(2)]
 
 
-def _seconds_an_epoch(config: Mapping[str, Any], profile: ImageProfile) -> tuple[float, float]:
-    """Return the seconds of an epoch of the search, all included, and of one of a retraining."""
-    resolved = SEARCH.resolve(config)
+def _measure(draft: _Draft, profile: ImageProfile) -> _Times:
+    resolved = SEARCH.resolve(draft.config)
     rehearsal = rehearse_search(resolved)
-    loading = profile.seconds_an_image * profile.parts["train"]
+    decoding, preparing = profile.loading_seconds((draft.input_shape[1], draft.input_shape[2]))
+    cached = draft.config["data"].get("cache", False)
+    loading = profile.parts["train"] * (preparing if cached else decoding + preparing)
     search = rehearsal.seconds / resolved["search"]["epochs"] + loading
     retraining = retraining_seconds(rehearsal, resolved) / (resolved["retrain"]["top"] * resolved["retrain"]["epochs"])
-    return search, retraining + loading
+    return _Times(profile.images * decoding if cached else 0.0, search, retraining + loading)
 
 
-def _with_epochs(draft: _Draft, profile: ImageProfile, goal: float, search: float, retraining: float) -> Proposal:
+def _with_epochs(draft: _Draft, goal: float, times: _Times) -> Proposal:
     def within(seconds: float, epoch: float) -> int:
         return min(_EPOCHS[1], max(_EPOCHS[0], int(seconds / epoch)))
 
     config, reasons = draft.config, dict(draft.reasons)
-    retrain_epochs = within(goal / 2, _RETRAINED * retraining)
-    search_epochs = within(goal - _RETRAINED * retrain_epochs * retraining, search)
-    seconds = search_epochs * search + _RETRAINED * retrain_epochs * retraining + OVERHEAD_SECONDS
+    retrain_epochs = within((goal - times.start) / 2, _RETRAINED * times.retraining)
+    search_epochs = within(goal - times.of_run(0, retrain_epochs), times.search)
+    seconds = times.of_run(search_epochs, retrain_epochs) + OVERHEAD_SECONDS
     costs = _costs(config)
     limit = int(float(f"{costs[1]:.2g}"))
     config = {
@@ -238,8 +251,8 @@ def _with_epochs(draft: _Draft, profile: ImageProfile, goal: float, search: floa
         f"at most so many multiply-adds an image; {share} (random ones: {costs[0]:,.0f} to {costs[2]:,.0f}). Write "
         "your own budget here"
     )
-    reasons["search.epochs"] = f"about {search:.1f} s an epoch on this machine; more find better networks"
-    reasons["retrain.epochs"] = f"about {retraining:.1f} s an epoch; more give better accuracy"
+    reasons["search.epochs"] = f"about {times.search:.1f} s an epoch on this machine; more find better networks"
+    reasons["retrain.epochs"] = f"about {times.retraining:.1f} s an epoch; more give better accuracy"
     return Proposal(config, reasons, seconds, draft.input_shape)
 
 
