@@ -269,4 +269,5 @@ class _Way:
     def _measure(self, place: OutputFolder) -> None:
         self._tell(3, "measures the chosen network on the test images")
         figures = evaluate_result(place.path, self._retraining, trust_code=True)
-        write_json(self._folder.evaluation, figures)
+        weights = place.weights.relative_to(self._folder.path)  # the folder may move
+        write_json(self._folder.evaluation, figures | {"weights": str(weights)})

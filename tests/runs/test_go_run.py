@@ -78,6 +78,7 @@ def test_evaluation_equals_scikit_learn_on_the_delivered_weights(whole: Path) ->
     with torch.no_grad():
         answers = network.eval()(images).argmax(dim=1)
     found = json.loads((whole / "evaluation.json").read_text())
+    assert (whole / found["weights"]).read_bytes() == (whole / "weights.pt").read_bytes()
     assert found["confusion"] == confusion_matrix(labels.numpy(), answers.numpy()).tolist()
     assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels.numpy(), answers.numpy()))
     assert found["top1"] == pytest.approx((answers == labels).float().mean().item())
