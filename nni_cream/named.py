@@ -48,7 +48,7 @@ class Registry(Generic[T]):
         except Exception as error:
             raise self.error(
                 f"{self.kind} {name!r} cannot be imported; expected {self.path}: {type(error).__name__}: {error}. The "
-                "folder that holds the package must be on PYTHONPATH."
+                "folder that holds the package must be the current one, or on PYTHONPATH."
             ) from error
         if not self.accepts(found):
             raise self.error(f"{self.kind} {name!r} is {found!r}; expected {self.expected}.")

@@ -57,4 +57,6 @@ def _latency(options: argparse.Namespace) -> None:
     print(f"image sizes: {', '.join('x'.join(map(str, item.shape)) for item in table.sizes)}")
     median, worst = (f"{100 * check[key]:.1f} %" for key in ("median_error", "worst_error"))
     print(f"against whole networks of {check['paths']} random paths: off by {median} (median), {worst} (worst)")
+    quickest, middle, slowest = (f"{1000 * seconds:.3g}" for seconds in check["seconds"])
+    print(f"these paths take {quickest} to {slowest} ms, half of them at most {middle} ms")
     print(f"table: {out}")

@@ -20,7 +20,7 @@ _SECTIONS = {
     "latency": "how the cost `latency` is measured, or where it has been measured",
     "trainer": "handed to Lightning's Trainer, for the search and for retraining",
     "loader": "how images get from the disk to the device",
-    "retrain": "training of the board's best entries from new weights (NNI experiments only)",
+    "retrain": "training of the board's best entries from new weights (`nni-cream go` and experiments)",
 }
 _NAMED = {
     "space": "Search space: a name, or a mapping with `name` and the arguments of that space. Your own class: "

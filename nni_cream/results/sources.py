@@ -109,7 +109,17 @@ class Source:
         float
             In the unit that ``cost_name`` says.
         """
-        return count_macs(network, images.input_shape) if self.cost_name == "macs" else self.cost
+        return self._cost_for(network, images, self.cost_name, self.cost)
+
+    def other_costs_for(self, network: nn.Module, images: Images) -> dict[str, float] | None:
+        """Return the further costs of one image of a data set, if there are any; see :meth:`cost_for`."""
+        others = None if self.best is None else self.best.other_costs
+        if others is None:
+            return None
+        return {name: self._cost_for(network, images, name, cost) for name, cost in others.items()}
+
+    def _cost_for(self, network: nn.Module, images: Images, name: str, known: float) -> float:
+        return count_macs(network, images.input_shape) if name == "macs" else known
 
     def space_for(self, images: Images) -> dict[str, Any]:
         """Return the space with the arguments that fit a data set; see :meth:`build`."""

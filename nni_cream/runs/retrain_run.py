@@ -162,6 +162,7 @@ class _Retraining:
     def save(self, parts: RecipeParts, trainer: pl.Trainer) -> Best:
         """Write weights and figures."""
         config, source, splits, folder = self.config, self._source, self.splits, self.folder
+        searched = source.best
         network = parts.module.result.float()  # as a network is built, whatever trainer.precision says
         save_weights(folder.weights, network)
         figures = {
@@ -179,9 +180,11 @@ class _Retraining:
             cost=source.cost_for(network, splits),
             cost_name=source.cost_name,
             data={"name": config["data"]["name"], "arguments": splits.arguments, "fingerprint": splits.fingerprint},
-            seed=config["recipe"]["seed"],
+            seed=config["recipe"]["seed"] if searched is None else searched.seed,
             versions={**versions(), "timm": package_version("timm")},
+            other_costs=source.other_costs_for(network, splits),
             retrained=figures,
+            score=None if searched is None else searched.score,
         )
         best.save(folder.best)
         folder.finish()

@@ -15,6 +15,7 @@ from torch.utils.data import TensorDataset
 from nni_cream import data
 from nni_cream.data import DataSplits, ImagePart
 from nni_cream.data.folders.image_parts import ImageFiles, read_image
+from nni_cream.data.folders.unreadable import UnreadableFilesError
 from nni_cream.errors import ConfigError, DataError
 
 __all__ = ["ImageProfile", "look_at_images"]
@@ -29,6 +30,10 @@ _SMALL = 2000
 """Images up to which a tenth would be too few to decide by."""
 
 _SHARES = ("validation", "test")
+_LIMIT = "max_unreadable"
+_UNREADABLE = 0.01
+"""Share of the files that may be unreadable; more would be a fault of the data set, which people must look at."""
+
 _TIMED = 24
 _ALIKE = 0.15
 """Largest relative difference of an image's proportions from the median's, for one shape to fit all."""
@@ -134,7 +139,7 @@ def look_at_images(name: str, arguments: Mapping[str, Any]) -> ImageProfile:
     CreamError
         If the data set cannot be loaded, or an image of the sample cannot be read.
     """
-    splits = data.create(name, **arguments) if name != "folder" else _create_folder(arguments)
+    splits = _create(name, arguments) if name != "folder" else _create_folder(arguments)
     sample = _sample(splits)
     heights, widths = np.array([size[0] for size in sample]), np.array([size[1] for size in sample])
     height, width = int(np.median(heights)), int(np.median(widths))
@@ -142,7 +147,7 @@ def look_at_images(name: str, arguments: Mapping[str, Any]) -> ImageProfile:
     counts = np.bincount(_labels(splits), minlength=splits.num_classes)
     return ImageProfile(
         name=name,
-        arguments={key: splits.arguments[key] for key in (*arguments, *_SHARES) if splits.arguments.get(key)},
+        arguments={key: splits.arguments[key] for key in (*arguments, *_SHARES, _LIMIT) if splits.arguments.get(key)},
         parts={part: len(positions) for part, positions in splits.indices.items()},
         classes=splits.classes or tuple(str(label) for label in range(splits.num_classes)),
         counts=tuple(int(count) for count in counts),
@@ -159,13 +164,24 @@ def _create_folder(arguments: Mapping[str, Any]) -> DataSplits:
     """Load a folder; of a small one, the parts that are drawn get a fifth each, since a few images say little."""
     for drawn in (("validation", "test"), ("validation",)):
         try:
-            splits = data.create("folder", **arguments, **dict.fromkeys(drawn, 0.2))
+            splits = _create("folder", {**arguments, **dict.fromkeys(drawn, 0.2)})
         except ConfigError:  # a part has a folder of its own
             continue
         if sum(map(len, splits.indices.values())) <= _SMALL:
             return splits
         break
-    return data.create("folder", **arguments)
+    return _create("folder", arguments)
+
+
+def _create(name: str, arguments: Mapping[str, Any]) -> DataSplits:
+    """Load a data set; a few files that cannot be read are left out, and the configuration will say how many."""
+    try:
+        return data.create(name, **arguments)
+    except UnreadableFilesError as error:
+        splits = data.create(name, **{**arguments, _LIMIT: len(error.files)})
+        if len(error.files) > max(1, _UNREADABLE * sum(map(len, splits.indices.values()))):
+            raise
+        return splits
 
 
 def _files(splits: DataSplits) -> ImageFiles | None:

@@ -167,6 +167,7 @@ def _size(profile: ImageProfile, side: int) -> tuple[int, int]:
 def _data(profile: ImageProfile, size: tuple[int, int] | None, reasons: dict[str, str]) -> dict[str, Any]:
     found: dict[str, Any] = {"name": profile.name, **profile.arguments}
     reasons["data.root"] = "seen from the folder in which nni-cream is run"
+    reasons["data.max_unreadable"] = "files that cannot be read and are left out; one more would be an error"
     reasons["data.validation"] = "more than a tenth, since a few images say little"
     if size is None:
         return found

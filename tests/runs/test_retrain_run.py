@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nni_cream import config, data, spaces
 from nni_cream.errors import ConfigError, FileError, SpaceError
 from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.checkpoints.checkpoint_files import seal
+from nni_cream.results.cost_check import count_macs
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.sources import find_source
 from nni_cream.runs.evaluation import evaluate_result
@@ -68,7 +70,8 @@ def write_result(
 ) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     images = {"name": "digits", "arguments": {}, "fingerprint": ""}
-    best = Best(space or SPACE, choices, accuracy, 1000.0, "cost_of_a_user", images, 0, {})
+    known = {"other_costs": {"latency": 0.002}, "score": 0.35}
+    best = Best(space or SPACE, choices, accuracy, 1000.0, "cost_of_a_user", images, 4, {}, **known)  # type: ignore[arg-type]
     best.save(folder / f"{name}.json")
     with seeded(7):
         torch.save(build_network(best).state_dict(), folder / ("weights.pt" if name == "best" else f"{name}.pt"))
@@ -104,6 +107,7 @@ def test_retraining_learns_and_leaves_what_a_search_leaves(undisturbed: Path) ->
     assert lines[-1]["ema_loss"] < lines[0]["ema_loss"]
     best = load_best(undisturbed)
     assert (best.space, best.choices, best.accuracy) == (SPACE, CHOICES, 0.4)
+    assert (best.cost, best.other_costs, best.score, best.seed) == (1000.0, {"latency": 0.002}, 0.35, 4)
     assert best.retrained is not None
     assert best.retrained["validation_accuracy"] == pytest.approx(lines[-1]["ema_acc"])
     assert best.retrained["weights"] == "average"
@@ -363,6 +367,14 @@ def test_cost_of_a_published_network_is_that_with_the_users_images() -> None:
     fewer = DataShape((3, 64, 64), 10, 1, 1)
     built = source.build(fewer)
     assert source.cost_for(source.build(images), images) - source.cost_for(built, fewer) == 1280 * 990
+
+
+def test_further_multiply_adds_are_those_with_the_users_images(searched: Path) -> None:
+    images = DataShape((1, 16, 16), 10, 1, 1)
+    source = find_source(searched)
+    network = source.build(images)
+    known = replace(source, best=replace(load_best(searched), other_costs={"macs": 1.0, "latency": 0.002}))
+    assert known.other_costs_for(network, images) == {"macs": count_macs(network, (1, 16, 16)), "latency": 0.002}
 
 
 def test_hardware_that_is_not_there_is_told(searched: Path) -> None:

@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from nni_cream import cli, config, data
+from nni_cream.errors import DataError
 from nni_cream.runs.go_run import check_go
 from nni_cream.spaces.chain import ChainSpace
 from nni_cream.starter.image_profile import look_at_images
@@ -66,6 +67,23 @@ def test_small_images_keep_all_their_pixels(tmp_path: Path, size: tuple[int, int
     found = proposal.config["data"]["image_size"]
     assert found == (size[0] if size[0] == size[1] else [size[1], size[0]])
     assert "100% of the mean image" in proposal.reasons["data.crop_fraction"]
+
+
+def test_one_broken_file_is_left_out_and_counted_in_the_configuration(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "images", {"a": [(20, 20)] * 10, "b": [(20, 20)] * 10})
+    (root / "a" / "broken.png").write_bytes(b"no image")
+    proposal = propose(look_at_images("folder", {"root": str(root)}))
+    assert proposal.config["data"]["max_unreadable"] == 1
+    assert "cannot be read" in proposal.reasons["data.max_unreadable"]
+    config.SEARCH.resolve(proposal.config)
+
+
+def test_several_broken_files_are_an_error_that_names_them(tmp_path: Path) -> None:
+    root = pictures(tmp_path / "images", {"a": [(20, 20)] * 10, "b": [(20, 20)] * 10})
+    for name in ("one.png", "two.png"):
+        (root / "a" / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"2 unreadable files.*one\.png.*two\.png"):
+        look_at_images("folder", {"root": str(root)})
 
 
 def test_share_that_is_seen_is_that_of_the_crop(tmp_path: Path) -> None:

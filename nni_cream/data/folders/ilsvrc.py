@@ -26,7 +26,7 @@ LAYOUT = (
 def check_layout(name: str, root: Path, how: str = LAYOUT) -> None:
     """Raise ``DataError`` if a folder does not look like ImageNet; ``how`` says what was expected and how to get it."""
     if not root.is_dir():
-        raise DataError(f"data set {name!r}: {root}: there is no such folder. {how}")
+        raise DataError(f"data set {name!r}: {root.absolute()}: there is no such folder. {how}")
     for part in PARTS:
         folder = root / part
         if not folder.is_dir():

@@ -77,7 +77,7 @@ def load_folder(
 def _part_folders(root: Path) -> dict[str, str]:
     """Return part -> sub-folder for the parts that have one; ``train`` always has."""
     if not root.is_dir():
-        raise DataError(f"data set 'folder': {root}: there is no such folder. {_LAYOUT}")
+        raise DataError(f"data set 'folder': {root.absolute()}: there is no such folder. {_LAYOUT}")
     present = class_folders(root)
     found = [_PARTS.get(name.lower()) for name in present]
     if "train" not in found and (None in found or not found):

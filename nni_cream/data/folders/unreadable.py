@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -143,6 +144,11 @@ def check_limit(name: str, limit: Any) -> None:
     check_whole(f"data set {name!r}: max_unreadable", limit, 0)
 
 
+@functools.cache  # a run of several stages loads the images in each
+def _tell(message: str) -> None:
+    _logger.warning(message)
+
+
 def leave_out_unreadable(
     name: str, files: FolderContent, limit: int, check: bool
 ) -> tuple[FolderContent, tuple[Unreadable, ...]]:
@@ -175,5 +181,5 @@ def leave_out_unreadable(
             f"them, or leave them out with max_unreadable: {len(dropped)}. `nni-cream data check` lists all.",
             dropped,
         )
-    _logger.warning("data set %r: %s: left out %s", name, files.root, told)
+    _tell(f"data set {name!r}: {files.root}: left out {told}")
     return files.only(index for index in range(len(files)) if index not in bad), dropped

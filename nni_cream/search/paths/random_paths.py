@@ -240,13 +240,13 @@ class RandomPaths:
 
     def _unreachable(self, limits: Sequence[Limit], reachable: Sequence[tuple[float, float]]) -> SpaceError:
         if len(limits) == 1:
-            lowest, highest = reachable[0]
+            lowest, highest = map(limits[0].in_words, reachable[0])
             return SpaceError(
                 f"cost_range is {limits[0].describe()}, in which no path was found; expected a range within "
-                f"{lowest:.10g} to {highest:.10g}, where this space has paths, with gaps. Widen the range."
+                f"{lowest} to {highest}, where this space has paths, with gaps. Widen the range."
             )
         listed = "; ".join(
-            f"{limit.describe()} of {lowest:.10g} to {highest:.10g}"
+            f"{limit.describe()} of {limit.in_words(lowest)} to {limit.in_words(highest)}"
             for limit, (lowest, highest) in zip(limits, reachable, strict=True)
         )
         return SpaceError(

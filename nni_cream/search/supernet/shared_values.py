@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from nni_cream.search.supernet.supernet import Supernet
 
@@ -43,7 +45,10 @@ def unchanged(supernet: Supernet) -> Iterator[None]:
 
 
 def _mixes(module: nn.Module, kept: Mapping[str, Tensor | None], values: Mapping[int, tuple[Tensor, Tensor]]) -> bool:
-    # BatchNorm and InstanceNorm are recalibrated; the buffers of torch's other layers follow their weights.
+    # BatchNorm and InstanceNorm are recalibrated, whoever derives from them, as a layer of several widths does.
+    if isinstance(module, (_BatchNorm, _InstanceNorm)):
+        return False
+    # The buffers of torch's other layers follow their weights.
     if type(module).__module__.startswith("torch.nn."):
         return False
     pairs = [(values[id(item)][1], module._buffers[name]) for name, item in kept.items() if item is not None]

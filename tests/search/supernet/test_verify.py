@@ -8,7 +8,7 @@ from typing import Any
 import nni
 import pytest
 import torch
-from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableLinear
+from nni.nas.nn.pytorch import LayerChoice, ModelSpace, MutableBatchNorm2d, MutableConv2d, MutableLinear
 from nni.nas.space import model_context
 from torch import Tensor, nn
 from torch.ao import quantization
@@ -281,6 +281,28 @@ def test_running_values_that_all_paths_share_are_told_once(caplog: Any) -> None:
         "use this mixture. Only BatchNorm and InstanceNorm get statistics of each path: use these, or a normalisation "
         "without running values."
     ]
+
+
+class OwnNorm(nn.BatchNorm2d):
+    """A BatchNorm of the user's, which gets statistics of each path as any other."""
+
+
+class Widths(ModelSpace):
+    def __init__(self) -> None:
+        super().__init__()
+        width = nni.choice("width", [4, 8])
+        self.layer = nn.Sequential(MutableConv2d(1, width, 3), MutableBatchNorm2d(width), MutableConv2d(width, 4, 3))
+        self.norm = OwnNorm(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.layer(x)).mean(dim=(2, 3))
+
+
+def test_normalisations_of_a_class_of_ones_own_and_of_several_widths_are_not_told_of(caplog: Any) -> None:
+    space = Widths()
+    net = Supernet(CreamStrategy(board_size=1).mutate_model(space))
+    verify(net, Inputs((torch.randn(4, 1, 8, 8),), {}), [RandomPaths(net.space, 0).draw()])
+    assert "running values" not in caplog.text
 
 
 class Constrained(nn.Linear):

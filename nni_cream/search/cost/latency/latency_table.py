@@ -100,7 +100,8 @@ class LatencyTable:
     versions
         Versions of the packages that measured it.
     check
-        Agreement with whole networks: ``paths``, ``median_error`` and ``worst_error``, relative.
+        Agreement with whole networks: ``paths``, ``median_error`` and ``worst_error``, relative. ``seconds``: least,
+        median and largest time of these networks, at the largest size.
     """
 
     device: str

@@ -116,12 +116,14 @@ def measure_table(
     # Half of them fit the table, the other half check it.
     paths = [sampler.draw() for _ in range(2 * settings.paths)]
     sizes, errors = [], []
+    taken: dict[int, list[float]] = {}  # by the pixels of an image
     for resized in _resized((inputs, dict(keywords or {})), settings.image_sizes):
         # Two samples: BatchNorm takes the statistics of the batch here and refuses a single value.
         bench = _Bench(own, repeated(resized, 2, watch.device), settings.batch_size or 1, watch)
-        measured, missed = bench.measure(paths)
+        measured, missed, whole = bench.measure(paths)
         sizes.append(measured)
         errors += missed
+        taken[measured.pixels] = whole
     return LatencyTable(
         device=device_name(watch.device),
         sizes=tuple(sorted(sizes, key=lambda item: item.pixels)),
@@ -133,7 +135,7 @@ def measure_table(
         },
         space=space_digest(supernet),
         versions={"torch": version("torch"), "nni_cream": version("nni_cream")},
-        check=_check(errors, settings.paths),
+        check=_check(errors, settings.paths) | {"seconds": _spread(taken[max(taken)])},
     )
 
 
@@ -147,6 +149,11 @@ def _check(errors: list[float], paths: int) -> dict[str, Any]:
             paths,
         )
     return {"paths": paths, "median_error": round(typical, 4), "worst_error": round(max(errors), 4)}
+
+
+def _spread(taken: Sequence[float]) -> list[float]:
+    """Return the least, the median and the largest."""
+    return [float(value) for value in (min(taken), np.median(taken), max(taken))]
 
 
 class _Bench:
@@ -167,7 +174,7 @@ class _Bench:
         blocks = [(label, block) for label, repeats in self._depths.items() for r in repeats for block in r.blocks]
         self._seen = record_inputs(supernet, [*layers, *blocks], self._run)
 
-    def measure(self, paths: Sequence[Path]) -> tuple[Measured, list[float]]:
+    def measure(self, paths: Sequence[Path]) -> tuple[Measured, list[float], list[float]]:
         """Time everything, fit the sums of blocks to every other path, and return the relative errors on the rest."""
         parts: dict[str, dict[Any, _Parts]] = {label: self._of_choice(label) for label in self._choices}
         parts |= {label: self._of_depth(label) for label in self._depths}
@@ -188,7 +195,7 @@ class _Bench:
             label: {value_name(value, label): taken for value, taken in column.items()}
             for label, column in columns.items()
         }
-        return Measured(input_shape(self._inputs), base, named, scale), [*map(float, errors)]
+        return Measured(input_shape(self._inputs), base, named, scale), [*map(float, errors)], [*map(float, whole)]
 
     def _run(self, path: Path) -> None:
         self._supernet.activate(path)
