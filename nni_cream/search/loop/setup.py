@@ -64,9 +64,11 @@ class PreparedLightningModule(HostLightningModule):
     network see them. A search resumed from a checkpoint equals one that was never interrupted.
     """
 
-    # Made when the training starts, or on the first batch.
+    # Made when the training starts, or on the first batch. One that is not listed here becomes the user's attribute.
     ranks: Ranks
     paths: RandomPaths
+    predictor: PathPredictor
+    proposals: Proposals
     distiller: Distiller
     scorer: PathScorer
     costs: Costs

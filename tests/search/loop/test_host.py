@@ -101,10 +101,14 @@ def test_a_name_that_hides_an_attribute_from_the_users_callbacks_is_told(caplog)
 
 def test_the_parts_of_the_search_stay_its_own():
     module = Own()
+    module.predictor = layer = nn.Linear(1, 1)  # the search has a part of this name
     strategy = search(module)
-    own = {"costs", "scorer", "distiller", "paths", "supernet", "average", "statistics", "board"}
+    own = {"costs", "scorer", "distiller", "paths", "proposals", "supernet", "average", "statistics", "board"}
     assert not own & (vars(module).keys() | module._modules.keys())
-    assert all(name in vars(strategy.oneshot_module) for name in own)
+    # The final validation copies the user's module for each entry of the board, with all that it holds.
+    assert not [name for name, value in vars(module).items() if type(value).__module__.startswith("nni_cream")]
+    assert module.predictor is layer
+    assert all(name in vars(strategy.oneshot_module) for name in {*own, "predictor"})
 
 
 def test_backbone_finetuning_freezes_and_frees_the_users_backbone():
