@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits as load_sklearn_digits
 
 from nni_cream.data.splits import DataSplits, make_splits, stratified_split
@@ -37,7 +40,7 @@ def load_digits(
     DataSplits
         The three parts; all images left over are the test part, at least 10.
     """
-    pixels, labels = load_sklearn_digits(return_X_y=True)
+    images, labels = _read()
     train_indices, validation_indices, left = stratified_split("digits", labels, train, validation, seed)
     if len(left) < _NUM_CLASSES:
         raise ConfigError(
@@ -47,9 +50,18 @@ def load_digits(
     return make_splits(
         name="digits",
         arguments={"train": train, "validation": validation, "seed": seed},
-        images=pixels.reshape(-1, 1, 8, 8).astype(np.uint8),
-        labels=labels.astype(np.uint8),
+        images=images,
+        labels=labels,
         indices={"train": train_indices, "validation": validation_indices, "test": left},
         num_classes=_NUM_CLASSES,
         image_size=image_size,
     )
+
+
+@cache  # scikit-learn parses a file of text each time
+def _read() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return images (N, 1, 8, 8) and labels (N,), which nobody may change."""
+    pixels, labels = load_sklearn_digits(return_X_y=True)
+    images, labels = pixels.reshape(-1, 1, 8, 8).astype(np.uint8), labels.astype(np.uint8)
+    images.flags.writeable = labels.flags.writeable = False
+    return images, labels

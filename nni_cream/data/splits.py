@@ -145,7 +145,7 @@ def make_splits(
     deviation[deviation == 0] = 1.0  # a channel of one value carries nothing to scale
 
     def part(positions: Indices) -> NormalisedImages:
-        normalised = torch.from_numpy(((images[positions] - mean) / deviation).astype(np.float32))
+        normalised = torch.from_numpy(_normalised(images[positions], mean, deviation))
         if image_size is not None:
             normalised = functional.interpolate(normalised, size=(image_size, image_size), mode="bilinear")
         mine = torch.from_numpy(labels[positions].astype(np.int64))
@@ -163,6 +163,14 @@ def make_splits(
         indices=indices,
         fingerprint=fingerprint_arrays(images, labels, indices),
     )
+
+
+def _normalised(images: NDArray[Any], mean: NDArray[np.float64], deviation: NDArray[np.float64]) -> NDArray[np.float32]:
+    if images.dtype != np.uint8:
+        return ((images - mean) / deviation).astype(np.float32)
+    # A byte has 256 values: the same numbers several times as fast, without doubles of all images in memory.
+    tables = ((np.arange(256) - mean.reshape(-1, 1)) / deviation.reshape(-1, 1)).astype(np.float32)
+    return np.stack([table[images[:, channel]] for channel, table in enumerate(tables)], axis=1)
 
 
 def _floats(values: NDArray[np.float64]) -> tuple[float, ...]:

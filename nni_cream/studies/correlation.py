@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,16 @@ class _Resamples:
     def __init__(self, architectures: int, number: int, seed: int = 0) -> None:
         generator = np.random.Generator(np.random.PCG64(seed))
         self.rows = generator.integers(architectures, size=(number, architectures))
+        self._truth = b""
+        self._kept: dict[str, Values] = {}
+
+    def kept(self, name: str, truth: Values, make: Callable[[Values], Values]) -> Values:
+        """Return what depends on the truth alone, made once for the scores of all supernets."""
+        if truth.tobytes() != self._truth:
+            self._truth, self._kept = truth.tobytes(), {}
+        if name not in self._kept:
+            self._kept[name] = make(truth)
+        return self._kept[name]
 
     @functools.cached_property
     def counts(self) -> Values:
@@ -94,13 +104,17 @@ class _Resamples:
 
 def _taus(scores: Values, truth: Values, resamples: _Resamples) -> Values:
     """Compute tau-b for each draw. An architecture that is drawn twice forms no pair with itself."""
-    own, true = (np.sign(values[:, None] - values[None, :]) for values in (scores, truth))
     counts = resamples.counts
+
+    def signs(values: Values) -> Values:
+        return np.sign(values[:, None] - values[None, :])
 
     def total(pairs: Values) -> Values:
         return np.einsum("bi,bi->b", counts @ pairs, counts)  # type: ignore[no-any-return]
 
-    return _quotient(total(own * true), np.sqrt(total(own**2) * total(true**2)))
+    own, true = signs(scores), signs(truth)
+    untied = resamples.kept("untied", truth, lambda _: total(true**2))
+    return _quotient(total(own * true), np.sqrt(total(own**2) * untied))
 
 
 def _rhos(scores: Values, truth: Values, resamples: _Resamples) -> Values:
@@ -108,20 +122,24 @@ def _rhos(scores: Values, truth: Values, resamples: _Resamples) -> Values:
 
     def ranks(values: Values) -> Values:
         """Rank each architecture among those drawn; equal ones share the mean of their ranks."""
-        below, equal = (counts @ of.astype(np.float64) for of in (values[:, None] < values, values[:, None] == values))
-        return below + (equal + 1) / 2 - middle
+        below, equal = values[:, None] < values, values[:, None] == values
+        return counts @ (below + equal / 2) + (0.5 - middle)  # type: ignore[no-any-return]
 
-    own, true = ranks(scores), ranks(truth)
-    together, alone, apart = ((counts * of).sum(axis=1) for of in (own * true, own**2, true**2))
-    return _quotient(together, np.sqrt(alone * apart))
+    def total(products: Values) -> Values:
+        return (counts * products).sum(axis=1)  # type: ignore[no-any-return]
+
+    own, true = ranks(scores), resamples.kept("ranks", truth, ranks)
+    apart = resamples.kept("apart", truth, lambda _: total(true**2))
+    return _quotient(total(own * true), np.sqrt(total(own**2) * apart))
 
 
 def _regrets(scores: Values, truth: Values, resamples: _Resamples) -> Values:
     """Compute the regret for each draw. An architecture that is drawn twice takes one of the five places."""
-    drawn = resamples.counts > 0
-    own, true = (np.where(drawn, values, -np.inf) for values in (scores, truth))
-    chosen = np.argsort(-own, axis=1, kind="stable")[:, :_TOP]
-    missed: Values = true.max(axis=1) - np.take_along_axis(true, chosen, axis=1).max(axis=1)
+    order = np.argsort(-scores, kind="stable")  # once for all draws: each leaves out the architectures it lacks
+    drawn = resamples.counts[:, order] > 0
+    true = np.where(drawn, truth[order], -np.inf)
+    chosen = drawn & (drawn.cumsum(axis=1) <= _TOP)
+    missed: Values = true.max(axis=1) - np.where(chosen, true, -np.inf).max(axis=1)
     return missed
 
 

@@ -77,6 +77,15 @@ def test_channels_of_the_training_part_have_mean_0_and_deviation_1() -> None:
     torch.testing.assert_close(images.std(dim=(0, 2, 3), correction=0), torch.ones(2), atol=1e-6, rtol=0)
 
 
+def test_bytes_are_normalised_to_the_numbers_that_their_values_in_doubles_give() -> None:
+    images = np.random.default_rng(1).integers(0, 256, (30, 3, 4, 5), dtype=np.uint8)
+    whole = small_splits(images=images.astype(np.float64))
+    for name in ("train", "validation", "test"):
+        ours, theirs = (getattr(splits, name).tensors for splits in (small_splits(images=images), whole))
+        assert torch.equal(ours[0], theirs[0])
+        assert ours[0].dtype == torch.float32
+
+
 def test_statistics_come_from_the_training_part_alone() -> None:
     images = np.random.default_rng(0).integers(0, 256, (30, 2, 4, 5), dtype=np.uint8)
     brighter = images.copy()

@@ -73,6 +73,7 @@ def test_every_measure_of_a_draw_is_that_of_the_drawn_architectures():
     generator = np.random.default_rng(0)
     scores, truth = generator.normal(size=30), generator.normal(size=30)
     scores[:6] = scores[6:12]  # some ties
+    other = truth[::-1].copy()
     draws = _Resamples(30, 40)
     oracles = {
         "tau": lambda x, y: stats.kendalltau(x, y).statistic,
@@ -84,8 +85,9 @@ def test_every_measure_of_a_draw_is_that_of_the_drawn_architectures():
     for name, oracle in oracles.items():
         # The five best of a draw are five architectures, however often each was drawn.
         drawn = [np.unique(rows) if name == "regret" else rows for rows in draws.rows]
-        expected = [oracle(scores[rows], truth[rows]) for rows in drawn]
-        assert MEASURES[name][1](scores, truth, draws) == pytest.approx(expected, abs=1e-12), name
+        for of in (truth, other, truth):  # the draws keep what they have made of a truth, until there is another
+            expected = [oracle(scores[rows], of[rows]) for rows in drawn]
+            assert MEASURES[name][1](scores, of, draws) == pytest.approx(expected, abs=1e-12), name
 
 
 def test_interval_of_scores_without_meaning_holds_zero_and_that_of_good_ones_does_not():

@@ -13,6 +13,7 @@ import pytest
 
 from nni_cream.errors import FileError, SearchError, StudyError
 from nni_cream.files import locked
+from nni_cream.json_reader import WHOLE
 from nni_cream.options import TEXT
 from nni_cream.studies.jobs import Job, Records, run_jobs, with_retired
 from nni_cream.versions import versions
@@ -92,6 +93,20 @@ def test_a_result_that_does_not_hold_what_its_job_expects_is_named(tmp_path):
     with pytest.raises(FileError, match=message):
         records.results([job])
     assert values(records, jobs(1)) == [12]  # for a job that expects nothing it is whole
+    with pytest.raises(FileError, match=message):
+        records.results([job])
+
+
+def test_a_result_that_was_whole_is_looked_at_again_once_its_file_is_read_again(tmp_path):
+    path, job = tmp_path / "records.jsonl", Job("number 1", {"number": 1}, {"value": WHOLE})
+    records = Records(path, SHARED)
+    run_jobs(double, [job], records)
+    assert values(records, [job]) == [12]
+    path.write_text(path.read_text().replace('"value": 12', '"value": "twelve"'))
+    assert values(records, [job]) == [12]
+    records.refresh()
+    with pytest.raises(FileError, match="value is 'twelve'"):
+        records.results([job])
 
 
 def test_line_torn_by_the_end_of_the_machine_is_dropped(tmp_path):
@@ -208,6 +223,7 @@ def test_two_studies_do_not_share_a_file_at_once(tmp_path):
 _SLOW = """
 import sys, time
 from pathlib import Path
+from nni_cream.json_reader import WHOLE
 from nni_cream.options import TEXT
 from nni_cream.studies.jobs import Job, Records, run_jobs, with_retired
 

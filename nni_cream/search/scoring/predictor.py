@@ -165,7 +165,7 @@ class PathPredictor:
         if target is None:
             return
         weight = float(self._steps)
-        self._products[np.ix_(columns, columns)] += weight
+        self._products[columns[:, None], columns] += weight
         self._inputs[columns] += weight
         self._targets[columns] += weight * target
         self._scalars[:4] += (weight, weight**2, weight * target, weight * target**2)

@@ -65,7 +65,9 @@ def replay(space: Mapping[str, Any], trained: Mapping[str, Any]) -> PathPredicto
 
 def predicted(space: Mapping[str, Any], trained: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> Prediction:
     """Return what the predictor makes of paths after recorded steps, ``nan`` where it knows nothing."""
-    predictor = replay(space, trained)
+    sizes = trained.get("sizes")
+    steps = tuple(trained["columns"]), tuple(trained["losses"]), None if sizes is None else tuple(sizes)
+    predictor = _replayed(*_hashable(space), *steps)
     if predictor.problem:
         return Prediction(np.full(len(paths), np.nan), np.full(len(paths), np.nan))
     return predictor.predict(_decoded(*_hashable(space), tuple(map(path_key, paths))))
@@ -83,6 +85,14 @@ def supernet_of(space: Mapping[str, Any]) -> Supernet:
 
 def _hashable(space: Mapping[str, Any]) -> tuple[str, str]:
     return space["name"], json.dumps(space["arguments"], sort_keys=True)
+
+
+@lru_cache(maxsize=64)  # a table asks for several sets of paths
+def _replayed(
+    name: str, arguments: str, columns: tuple[str, ...], losses: tuple[float, ...], sizes: tuple[float, ...] | None
+) -> PathPredictor:
+    space = {"name": name, "arguments": json.loads(arguments)}
+    return replay(space, {"columns": columns, "losses": losses, "sizes": sizes})
 
 
 @lru_cache(maxsize=1)
