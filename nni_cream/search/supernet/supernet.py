@@ -235,9 +235,11 @@ class FreezableCell(PathSamplingCell):
         # Copied outside of the context, in which NNI would take a copy of a choice for a new one.
         preprocessor = _freeze_part(self.preprocessor, sample)
         postprocessor = _freeze_part(self.postprocessor, sample)
+        # The operations are those of the supernet: NNI's cell would build all candidates of each place for nothing.
+        empty = dict.fromkeys(self.op_names, _no_operation)
         with model_context(sample):
             cell = Cell(
-                self.op_factory,
+                empty,
                 self.num_nodes,
                 self.num_ops_per_node,
                 self.num_predecessors,
@@ -247,6 +249,7 @@ class FreezableCell(PathSamplingCell):
                 self.concat_dim,
                 label=self.label,
             )
+        cell.op_candidates_factory = self.op_factory
         for node, operations in enumerate(self.ops, start=self.num_predecessors):
             for position in range(self.num_ops_per_node):
                 # NNI samples an input as a list, here of one predecessor.
@@ -289,6 +292,10 @@ def _refuse(module: nn.Module, name: str, memo: dict[str, Any], mutate_kwargs: d
             "arguments. Build it of these, or give a mutation hook for it"
         )
     return True
+
+
+def _no_operation(node: int, operation: int, source: int | None) -> nn.Module:
+    return nn.Identity()
 
 
 def _freeze_part(part: Any, sample: Path) -> Any:

@@ -166,6 +166,34 @@ class _First(nn.Module):
         return [self.inner(inputs[0])]
 
 
+def test_freezing_a_cell_builds_no_operation_and_keeps_the_factory():
+    built = []
+
+    def operation(kernel):
+        def make(node, index, source):
+            built.append(kernel)
+            return nn.Conv2d(2, 2, kernel, padding=kernel // 2)
+
+        return make
+
+    class Space(ModelSpace):
+        def __init__(self):
+            super().__init__()
+            self.cell = Cell([operation(1), operation(3), operation(5)], 2, 2, label="cell")
+
+        def forward(self, x):
+            return self.cell([x])
+
+    net = supernet(Space())
+    built.clear()
+    numbers = torch.get_rng_state()
+    cell = net.freeze(RandomPaths(net.space, seed=0).draw()).cell
+    assert not built
+    assert torch.equal(torch.get_rng_state(), numbers)
+    assert [type(operation) for node in cell.ops for operation in node] == [nn.Conv2d] * 4
+    assert len(cell.op_candidates_factory) == 3
+
+
 def test_values_of_a_frozen_network_have_their_own_shapes():
     net = supernet(ValueSpace())
     network = net.freeze({"width": 4, "kernel": 3, "depth": 2, "hidden": 12})
