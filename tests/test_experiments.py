@@ -61,7 +61,17 @@ def rehearse(path: Path, folder: Path) -> dict[str, Any]:
         source = next(words for words in commands(path) if words[1] == "retrain")[2]
         result = source if source.startswith("cream-") else a_result(name_of(content["data"]), folder)
         return rehearse_retraining(result, RETRAIN.load(path), images_at_once=IMAGES).to_json()
-    return rehearse_search(config.load(path), IMAGES).to_json()
+    return rehearse_search(shallow(config.load(path)), IMAGES).to_json()
+
+
+def shallow(resolved: dict[str, Any]) -> dict[str, Any]:
+    """Return a search with fewer layers of the same kinds, where the file has long stages; build its own space, too."""
+    space = resolved["space"]
+    if space["name"] != "mixed":
+        return resolved
+    spaces.create(space["name"], **space["arguments"])
+    # The first of a stage has another stride than the others.
+    return {**resolved, "space": {**space, "arguments": {**space["arguments"], "layers": 2}}}
 
 
 def rehearse_detector(path: Path, folder: Path) -> dict[str, Any]:

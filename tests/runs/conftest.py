@@ -12,7 +12,7 @@ from torch import Tensor, nn
 def _each_network_is_exported_once() -> Iterator[None]:
     """Let the check of a search remember networks that it has exported; a failure is not remembered.
 
-    Tracing takes a fifth of a small search. It depends on the layers and on the shape of the images, not on the weights.
+    Tracing takes a fifth of a small search. It depends on the layers and the shape of the images, not on the weights.
     """
     from nni_cream.runs import search_run
 

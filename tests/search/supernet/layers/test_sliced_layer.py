@@ -554,7 +554,9 @@ def test_recurrent_and_convolutional_layers_are_one_network_together():
 
 
 HUB = {
-    "MobileNetV3": lambda: hub.MobileNetV3Space(num_labels=4, base_widths=(8, 8, 8, 8, 8, 8, 8, 8, 16)),
+    "MobileNetV3": lambda: hub.MobileNetV3Space(
+        num_labels=4, base_widths=(8,) * 8 + (16,), width_multipliers=(0.5, 1.0), expand_ratios=(1.0, 2.0)
+    ),
     "ProxylessNAS": lambda: hub.ProxylessNAS(num_labels=4, base_widths=(8, 8, 8, 8, 8, 8, 8, 8, 16)),
     "ShuffleNet": lambda: hub.ShuffleNetSpace(num_labels=4, channel_search=True),
 }
