@@ -502,8 +502,11 @@ def test_file_of_a_published_network_is_rehearsed_at_its_size(file: Path) -> Non
         "threads": 1,
     }  # bfloat16 takes minutes where a CPU has to imitate it
     name = file.stem.removeprefix("retrain_").replace("_", "-")
+    assert f"nni-cream retrain {name} experiments/{file.name}" in file.read_text()
     assert settings["data"]["arguments"]["image_size"] == spaces.published(name).image_size
     rehearsal = rehearse_retraining(name, settings, images_at_once=2)
+    assert rehearsal.seconds > 0
+    assert min(rehearsal.memory[part] for part in ("parameters", "gradients", "optimizer", "activations")) > 0
     assert rehearsal.epochs == 500
     assert rehearsal.steps_per_epoch == 1_271_167 // 1024
     assert rehearsal.memory["parameters"] == pytest.approx(4 * spaces.published(name).params, rel=0.01)
