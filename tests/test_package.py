@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ import nni_cream
 from nni_cream import CreamStrategy, cli, data, spaces
 from nni_cream.search import LatencySettings, LatencyTable, MetaMatcher
 from nni_cream.training import make_loader
+from tests.results.saved import BEST, save
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENTS = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
@@ -231,10 +233,20 @@ def test_cost_page_makes_a_strategy_and_a_table_that_is_read(monkeypatch: pytest
     assert LatencySettings(device=settings["device"], table=table).table == table
 
 
-def test_network_of_the_export_page_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_of_the_export_page_are_loaded_and_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    documented = read_along(ROOT / "docs" / "export.md", monkeypatch)
+    save(BEST, Path("out/search/best.json"), Path("out/search/weights.pt"))
+    weights = torch.load("out/search/weights.pt", weights_only=True)
+    documented = types.SimpleNamespace()
+    loaded, exported = blocks(ROOT / "docs" / "export.md", "python")
+    exec(compile(loaded, "documented", "exec"), vars(documented))
+    assert documented.best == BEST
+    assert not documented.network.training
+    torch.testing.assert_close(documented.network.state_dict(), weights, rtol=0, atol=0)
+    exec(compile(exported, "documented", "exec"), vars(documented))
     assert documented.differences == {"code": 0.0}
+    own = runpy.run_path("my_export/network.py")["load"]()
+    torch.testing.assert_close(own(documented.images), documented.network(documented.images), rtol=0, atol=0)
 
 
 def test_spaces_page_says_what_the_code_says(

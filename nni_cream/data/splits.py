@@ -84,6 +84,8 @@ class NormalisedImages(TensorDataset):
         Divisor of each channel.
     enlarged_from
         Height and width in the source, if they were enlarged afterwards, with bilinear interpolation.
+    pixel_range
+        Least and largest value of the training images, on the scale of the source.
     """
 
     def __init__(
@@ -93,11 +95,13 @@ class NormalisedImages(TensorDataset):
         pixel_mean: tuple[float, ...],
         pixel_std: tuple[float, ...],
         enlarged_from: tuple[int, int] | None = None,
+        pixel_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__(images, labels)
         self.pixel_mean = pixel_mean
         self.pixel_std = pixel_std
         self.enlarged_from = enlarged_from
+        self.pixel_range = pixel_range
 
 
 def make_splits(
@@ -140,6 +144,7 @@ def make_splits(
         # Absent unless asked for: results from before there was this argument stay comparable.
         arguments = {**arguments, "image_size": image_size}
     train = images[indices["train"]].astype(np.float64)
+    pixel_range = (float(train.min()), float(train.max()))
     mean = train.mean(axis=(0, 2, 3), keepdims=True)
     deviation = train.std(axis=(0, 2, 3), keepdims=True)
     deviation[deviation == 0] = 1.0  # a channel of one value carries nothing to scale
@@ -150,7 +155,7 @@ def make_splits(
             normalised = functional.interpolate(normalised, size=(image_size, image_size), mode="bilinear")
         mine = torch.from_numpy(labels[positions].astype(np.int64))
         own_size = None if image_size is None else (images.shape[2], images.shape[3])
-        return NormalisedImages(normalised, mine, _floats(mean), _floats(deviation), own_size)
+        return NormalisedImages(normalised, mine, _floats(mean), _floats(deviation), own_size, pixel_range)
 
     return DataSplits(
         name=name,

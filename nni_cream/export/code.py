@@ -120,7 +120,13 @@ BUILT
 
 def load(weights: str | Path | None = None) -> ROOT:
     """Build the network with weights from a file, by default the one beside this."""
-    path = Path(__file__).with_name("weights.pt") if weights is None else weights
+    path = Path(__file__).with_name("weights.pt") if weights is None else Path(weights)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: there is no such file. Save the weights of this network there "
+            "with torch.save(network.state_dict(), path), name their file with "
+            "load(path), or take new ones from build()."
+        )
     network = build()
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval()

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import logging
 import signal
 import threading
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +26,15 @@ from nni_cream.errors import ConfigError, ExportError
 from nni_cream.export.code import network_code
 from nni_cream.export.output_check import compare, evaluating, first_line
 
-__all__ = ["DEFAULT_OPSET", "FILES", "FORMATS", "check_exportable", "check_formats", "write_formats"]
+__all__ = [
+    "DEFAULT_OPSET",
+    "FILES",
+    "FORMATS",
+    "METADATA_KEY",
+    "check_exportable",
+    "check_formats",
+    "write_formats",
+]
 
 FILES = {"code": "network.py", "onnx": "network.onnx", "torch": "network.pt2"}
 FORMATS = tuple(FILES)
@@ -31,7 +42,12 @@ WEIGHTS = "weights.pt"
 DEFAULT_OPSET = 18
 """Also the oldest: PyTorch's exporter writes this one, and converts it to newer ones."""
 
+METADATA_KEY = "nni_cream"
+"""Key of the facts in an ONNX file, whose value is a JSON object."""
+
 _INPUT, _OUTPUT = "images", "logits"
+_TRACES = ("stack_trace", "pkg.torch.onnx.stack_trace")
+"""Notes of PyTorch's exporters that hold paths of the machine; no runtime reads them."""
 
 
 def check_formats(formats: Sequence[str], opset: int | None = None) -> None:
@@ -78,8 +94,11 @@ def write_formats(
     *,
     opset: int | None = None,
     title: str = "A network.",
+    facts: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Write a network in each format, and check each file with the network's own outputs.
+
+    The Python code holds no weights: save the ``state_dict`` as ``weights.pt`` in the folder for its ``load()``.
 
     Parameters
     ----------
@@ -95,6 +114,9 @@ def write_formats(
         Version of ONNX's operators. Default: :data:`DEFAULT_OPSET`.
     title
         First lines of the Python code.
+    facts
+        Plain JSON values about the network, such as its classes. An ONNX file keeps them as a JSON text under
+        ``nni_cream`` in its metadata.
 
     Returns
     -------
@@ -115,7 +137,7 @@ def write_formats(
         if "code" in formats:
             differences["code"] = _write_code(network, images, folder / FILES["code"], title)
         if "onnx" in formats:
-            differences["onnx"] = _write_onnx(network, images, folder / FILES["onnx"], opset or DEFAULT_OPSET)
+            differences["onnx"] = _write_onnx(network, images, folder / FILES["onnx"], opset or DEFAULT_OPSET, facts)
         if "torch" in formats:
             differences["torch"] = _write_program(network, images, folder / FILES["torch"])
     return differences
@@ -175,7 +197,7 @@ def _batch_of(images: Tensor) -> tuple[dict[int, torch.export.Dim]]:
     return ({0: torch.export.Dim("batch")},)
 
 
-def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int) -> float:
+def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int, facts: Mapping[str, Any] | None) -> float:
     import onnx
     import onnxruntime
 
@@ -204,11 +226,24 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int) -> f
             f"{versions.get('')}. Choose another from {DEFAULT_OPSET} to {_newest_opset()}."
         )
 
+    _annotate(model, facts)
+    onnx.save(model, path)
+
     def run(batch: Tensor) -> Tensor:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         return torch.from_numpy(session.run([_OUTPUT], {_INPUT: batch.numpy()})[0])
 
     return compare(network, run, images, path.name)
+
+
+def _annotate(model: Any, facts: Mapping[str, Any] | None) -> None:
+    """Add the facts to an ONNX model, and remove the paths of this machine."""
+    for node in chain(model.graph.node, *(function.node for function in model.functions)):
+        kept = [entry for entry in node.metadata_props if entry.key not in _TRACES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+    if facts is not None:
+        model.metadata_props.add(key=METADATA_KEY, value=json.dumps(facts))
 
 
 @contextmanager
@@ -257,6 +292,8 @@ def _write_program(network: nn.Module, images: Tensor, path: Path) -> float:
     try:
         with _interrupted_afterwards():
             program = torch.export.export(network, (images,), dynamic_shapes=_batch_of(images))
+            for node in program.graph.nodes:
+                node.meta.pop(_TRACES[0], None)
             torch.export.save(program, path)
             loaded = torch.export.load(path).module()
     except Exception as error:  # of any layer of torch.export

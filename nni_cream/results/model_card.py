@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from nni_cream.data.folders.image_parts import ImagePart
-from nni_cream.data.splits import NormalisedImages
+from nni_cream.export.input_steps import input_steps
+from nni_cream.export.picture_script import picture_script
 from nni_cream.results.console_tables import describe_cost
 from nni_cream.results.markdown import code_block, code_span, plain
 
 if TYPE_CHECKING:
     from nni_cream.data import DataSplits
     from nni_cream.results.architecture_file import Best
+    from nni_cream.search.cost.latency.latency_table import LatencyTable
 
 __all__ = ["CARD", "Card", "pareto_card", "result_card"]
 
@@ -32,7 +34,7 @@ class Card:
     best
         The architecture.
     weights
-        File that the weights came from, ``None`` if there are none.
+        File that the weights came from, relative to the result's folder; ``None`` if there are none.
     differences
         Format -> largest absolute difference of an output from the network's.
     opset
@@ -45,6 +47,8 @@ class Card:
         Number of logits.
     input_shape
         Shape (C, H, W) of one image.
+    steps
+        From an image to the input (:func:`nni_cream.data.input_facts.input_facts`), ``None`` if they are unknown.
     splits
         The data set, ``None`` if the export was checked with made-up images.
     images
@@ -57,6 +61,8 @@ class Card:
         When.
     versions
         Package -> version, of the packages that made the export.
+    latencies
+        The table behind a latency in ``best``, if the result has one.
     """
 
     best: Best
@@ -67,12 +73,14 @@ class Card:
     params: int
     outputs: int
     input_shape: tuple[int, ...]
+    steps: Mapping[str, Any] | None
     splits: DataSplits | None
     images: int
     config: str | None
     command: str | None
     made: str
     versions: Mapping[str, str]
+    latencies: LatencyTable | None = None
 
 
 def result_card(card: Card) -> str:
@@ -94,7 +102,8 @@ def result_card(card: Card) -> str:
         "Found with nni_cream: Cream of the Crop, one-shot search with prioritized path distillation (Peng et al., "
         "NeurIPS 2020, arXiv 2010.15821).",
         "## How to load it\n\n" + "\n\n".join(_loading(card)),
-        "## Input and output\n\n" + _list(_input_facts(card)),
+        *_picture_part(card),
+        "## Input and output\n\n" + _input(card),
         "## Scores\n\n" + _list(_scores(card)),
         "## Cost of one image\n\n" + _list(_costs(card)),
         "## Architecture\n\n"
@@ -137,34 +146,33 @@ def _python(text: str, code: str) -> str:
     return f"{text}\n\n```python\n{code}\n```"
 
 
-def _input_facts(card: Card) -> dict[str, str]:
+def _picture_part(card: Card) -> Iterator[str]:
+    if "onnx" not in card.differences or card.steps is None or card.steps["source"] != "pictures":
+        return
+    text = (
+        "The script needs Pillow, NumPy and onnxruntime. Save it as `classify.py` in the folder of `network.onnx`, "
+        "which also holds the names of the classes. Then run `python classify.py PICTURE`."
+    )
+    yield "## Run it on one picture\n\n" + _python(text, picture_script(card.steps).rstrip())
+
+
+def _input(card: Card) -> str:
     shape = ", ".join(map(str, card.input_shape))
-    return {
+    facts = {
         "input": f"`images`, float32, shape (N, {shape})",
-        "normalisation": _normalisation(None if card.splits is None else card.splits.test),
         "output": f"`logits`, float32, shape (N, {card.outputs}), before softmax",
     }
+    if card.steps is None:
+        return _list({**facts, "steps from an image to the input": _unknown_steps(card.splits)})
+    numbered = "\n".join(f"{number}. {step}" for number, step in enumerate(input_steps(card.steps), 1))
+    return f"{_list(facts)}\n\nFrom an image to the input (`input` in `export.json`):\n\n{numbered}"
 
 
-def _normalisation(images: Any) -> str:
-    if isinstance(images, NormalisedImages):
-        mean, std = _numbers(images.pixel_mean), _numbers(images.pixel_std)
-        steps = f"from pixel values as they are in the source subtract {mean}, then divide by {std}"
-        if images.enlarged_from is None:
-            return steps
-        height, width = images.enlarged_from
-        return f"{steps}, then enlarge from {height}x{width} pixels (`torch.nn.functional.interpolate`, bilinear)"
-    if isinstance(images, ImagePart):
-        mean, std = _numbers(images.mean), _numbers(images.std)
-        steps = " ".join(repr(images.transform).split())
-        return (
-            f"from pixel values in [0, 1] subtract {mean}, then divide by {std}; all that is done: {code_span(steps)}"
-        )
-    return _UNKNOWN
-
-
-def _numbers(values: Sequence[float]) -> str:
-    return ", ".join(f"{value:.6g}" for value in values)
+def _unknown_steps(splits: DataSplits | None) -> str:
+    part = None if splits is None else splits.test
+    if not isinstance(part, ImagePart):
+        return _UNKNOWN
+    return f"{_UNKNOWN}, since the data set has a transform of its own: {code_span(repr(part.transform))}"
 
 
 def _scores(card: Card) -> dict[str, str]:
@@ -179,7 +187,7 @@ def _scores(card: Card) -> dict[str, str]:
             card.best.accuracy
         ),
         **retrained,
-        "weights in this folder": "none" if card.weights is None else f"those of {code_span(card.weights)}",
+        "weights in this folder": "none" if card.weights is None else f"copied from {code_span(card.weights)}",
     }
 
 
@@ -195,9 +203,26 @@ def _costs(card: Card) -> dict[str, str]:
     return {
         "multiply-adds of one image": f"{card.macs:,}",
         "parameters, counted": f"{card.params:,}",
-        "cost in `best.json`": plain(describe_cost(best.cost, best.cost_name)),
-        **{f"{plain(name)} in `best.json`": plain(describe_cost(cost, name)) for name, cost in others},
+        "cost in `best.json`": _cost(best.cost, best.cost_name, card.latencies),
+        **{f"{plain(name)} in `best.json`": _cost(cost, name, card.latencies) for name, cost in others},
     }
+
+
+def _cost(value: float, name: str, latencies: LatencyTable | None) -> str:
+    told = plain(describe_cost(value, name))
+    return f"{told} ({_measured(latencies)})" if name == "latency" else told
+
+
+def _measured(latencies: LatencyTable | None) -> str:
+    """Say how latencies were measured, as far as their table tells."""
+    if latencies is None:
+        return "the device is not in the result"
+    facts = [f"PyTorch {latencies.versions['torch']}"] if "torch" in latencies.versions else []
+    facts.append(f"on {latencies.device}")
+    threads, batch = (latencies.settings.get(name) for name in ("threads", "batch_size"))
+    facts += [] if threads is None else [f"{threads} thread{'' if threads == 1 else 's'}"]
+    facts += [] if batch is None else [f"batch of {batch}"]
+    return plain(", ".join(facts))
 
 
 def _data_facts(card: Card) -> dict[str, str]:
@@ -234,7 +259,13 @@ def _versions(versions: Mapping[str, str]) -> str:
     return plain(", ".join(f"{name} {version}" for name, version in versions.items())) or _UNKNOWN
 
 
-def pareto_card(rows: Sequence[Mapping[str, Any]], best: Best, command: str | None, made: str) -> str:
+def pareto_card(
+    rows: Sequence[Mapping[str, Any]],
+    best: Best,
+    command: str | None,
+    made: str,
+    latencies: LatencyTable | None = None,
+) -> str:
     """Write the card of a Pareto front.
 
     Parameters
@@ -247,6 +278,8 @@ def pareto_card(rows: Sequence[Mapping[str, Any]], best: Best, command: str | No
         Command line that made the export, ``None`` if it was made from Python.
     made
         When.
+    latencies
+        The table behind the latencies of the rows, if the result has one.
 
     Returns
     -------
@@ -270,6 +303,8 @@ def pareto_card(rows: Sequence[Mapping[str, Any]], best: Best, command: str | No
         "command": _UNKNOWN if command is None else code_span(command),
         "date": made,
     }
+    if any(name == "latency" for row in rows for name, _ in _all_costs(row)):
+        facts["latency"] = _measured(latencies)
     parts = ["# Pareto front of a search", _table(titles, lines), _list(facts)]
     return "\n\n".join(parts) + "\n"
 

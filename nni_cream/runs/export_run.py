@@ -13,19 +13,22 @@ from torch import Tensor, nn
 
 from nni_cream import data, spaces
 from nni_cream.data import DataSplits
+from nni_cream.data.input_facts import input_facts
 from nni_cream.errors import ConfigError, DataError, FileError
 from nni_cream.export import check_formats, write_formats
 from nni_cream.export.export_folder import check_folder, filling, write_manifest
 from nni_cream.export.formats import DEFAULT_OPSET
 from nni_cream.export.output_check import evaluating
 from nni_cream.files import write_json
+from nni_cream.from_config import load_latencies
 from nni_cream.results.architecture_file import Best
 from nni_cream.results.cost_check import check_costs, count_macs
 from nni_cream.results.model_card import CARD, Card, pareto_card, result_card
-from nni_cream.results.output_folder import BEST, CONFIG, PARETO, WEIGHTS
+from nni_cream.results.output_folder import BEST, CONFIG, LATENCIES, PARETO, RETRAINED_PART, SEARCH_PART, WEIGHTS
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.results.sources import Source, find_source
 from nni_cream.results.trust import check_data_code
+from nni_cream.search.cost.latency.latency_table import LatencyTable
 from nni_cream.search.supernet.live import without_dead_branches
 from nni_cream.training.measurement import check_classes
 from nni_cream.versions import package_version, versions
@@ -189,7 +192,7 @@ def export_pareto(result: str | Path, wish: Wish) -> list[Exported]:
             written.append(Exported(wish.out / name, exported.differences, exported.macs, exported.params))
         rows = [_row(found.best, exported) for found, exported in zip(results, written, strict=True)]
         write_json(folder / "pareto.json", rows)
-        card = pareto_card(rows, results[0].best, wish.command, _now())
+        card = pareto_card(rows, results[0].best, wish.command, _now(), _latencies(results[0]))
         (folder / CARD).write_text(card, encoding="utf-8")
         write_manifest(folder, {"command": wish.command})
     return written
@@ -254,6 +257,7 @@ def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Export
     if samples.splits is not None:
         check_classes(network, samples.splits.test, samples.splits.num_classes, samples.splits.name)
     network = without_dead_branches(network, samples.images)
+    facts = _facts(samples.splits)
     differences = write_formats(
         network,
         samples.images,
@@ -261,6 +265,7 @@ def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Export
         wish.formats,
         opset=wish.opset,
         title=f"The network that nni_cream chose from the space {best.space['name']!r}; it needs PyTorch alone.",
+        facts=facts,
     )
     if found.weights is not None:
         torch.save(network.state_dict(), folder / WEIGHTS)
@@ -269,13 +274,14 @@ def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Export
     params = sum(parameter.numel() for parameter in network.parameters())
     card = Card(
         best=best,
-        weights=None if found.weights is None else str(found.weights),
+        weights=None if found.weights is None else _within(found.weights, _result_folder(found.file)),
         differences=differences,
         opset=wish.opset or DEFAULT_OPSET,
         macs=macs,
         params=params,
         outputs=_outputs(network, samples.images[:2]),
         input_shape=tuple(samples.images.shape[1:]),
+        steps=facts["input"],
         splits=samples.splits,
         images=len(samples.images),
         config=_config(found.file),
@@ -283,9 +289,11 @@ def _fill(folder: Path, found: _Result, samples: _Samples, wish: Wish) -> Export
         made=_now(),
         versions=versions()
         | {name: package_version(name) for name in ("onnx", "onnxruntime") if "onnx" in differences},
+        latencies=_latencies(found),
     )
     (folder / CARD).write_text(result_card(card), encoding="utf-8")
-    write_manifest(folder, {"command": wish.command, "macs": macs, "params": params, "differences": differences})
+    figures = {"macs": macs, "params": params, "differences": differences}
+    write_manifest(folder, {"command": wish.command, **figures, **facts})
     return Exported(folder, differences, macs, params)
 
 
@@ -294,8 +302,36 @@ def _outputs(network: nn.Module, images: Tensor) -> int:
         return int(network(images).shape[1])
 
 
+def _facts(splits: DataSplits | None) -> dict[str, Any]:
+    """Return what a program needs for the input and the output, as plain JSON values."""
+    if splits is None:
+        return {"classes": None, "input": None}
+    return {"classes": list(splits.classes) or None, "input": input_facts(splits.test)}
+
+
+def _result_folder(file: Path) -> Path:
+    return file.parent.parent if file.parent.name == PARETO else file.parent
+
+
+def _within(file: Path, folder: Path) -> str:
+    """Return a path for others to read: relative to a folder, or the name alone, but no folder of this machine."""
+    inside = file.absolute().is_relative_to(folder.absolute())
+    return file.absolute().relative_to(folder.absolute()).as_posix() if inside else file.name
+
+
+def _latencies(found: _Result) -> LatencyTable | None:
+    """Find the table behind a latency of a result."""
+    if "latency" not in {found.best.cost_name, *(found.best.other_costs or {})}:
+        return None
+    folder = _result_folder(found.file)
+    places = [folder / LATENCIES]
+    if folder.parent.name == RETRAINED_PART:  # of `nni-cream go`, whose search measured it
+        places.append(folder.parents[1] / SEARCH_PART / LATENCIES)
+    return next((load_latencies(place) for place in places if place.exists()), None)
+
+
 def _config(file: Path) -> str | None:
-    config = (file.parent.parent if file.parent.name == PARETO else file.parent) / CONFIG
+    config = _result_folder(file) / CONFIG
     return config.read_text(encoding="utf-8") if config.is_file() else None
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 import os
+import runpy
 import signal
 import sys
+import zipfile
 from pathlib import Path
 
 import onnx
@@ -27,14 +30,30 @@ def small() -> nn.Module:
 @pytest.mark.skipif(torch.__version__ < "2.7", reason="the export extra needs PyTorch 2.7")
 def test_all_formats_agree_with_the_network_on_any_number_of_images(tmp_path: Path) -> None:
     network = small()
-    differences = write_formats(network, IMAGES, tmp_path, ["code", "onnx", "torch"], opset=19)
+    facts = {"classes": ["ä", "b"], "input": None}
+    differences = write_formats(network, IMAGES, tmp_path, ["code", "onnx", "torch"], opset=19, facts=facts)
     assert max(differences.values()) < 1e-5
     assert sorted(path.name for path in tmp_path.iterdir()) == ["network.onnx", "network.pt2", "network.py"]
     model = onnx.load(tmp_path / "network.onnx")
     assert [entry.version for entry in model.opset_import if entry.domain == ""] == [19]
+    assert [(entry.key, json.loads(entry.value)) for entry in model.metadata_props] == [("nni_cream", facts)]
+    here = str(Path(torch.__file__).parents[1]).encode()
+    with zipfile.ZipFile(tmp_path / "network.pt2") as program:
+        contents = [(tmp_path / "network.onnx").read_bytes(), *map(program.read, program.namelist())]
+    assert not any(here in content for content in contents)  # no folder of this machine is published
     batch = torch.randn(7, 1, 6, 6)
-    program = torch.export.load(tmp_path / "network.pt2").module()
-    torch.testing.assert_close(program(batch), network(batch), rtol=0, atol=1e-5)
+    exported = torch.export.load(tmp_path / "network.pt2").module()
+    torch.testing.assert_close(exported(batch), network(batch), rtol=0, atol=1e-5)
+
+
+def test_code_says_which_weights_it_lacks_and_loads_them_once_they_are_saved(tmp_path: Path) -> None:
+    network = small()
+    write_formats(network, IMAGES, tmp_path, ["code"])
+    load = runpy.run_path(str(tmp_path / "network.py"))["load"]
+    with pytest.raises(FileNotFoundError, match=r"weights\.pt: there is no such file\. Save the weights"):
+        load()
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    torch.testing.assert_close(load()(IMAGES), network(IMAGES), rtol=0, atol=1e-6)
 
 
 def test_interrupt_that_the_exporter_would_swallow_still_stops_the_export(

@@ -2,24 +2,30 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
+from torchvision.transforms import v2
 
 from nni_cream import data, spaces
 from nni_cream.data.folders import file_arguments
 from nni_cream.errors import ConfigError, DataError, ExportError, FileError, SpaceError
-from nni_cream.results.architecture_file import load_best
+from nni_cream.results.architecture_file import Best, load_best
 from nni_cream.results.rebuilt_network import build_network
 from nni_cream.runs import export_run
 from nni_cream.runs.export_run import Wish, export_pareto, export_result
+from nni_cream.search.cost.latency.latency_table import LatencyTable, Measured
 from tests.export.networks import settled
 from tests.results.saved import BEST, save
 from tests.spaces.test_zoo import reference_state
@@ -102,7 +108,8 @@ def test_card_says_what_the_files_say_and_what_they_do_not(result: Path, tmp_pat
     digits = data.create("digits", train=200, validation=100, seed=3)
     pixels = load_digits().data[digits.indices["train"]]
     for fact in (
-        f"subtract {pixels.mean():.6g}, then divide by {pixels.std():.6g}",
+        "those of the training images range from 0 to 16.",
+        f"Subtract {pixels.mean():.6g}, then divide by {pixels.std():.6g}.",
         "`digits`",
         '| `layer_1` | `"mbconv_k3e2"` |',
         '`{"train": 200, "validation": 100, "seed": 3}`',
@@ -117,12 +124,13 @@ def test_card_says_what_the_files_say_and_what_they_do_not(result: Path, tmp_pat
         "torch 1.2.3",
         f"torch {torch.__version__.partition('+')[0]}",
         "command: `nni-cream export result --format code --out out`",
-        f"those of `{result / 'weights.pt'}`",
+        "weights in this folder: copied from `weights.pt`",
         "8 images of the test part",
         "epochs: 4711",
         "network.load()",
     ):
         assert fact in card, fact
+    assert str(tmp_path) not in card
     for form in ("onnx", "torch.export.load"):
         assert form not in card
 
@@ -132,7 +140,9 @@ def test_card_says_that_images_were_enlarged(result: Path, tmp_path: Path) -> No
     cost = 4 * (BEST.cost - 120) + 120  # all but the classifier has four times the pixels
     replace(BEST, data={**BEST.data, "arguments": arguments}, cost=cost).save(result / "best.json")
     export_result(result, wish(tmp_path))
-    assert ", then enlarge from 8x8 pixels" in (tmp_path / "out" / "README.md").read_text()
+    assert "3. Enlarge the images of the source to 16x16 pixels" in (tmp_path / "out" / "README.md").read_text()
+    steps = json.loads((tmp_path / "out" / "export.json").read_text())["input"]
+    assert (steps["size"], steps["resize"], steps["crop"]) == ([16, 16], [16, 16], None)
 
 
 def test_card_has_every_cost_of_the_search(result: Path, tmp_path: Path) -> None:
@@ -140,9 +150,35 @@ def test_card_has_every_cost_of_the_search(result: Path, tmp_path: Path) -> None
     save(several, result / "best.json", result / "weights.pt")
     save(several, result / "pareto" / "01.json", result / "pareto" / "01.pt")
     export_result(result, wish(tmp_path))
-    assert "* latency in `best.json`: 1.25 ms latency" in (tmp_path / "out" / "README.md").read_text()
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "* latency in `best.json`: 1.25 ms latency (the device is not in the result)" in card
     export_pareto(result, wish(tmp_path, out=tmp_path / "front"))
     assert "| 57,208 multiply-adds, 1.25 ms latency |" in (tmp_path / "front" / "README.md").read_text()
+
+
+MEASURED = LatencyTable(
+    device="cpu: a small one",
+    sizes=(Measured((1, 8, 8), 0.0, {}),),
+    settings={"batch_size": 1, "threads": 2},
+    versions={"torch": "1.2.3"},
+)
+
+
+@pytest.mark.parametrize("place", ["latencies.json", "../../search/latencies.json"])
+def test_card_says_where_and_how_a_latency_was_measured(
+    place: str, result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_run, "check_costs", lambda *arguments: None)  # the table is made up
+    retrained = tmp_path / "retrained" / "01"
+    retrained.parent.mkdir()
+    result.rename(retrained)
+    replace(BEST, cost_name="latency", cost=0.00125).save(retrained / "best.json")
+    table = retrained / place
+    table.parent.mkdir(exist_ok=True)
+    table.write_text(json.dumps(MEASURED.to_json()))
+    export_result(retrained, wish(tmp_path))
+    told = "1.25 ms latency (PyTorch 1.2.3, on cpu: a small one, 2 threads, batch of 1)"
+    assert told in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_card_of_a_retrained_network_has_its_accuracies(result: Path, tmp_path: Path) -> None:
@@ -155,7 +191,7 @@ def test_card_of_a_retrained_network_has_its_accuracies(result: Path, tmp_path: 
     assert "epochs, retrained: 30" in card
     assert "8 made-up images" in card
     assert "classes: unknown" in card
-    assert "normalisation: unknown" in card
+    assert "steps from an image to the input: unknown" in card
     assert "command: unknown" in card
 
 
@@ -177,6 +213,15 @@ def test_weights_of_another_file_are_taken_where_it_is_named(result: Path, tmp_p
     exported = export_result(result / "best.json", wish(tmp_path), result / "other.pt")
     found = torch.load(exported.folder / "weights.pt", weights_only=True)
     torch.testing.assert_close(found, dict(other), rtol=0, atol=0)
+
+
+def test_card_names_weights_of_another_place_without_its_folder(result: Path, tmp_path: Path) -> None:
+    (tmp_path / "private").mkdir()
+    (result / "weights.pt").rename(tmp_path / "private" / "mine.pt")
+    export_result(result, wish(tmp_path), tmp_path / "private" / "mine.pt")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "copied from `mine.pt`" in card
+    assert "private" not in card
 
 
 def test_weights_of_another_architecture_are_refused_with_their_first_keys(result: Path, tmp_path: Path) -> None:
@@ -276,27 +321,105 @@ def test_pareto_front_is_exported_whole_or_not_at_all(front: Path, tmp_path: Pat
         export_pareto(front, wish(tmp_path))
 
 
+def pictures(root: Path) -> dict[str, Any]:
+    """Save pictures of two classes, and return the arguments of their data set."""
+    draw = np.random.default_rng(0)
+    for number in range(20):
+        file = root / ("cat" if number % 2 else "dog") / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        blocks = draw.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+        blocks[..., number % 3] //= 4
+        Image.fromarray(blocks).resize((48 + number, 40), Image.Resampling.BICUBIC).save(file)
+    return {"root": str(root), "image_size": 32, "validation": 0.3, "test": 0.3, "crop_fraction": 0.8}
+
+
+def colour(source: dict[str, Any]) -> Best:
+    """Describe a network for pictures of two classes, 32x32 pixels in colour."""
+    space = {"name": "digits", "arguments": {**BEST.space["arguments"], "input_channels": 3, "num_classes": 2}}
+    # By hand: all convolutions but the last, that one at 16x16, the classifier.
+    cost = 1024 * (27 * 8 + 8 * 16 + 9 * 16 + 16 * 8 + 8 * 12) + 256 * 9 * 12 * 12 + 12 * 2
+    return replace(BEST, space=space, cost=cost, data={"name": "folder", "arguments": source})
+
+
 def test_card_of_image_files_has_classes_and_every_step_from_file_to_input(
     result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(20):
-        file = tmp_path / "images" / ("cat" if number % 2 else "dog") / f"{number}.png"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (40, 36), (number, 100, 200)).save(file)
-    source = {"root": str(tmp_path / "images"), "image_size": 32, "validation": 0.3, "test": 0.3, "crop_fraction": 0.8}
-    source["cache"] = True
-    space = {"name": "digits", "arguments": {**BEST.space["arguments"], "input_channels": 3, "num_classes": 2}}
-    # By hand, 32x32 pixels in colour: all convolutions but the last, that one at 16x16, the classifier.
-    cost = 1024 * (27 * 8 + 8 * 16 + 9 * 16 + 16 * 8 + 8 * 12) + 256 * 9 * 12 * 12 + 12 * 2
-    replace(BEST, space=space, cost=cost, data={"name": "folder", "arguments": source}).save(result / "best.json")
+    colour({**pictures(tmp_path / "images"), "cache": True}).save(result / "best.json")
     monkeypatch.delattr(file_arguments, "ImagesInMemory")  # eight images are not worth to decode all
     (result / "weights.pt").unlink()
     export_result(result, wish(tmp_path))
     card = (tmp_path / "out" / "README.md").read_text()
     assert "classes: 2: cat, dog" in card
-    assert "from pixel values in [0, 1] subtract 0.485, 0.456, 0.406, then divide by 0.229, 0.224, 0.225" in card
-    assert "size=[40]" in card  # resized so that the centre of 32 pixels is 80 % of it
-    assert "CenterCrop(size=(32, 32))" in card
+    assert "1. Decode the file to RGB" in card
+    assert "2. Turn the image upright" in card
+    assert "3. Resize it in its own proportions until it just covers 40x40 pixels" in card  # the centre is 80 % of it
+    assert "4. Crop the centre of 32x32 pixels." in card
+    assert "6. Subtract 0.485, 0.456, 0.406, then divide by 0.229, 0.224, 0.225." in card
+    assert "Compose" not in card
+    assert "classify.py" not in card  # there is no ONNX file to run
+
+
+EACH = """
+import runpy, sys
+for file in sys.argv[1:]:
+    sys.argv = ["classify.py", file]
+    print("logits:", *runpy.run_path("classify.py")["logits"][0])
+print("foreign:", *({"torch", "torchvision", "nni", "nni_cream"} & set(sys.modules)))
+"""
+
+
+def test_script_of_the_card_gives_the_class_of_a_picture_without_torch(result: Path, tmp_path: Path) -> None:
+    source = pictures(tmp_path / "images")
+    part: Any = data.create("folder", **source).test
+    best = colour(source)
+    best.save(result / "best.json")
+    network = settled(build_network(best))
+    images = torch.stack([image for image, _ in part])
+    network.get_parameter("classifier.bias").data -= network(images).detach().mean(dim=0)  # so that both classes occur
+    torch.save(network.state_dict(), result / "weights.pt")
+    out = export_result(result, wish(tmp_path, "onnx")).folder
+    manifest = json.loads((out / "export.json").read_text())
+    (metadata,) = onnx.load(out / "network.onnx").metadata_props
+    assert (metadata.key, json.loads(metadata.value)) == (
+        "nni_cream",
+        {name: manifest[name] for name in ("classes", "input")},
+    )
+    (script,) = re.findall(r"^```python\n(import json.*?)^```", (out / "README.md").read_text(), re.M | re.S)
+    (out / "classify.py").write_text(script)
+    files = [part.source.path(int(position)) for position in part.positions]
+    done = subprocess.run([sys.executable, "-I", "-c", EACH, *files], cwd=out, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    *lines, foreign = done.stdout.splitlines()
+    assert foreign == "foreign:"
+    expected = network(images).detach()
+    told = torch.tensor([[float(value) for value in line.split()[1:]] for line in lines[1::2]])
+    assert (told - expected).abs().max() < 0.05 * expected.std()
+    assert lines[::2] == [["cat", "dog"][int(row.argmax())] for row in expected]
+    assert set(lines[::2]) == {"cat", "dog"}
+
+
+def test_transform_of_ones_own_is_said_to_be_unknown(
+    result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = pictures(tmp_path / "images")
+    splits = data.create("folder", **source)
+    part: Any = splits.test
+    own = replace(
+        splits,
+        test=part.with_transform(
+            v2.Compose([*part.transform.to_bytes.transforms, v2.ToDtype(torch.float32, scale=True)])
+        ),
+    )
+    monkeypatch.setattr(data, "create", lambda name, **arguments: own)
+    colour(source).save(result / "best.json")
+    (result / "weights.pt").unlink()
+    export_result(result, wish(tmp_path))
+    manifest = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert (manifest["classes"], manifest["input"]) == (["cat", "dog"], None)
+    assert (
+        "unknown, since the data set has a transform of its own: `Compose("
+        in (tmp_path / "out" / "README.md").read_text()
+    )
 
 
 def test_data_with_other_classes_than_the_network_is_refused(result: Path, tmp_path: Path) -> None:

@@ -132,8 +132,8 @@ class ImageFiles:
         # One block of memory: a million text objects would be copied into every worker, page by page, as their
         # reference counts change.
         self._names = np.array([os.fsencode(name) for name in names], dtype=np.bytes_)
-        self._shortest_side = shortest_side
-        self._exif = exif
+        self.shortest_side = shortest_side
+        self.exif = exif
 
     def __len__(self) -> int:
         return len(self._names)
@@ -148,7 +148,7 @@ class ImageFiles:
 
     def load(self, index: int) -> Image.Image:
         """Decode one image to RGB."""
-        return read_image(self.path(index), self._shortest_side, self._exif)
+        return read_image(self.path(index), self.shortest_side, self.exif)
 
 
 class ImageArrays:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -74,6 +74,8 @@ class NormalisedTransform:
 
     to_bytes: Transform
     normalise: Normalisation
+    #: Settings whose evaluation this is; ``None`` for training images and transforms of others.
+    evaluates: Preprocessing | None = field(default=None, compare=False, repr=False)
 
     def __call__(self, image: Image) -> Tensor:
         """Do both steps."""
@@ -137,7 +139,8 @@ class Preprocessing:
         """Return the transform of an evaluation: resize, then crop the centre."""
         (height, width), interpolation = self.resized, _INTERPOLATIONS[self.interpolation]
         resize = v2.Resize(height, interpolation=interpolation) if height == width else None
-        return self._to_tensor([resize or ResizeToCover((height, width), interpolation), v2.CenterCrop(self.size)])
+        steps = [resize or ResizeToCover((height, width), interpolation), v2.CenterCrop(self.size)]
+        return replace(self._to_tensor(steps), evaluates=self)
 
     def _random_crop(self) -> Any:
         kinds = _INTERPOLATIONS if self.augment == "paper" else [self.interpolation]
