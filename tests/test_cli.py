@@ -550,8 +550,9 @@ def test_bad_experiment_is_explained_before_anything_starts(
 
 @pytest.mark.integration
 def test_what_only_the_trials_python_finds_is_explained_before_anything_starts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, python: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sys, "executable", *python)
     path = write(tmp_path / "experiment.yml", changed(EXPERIMENT, tuner__classArgs__space="digit"))
     assert main(["run", path, "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr()

@@ -13,6 +13,7 @@ import yaml
 from nni_cream.cli import main
 from nni_cream.results.architecture_file import Best
 from tests.patience import PATIENCE
+from tests.warm import with_children
 
 CONFIG = {
     "data": {"name": "digits", "train": 200, "validation": 100},
@@ -95,7 +96,7 @@ def test_two_processes_retrain_as_one_and_count_each_image_once(
         "trainer": {"accelerator": "cpu", "threads": 1, "devices": 2, "strategy": "ddp", "device_batch_size": 10},
     }
     Path(files[1]).write_text(yaml.safe_dump(config))
-    command = [*python, "-m", "nni_cream", "retrain", *files, "--out", str(tmp_path / "out")]
+    command = [*with_children(python, "nni_cream"), "retrain", *files, "--out", str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

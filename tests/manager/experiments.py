@@ -7,13 +7,13 @@ import io
 import json
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -66,13 +66,15 @@ def in_warm_python(path: Path, python: list[str]) -> Path:
     return path
 
 
-def start(path: Path, out: Path, *options: str) -> Forked:
-    """Start an experiment in a process of its own, and try it out there."""
-    return Forked("run", path, "--out", out, *options, before=_try_out_here)
+def start(path: Path, out: Path, *options: str, python: Sequence[str] = ()) -> Forked:
+    """Start an experiment in a process of its own, and try it out there; its tuner can run in a warm Python."""
+    return Forked("run", path, "--out", out, *options, before=partial(_prepare, python))
 
 
-def _try_out_here() -> None:
+def _prepare(python: Sequence[str]) -> None:
     experiment_file.subprocess = SimpleNamespace(run=run_trial_in_this_process)  # type: ignore[assignment]
+    for program in python:
+        sys.executable = program  # which NNI gives to its manager, for the tuner
 
 
 def run_trial_in_this_process(command: list[str], *, input: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -95,12 +97,10 @@ class Hold:
     """
 
     _PROGRAM = """
-import json, os, runpy, sys, time
+import json, runpy, sys, time
 from pathlib import Path
-import psutil
 from nni.runtime.trial_command_channel.v3 import TrialCommandChannelV3
 from nni_cream import files
-from nni_cream.manager import processes
 
 send, keep, limits = TrialCommandChannelV3.send_metric, files.append_line, Path(LIMITS)
 
@@ -117,15 +117,7 @@ def append_line(path, record):  # without a manager
     if path.name == "unsent.jsonl":
         hold(**record)
 
-def started_by():  # in a warm Python: the manager is the parent of the process that asked for this one
-    found = psutil.Process(int(os.environ["WARM_CALLER"])).parent()
-    while found is not None and found.name() in processes._SHELLS:
-        found = found.parent()
-    return found
-
 TrialCommandChannelV3.send_metric, files.append_line = send_metric, append_line
-if "WARM_CALLER" in os.environ:
-    processes.started_by = started_by
 sys.argv[1:] = []
 runpy.run_module("nni_cream.manager.trial", run_name="__main__", alter_sys=True)
 """
@@ -170,7 +162,7 @@ def finished_once(shared: Path, python: list[str]) -> Finished:
         if not record.exists():
             out, port = folder / "out", free_port()
             path = in_warm_python(long_enough_to_disturb(folder), python)
-            process = start(path, out, "--json", "--port", str(port))
+            process = start(path, out, "--json", "--port", str(port), python=python)
             try:
                 printed, messages = process.communicate()
             except BaseException:
@@ -215,21 +207,26 @@ def command(*words: object) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(words, code, printed.getvalue(), messages.getvalue())
 
 
-def nnictl(*arguments: object) -> None:
-    """Run NNI's own command, of this environment though it is not activated."""
-    program = shutil.which("nnictl", path=str(Path(sys.executable).parent))
-    assert program is not None
-    done = subprocess.run(
-        [program, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=PATIENCE
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+def nnictl(*arguments: object, python: Sequence[str] = ()) -> None:
+    """Run NNI's own command, in a fork of this process, which has imported NNI; the tuner can run in a warm Python."""
+    process = Forked(*arguments, before=partial(_prepare, python), run=_nnictl)
+    printed, messages = process.communicate()
+    assert process.returncode == 0, printed + messages
+
+
+def _nnictl(words: list[str]) -> int:
+    from nni.tools.nnictl.nnictl import parse_args
+
+    sys.argv = ["nnictl", *words]
+    parse_args()
+    return 0
 
 
 def begin(manager: Manager, *words: object) -> None:
     """Start an experiment by ``nnictl create`` or ``resume``, again where a busy machine was too slow for NNI."""
     if words[0] == "resume":
         remember_trials(manager.folder / manager.id)  # as `nni-cream resume` does, and nnictl does not
-    nnictl(*words, "--port", manager.port)
+    nnictl(*words, "--port", manager.port, python=manager.python)
     wait_until(lambda: manager.trials() or manager.get("check-status")["status"] in ("ERROR", "DONE"))
     if "did not connect in 10 seconds" in str(manager.get("check-status")["errors"]):
         nnictl("stop", manager.id)
@@ -238,11 +235,12 @@ def begin(manager: Manager, *words: object) -> None:
 
 
 class Manager:
-    """The manager at a port, as its REST interface and the list of processes show it."""
+    """The manager at a port, as its REST interface and the list of processes show it; ``python`` runs its tuner."""
 
-    def __init__(self, port: int, folder: Path) -> None:
+    def __init__(self, port: int, folder: Path, python: Sequence[str] = ()) -> None:
         self.port = port
         self.folder = folder
+        self.python = python
 
     def get(self, api: str) -> Any:
         return requests.get(self.address(api), timeout=PATIENCE).json()

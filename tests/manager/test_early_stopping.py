@@ -49,7 +49,7 @@ def test_hopeless_retraining_is_stopped_the_search_is_not_and_nothing_counts_as_
     content = yaml.safe_load(path.read_text())
     content["tuner"]["classArgs"]["retrain"] = {"top": 2, "epochs": 12}
     path.write_text(yaml.safe_dump(content))
-    process = start(path, folder / "out", "--json")
+    process = start(path, folder / "out", "--json", python=python)
     printed, messages = process.communicate()
     assert process.returncode == 0, messages
     assert "trial 0 (search): succeeded" in messages

@@ -11,6 +11,7 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 import yaml
@@ -33,6 +34,7 @@ from tests.manager.experiments import (
     Hold,
     Manager,
     command,
+    in_warm_python,
     processes_of,
     reduced,
     start,
@@ -114,10 +116,11 @@ def test_report_of_an_experiment_has_what_its_trials_reported(finished: Finished
 
 
 @pytest.mark.integration
-def test_interrupted_experiment_leaves_no_process(folder: Path) -> None:
+def test_interrupted_experiment_leaves_no_process(folder: Path, python: list[str]) -> None:
     out, port = folder / "out", free_port()
-    process = start(reduced(folder, trialCommand="exec sleep 600"), out, "--port", str(port))
-    wait_until(lambda: [found for found in processes_of(out) if found.name() == "sleep"])
+    process = start(reduced(folder, trialCommand="exec sleep 600"), out, "--port", str(port), python=python)
+    wait_until(lambda: process.poll() is not None or [found for found in processes_of(out) if found.name() == "sleep"])
+    assert process.poll() is None, process.communicate()
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate()
     assert process.returncode == 130
@@ -147,9 +150,12 @@ def test_failed_trial_is_shown_and_the_manager_is_stopped(folder: Path, monkeypa
 
 
 @pytest.mark.integration
-def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(folder: Path) -> None:
+def test_experiment_is_seen_stopped_and_resumed_from_another_terminal(
+    folder: Path, python: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", *python)  # of the tuner
     out = folder / "out"
-    content = yaml.safe_load(reduced(folder).read_text())
+    content = yaml.safe_load(in_warm_python(reduced(folder), python).read_text())
     content["tuner"]["classArgs"]["search"]["epochs"] = 8
     content["tuner"]["classArgs"]["retrain"]["top"] = 0
     (folder / "experiment.yml").write_text(yaml.safe_dump(content))
@@ -197,7 +203,7 @@ def see_a_trial_outlive_its_manager(out: Path, hold: Hold) -> None:
     wait_until(manager.trials)
     (metrics,) = out.glob("nni/[!_]*/environments/local-env/trials/*/search/metrics.jsonl")
     wait_until(lambda: len(metrics.read_text().splitlines()) == 5)
-    (trial,) = manager.trials()
+    trial = psutil.Process(json.loads((metrics.parents[1] / "process").read_text())["pid"])
     manager.process.kill()
     _, messages = process.communicate()
     assert process.returncode == 1
@@ -206,7 +212,8 @@ def see_a_trial_outlive_its_manager(out: Path, hold: Hold) -> None:
     assert json.loads(command("status", out, "--json").stdout)["unmanaged_trials"] == [trial.pid]
     assert str(trial.pid) in command("status", out).stdout
     assert command("stop", out).returncode == 0
-    assert processes_of(out) == []
+    assert not trial.is_running()
+    wait_until(lambda: processes_of(out) == [])  # what called the warm Python hears of it a moment later
 
 
 def leave_a_resume_that_came_to_nothing(out: Path) -> None:

@@ -51,7 +51,7 @@ PYTHON = f"""\
 #!/bin/sh
 [ "$1 $2" = "-m pip" ] && exit 0
 export PYTHONPATH={REPOSITORY}:$PYTHONPATH OMP_NUM_THREADS=1
-[ "$1 $2" = "-m nni_cream.manager.trial" ] && exec WARM "$@"
+[ "$1" = -m ] || [ "$1" = -c ] && exec WARM "$@"
 exec {sys.executable} "$@"
 """
 
@@ -95,7 +95,7 @@ def machines(tmp_path: Path, keys: Path, python: list[str]) -> Iterator[dict[int
 
 @pytest.mark.integration
 def test_shipped_file_searches_and_retrains_on_two_machines_and_leaves_no_process(
-    tmp_path: Path, keys: Path, machines: dict[int, Path]
+    tmp_path: Path, keys: Path, machines: dict[int, Path], python: list[str]
 ) -> None:
     content = yaml.safe_load(SHIPPED.read_text())
     content["tuner"]["classArgs"] |= {
@@ -111,7 +111,7 @@ def test_shipped_file_searches_and_retrains_on_two_machines_and_leaves_no_proces
         machine |= {"host": "127.0.0.1", "port": port, "pythonPath": str(home / "bin"), "sshKeyFile": str(keys / "id")}
     path = tmp_path / "experiment.yml"
     path.write_text(yaml.safe_dump(content))
-    process = start(path, tmp_path / "out", "--json")
+    process = start(path, tmp_path / "out", "--json", python=python)
     printed, messages = process.communicate()
     assert process.returncode == 0, messages
     for text in ("0 (search)", "1 (search)", "2 (retrain)", "3 (retrain)"):

@@ -37,7 +37,7 @@ def experiment(folder: Path, hold: Hold, python: list[str]) -> Iterator[Manager]
     out, port = folder / "out", free_port()
     path = in_warm_python(long_enough_to_disturb(folder, experimentWorkingDirectory=str(out)), python)
     hold.apply(path)
-    manager = Manager(port, out)
+    manager = Manager(port, out, python)
     begin(manager, "create", "--config", path)
     yield manager
     if processes_of(out):

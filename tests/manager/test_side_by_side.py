@@ -50,7 +50,7 @@ def test_two_experiments_at_once_with_two_trials_at_once_report_just_what_is_in_
     path = with_tensorboard(in_warm_python(reduced(folder, searchSpace=GRID, trialConcurrency=2), python))
     managers = [Manager(free_port(), folder / name / "nni") for name in ("out", "out2")]
     monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))  # as activated
-    runs = [start(path, m.folder.parent, "--keep", "--json", "--port", str(m.port)) for m in managers]
+    runs = [start(path, m.folder.parent, "--keep", "--json", "--port", str(m.port), python=python) for m in managers]
     for run, manager in zip(runs, managers, strict=True):
         _, messages = run.communicate()
         assert run.returncode == 0, messages
@@ -143,7 +143,7 @@ def drop(metric: dict[str, Any], *keys: str) -> dict[str, Any]:
 @pytest.mark.integration
 def test_experiment_that_takes_too_long_ends_with_the_best_so_far(folder: Path, python: list[str]) -> None:
     path = in_warm_python(reduced(folder, maxExperimentDuration="1s"), python)
-    process = start(path, folder / "out", "--json")
+    process = start(path, folder / "out", "--json", python=python)
     printed, messages = process.communicate()
     assert process.returncode == 0, messages
     best = load_best(folder / "out")
@@ -153,11 +153,11 @@ def test_experiment_that_takes_too_long_ends_with_the_best_so_far(folder: Path, 
 
 
 @pytest.mark.integration
-def test_nnictl_leaves_no_manager_behind_that_cannot_do_anything(folder: Path) -> None:
+def test_nnictl_leaves_no_manager_behind_that_cannot_do_anything(folder: Path, python: list[str]) -> None:
     out, port = folder / "out", free_port()
     path = reduced(folder, experimentWorkingDirectory=str(out))
     path.write_text(path.read_text().replace("epochs: 3", "epocs: 3"))
-    nnictl("create", "--config", path, "--port", port)  # which does not look at the arguments of a tuner
+    nnictl("create", "--config", path, "--port", port, python=python)  # which does not look at the arguments of a tuner
     wait_until(lambda: processes_of(out) == [])
     check_port(port)
     (log,) = out.glob("[!_]*/log/nnictl_stderr.log")
@@ -172,7 +172,7 @@ def test_search_that_the_user_cancels_is_not_started_again_and_the_last_trial_en
     path = in_warm_python(reduced(folder, searchSpace={"seed": choice(0, 1)}, maxTrialNumber=2), python)
     hold = Hold(folder, search=2)
     manager = Manager(free_port(), folder / "out" / "nni")
-    process = start(hold.apply(path), folder / "out", "--port", str(manager.port))
+    process = start(hold.apply(path), folder / "out", "--port", str(manager.port), python=python)
     wait_until(lambda: list(manager.folder.glob("[!_]*/environments/local-env/trials/*/search/last.ckpt")))
     (job,) = manager.roles()
     assert requests.delete(manager.address(f"trial-jobs/{job}"), timeout=PATIENCE).ok

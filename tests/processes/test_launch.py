@@ -20,6 +20,7 @@ from nni_cream.manager.ports import free_port
 from nni_cream.processes.launch import Start, found_by_leader, is_leader, one_start, started_processes
 from tests.forked import Forked
 from tests.ranks import ends_of_ranks, in_ranks
+from tests.warm import with_children
 
 TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "WORLD_SIZE": "4"}
 SLURM = {"SLURM_NTASKS": "4", "SLURM_JOB_NAME": "search"}
@@ -167,7 +168,7 @@ def test_a_search_of_two_processes_starts_with_the_variables_of_each_way(way: st
 def test_a_search_of_two_processes_is_started_by_lightning(python: list[str], tmp_path: Path) -> None:
     config, out = tmp_path / "config.yml", tmp_path / "out"
     config.write_text(json.dumps(starts.CONFIG))
-    words = [*python, "-m", "nni_cream", "search", str(config), "--out", str(out)]
+    words = [*with_children(python, "nni_cream"), "search", str(config), "--out", str(out)]
     done = subprocess.run(words, env=starts.environment(), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert (out / "best.json").exists()
