@@ -11,9 +11,13 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 # How fast an example runs says how busy the machine is, and nothing about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,6 +45,27 @@ def python(shared: Path) -> list[str]:
     from tests import warm
 
     return warm.command(shared / "warm")
+
+
+@pytest.fixture(scope="session")
+def shared_browser() -> Iterator[Chrome]:
+    """Yield the one browser of this process of pytest, whose start takes as long as several pages."""
+    from tests.manager.browser import open_browser, require_browser
+
+    require_browser()
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(shared_browser: Chrome) -> Iterator[Chrome]:
+    """Yield a browser of the usual size, with nothing open and no complaint heard."""
+    from tests.manager.browser import console_errors, emulate
+
+    emulate(shared_browser, 1280, 900)
+    yield shared_browser
+    shared_browser.get("about:blank")
+    console_errors(shared_browser)
 
 
 # NNI keeps experiments, logs and its list of running managers under the home folder, and works out its place on import.

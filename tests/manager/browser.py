@@ -31,6 +31,8 @@ _OPTIONS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-dev-shm-usage",
+    # No process for a page that nobody has asked for yet, and none for the page before.
+    "--disable-features=BackForwardCache,SpareRendererForSitePerProcess",
     "--disable-gpu",
     "--disable-quic",
     "--disable-sync",

@@ -21,8 +21,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from nni_cream import page
 from nni_cream.manager.ports import free_port
 from nni_cream.page import install_page, page_address, page_address_of_trial
-from tests.manager.browser import click, console_errors, emulate, open_browser, require_browser, wait_for
-from tests.manager.experiments import Hold, reduced, start
+from tests.manager.browser import click, console_errors, emulate, wait_for
+from tests.manager.experiments import Hold, in_warm_python, reduced, start
 from tests.manager.fakes import CHOICES, PAGE, FakeManager, job, made_up_search, record
 from tests.patience import PATIENCE
 
@@ -79,21 +79,6 @@ def test_trial_elsewhere_does_not_claim_to_know_the_address() -> None:
 
 
 # Against a stand-in ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def shared_browser() -> Iterator[Chrome]:
-    require_browser()
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def browser(shared_browser: Chrome) -> Iterator[Chrome]:
-    emulate(shared_browser, 1280, 900)
-    yield shared_browser
-    shared_browser.get("about:blank")
-    console_errors(shared_browser)
 
 
 @pytest.fixture
@@ -587,32 +572,33 @@ def test_everything_can_be_reached_from_the_keyboard(browser: Chrome, manager: F
 
 
 @pytest.mark.integration
-def test_board_page_and_web_ui_of_a_real_experiment_show_what_the_files_say(folder: Path) -> None:
-    require_browser()
+def test_board_page_and_web_ui_of_a_real_experiment_show_what_the_files_say(
+    browser: Chrome, folder: Path, python: list[str]
+) -> None:
     out, port = folder / "out", free_port()
-    path = reduced(folder)
+    path = in_warm_python(reduced(folder), python)
     content = yaml.safe_load(path.read_text())
     arguments = content["tuner"]["classArgs"]
     arguments["space"] |= {"channels": [16, 16, 16], "operations": ["conv_3x3", "conv_1x1", "mbconv_k3e2"]}
     arguments["search"] |= {"epochs": 20, "board_size": 10, "warmup": 1, "scoring": {"interval": 1}}
     path.write_text(yaml.safe_dump(content))
     hold = Hold(folder, search=10)
-    process = start(hold.apply(path), out, "--port", str(port), "--keep")
-    with open_browser(1400, 1000) as browser:
-        wait_for(lambda: process.poll() is not None or answers(port))
-        assert process.poll() is None, process.communicate()
-        browser.get(page_address(port))
-        seen = wait_for(lambda: len(board(browser)) == 10 and board(browser))
-        assert text(browser, "#status") == "Running"
-        hold.until(search=19)
-        wait_for(lambda: board(browser) != seen)  # it changes while the search runs
-        hold.until()
-        _, messages = process.communicate()
-        assert process.returncode == 0, messages
-        wait_for(lambda: "Done" in text(browser, "#status"))
-        check_board_page(browser, out)
-        assert console_errors(browser) == []
-        check_web_ui(browser, port, out)
+    process = start(hold.apply(path), out, "--port", str(port), "--keep", python=python)
+    emulate(browser, 1400, 1000)
+    wait_for(lambda: process.poll() is not None or answers(port))
+    assert process.poll() is None, process.communicate()
+    browser.get(page_address(port))
+    seen = wait_for(lambda: len(board(browser)) == 10 and board(browser))
+    assert text(browser, "#status") == "Running"
+    hold.until(search=19)
+    wait_for(lambda: board(browser) != seen)  # it changes while the search runs
+    hold.until()
+    _, messages = process.communicate()
+    assert process.returncode == 0, messages
+    wait_for(lambda: "Done" in text(browser, "#status"))
+    check_board_page(browser, out)
+    assert console_errors(browser) == []
+    check_web_ui(browser, port, out)
 
 
 def answers(port: int) -> bool:

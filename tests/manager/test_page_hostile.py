@@ -11,7 +11,7 @@ import pytest
 from selenium.webdriver import Chrome
 
 from tests.faults.hostile import wrong_value
-from tests.manager.browser import console_errors, open_browser, require_browser, wait_for
+from tests.manager.browser import console_errors, wait_for
 from tests.manager.fakes import FakeManager, job, made_up_search, record
 from tests.manager.test_page import HOSTILE, one, opened, refresh, search, text
 
@@ -56,37 +56,30 @@ class Spoilt(FakeManager):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("kind", ["metric", "final metric", "parameters", "jobs", "records"])
-def test_page_goes_on_after_malformed_values(page_browser: Chrome, kind: str) -> None:
+def test_page_goes_on_after_malformed_values(browser: Chrome, kind: str) -> None:
     with Spoilt().up() as manager:
-        opened(page_browser, manager)
+        opened(browser, manager)
         for seed in range(COUNT):
             manager.jobs, manager.records = hostile(kind, random.Random(seed))
-            page_browser.get("about:blank")
-            opened(page_browser, manager)
-            page_browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0]))")
-            assert console_errors(page_browser) == [], f"seed {seed}"
-            assert page_browser.execute_script("return window.hacked") is None
+            browser.get("about:blank")
+            opened(browser, manager)
+            browser.execute_async_script("requestAnimationFrame(() => setTimeout(arguments[0]))")
+            assert console_errors(browser) == [], f"seed {seed}"
+            assert browser.execute_script("return window.hacked") is None
         manager.jobs, manager.records = [job(0)], [record(0, 0, made_up_search(1, 4)[0])]
-        refresh(page_browser)
-        wait_for(lambda: text(page_browser, "#status") == "Running")
-        assert text(page_browser, "#failed") == ""
+        refresh(browser)
+        wait_for(lambda: text(browser, "#status") == "Running")
+        assert text(browser, "#failed") == ""
 
 
-def test_page_says_which_part_cannot_be_shown_and_shows_the_others(page_browser: Chrome) -> None:
+def test_page_says_which_part_cannot_be_shown_and_shows_the_others(browser: Chrome) -> None:
     with FakeManager().up() as manager:
         search(manager, made_up_search(3, 4), final={"default": 1, "board": {"entries": [{"path": {}}]}})
-        opened(page_browser, manager, rows=10)
-        page_browser.execute_script("document.querySelector('#legend').remove()")
+        opened(browser, manager, rows=10)
+        browser.execute_script("document.querySelector('#legend').remove()")
         manager.records.append(record(0, 3, made_up_search(4, 4)[3]))
-        refresh(page_browser)
-        wait_for(lambda: "The part “search” cannot be shown" in text(page_browser, "#failed"))
-        assert text(page_browser, "#status") == "Running"
-        assert HOSTILE not in text(page_browser, "#failed")
-        assert one(page_browser, "#trial").is_displayed()
-
-
-@pytest.fixture(scope="module")
-def page_browser() -> Any:
-    require_browser()
-    with open_browser() as browser:
-        yield browser
+        refresh(browser)
+        wait_for(lambda: "The part “search” cannot be shown" in text(browser, "#failed"))
+        assert text(browser, "#status") == "Running"
+        assert HOSTILE not in text(browser, "#failed")
+        assert one(browser, "#trial").is_displayed()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from nni_cream.report import write_report
 from nni_cream.report.result import read_result
 from nni_cream.report.search_figures import search_figures
-from tests.manager.browser import console_errors, emulate, open_browser, require_browser
+from tests.manager.browser import console_errors, emulate
 from tests.report.made_up import (
     RETRAINED,
     best_of,
@@ -39,21 +38,6 @@ return Object.fromEntries([...document.querySelectorAll("figure")].map((figure) 
   return [figure.id, empty.hidden ? marks : empty.textContent];
 }));
 """
-
-
-@pytest.fixture(scope="module")
-def shared_browser() -> Iterator[Chrome]:
-    require_browser()
-    with open_browser() as browser:
-        yield browser
-
-
-@pytest.fixture
-def browser(shared_browser: Chrome) -> Iterator[Chrome]:
-    emulate(shared_browser, 1280, 900)
-    yield shared_browser
-    shared_browser.get("about:blank")
-    console_errors(shared_browser)
 
 
 def opened(browser: Chrome, folder: Path) -> None:
