@@ -76,8 +76,8 @@ def test_detector_learns_scenes_by_heart(scenes: Path, tmp_path: Path) -> None:
     unchanged = {"flip": 0, "colors": 0, "ema_decay": None}
     changes = {
         "data": {"test": "train", "train": "test"},
-        "detector": {"min_size": 96, "max_size": 96, "channels": 32},
-        "recipe": {"epochs": 50, "batch_size": 3, "optimizer": "adamw", "learning_rate": 2e-3, **unchanged},
+        "detector": {"min_size": 64, "max_size": 64, "channels": 32},
+        "recipe": {"epochs": 35, "batch_size": 3, "optimizer": "adamw", "learning_rate": 2e-3, **unchanged},
     }
     config = small_config(scenes, **changes)
     run_detection(config, tmp_path / "out")
