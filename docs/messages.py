@@ -35,6 +35,7 @@ KINDS = {
 OF_ERRORS = {  # subclasses, and helpers that build a message
     "UnreadableImageError": "DataError",
     "UnreadableFilesError": "DataError",
+    "NoAnswerError": "ManagerError",
     "ArgumentTypeError": "command line",
     "unexpected": "ConfigError",
     "unknown": "ConfigError",

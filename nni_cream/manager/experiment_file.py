@@ -63,7 +63,7 @@ def load_experiment(path: str | Path) -> ExperimentConfig:
         raise ConfigError(f"{path}: is an experiment that NNI does not accept: {reason}") from error
     finally:
         unset_base_path()  # NNI itself forgets to where it fails, and then reads no other file in this process
-    problems = [*_algorithm_problems(canonical), *_assessor_problems(canonical.assessor)]
+    problems = [*_algorithm_problems(canonical), *_assessor_problems(canonical.assessor), *_sent_keys(canonical)]
     if problems:
         raise ConfigError(f"{path}: " + "\n".join(problems))
     return config
@@ -120,6 +120,23 @@ def _assessor_problems(assessor: Any) -> list[str]:
             "and may stop a search."
         ]
     return _problems(RetrainAssessorArgsValidator().validate_class_args, **assessor.class_args or {})
+
+
+def _sent_keys(config: ExperimentConfig) -> list[str]:
+    """Find private keys that NNI would copy to every machine, with the code of the trials."""
+    service: Any = config.training_service
+    problems = []
+    for part in service if isinstance(service, list) else [service]:
+        code = Path(part.trial_code_directory).resolve()
+        for index, machine in enumerate(getattr(part, "machine_list", ())):
+            key = machine.ssh_key_file
+            if key is not None and Path(key).resolve().is_relative_to(code):
+                problems.append(
+                    f"trainingService.machineList[{index}].sshKeyFile is {str(key)!r}; expected a file outside "
+                    f"trialCodeDirectory ({code}), which NNI copies to every machine. Move the key, or name another "
+                    "trialCodeDirectory."
+                )
+    return problems
 
 
 def _problems(check: Any, *arguments: Any, **named: Any) -> list[str]:

@@ -25,8 +25,8 @@ from nni_cream.manager.experiment_file import expected_trials, load_experiment, 
 from nni_cream.manager.known_experiments import KnownExperiment, find_experiment, remember_trials, running_in
 from nni_cream.manager.ports import check_port, free_port
 from nni_cream.manager.processes import end_trials, is_alive, unmanaged_trials
-from nni_cream.manager.rest_client import Manager, job_parameters
-from nni_cream.manager.trial_progress import TunerLateError, wait_for_page, watch_trials
+from nni_cream.manager.rest_client import Manager, NoAnswerError, job_machine, job_parameters
+from nni_cream.manager.trial_progress import TunerLateError, explain_end, wait_for_page, watch_trials
 from nni_cream.manager.trial_reports import collect, save
 from nni_cream.page import page_address
 from nni_cream.processes.signals import termination_as_interrupt
@@ -45,6 +45,7 @@ __all__ = [
 
 _START_SECONDS = 30
 _STOP_SECONDS = 60
+_END_SECONDS = 15
 # Of the manager, where the tuner is too late for it.
 _STARTS = 5
 # Training services for which NNI listens on the next port, too.
@@ -240,7 +241,7 @@ def describe_experiment(known: KnownExperiment) -> dict[str, Any]:
             role = job_parameters(job, final).get("role")
             accuracy = final.get("default") if isinstance(final, Mapping) else None
             row = {"number": job["sequenceId"], "role": role, "status": job["status"], "accuracy": accuracy}
-            found["trials"].append(row)
+            found["trials"].append(row | {"machine": job_machine(job)})
     return found
 
 
@@ -275,8 +276,20 @@ def _watch(experiment: Experiment, manager: Manager, log: Path, console: Console
                 raise
             console.print("this machine is busy: the tuner was late for NNI's manager, which starts again")
             _start_again(experiment)
+        except NoAnswerError as error:
+            _wait_for_end(experiment)
+            if (ended := explain_end(log)) is None:
+                raise
+            raise ended from error
         else:
             return
+
+
+def _wait_for_end(experiment: Experiment) -> None:
+    """Wait for a manager that no longer answers: it writes its last errors later than it closes its port."""
+    deadline = time.monotonic() + _END_SECONDS
+    while not _has_gone(experiment) and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 @contextmanager

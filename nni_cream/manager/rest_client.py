@@ -14,7 +14,11 @@ from nni.experiment import rest
 from nni_cream.errors import ManagerError
 from nni_cream.manager.final_metric import told_parameters, unpack_final
 
-__all__ = ["Manager", "job_parameters", "metric"]
+__all__ = ["Manager", "NoAnswerError", "job_machine", "job_parameters", "metric"]
+
+
+class NoAnswerError(ManagerError):
+    """NNI's manager does not answer: it has ended, or it hangs."""
 
 
 def job_parameters(job: Mapping[str, Any], final: Any = None) -> dict[str, Any]:
@@ -27,6 +31,13 @@ def job_parameters(job: Mapping[str, Any], final: Any = None) -> dict[str, Any]:
         return told
     parameters: dict[str, Any] = json.loads(job["hyperParameters"][0])["parameters"]
     return parameters
+
+
+def job_machine(job: Mapping[str, Any]) -> str | None:
+    """Return the address of the machine that a trial job runs on, ``None`` for this one or if NNI does not say."""
+    # NNI's newer remote service keeps HOST:FOLDER; a folder of this machine is absolute.
+    host, found, _ = str(job.get("logPath", "")).partition(":~/")
+    return host if found else None
 
 
 def metric(record: Mapping[str, Any]) -> Any:
@@ -66,11 +77,11 @@ class Manager:
         return f"http://127.0.0.1:{self.port}" + (f"/{self.prefix}" if self.prefix else "")
 
     def get(self, api: str) -> Any:
-        """Return the JSON value at a path below NNI's REST address; raise ``ManagerError`` if there is no answer."""
+        """Return the JSON value at a path below NNI's REST address; raise ``NoAnswerError`` without an answer."""
         try:
             return rest.get(self.port, api, self.prefix)
         except requests.RequestException as error:
-            raise ManagerError(f"NNI's manager at {self.address} does not answer: {error}") from error
+            raise NoAnswerError(f"NNI's manager at {self.address} does not answer: {error}") from error
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return NNI's records of all trial jobs, in the order of their start."""

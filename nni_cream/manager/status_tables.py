@@ -28,10 +28,17 @@ def status_table(experiments: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def trials_table(trials: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the trials of one experiment: ``number``, ``role``, ``status`` and ``accuracy`` (``None`` without one)."""
+    """Return the trials of one experiment: ``number``, ``role``, ``status``, ``accuracy`` and ``machine``.
+
+    The last two may be ``None``; without any machine there is no such column.
+    """
     table = Table("trial", "role", "status")
     table.add_column("accuracy", justify="right")
+    away = any(trial["machine"] for trial in trials)
+    if away:
+        table.add_column("machine")
     for trial in trials:
         accuracy = f"{trial['accuracy']:.4f}" if is_number(trial["accuracy"]) else ""
-        table.add_row(str(trial["number"]), str(trial["role"]), trial["status"], accuracy)
+        row = (str(trial["number"]), str(trial["role"]), trial["status"], accuracy)
+        table.add_row(*row, *([trial["machine"] or "this one"] if away else []))
     return table

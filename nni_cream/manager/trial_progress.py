@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,19 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from nni_cream.argument_checks import is_number
 from nni_cream.errors import ManagerError
-from nni_cream.manager.rest_client import Manager, job_parameters, metric
+from nni_cream.manager.rest_client import Manager, job_machine, job_parameters, metric
 from nni_cream.page import PAGE
 
-__all__ = ["TunerLateError", "wait_for_page", "watch_trials"]
+__all__ = ["TunerLateError", "explain_end", "wait_for_page", "watch_trials"]
 
 _POLL_SECONDS = 1.0
 _PAGE_SECONDS = 15
 _LOG_LINES = 30
 _TUNER_LATE = "Tuner did not connect in 10 seconds"
+_MANAGER_STARTS = "(main) Start NNI manager"
+# NNI logs this at every end of a remote experiment, as an error.
+_USUAL_END = "Worker channel closed unexpectedly: shutdown"
+_ENTRY = re.compile(r"\[[^\]]*\] (?P<level>[A-Z]+) (?P<text>.*)")
 
 
 class TunerLateError(ManagerError):
@@ -73,6 +78,46 @@ def _describe_error(log: Path, status: Mapping[str, Any]) -> str:
     return "\n  ".join([f"NNI's manager reports an error: {errors} (end of {file}:)", *lines[-_LOG_LINES:]])
 
 
+def explain_end(log: Path) -> ManagerError | None:
+    """Return an error that says why NNI's manager ended, ``None`` if it logged none before.
+
+    The REST interface is the first to go, so the log is the only one that can tell.
+
+    Parameters
+    ----------
+    log
+        Folder of the manager's log.
+
+    Returns
+    -------
+    ManagerError or None
+        With the errors that the manager logged, their file, and what to do.
+    """
+    file = log / "nnimanager.log"
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    # A resumed experiment writes to the same file.
+    errors = _errors(text.rpartition(_MANAGER_STARTS)[2].splitlines())[:_LOG_LINES]
+    if not errors:
+        return None
+    logged = "\n  ".join(errors)
+    return ManagerError(
+        f"NNI's manager ended after an error:\n  {logged}\n  The whole log is {file}. If the experiment file is the "
+        "cause, change it and run it with --force."
+    )
+
+
+def _errors(lines: Iterable[str]) -> list[str]:
+    """Return the entries of a manager's log that are errors, without the places in NNI's program."""
+    found, is_error = [], False
+    for line in lines:
+        if entry := _ENTRY.match(line):
+            line = entry["text"]
+            is_error = entry["level"] in ("ERROR", "CRITICAL") and _USUAL_END not in line
+        if is_error and not line.startswith("    at "):
+            found.append(line)
+    return found
+
+
 def _now(manager: Manager, jobs: list[dict[str, Any]]) -> str:
     running = [job for job in jobs if job["status"] == "RUNNING"]
     if not running:
@@ -94,4 +139,6 @@ def _print_changes(jobs: list[dict[str, Any]], seen: dict[str, str], console: Co
         if seen.get(job["trialJobId"]) != job["status"]:
             seen[job["trialJobId"]] = job["status"]
             role = job_parameters(job).get("role", "trial")
-            console.print(f"trial {job['sequenceId']} ({role}): {job['status'].lower()}")
+            machine = job_machine(job)
+            place = "" if machine is None else f" on {machine}"
+            console.print(f"trial {job['sequenceId']} ({role}): {job['status'].lower()}{place}")

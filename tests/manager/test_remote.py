@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nni_cream.manager.ports import free_port
 from nni_cream.results.architecture_file import load_best
 from tests.manager.experiments import processes_of, start, wait_until
 
@@ -109,13 +110,14 @@ def test_shipped_file_searches_and_retrains_on_two_machines_and_leaves_no_proces
     listed = content["trainingService"]["machineList"]
     for machine, (port, home) in zip(listed, machines.items(), strict=True):
         machine |= {"host": "127.0.0.1", "port": port, "pythonPath": str(home / "bin"), "sshKeyFile": str(keys / "id")}
-    path = tmp_path / "experiment.yml"
+    path = tmp_path / "experiment" / "experiment.yml"
+    path.parent.mkdir()  # which NNI sends to the machines: the keys are elsewhere
     path.write_text(yaml.safe_dump(content))
     process = start(path, tmp_path / "out", "--json", python=python)
     printed, messages = process.communicate()
     assert process.returncode == 0, messages
     for text in ("0 (search)", "1 (search)", "2 (retrain)", "3 (retrain)"):
-        assert f"trial {text}: succeeded" in messages
+        assert f"trial {text}: succeeded on 127.0.0.1" in messages
     best = load_best(tmp_path / "out")
     assert json.loads(printed.splitlines()[-1])["best"] == best.choices
     # Each machine ran a search and a retraining, and nothing of them is where the manager keeps its files.
@@ -124,6 +126,26 @@ def test_shipped_file_searches_and_retrains_on_two_machines_and_leaves_no_proces
         assert sorted((trial / "search").exists() for trial in trials) == [False, True]
     assert list((tmp_path / "out" / "nni").glob("*/**/last.ckpt")) == []
     wait_until(lambda: not [found for folder in (tmp_path / "out", *machines.values()) for found in _others(folder)])
+
+
+@pytest.mark.integration
+def test_machine_that_refuses_the_connection_is_named_in_the_message(tmp_path: Path, keys: Path) -> None:
+    content = yaml.safe_load(SHIPPED.read_text())
+    port = free_port()
+    content["nniManagerIp"] = "127.0.0.1"
+    for machine in content["trainingService"]["machineList"]:
+        machine |= {"host": "127.0.0.1", "port": port, "sshKeyFile": str(keys / "id")}
+    path = tmp_path / "experiment" / "experiment.yml"
+    path.parent.mkdir()  # which NNI sends to the machines: the keys are elsewhere
+    path.write_text(yaml.safe_dump(content))
+    process = start(path, tmp_path / "out")
+    printed, messages = process.communicate()
+    assert (process.returncode, printed) == (1, "")
+    assert f"connect ECONNREFUSED 127.0.0.1:{port}" in messages
+    assert "nnimanager.log" in messages
+    assert "    at " not in messages  # places in NNI's program
+    assert f"Continue with: nni-cream resume {tmp_path / 'out'}" in messages
+    assert processes_of(tmp_path / "out") == []
 
 
 def _others(folder: Path) -> list[str]:

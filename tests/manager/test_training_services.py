@@ -103,6 +103,31 @@ def test_mistake_in_the_training_service_is_refused_before_anything_starts(
         load_experiment(path)
 
 
+def _with_key(tmp_path: Path, code: str) -> Path:
+    """Write the remote experiment with the second machine's key in ``keys/``, and another folder for code."""
+    for folder in ("keys", "code"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "keys" / "id_rsa").write_text("a key")
+    content = yaml.safe_load(SHIPPED["remote"].read_text())
+    content["trainingService"]["machineList"][1]["sshKeyFile"] = "keys/id_rsa"
+    path = tmp_path / "experiment.yml"
+    path.write_text(yaml.safe_dump(content | {"trialCodeDirectory": code}))
+    return path
+
+
+@pytest.mark.parametrize("code", ["keys", "code/../keys"])
+def test_private_key_that_nni_would_send_to_the_machines_is_refused(tmp_path: Path, code: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(_with_key(tmp_path, code))
+    assert "trainingService.machineList[1].sshKeyFile is " in str(caught.value)
+    assert "Move the key" in str(caught.value)
+    assert "machineList[0]" not in str(caught.value)
+
+
+def test_private_key_outside_the_code_of_the_trials_is_accepted(tmp_path: Path) -> None:
+    assert platform(load_experiment(_with_key(tmp_path, "code"))) == "remote"
+
+
 def test_data_of_another_machine_is_not_looked_for_on_this_one() -> None:
     for name in ("remote", "kubeflow"):
         try_out(load_experiment(SHIPPED[name]))  # there is no /data/fashion-mnist here
