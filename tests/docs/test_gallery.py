@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from nni_cream.manager.experiment_file import expected_trials, load_experiment
+
 FOLDER = Path(__file__).parents[2] / "docs" / "gallery"
-SCRIPTS = sorted(FOLDER.glob("*.sh"))
 runner: dict[str, Any] = runpy.run_path(str(FOLDER / "run.py"))
+SCRIPTS = [FOLDER / f"{name}.sh" for name in runner["examples"]()]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
@@ -27,6 +29,43 @@ def test_output_is_of_this_script_and_dated_and_on_its_page(script: Path) -> Non
     assert f"{script.name}\n" in page
     assert f"{script.stem}.txt\n" in page
     assert f"{script.stem}\n" in (FOLDER / "index.md").read_text(encoding="utf-8")
+
+
+def test_script_that_an_example_needs_is_no_example() -> None:
+    assert "two_machines" in runner["examples"]()
+    assert "two_machines_stand_in" not in runner["examples"]()
+
+
+def test_trap_and_variables_of_the_first_paragraph_last_to_the_end(tmp_path: Path) -> None:
+    paragraphs = ["trap 'echo cleaned; touch cleaned' EXIT\nname=first", 'echo "$name"; printf unfinished', "pwd"]
+    outputs = list(runner["outputs"](paragraphs, str(tmp_path)))
+    assert outputs == list(zip(paragraphs, ["", "first\nunfinished", f"{tmp_path}\ncleaned\n"], strict=True))
+
+
+def test_failed_command_ends_the_run_after_its_output_and_the_trap(tmp_path: Path) -> None:
+    paragraphs = ["trap 'touch cleaned' EXIT", "echo before; false; echo after", "echo never"]
+    outputs = runner["outputs"](paragraphs, str(tmp_path))
+    assert [next(outputs), next(outputs)] == [(paragraphs[0], ""), (paragraphs[1], "before\n")]
+    with pytest.raises(SystemExit, match="ended with 1"):
+        next(outputs)
+    assert (tmp_path / "cleaned").exists()
+
+
+def test_edits_of_two_machines_fit_the_shipped_file_and_are_accepted(tmp_path: Path) -> None:
+    """Without the program `patch`, which not every computer has."""
+    text = (FOLDER.parents[1] / "experiments" / "cream_remote.yml").read_text(encoding="utf-8")
+    hunks = re.split(r"^@@.*\n", (FOLDER / "two_machines_edits.diff").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for hunk in hunks[1:]:
+        before, after = (
+            "".join(line[1:] for line in hunk.splitlines(keepends=True) if line[0] in f" {sign}") for sign in "-+"
+        )
+        assert text.count(before) == 1, hunk
+        text = text.replace(before, after)
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "machines").mkdir()
+    (tmp_path / "machines" / "id_rsa").write_text("a key")
+    (tmp_path / "experiment" / "cream_remote.yml").write_text(text)
+    assert expected_trials(load_experiment(tmp_path / "experiment" / "cream_remote.yml")) == 4
 
 
 def test_long_output_loses_its_middle_and_places_of_the_machine() -> None:
