@@ -126,18 +126,19 @@ def write_formats(
     Raises
     ------
     ExportError
-        If the network cannot be written in a format, or a file computes something else.
+        If the network cannot be written in a format, a file computes something else, or ``facts`` is no JSON.
     """
     check_formats(formats, opset)
     if len(images) < 2:
         raise ExportError(f"the number of images of the check is {len(images)}; expected at least two.")
+    metadata = _metadata(facts)
     differences = {}
     with evaluating(network):
         _check_runs(network, images)
         if "code" in formats:
             differences["code"] = _write_code(network, images, folder / FILES["code"], title)
         if "onnx" in formats:
-            differences["onnx"] = _write_onnx(network, images, folder / FILES["onnx"], opset or DEFAULT_OPSET, facts)
+            differences["onnx"] = _write_onnx(network, images, folder / FILES["onnx"], opset or DEFAULT_OPSET, metadata)
         if "torch" in formats:
             differences["torch"] = _write_program(network, images, folder / FILES["torch"])
     return differences
@@ -197,7 +198,16 @@ def _batch_of(images: Tensor) -> tuple[dict[int, torch.export.Dim]]:
     return ({0: torch.export.Dim("batch")},)
 
 
-def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int, facts: Mapping[str, Any] | None) -> float:
+def _metadata(facts: Mapping[str, Any] | None) -> str | None:
+    try:
+        return None if facts is None else json.dumps(facts, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise ExportError(
+            f"facts is no JSON object ({error}); expected plain numbers, texts, lists and dicts."
+        ) from None
+
+
+def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int, metadata: str | None) -> float:
     import onnx
     import onnxruntime
 
@@ -226,7 +236,7 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int, fact
             f"{versions.get('')}. Choose another from {DEFAULT_OPSET} to {_newest_opset()}."
         )
 
-    _annotate(model, facts)
+    _annotate(model, metadata)
     onnx.save(model, path)
 
     def run(batch: Tensor) -> Tensor:
@@ -236,14 +246,14 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int, fact
     return compare(network, run, images, path.name)
 
 
-def _annotate(model: Any, facts: Mapping[str, Any] | None) -> None:
+def _annotate(model: Any, metadata: str | None) -> None:
     """Add the facts to an ONNX model, and remove the paths of this machine."""
     for node in chain(model.graph.node, *(function.node for function in model.functions)):
         kept = [entry for entry in node.metadata_props if entry.key not in _TRACES]
         del node.metadata_props[:]
         node.metadata_props.extend(kept)
-    if facts is not None:
-        model.metadata_props.add(key=METADATA_KEY, value=json.dumps(facts))
+    if metadata is not None:
+        model.metadata_props.add(key=METADATA_KEY, value=metadata)
 
 
 @contextmanager

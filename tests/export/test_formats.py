@@ -56,6 +56,13 @@ def test_code_says_which_weights_it_lacks_and_loads_them_once_they_are_saved(tmp
     torch.testing.assert_close(load()(IMAGES), network(IMAGES), rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("value", [torch.zeros(2), float("nan")])
+def test_facts_that_are_no_json_are_refused_before_any_file_is_written(value: object, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="facts is no JSON object"):
+        write_formats(small(), IMAGES, tmp_path, ["onnx"], facts={"mean": value})
+    assert not any(tmp_path.iterdir())
+
+
 def test_interrupt_that_the_exporter_would_swallow_still_stops_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
