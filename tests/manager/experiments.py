@@ -215,8 +215,11 @@ def nnictl(*arguments: object, python: Sequence[str] = ()) -> None:
 
 
 def _nnictl(words: list[str]) -> int:
+    from nni.experiment import launcher
     from nni.tools.nnictl.nnictl import parse_args
 
+    # Seconds until the manager must answer: NNI's four are too few for a busy machine.
+    launcher._check_rest_server = partial(launcher._check_rest_server, retry=int(PATIENCE))
     sys.argv = ["nnictl", *words]
     parse_args()
     return 0
