@@ -124,8 +124,8 @@ def run_experiment(
     config.experiment_working_directory = folder.manager
     folder.begin(dump(config.json()), f"nni_cream {package_version('nni_cream')}", force=force)
     experiment = Experiment(config)
-    with _running(experiment, lambda: _start(experiment, port, folder.manager), keep, console):
-        return _see_through(experiment, folder, start, console)
+    with _running(experiment, lambda: _start(experiment, port, folder.manager), keep, console) as check:
+        return _see_through(experiment, folder, start, console, check)
 
 
 def resume_experiment(
@@ -181,8 +181,8 @@ def resume_experiment(
         experiment = Experiment(config, id=known.id)
         experiment._action = "resume"
         begin = functools.partial(_start, experiment, free, known.folder)
-    with _running(experiment, begin, keep, console):
-        return _see_through(experiment, folder, start, console)
+    with _running(experiment, begin, keep, console) as check:
+        return _see_through(experiment, folder, start, console, check)
 
 
 def stop_experiment(known: KnownExperiment) -> None:
@@ -251,14 +251,16 @@ def _choose_port(config: Any, port: int | None) -> int:
     return port
 
 
-def _see_through(experiment: Experiment, folder: OutputFolder, start: float, console: Console) -> ExperimentResult:
+def _see_through(
+    experiment: Experiment, folder: OutputFolder, start: float, console: Console, check: Callable[[], None]
+) -> ExperimentResult:
     manager = Manager(experiment.port, experiment.url_prefix)
     console.print(f"NNI experiment {experiment.id}, web UI: {manager.address}")
     log = Path(experiment.config.experiment_working_directory, experiment.id, "log")
     wait_for_page(log)
     console.print(f"board page: {page_address(manager.port, manager.prefix)}", soft_wrap=True)
     try:
-        _watch(experiment, manager, log, console)
+        _watch(experiment, manager, log, console, check)
     except ManagerError as error:
         left = [str(process.pid) for process in unmanaged_trials(log.parent)] if _has_gone(experiment) else []
         finishes = f"\n  The trial of process {', '.join(left)} finishes; its result will be used." if left else ""
@@ -267,10 +269,10 @@ def _see_through(experiment: Experiment, folder: OutputFolder, start: float, con
     return ExperimentResult(best, retrained, time.perf_counter() - start, folder.path)
 
 
-def _watch(experiment: Experiment, manager: Manager, log: Path, console: Console) -> None:
+def _watch(experiment: Experiment, manager: Manager, log: Path, console: Console, check: Callable[[], None]) -> None:
     for left in reversed(range(_STARTS)):
         try:
-            watch_trials(manager, expected_trials(experiment.config), log, console)
+            watch_trials(manager, expected_trials(experiment.config), log, console, check)
         except TunerLateError:
             if not left:
                 raise
@@ -293,13 +295,15 @@ def _wait_for_end(experiment: Experiment) -> None:
 
 
 @contextmanager
-def _running(experiment: Experiment, begin: Callable[[], None], keep: bool, console: Console) -> Iterator[None]:
+def _running(
+    experiment: Experiment, begin: Callable[[], None], keep: bool, console: Console
+) -> Iterator[Callable[[], None]]:
     """Inside, the manager runs. Afterwards it is stopped, unless all went well and it is to be kept."""
-    with termination_as_interrupt():
+    with termination_as_interrupt() as check:
         try:
             with _undisturbed():  # interrupted halfway, NNI would lose track of the process that it started
                 begin()
-            yield
+            yield check
         except BaseException as error:
             # Without its manager a trial finishes, for the manager that resumes the experiment.
             if not (isinstance(error, ManagerError) and _has_gone(experiment)):

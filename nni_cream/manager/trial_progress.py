@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,12 @@ def wait_for_page(log: Path) -> None:
         time.sleep(0.1)
 
 
-def watch_trials(manager: Manager, expected: int, log: Path, console: Console) -> None:
+def watch_trials(
+    manager: Manager, expected: int, log: Path, console: Console, check: Callable[[], None] = lambda: None
+) -> None:
     """Show the trials until the experiment has ended; raise ``ManagerError`` if the manager has an error or is gone.
 
-    Of the errors, ``TunerLateError`` is the one that a new start can mend.
+    Of the errors, ``TunerLateError`` is the one that a new start can mend. ``check`` is called at each look.
     """
     bar = Progress(
         TextColumn("trials"),
@@ -56,6 +58,7 @@ def watch_trials(manager: Manager, expected: int, log: Path, console: Console) -
     with bar:
         task = bar.add_task("", total=expected)
         while True:
+            check()
             status = manager.get("/check-status")
             jobs = manager.jobs()
             bar.update(task, completed=sum("endTime" in job for job in jobs), description=_now(manager, jobs))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,26 +17,73 @@ class Terminated(KeyboardInterrupt):
     exit_code = 128 + signal.SIGTERM  # what shells, SLURM and Kubernetes show for a process that SIGTERM ended
 
 
+class _Interrupts:
+    """Ctrl-C on its way to the handler before, noted.
+
+    Python drops an exception that a signal raises inside a destructor or a callback of a weak reference.
+    """
+
+    def __init__(self) -> None:
+        self._interrupted = False
+        self._before: dict[int, Any] = {}
+
+    def watch(self) -> None:
+        """Note Ctrl-C from now on; nothing changes outside the main thread, which has the handlers."""
+        # It is not callable, where a shell started the process to ignore Ctrl-C.
+        if threading.current_thread() is threading.main_thread() and callable(signal.getsignal(signal.SIGINT)):
+            self._replace(signal.SIGINT, self._pass_on)
+
+    def interrupt(self, number: int, frame: Any) -> None:
+        """Do what Ctrl-C does, as the handler of another signal."""
+        self._interrupted = True
+        raise KeyboardInterrupt
+
+    def raise_interrupt(self) -> None:
+        """Raise the ``KeyboardInterrupt`` that was raised before, if the work still goes on."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+
+    def end(self) -> None:
+        """Put the handlers before back, where nobody has put others in the meantime."""
+        for number, (own, before) in self._before.items():
+            if signal.getsignal(number) == own:  # Lightning ignores further Ctrl-C as it ends
+                signal.signal(number, before)
+        self._before = {}
+
+    def _replace(self, number: signal.Signals, handler: Callable[[int, Any], None]) -> None:
+        self._before[number] = (handler, signal.signal(number, handler))
+
+    def _pass_on(self, number: int, frame: Any) -> None:
+        try:
+            self._before[signal.SIGINT][1](number, frame)
+        except KeyboardInterrupt:
+            self._interrupted = True
+            raise
+
+
 @contextmanager
-def termination_as_interrupt() -> Iterator[None]:
+def termination_as_interrupt() -> Iterator[Callable[[], None]]:
     """Let SIGTERM end in the same clean-up as Ctrl-C; nothing changes outside the main thread, which has the handlers.
 
     Yields
     ------
-    None
-        While it does.
+    Callable
+        What work that goes on for long calls now and then: it raises an interrupt that Python has dropped.
     """
+    interrupts = _Interrupts()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield interrupts.raise_interrupt
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupts.watch()
+    before = signal.signal(signal.SIGTERM, interrupts.interrupt)
     try:
-        yield
+        yield interrupts.raise_interrupt
     finally:
         signal.signal(signal.SIGTERM, before)
+        interrupts.end()
 
 
-class Termination:
+class Termination(_Interrupts):
     """Whether a signal has asked a training to end, which then ends where it can be resumed.
 
     Attributes
@@ -46,39 +93,14 @@ class Termination:
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.asked = False
-        self._interrupted = False
-        self._before: dict[int, Any] = {}
 
     def watch(self) -> None:
         """Note SIGTERM from now on, in place of Lightning's handler, and Ctrl-C on its way to the handler before."""
-        if threading.current_thread() is not threading.main_thread():
-            return
-        self._before = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._note)}
-        if callable(signal.getsignal(signal.SIGINT)):  # it is not, where a shell started the process to ignore Ctrl-C
-            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._pass_on)
-
-    def raise_interrupt(self) -> None:
-        """Raise the ``KeyboardInterrupt`` that went before, if the training still goes on.
-
-        Python drops an exception that a signal raises inside a destructor or a callback of a weak reference.
-        """
-        if self._interrupted:
-            raise KeyboardInterrupt
-
-    def end(self) -> None:
-        """Put the handlers before back, where nobody has put others in the meantime."""
-        for number, before in self._before.items():
-            if signal.getsignal(number) in (self._note, self._pass_on):  # Lightning ignores further Ctrl-C as it ends
-                signal.signal(number, before)
-        self._before = {}
+        super().watch()
+        if threading.current_thread() is threading.main_thread():
+            self._replace(signal.SIGTERM, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
         self.asked = True
-
-    def _pass_on(self, number: int, frame: Any) -> None:
-        try:
-            self._before[number](number, frame)
-        except KeyboardInterrupt:
-            self._interrupted = True
-            raise

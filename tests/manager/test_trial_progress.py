@@ -71,6 +71,17 @@ def test_console_names_the_machine_of_a_remote_trial() -> None:
     ]
 
 
+def test_interrupt_that_python_dropped_ends_the_watch_of_an_experiment_that_runs() -> None:
+    looks = iter([None, KeyboardInterrupt])
+
+    def check() -> None:
+        if (found := next(looks)) is not None:
+            raise found
+
+    with FakeManager([job(0, "RUNNING")]).up() as fake, pytest.raises(KeyboardInterrupt):
+        watch_trials(Manager(fake.port), 1, Path(), Console(file=io.StringIO()), check)
+
+
 def test_manager_that_is_gone_raises_an_error_of_its_own() -> None:
     with FakeManager().up() as fake:
         pass

@@ -8,11 +8,42 @@ import pytest
 from nni_cream.processes.signals import Termination, termination_as_interrupt
 
 
+class InterruptedWhileItGoes:
+    """Its destructor is where a signal comes: Python drops what is raised there."""
+
+    def __init__(self, number: signal.Signals = signal.SIGINT) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
 def test_termination_is_cleaned_up_after_like_ctrl_c() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), termination_as_interrupt():
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_that_python_dropped_is_raised_by_work_that_goes_on(number: signal.Signals) -> None:
+    with termination_as_interrupt() as check:
+        check()
+        del_me = InterruptedWhileItGoes(number)
+        del del_me
+        with pytest.raises(KeyboardInterrupt):
+            check()
+
+
+def test_termination_interrupts_where_ctrl_c_is_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt), termination_as_interrupt():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_outside_the_main_thread_nothing_changes() -> None:
@@ -26,13 +57,6 @@ def test_outside_the_main_thread_nothing_changes() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGTERM)]
-
-
-class InterruptedWhileItGoes:
-    """Its destructor is where a Ctrl-C comes: Python drops what is raised there."""
-
-    def __del__(self) -> None:
-        os.kill(os.getpid(), signal.SIGINT)
 
 
 @pytest.fixture
