@@ -146,7 +146,7 @@ def check_step_cost(options: argparse.Namespace) -> tuple[bool, str, dict[str, A
 
 
 def check_resume(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         config = write_config(Path(folder), options, 1)
         whole, killed = Path(folder, "whole"), Path(folder, "killed")
         code = command("search", config, "--out", whole)
@@ -171,7 +171,7 @@ def start(*words: object) -> subprocess.Popen[bytes]:
 
 def check_devices(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]]:
     devices = count_devices(options)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         config = write_config(Path(folder), options, devices)
         words = [sys.executable, "-m", "nni_cream", "search", str(config), "--out", str(Path(folder, "out"))]
         done = subprocess.run(words, capture_output=True, text=True)

@@ -172,7 +172,8 @@ def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path
 
 def _other_searches(folder: Path) -> list[Path]:
     """Return where the other trials of this experiment, on this machine, keep their searches."""
-    marks = [mark for mark in folder.parent.glob(f"*/{EXPERIMENT}") if mark.parent != folder]
+    # Without NNI's manager, a trial's folder may lie among others of the user.
+    marks = [mark for mark in folder.parent.glob(f"*/{EXPERIMENT}") if mark.parent != folder and mark.is_file()]
     return [mark.parent / SEARCH for mark in marks if mark.read_text(encoding="utf-8") == nni.get_experiment_id()]
 
 

@@ -142,6 +142,7 @@ def test_search_trial_that_was_interrupted_goes_on(
 ) -> None:
     undisturbed = run(SEARCH, tmp_path / "undisturbed" / "trial", monkeypatch)
     interrupt(SEARCH, tmp_path / "trials" / "first", monkeypatch)
+    (tmp_path / "trials" / "of the user" / "experiment").mkdir(parents=True)  # no trial's, whatever its name
     resumed = run(SEARCH, tmp_path / "trials" / folder, monkeypatch)
     # What the broken trial could not report is reported now; and each process says once more what the choices are.
     assert resumed.metrics[1]["value"]["update"].pop("choices") == undisturbed.metrics[0]["value"]["update"]["choices"]

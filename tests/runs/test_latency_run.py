@@ -95,7 +95,7 @@ def test_a_table_that_does_not_fit_leaves_no_folder_behind(
 
 def test_a_range_of_latencies_that_nothing_keeps_is_answered_with_what_can_be_reached(tmp_path: Path) -> None:
     with pytest.raises(
-        SpaceError, match=r"for latency, in which no path was found; expected a range within 0.012 to 0.018"
+        SpaceError, match=r"for latency, in which no path was found; expected a range within 0.012 to 0.018 seconds"
     ):
         run_search(phone_configuration(tmp_path, cost_range={"latency": [None, 0.011]}), tmp_path / "out")
 

@@ -85,9 +85,10 @@ class Limit:
         low, high = self.ends
         return low > seen[1] or high < seen[0]
 
-    def in_words(self, value: float) -> str:
-        """Return a cost with as many digits as mean something, and its unit where the name does not say it."""
-        return f"{value:.4g} seconds" if self.name == "latency" else f"{value:.10g}"
+    def in_words(self, costs: tuple[float, float]) -> str:
+        """Return the lowest and the highest cost with as many digits as mean something, and the unit of a latency."""
+        low, high = costs
+        return f"{low:.4g} to {high:.4g} seconds" if self.name == "latency" else f"{low:.10g} to {high:.10g}"
 
     def describe(self) -> str:
         """Return the range in words."""

@@ -240,14 +240,12 @@ class RandomPaths:
 
     def _unreachable(self, limits: Sequence[Limit], reachable: Sequence[tuple[float, float]]) -> SpaceError:
         if len(limits) == 1:
-            lowest, highest = map(limits[0].in_words, reachable[0])
             return SpaceError(
                 f"cost_range is {limits[0].describe()}, in which no path was found; expected a range within "
-                f"{lowest} to {highest}, where this space has paths, with gaps. Widen the range."
+                f"{limits[0].in_words(reachable[0])}, where this space has paths, with gaps. Widen the range."
             )
         listed = "; ".join(
-            f"{limit.describe()} of {limit.in_words(lowest)} to {limit.in_words(highest)}"
-            for limit, (lowest, highest) in zip(limits, reachable, strict=True)
+            f"{limit.describe()} of {limit.in_words(costs)}" for limit, costs in zip(limits, reachable, strict=True)
         )
         return SpaceError(
             "cost_range has ranges in which no path was found; expected ranges within the reachable ones: "
