@@ -12,27 +12,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from nni_cream.results.epoch_files import EpochFiles, abandoned_on_failure
 from nni_cream.results.output_folder import OutputFolder
+from tests.faults.linear import Linear
 from tests.forked import Forked
 
 pytestmark = pytest.mark.integration
 LOST_AT = 3
-
-
-class Net(pl.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, 1)
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        return self.layer(batch[0]).mean()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 class Lost:
@@ -58,7 +46,7 @@ def test_training_ends_although_python_dropped_the_interrupt(batches: int, tmp_p
         )  # fmt: skip
         try:
             with abandoned_on_failure(folder):
-                trainer.fit(Net(), DataLoader(TensorDataset(torch.ones(2 * batches, 2)), batch_size=2))
+                trainer.fit(Linear(), DataLoader(TensorDataset(torch.ones(2 * batches, 2)), batch_size=2))
         except KeyboardInterrupt:
             return trainer.global_step
         return 0

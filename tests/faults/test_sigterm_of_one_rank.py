@@ -13,27 +13,15 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from nni_cream.results.epoch_files import EpochFiles
 from nni_cream.results.output_folder import OutputFolder
+from tests.faults.linear import Linear
 from tests.ranks import in_ranks
 
 pytestmark = pytest.mark.integration
 TOLD_AT = 3
-
-
-class Net(pl.LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(2, 1)
-
-    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        return self.layer(batch[0]).mean()
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
 class Signal(Callback):
@@ -56,7 +44,7 @@ def test_both_processes_save_the_step_in_which_one_got_the_signal(tmp_path: Path
             enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=True, default_root_dir=tmp_path,
         )  # fmt: skip
         with pytest.raises(SIGTERMException):
-            trainer.fit(Net(), DataLoader(TensorDataset(torch.ones(40, 2)), batch_size=2))
+            trainer.fit(Linear(), DataLoader(TensorDataset(torch.ones(40, 2)), batch_size=2))
         return [trainer.global_step]
 
     assert in_ranks(2, work, tmp_path) == [[TOLD_AT], [TOLD_AT]]

@@ -2,6 +2,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -91,8 +92,9 @@ def test_handlers_are_put_back_but_for_those_that_others_set(termination: Termin
     assert signal.getsignal(signal.SIGTERM) is not termination._note
 
 
-def test_ignored_interrupt_stays_ignored() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def interrupt_where_the_handler_is(handler: Any) -> None:
+    """Interrupt work that notes it, where somebody has set this handler before; raise what the work is told."""
+    before = signal.signal(signal.SIGINT, handler)
     termination = Termination()
     try:
         termination.watch()
@@ -101,17 +103,13 @@ def test_ignored_interrupt_stays_ignored() -> None:
     finally:
         termination.end()
         signal.signal(signal.SIGINT, before)
+
+
+def test_ignored_interrupt_stays_ignored() -> None:
+    interrupt_where_the_handler_is(signal.SIG_IGN)
 
 
 def test_handler_of_a_user_that_raises_nothing_ends_nothing() -> None:
     seen: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
-    termination = Termination()
-    try:
-        termination.watch()
-        os.kill(os.getpid(), signal.SIGINT)
-        termination.raise_interrupt()
-    finally:
-        termination.end()
-        signal.signal(signal.SIGINT, before)
+    interrupt_where_the_handler_is(lambda number, frame: seen.append(number))
     assert seen == [signal.SIGINT]
