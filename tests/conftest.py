@@ -14,9 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.assertion import rewrite
 from hypothesis import HealthCheck, settings
 
+from tests import warm
+
 if TYPE_CHECKING:
+    from execnet import XSpec
     from selenium.webdriver import Chrome
 
 # How fast an example runs says how busy the machine is, and nothing about the code.
@@ -32,6 +36,17 @@ def _no_process_left() -> Iterator[None]:
     Forked.end_all()
 
 
+@pytest.fixture(autouse=True)
+def _few_checks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let searches check space and costs on fewer paths, but where the checks themselves are tested."""
+    costs, setup = (sys.modules.get(f"nni_cream.search.{name}") for name in ("cost.cost_model", "loop.setup"))
+    if not {"cost", "supernet", "spaces"} & set(request.path.parts):
+        if costs:
+            monkeypatch.setattr(costs.CostModel, "checks", 4)
+        if setup:
+            monkeypatch.setattr(setup, "_VERIFIED", 1)
+
+
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder that all processes of pytest share."""
@@ -40,11 +55,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def python(shared: Path) -> list[str]:
+def python() -> list[str]:
     """Return the command of a Python that need not import torch and Lightning first, where results alone matter."""
-    from tests import warm
-
-    return warm.command(shared / "warm")
+    return warm.command(_warm)
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +87,8 @@ def browser(shared_browser: Chrome) -> Iterator[Chrome]:
 os.environ.setdefault("PYTHONUSERBASE", site.getuserbase())
 _home = tempfile.TemporaryDirectory(prefix="nni_cream_home_", ignore_cleanup_errors=True)
 os.environ["HOME"] = _home.name
+# Of the first process of pytest, which starts the others: all share its warm Python.
+_warm = Path(os.environ.setdefault("NNI_CREAM_WARM_PYTHON", f"{_home.name}/warm"))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -91,6 +106,25 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes(config: pytest.Config, specs: list[XSpec]) -> None:
+    """Let the processes of pytest be forks of one that has imported the large libraries for all of them."""
+    (program,) = warm.command(_warm)
+    for spec in specs:
+        spec.python = program
+    _rewrite_asserts(config)  # meanwhile
+
+
+def _rewrite_asserts(config: pytest.Config) -> None:
+    """Do once what otherwise each process of pytest would, since all of them read the same modules at the same time."""
+    for path in Path(__file__).parent.rglob("test_*.py"):
+        folder = rewrite.get_cache_dir(path)
+        compiled = folder / f"{path.stem}{rewrite.PYC_TAIL}"
+        if rewrite._read_pyc(path, compiled) is None and rewrite.try_makedirs(folder):
+            found, code = rewrite._rewrite_test(path, config)
+            rewrite._write_pyc(config.stash[rewrite.assertstate_key], code, found, compiled)
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     # More than there are processors: the tests of whole experiments mostly wait for NNI's manager.
     return (os.cpu_count() or 1) + 2
@@ -98,12 +132,12 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let every second process begin with experiments: what waits for long must not begin last.
+    """Let every second process begin with experiments and lost processes: what waits for long must not begin last.
 
     The others compute meanwhile, so that no processor is idle.
     """
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    waiting = [item for item in items if "manager" in item.path.parts and item.get_closest_marker("integration")]
+    waiting = [item for item in items if _waits(item)]
     chosen = set(waiting)
     others = [item for item in items if item not in chosen]
     size, beginners = len(items) // workers, max(1, workers // 2)
@@ -113,6 +147,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items += own + others[: max(0, size - len(own))]
         del others[: max(0, size - len(own))]
     items += others
+
+
+def _waits(item: pytest.Item) -> bool:
+    where = "manager" in item.path.parts or item.path.stem == "test_lost_rank"
+    return where and item.get_closest_marker("integration") is not None
 
 
 def pytest_collection_finish() -> None:

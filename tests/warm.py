@@ -34,26 +34,21 @@ KIND = socket.SOCK_SEQPACKET  # a message is received as it was sent
 
 
 def command(folder: Path) -> list[str]:
-    """Return the command of a warm Python, one for all processes of pytest; ``folder`` is theirs together.
+    """Return the command of a warm Python; start it if ``folder``, which processes of pytest share, has none.
 
-    It is a single word, so that it can be where the path of a Python is expected.
+    The command is a single word, so that it can be where the path of a Python is expected.
     """
-    from nni_cream.files import locked
-    from tests.patience import PATIENCE
-
-    folder.mkdir(exist_ok=True)
     address, program = folder / "address", folder / "python"
-    with locked(folder / "lock", patience=PATIENCE):
-        if not address.exists():
-            session = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
-            with socket.socket(socket.AF_UNIX, KIND) as listener:
-                words = [sys.executable, "-S", "-E", __file__, str(address)]
-                program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-                program.chmod(0o755)
-                listener.bind(str(address))
-                listener.listen(64)  # from now on callers wait for it
-                words = [sys.executable, __file__, "--serve", str(listener.fileno()), str(session)]
-                subprocess.Popen(words, pass_fds=[listener.fileno()], start_new_session=True)
+    if not address.exists():
+        folder.mkdir()
+        words = [sys.executable, "-S", "-E", __file__, str(address)]
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        program.chmod(0o755)
+        with socket.socket(socket.AF_UNIX, KIND) as listener:
+            listener.bind(str(address))
+            listener.listen(64)  # from now on callers wait for it
+            words = [sys.executable, __file__, "--serve", str(listener.fileno()), str(os.getpid())]
+            subprocess.Popen(words, pass_fds=[listener.fileno()], start_new_session=True)
     return [str(program)]
 
 
@@ -172,6 +167,7 @@ def take_for_parent(caller: int) -> None:
 
 def be(words: list[str], folder: str, environment: dict[str, str], caller: int) -> None:
     """Run a module, a line of code or a file as the main program."""
+    words = words[words[0] == "-u" :]  # so execnet starts pytest's processes, which flush what they write
     take_for_parent(caller)
     os.environ.clear()
     os.environ.update(environment)

@@ -27,7 +27,7 @@ def peers() -> ModuleType:
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an image folder of two classes, one dark and one light."""
     folder, noise = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for part, number in (("train", 160), ("test", 8)):
+    for part, number in (("train", 80), ("test", 8)):
         for name, light in (("dark", 40), ("light", 200)):
             (folder / part / name).mkdir(parents=True)
             for place in range(number):
@@ -115,6 +115,11 @@ def test_wrong_input_is_one_clear_line(peers: ModuleType, tmp_path: Path, words:
 def test_packages_that_cannot_be_had_are_told(
     peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def with_pip_of_this_python(folder: Path, **options: Any) -> None:
+        (folder / "bin").mkdir(parents=True)
+        (folder / "bin/python").symlink_to(sys.executable)
+
+    monkeypatch.setattr(peers.venv, "create", with_pip_of_this_python)
     with pytest.raises(SystemExit, match=r"pip cannot install into .* Is there a network\?"):
         peers.environment(tmp_path / "venv", ["-e", str(tmp_path / "nowhere")])
 

@@ -32,7 +32,7 @@ def fashion():
 @pytest.mark.integration
 def test_last_line_is_json_with_every_figure(step_cost, fashion, capsys, monkeypatch):
     monkeypatch.setitem(step_cost.SEARCHES, "board of 100", {"board_size": 15})  # is full after fewer steps
-    words = ["--space", "fashion", "--rounds", "1", "--window", "11", "--warm-steps", "20", "--score-images", "64"]
+    words = ["--space", "fashion", "--rounds", "1", "--window", "5", "--warm-steps", "20", "--score-images", "64"]
     step_cost.main([*words, "--batch", "16", "--no-memory"])
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["space"] == "fashion"

@@ -377,16 +377,18 @@ class CreamLightningModule(PreparedLightningModule):
             listener(event)
 
     def _report(self, force: bool, on_epoch: bool = False) -> None:
-        """Log the board's figures when they changed, and at Lightning's logging interval."""
-        interval = self.trainer.log_every_n_steps
-        if not (force or (interval and self._step % interval == 0)):  # 0 logs nothing
+        """Show the board when it changes, and log every figure at Lightning's logging interval."""
+        interval = self.trainer.log_every_n_steps  # 0: none within an epoch
+        due = on_epoch or (interval > 0 and self._step % interval == 0)
+        if not (force or due):
             return
         self.statistics = self._figures()
         for name, value in self.statistics.items():
             shown = name in ("board_best", "board_worst", "board_size")
-            # Only the loss differs from process to process. Within an epoch a reduction would hold up the next step.
-            apart = on_epoch and name == "joint_loss"
-            self.log(name, value, prog_bar=shown, on_step=not on_epoch, on_epoch=on_epoch, sync_dist=apart)
+            if shown or due:  # no logger writes at other steps, and self.log takes as long as a small layer
+                # Only the loss differs from process to process; within an epoch a reduction would delay the next step.
+                apart = on_epoch and name == "joint_loss"
+                self.log(name, value, prog_bar=shown, on_step=not on_epoch, on_epoch=on_epoch, sync_dist=apart)
 
     def _figures(self) -> dict[str, float]:
         counts = {"scored": float(self._scored), "admitted": float(self._admitted)}

@@ -567,7 +567,7 @@ HUB = {
 def test_spaces_of_nnis_hub_that_set_values_afterwards_are_one_network(name):
     torch.manual_seed(0)
     net, images = supernet(HUB[name]()), torch.randn(2, 3, 32, 32)
-    for path in (RandomPaths(net.space, seed=seed).draw() for seed in range(2)):
+    for path in [RandomPaths(net.space, seed=0).draw()]:
         with model_context(path):
             rebuilt = HUB[name]()
         for training in (True, False):
