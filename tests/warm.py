@@ -167,7 +167,8 @@ def take_for_parent(caller: int) -> None:
 
 def be(words: list[str], folder: str, environment: dict[str, str], caller: int) -> None:
     """Run a module, a line of code or a file as the main program."""
-    words = words[words[0] == "-u" :]  # so execnet starts pytest's processes, which flush what they write
+    flags = [word for word in words[:2] if word in ("-u", "-P")]  # -u of execnet, which flushes what it writes
+    words = words[len(flags) :]
     take_for_parent(caller)
     os.environ.clear()
     os.environ.update(environment)
@@ -175,6 +176,7 @@ def be(words: list[str], folder: str, environment: dict[str, str], caller: int) 
     paths = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[0] = folder if words[0] in ("-m", "-c") else str(Path(words[0]).resolve().parent)
     sys.path[1:1] = filter(None, paths)
+    del sys.path[: "-P" in flags]
     sys.argv[:] = {"-m": words[1:], "-c": ["-c", *words[2:]]}.get(words[0], words)
     if words[0] == "-m":
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

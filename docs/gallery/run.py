@@ -51,7 +51,9 @@ def run(name: str) -> None:
             print(f"$ {block}\n{output}", flush=True)
             lines += ["\n".join(f"$ {line}" for line in block.splitlines()), output]
         minutes = (time.monotonic() - started) / 60
-        head = f"# {datetime.date.today()}, {os.cpu_count()} cores, {minutes:.1f} minutes on a shared machine\n"
+        cores = len(os.sched_getaffinity(0))  # that it may use
+        plural = "" if cores == 1 else "s"
+        head = f"# {datetime.date.today()}, {cores} core{plural}, {minutes:.1f} minutes on a shared machine\n"
         (FOLDER / f"{name}.txt").write_text("\n".join([head, *lines]).rstrip() + "\n", encoding="utf-8")
         for picture in sorted(Path(place).glob("pictures/*")):
             PICTURES.mkdir(parents=True, exist_ok=True)

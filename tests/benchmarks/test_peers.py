@@ -132,6 +132,7 @@ def test_network_of_a_search_within_seconds_is_within_the_limit(
     monkeypatch.delitem(sys.modules, "cream", raising=False)
     task, own = importlib.import_module("peer_task"), importlib.import_module("cream")
     monkeypatch.setattr(task, "SCORED", 32)
+    monkeypatch.setattr(task, "BATCH", 16)
     job = task.Job(data=str(images), seconds=1.5, epochs=1, seed=0, limit=peers.LIMIT, stretch=3)
     found = task.run(job, own.search, own.build)
     assert 0 < found["multiply_adds"] <= peers.LIMIT

@@ -425,7 +425,10 @@ def test_process_that_reports_nothing_says_why(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.integration
-def test_libraries_of_this_environment_are_probed_in_another_process() -> None:
+def test_libraries_of_this_environment_are_probed_in_another_process(
+    python: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", *python)
     report = libraries.run_probe()
     assert isinstance(report, dict)
     assert report["imports"] == dict.fromkeys(IMPORTS, "")
