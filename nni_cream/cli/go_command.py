@@ -84,16 +84,15 @@ def _run(options: argparse.Namespace) -> None:
         console=messages,
         command=shlex.join(["nni-cream", *options.words]),
     )
-    balanced = config["search"]["score"] == "balanced_accuracy"
-    _show(result, options, "balanced validation accuracy" if balanced else "validation accuracy")
+    _show(result, options, config["search"]["score"] == "balanced_accuracy")
 
 
-def _show(result: GoResult, options: argparse.Namespace, chosen_by: str) -> None:
+def _show(result: GoResult, options: argparse.Namespace, by_balanced: bool) -> None:
     from nni_cream.results.console_tables import make_console, retrained_table
     from nni_cream.runs.evaluation import confusion_table, evaluation_table
 
     console = make_console(stderr=options.json)
-    console.print(retrained_table(result.retrained, result.best.cost_name, result.best.choices, chosen_by))
+    console.print(retrained_table(result.retrained, result.best.cost_name, result.best.choices, by_balanced))
     console.print(evaluation_table(result.evaluation))
     if len(result.evaluation.get("confusion", ())) in range(2, 11):
         console.print(confusion_table(result.evaluation))

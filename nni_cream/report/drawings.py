@@ -15,7 +15,7 @@ from nni_cream.files import replacing, write_text
 from nni_cream.report.diagram import draw_architecture
 from nni_cream.report.own_file import MARK, check_own
 from nni_cream.report.result import Result, read_result
-from nni_cream.report.search_figures import Gains, SearchFigures, search_figures
+from nni_cream.report.search_figures import Gains, SearchFigures, one_shot, search_figures
 from nni_cream.results.console_tables import COST_TITLES
 from nni_cream.results.output_folder import PLOTS
 
@@ -110,7 +110,7 @@ def _progress(result: Result) -> _Drawn:
     formats = _Formats(result.search.settings)
     title = "Best, mean and worst over time"
     epochs, *lines = zip(*figures.progress, strict=True)
-    told = f"Best one-shot accuracy of the board: {formats.write(lines[0][-1])} after epoch {epochs[-1]}."
+    told = f"Best {formats.score} of the board: {formats.write(lines[0][-1])} after epoch {epochs[-1]}."
 
     def draw(path: Path) -> None:
         with _picture(path, title, told) as (figure, _):
@@ -121,7 +121,7 @@ def _progress(result: Result) -> _Drawn:
                 ("best", "mean", "worst"), lines, ("-", "--", ":"), (_BEST, "#18212f", _FRONT), strict=True
             ):
                 axis.plot(epochs, values, style, marker=marker, color=color, label=name)
-            axis.set(xlabel="epoch", ylabel="one-shot accuracy", title=title)
+            axis.set(xlabel="epoch", ylabel=formats.score, title=title)
             axis.xaxis.get_major_locator().set_params(integer=True)
             formats.accuracies(axis.yaxis)
             axis.legend()
@@ -136,7 +136,7 @@ def _cost(result: Result) -> _Drawn:
     if not figures.scored:
         return "no scored path is known"
     formats = _Formats(result.search.settings)
-    title = "Accuracy against cost of every scored path"
+    title = f"{formats.score.capitalize()} against cost of every scored path"
     cheapest, dearest = figures.front[0], figures.front[-1]
     told = (
         f"{len(figures.scored)} scored paths. Pareto front of {len(figures.front)}: "
@@ -148,7 +148,7 @@ def _cost(result: Result) -> _Drawn:
         with _picture(path, title, told) as (figure, _):
             axis = figure.subplots()
             _draw_cloud(axis, figures)
-            axis.set(xlabel=f"{formats.cost} of one image", ylabel="one-shot accuracy", title=title)
+            axis.set(xlabel=f"{formats.cost} of one image", ylabel=formats.score, title=title)
             formats.costs(axis.xaxis)
             formats.accuracies(axis.yaxis)
             axis.legend()
@@ -328,6 +328,7 @@ class _Formats:
         cost = settings.get("cost", "cost")
         self._cost = str(cost[0] if isinstance(cost, list) and cost else cost)
         self._is_top1 = settings.get("score", "top1") == "top1"
+        self.score = one_shot(settings)
         self.cost = COST_TITLES.get(self._cost, self._cost.rpartition(":")[2])
 
     def write(self, accuracy: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_cream.report.result import Kind, Result, Training
+from nni_cream.report.search_figures import one_shot
 from nni_cream.results.console_tables import describe_cost
 from nni_cream.results.output_folder import CONFIG
 
@@ -53,7 +54,8 @@ def figures(result: Result) -> Iterator[Figure]:
             balanced = result.evaluation["balanced_accuracy"]
             yield "Balanced test accuracy", f"{100 * balanced:.2f} %", f"{RETRAINED}, mean over the classes"
     if best.detection is None:
-        yield _one_shot_title(result), _score(best.accuracy, result), ONE_SHOT
+        score = one_shot({} if result.search is None else result.search.settings)
+        yield score.capitalize(), _score(best.accuracy, result), ONE_SHOT
     for name, value in {best.cost_name: best.cost, **(best.other_costs or {})}.items():
         amount, _, unit = describe_cost(value, name).partition(" ")
         yield "Cost of one image", amount, unit
@@ -64,11 +66,6 @@ def _detection_figures(found: Mapping[str, Any]) -> Iterator[Figure]:
     for key, title in {"ap": "AP", "ap50": "AP at IoU 0.5", "ap75": "AP at IoU 0.75"}.items():
         if isinstance(found.get(key), float):
             yield title, f"{100 * found[key]:.2f} %", images
-
-
-def _one_shot_title(result: Result) -> str:
-    score = "top1" if result.search is None else str(result.search.settings.get("score", "top1"))
-    return "One-shot accuracy" if score == "top1" else f"One-shot score ({score.rpartition(':')[2].replace('_', ' ')})"
 
 
 def _score(accuracy: float, result: Result) -> str:

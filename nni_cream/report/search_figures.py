@@ -12,7 +12,7 @@ from nni_cream.argument_checks import is_number
 from nni_cream.errors import FileError
 from nni_cream.report.result import SearchPart
 
-__all__ = ["Gains", "Point", "SearchFigures", "search_figures"]
+__all__ = ["Gains", "Point", "SearchFigures", "one_shot", "search_figures"]
 
 Point = tuple[float, float]
 """Cost and accuracy of a path."""
@@ -152,3 +152,9 @@ def _gains(search: SearchPart) -> tuple[list[Gains], str | None]:
         group.gains.append([math.nan if gain is None else _number(gain) for gain in own])
         group.stds.append([math.nan if std is None else _number(std) for std in spread])
     return list(groups.values()), None
+
+
+def one_shot(settings: Mapping[str, Any]) -> str:
+    """Name what the board's entries are ordered by, as ``score`` of the search's settings says."""
+    score = str(settings.get("score", "top1"))
+    return "one-shot accuracy" if score == "top1" else f"one-shot {score.rpartition(':')[2].replace('_', ' ')}"

@@ -86,7 +86,7 @@ def retrained_table(
     entries: Sequence[Mapping[str, Any]],
     cost_name: str,
     chosen: Mapping[str, Any],
-    chosen_by: str = "validation accuracy",
+    balanced: bool = False,
 ) -> Table:
     """Return the retrained entries, with a mark at the chosen one.
 
@@ -98,19 +98,20 @@ def retrained_table(
         What the cost counts.
     chosen
         Choices of the chosen architecture.
-    chosen_by
-        The figure that decided.
+    balanced
+        Whether balanced accuracy was the score of the search, and decides here.
 
     Returns
     -------
     Table
         One row for each.
     """
-    table = Table("", "path", title=f"retrained from new weights; chosen by {chosen_by}")
+    accuracy = "balanced " if balanced else ""
+    table = Table("", "path", title=f"retrained from new weights; chosen by {accuracy}validation accuracy")
     figures = {"validation_accuracy": "validation", "test_accuracy": "test"}
     if all("validation_balanced_accuracy" in entry for entry in entries):
-        figures |= {"validation_balanced_accuracy": "balanced", "test_balanced_accuracy": "balanced test"}
-    for title in ("one-shot", COST_TITLES.get(cost_name, cost_name), *figures.values()):
+        figures |= {"validation_balanced_accuracy": "balanced validation", "test_balanced_accuracy": "balanced test"}
+    for title in (f"{accuracy}one-shot", COST_TITLES.get(cost_name, cost_name), *figures.values()):
         table.add_column(title, justify="right")
     for entry in entries:
         accuracies = [f"{entry[key]:.4f}" for key in ("one_shot_accuracy", *figures)]

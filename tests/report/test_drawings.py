@@ -95,6 +95,16 @@ def test_every_picture_of_a_whole_folder_is_drawn_with_its_alternative_text(tmp_
     assert [path.read_bytes() for path in write_pictures(tmp_path).files] == before  # replaced, and the same
 
 
+def test_score_of_the_search_is_named_on_the_axes(tmp_path: Path) -> None:
+    folder = search_folder(tmp_path)
+    config = folder / "config.yml"
+    config.write_text(config.read_text().replace("top1", "balanced_accuracy"))
+    for path in write_pictures(folder).files[:2]:
+        text = " ".join(ElementTree.parse(path).getroot().itertext())
+        assert "one-shot balanced accuracy" in text
+        assert "one-shot accuracy" not in text
+
+
 def test_pictures_that_the_folder_does_not_hold_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = training_folder(tmp_path / "out", best_of(made_up_metrics(), 0, RETRAINED))
     assert main(["plot", str(folder), "--out", str(tmp_path / "pictures"), "--format", "png"]) == 0

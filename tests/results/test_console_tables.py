@@ -64,6 +64,17 @@ def test_chosen_entry_is_marked_among_the_retrained() -> None:
     assert "0.2500" in lines[-2]
 
 
+def test_score_that_decided_is_named_where_it_is_balanced_accuracy() -> None:
+    rows = [{"choices": {"a": "mine"}, "one_shot_accuracy": 0.5, "cost": 1.0}]
+    for part in ("validation", "test"):
+        rows[0] |= {f"{part}_accuracy": 0.75, f"{part}_balanced_accuracy": 0.625}
+    plain, balanced = (drawn(retrained_table(rows, "macs", {}, decides)) for decides in (False, True))
+    assert "chosen by validation accuracy" in plain
+    assert "balanced one-shot" not in plain
+    assert "chosen by balanced validation accuracy" in balanced
+    assert "balanced one-shot" in balanced
+
+
 def test_choice_is_described_with_its_accuracies() -> None:
     text = drawn(BEST)
     for part in ("0.9123", "0.1250 seconds", "validation 0.9500, test 0.9400"):
