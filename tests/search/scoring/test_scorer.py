@@ -75,7 +75,7 @@ def shuffled(right: int, size: int, generator: np.random.Generator) -> dict[str,
 @pytest.mark.parametrize("right", [100, 130, 180, 195])
 @pytest.mark.parametrize("chunk", [20, 100])
 def test_a_path_just_above_the_bar_is_rejected_no_more_often_than_the_confidence_allows(confidence, right, chunk):
-    size, trials, generator = 200, 1000, np.random.default_rng(1)
+    size, trials, generator = 200, 400, np.random.default_rng(1)
     scorer = scorer_of_answers(size, chunk, confidence)
     above = (right - 0.5) / size  # the worst case: any better path is further from it
     paths = [shuffled(right, size, generator) for _ in range(trials)]
