@@ -183,9 +183,8 @@ def _scores(card: Card) -> dict[str, str]:
         if card.outputs > 5 or not key.endswith("top5")  # older files have that of few classes, which is always 1
     }
     return {
-        "accuracy in `best.json` (one-shot, with weights of the supernet, if it was searched)": _figure(
-            card.best.accuracy
-        ),
+        "`accuracy` in `best.json` (of a search: one-shot, with weights of the supernet; top-1 accuracy, unless its "
+        "`config.yml` has another `score`)": _figure(card.best.accuracy),
         **retrained,
         "weights in this folder": "none" if card.weights is None else f"copied from {code_span(card.weights)}",
     }
@@ -286,7 +285,7 @@ def pareto_card(
     str
         Markdown.
     """
-    titles = ("folder", "one-shot accuracy", "cost in the search", "multiply-adds", "parameters")
+    titles = ("folder", "one-shot score", "cost in the search", "multiply-adds", "parameters")
     lines = [
         (
             f"[{plain(row['folder'])}]({quote(row['folder'])}/{CARD})",

@@ -117,7 +117,7 @@ def test_card_says_what_the_files_say_and_what_they_do_not(result: Path, tmp_pat
         f"checked with: `{digits.fingerprint}`",
         "shape (N, 1, 8, 8)",
         "`logits`, float32, shape (N, 10)",
-        "if it was searched): 0.8750",
+        "has another `score`): 0.8750",
         "test accuracy, retrained: unknown",
         "cost in `best.json`: 57,208 multiply-adds",
         "seed in `best.json`: 17",
