@@ -126,8 +126,8 @@ def _rewrite_asserts(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    # More than there are processors: the tests of whole experiments mostly wait for NNI's manager.
-    return (os.cpu_count() or 1) + 2
+    # One more than there are processors: the tests of whole experiments mostly wait for NNI's manager.
+    return (os.cpu_count() or 1) + 1
 
 
 @pytest.hookimpl(trylast=True)

@@ -23,7 +23,7 @@ def soak():
 
 @pytest.mark.integration
 def test_short_soak_leaves_nothing_behind(soak, capsys):
-    assert soak.main(["--seconds", "3", "--interval", "0.1"]) == 0
+    assert soak.main(["--seconds", "1.5", "--interval", "0.1"]) == 0
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["left"] == 0
     assert found["epochs"] >= 1

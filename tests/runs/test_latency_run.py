@@ -163,7 +163,7 @@ def test_two_epochs_in_the_papers_space_end_with_a_board_within_the_range(tmp_pa
     settings = config.resolve(
         {
             "space": {"name": "cream", **CREAM},
-            "data": {"name": "digits", "image_size": 32, "train": 100, "validation": 60},
+            "data": {"name": "digits", "image_size": 32, "train": 50, "validation": 60},
             "search": {
                 "epochs": 2, "board_size": 3, "warmup": 0, "batch_size": 25,
                 "matching": {"name": "meta", "interval": 2}, "cost": cost,

@@ -70,7 +70,7 @@ def check(make: Callable[[], ModelSpace]) -> None:
     verify(
         net,
         Inputs((torch.randn(2, 3, size, size),), {}),
-        [paths.draw() for _ in range(2)],
+        [paths.draw()],
         lambda path: strategy.build(make, lambda space: path),
     )
 

@@ -107,7 +107,7 @@ def search_in(processes: int, settings: dict[str, Any], by_ddp: bool = False, **
     use = Lightning(
         Plain(),
         Trainer(**{**TRAINER, "max_epochs": 3, "limit_val_batches": 0, "callbacks": [steps], **more, **trainer}),
-        DataLoader(digits(640), batch_size=batch // processes, sampler=Order(640, processes)),
+        DataLoader(digits(320), batch_size=batch // processes, sampler=Order(320, processes)),
         DataLoader(digits(200, start=1300), batch_size=100),
     )
     strategy = run(SampleSpace(), cream(board_size=5, seed=1, score_interval=2, **settings), use)
@@ -129,14 +129,14 @@ def test_two_processes_with_half_the_batch_each_equal_one_with_the_whole(name, t
     settings, trainer = SETTINGS[name]
     (alone,) = in_ranks(1, lambda rank: search_in(1, settings, **trainer), tmp_path)
     first, second = in_ranks(2, lambda rank: search_in(2, settings, **trainer), tmp_path)
-    assert len(alone[0]) == 60
+    assert len(alone[0]) == 30
     assert first[:2] == second[:2], "all that both decide or train is the same to the last bit"
     for ours, theirs in zip(alone[0], first[0], strict=True):
         assert ours[0] == theirs[0]
         assert (ours[1] or [None])[0] == (theirs[1] or [None])[0]
         assert ours[2] == theirs[2]
         assert ours[3]["entries"] == theirs[3]["entries"]
-    assert sum(step[1] is not None for step in alone[0]) > 25
+    assert sum(step[1] is not None for step in alone[0]) > 10
     assert max(abs(a - b) for a, b in zip(alone[1], first[1], strict=True)) < 2e-5
     assert max(abs(a - b) for a, b in zip(alone[2], first[2], strict=True)) < 1e-6
 
