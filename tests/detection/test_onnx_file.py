@@ -38,15 +38,21 @@ def test_file_gives_the_same_boxes_and_scores_for_images_of_any_size(
     assert made["categories"] == list("0123456789")
     detector, _ = load_detector(DETECT.load(trained / "config.yml"), trained)
     session = onnxruntime.InferenceSession(str(file))
+    generator = torch.Generator().manual_seed(0)
     for size in ((96, 96), (50, 130), (200, 160)):
-        image = torch.rand(3, *size)
+        image = torch.rand(3, *size, generator=generator)
         with torch.no_grad():
             expected = detector([image])[0]
         boxes, scores, labels = session.run(["boxes", "scores", "labels"], {"images": image[None].numpy()})
         assert len(boxes) == len(expected["boxes"]) > 0
-        np.testing.assert_allclose(boxes, expected["boxes"].numpy(), atol=1e-3, rtol=1e-5)
         np.testing.assert_allclose(scores, expected["scores"].numpy(), atol=1e-5)
-        assert labels.tolist() == expected["labels"].tolist()
+        # Boxes whose scores differ by no more than rounding may change places.
+        found, wanted = (
+            sorted(zip(np.round(boxes, 1).tolist(), boxes.tolist(), labels.tolist(), strict=True))
+            for boxes, labels in ((boxes, labels), (expected["boxes"].numpy(), expected["labels"].numpy()))
+        )
+        assert [label for *_, label in found] == [label for *_, label in wanted]
+        np.testing.assert_allclose([box for _, box, _ in found], [box for _, box, _ in wanted], atol=1e-3, rtol=1e-5)
 
 
 def test_file_that_gives_something_else_is_refused_and_not_left_behind(
