@@ -176,7 +176,8 @@ def be(words: list[str], folder: str, environment: dict[str, str], caller: int) 
     paths = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[0] = folder if words[0] in ("-m", "-c") else str(Path(words[0]).resolve().parent)
     sys.path[1:1] = filter(None, paths)
-    del sys.path[: "-P" in flags]
+    if "-P" in flags:
+        del sys.path[0]
     sys.argv[:] = {"-m": words[1:], "-c": ["-c", *words[2:]]}.get(words[0], words)
     if words[0] == "-m":
         runpy.run_module(words[1], run_name="__main__", alter_sys=True)

@@ -15,7 +15,7 @@ from nni_cream.files import replacing, write_text
 from nni_cream.report.diagram import draw_architecture
 from nni_cream.report.own_file import MARK, check_own
 from nni_cream.report.result import Result, read_result
-from nni_cream.report.search_figures import Gains, SearchFigures, one_shot, search_figures
+from nni_cream.report.search_figures import Gains, SearchFigures, one_shot, search_figures, write_score
 from nni_cream.results.console_tables import COST_TITLES
 from nni_cream.results.output_folder import PLOTS
 
@@ -327,12 +327,13 @@ class _Formats:
     def __init__(self, settings: Mapping[str, Any]) -> None:
         cost = settings.get("cost", "cost")
         self._cost = str(cost[0] if isinstance(cost, list) and cost else cost)
+        self._settings = settings
         self._is_top1 = settings.get("score", "top1") == "top1"
         self.score = one_shot(settings)
         self.cost = COST_TITLES.get(self._cost, self._cost.rpartition(":")[2])
 
     def write(self, accuracy: float) -> str:
-        return f"{100 * accuracy:.2f} %" if self._is_top1 else f"{accuracy:.5g}"
+        return write_score(accuracy, self._settings)
 
     def accuracies(self, axis: Any) -> None:
         from matplotlib.ticker import PercentFormatter

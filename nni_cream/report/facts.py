@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nni_cream.report.result import Kind, Result, Training
-from nni_cream.report.search_figures import one_shot
+from nni_cream.report.search_figures import one_shot, write_score
 from nni_cream.results.console_tables import describe_cost
 from nni_cream.results.output_folder import CONFIG
 
@@ -54,8 +54,8 @@ def figures(result: Result) -> Iterator[Figure]:
             balanced = result.evaluation["balanced_accuracy"]
             yield "Balanced test accuracy", f"{100 * balanced:.2f} %", f"{RETRAINED}, mean over the classes"
     if best.detection is None:
-        score = one_shot({} if result.search is None else result.search.settings)
-        yield score.capitalize(), _score(best.accuracy, result), ONE_SHOT
+        settings = {} if result.search is None else result.search.settings
+        yield one_shot(settings).capitalize(), write_score(best.accuracy, settings), ONE_SHOT
     for name, value in {best.cost_name: best.cost, **(best.other_costs or {})}.items():
         amount, _, unit = describe_cost(value, name).partition(" ")
         yield "Cost of one image", amount, unit
@@ -66,11 +66,6 @@ def _detection_figures(found: Mapping[str, Any]) -> Iterator[Figure]:
     for key, title in {"ap": "AP", "ap50": "AP at IoU 0.5", "ap75": "AP at IoU 0.75"}.items():
         if isinstance(found.get(key), float):
             yield title, f"{100 * found[key]:.2f} %", images
-
-
-def _score(accuracy: float, result: Result) -> str:
-    is_top1 = result.search is None or result.search.settings.get("score", "top1") == "top1"
-    return f"{100 * accuracy:.2f} %" if is_top1 else f"{accuracy:.5g}"
 
 
 def facts(result: Result) -> Iterator[tuple[str, str]]:

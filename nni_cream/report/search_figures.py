@@ -12,7 +12,7 @@ from nni_cream.argument_checks import is_number
 from nni_cream.errors import FileError
 from nni_cream.report.result import SearchPart
 
-__all__ = ["Gains", "Point", "SearchFigures", "one_shot", "search_figures"]
+__all__ = ["Gains", "Point", "SearchFigures", "one_shot", "search_figures", "write_score"]
 
 Point = tuple[float, float]
 """Cost and accuracy of a path."""
@@ -158,3 +158,8 @@ def one_shot(settings: Mapping[str, Any]) -> str:
     """Name what the board's entries are ordered by, as ``score`` of the search's settings says."""
     score = str(settings.get("score", "top1"))
     return "one-shot accuracy" if score == "top1" else f"one-shot {score.rpartition(':')[2].replace('_', ' ')}"
+
+
+def write_score(score: float, settings: Mapping[str, Any]) -> str:
+    """Write a score of the board: in percent if it is top-1 accuracy, else as it is, since its unit is unknown."""
+    return f"{100 * score:.2f} %" if settings.get("score", "top1") == "top1" else f"{score:.5g}"

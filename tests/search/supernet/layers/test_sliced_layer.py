@@ -567,20 +567,20 @@ HUB = {
 def test_spaces_of_nnis_hub_that_set_values_afterwards_are_one_network(name):
     torch.manual_seed(0)
     net, images = supernet(HUB[name]()), torch.randn(2, 3, 32, 32)
-    for path in [RandomPaths(net.space, seed=0).draw()]:
-        with model_context(path):
-            rebuilt = HUB[name]()
-        for training in (True, False):
-            frozen = net.freeze(path)
-            # In order: NNI's MobileNetV3 numbers its layers anew when it is built without a candidate.
-            rebuilt.load_state_dict(dict(zip(rebuilt.state_dict(), frozen.state_dict().values(), strict=True)))
-            net.activate(path)
-            outputs = [run(network, (images,), training) for network in (net.space, frozen, rebuilt)]
-            assert torch.equal(outputs[0], outputs[1])
-            assert torch.equal(outputs[0], outputs[2])
-        norms = [
-            [(m.eps, m.momentum) for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-            for network in (frozen, rebuilt)
-        ]
-        assert norms[0] == norms[1]
-        assert name == "ShuffleNet" or 1e-3 in {eps for eps, _ in norms[0]}
+    path = RandomPaths(net.space, seed=0).draw()
+    with model_context(path):
+        rebuilt = HUB[name]()
+    for training in (True, False):
+        frozen = net.freeze(path)
+        # In order: NNI's MobileNetV3 numbers its layers anew when it is built without a candidate.
+        rebuilt.load_state_dict(dict(zip(rebuilt.state_dict(), frozen.state_dict().values(), strict=True)))
+        net.activate(path)
+        outputs = [run(network, (images,), training) for network in (net.space, frozen, rebuilt)]
+        assert torch.equal(outputs[0], outputs[1])
+        assert torch.equal(outputs[0], outputs[2])
+    norms = [
+        [(m.eps, m.momentum) for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+        for network in (frozen, rebuilt)
+    ]
+    assert norms[0] == norms[1]
+    assert name == "ShuffleNet" or 1e-3 in {eps for eps, _ in norms[0]}
