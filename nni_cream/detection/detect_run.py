@@ -24,6 +24,7 @@ from nni_cream.detection.pictures import draw_detections
 from nni_cream.errors import ConfigError
 from nni_cream.files import read_json, write_json
 from nni_cream.results.architecture_file import Best
+from nni_cream.results.cost_check import count_macs
 from nni_cream.results.epoch_files import last_figures
 from nni_cream.results.folder_lock import alone_in_folder
 from nni_cream.results.output_folder import OutputFolder
@@ -183,7 +184,7 @@ class _Detection:
         """Write weights and figures."""
         assert self._parts is not None
         config, folder, data, module = self.config, self.folder, self._parts, parts.module
-        detector = module.result.float()
+        detector: Any = module.result.float()
         save_weights(folder.weights, detector)
         figures = {
             **measure_detector(detector, data.parts["test"], trainer.strategy.root_device, self._loading),
@@ -191,6 +192,7 @@ class _Detection:
             "epochs": config["recipe"]["epochs"],
             "weights": "last" if module.average is None else "average",
         }
+        image_size = (config["detector"]["min_size"], config["detector"]["max_size"])
         draw_detections(detector, data.parts["test"], config["detector"]["pictures"], folder.pictures)
         best = self._backbone.best(
             figures["ap"] or 0.0,
@@ -200,6 +202,8 @@ class _Detection:
             detection={
                 "categories": list(data.categories),
                 "anchor_scale": self._anchor_scale,
+                "image_size": list(image_size),
+                "backbone_macs": count_macs(detector.backbone.body, (3, *image_size)),
                 "figures": figures,
             },
         )

@@ -170,7 +170,8 @@ def results_table(results: Sequence[str | Path]) -> tuple[Table, list[dict[str, 
     Returns
     -------
     tuple
-        A table for the eye, and its rows: ``result``, ``backbone``, ``cost`` with ``cost_name``, and the figures.
+        A table for the eye, and its rows: ``result``, ``backbone``, ``backbone_macs`` (multiply-adds up to the last
+        feature map, for one image of ``image_size``; ``None`` in files of November 2026), and the figures.
 
     Raises
     ------
@@ -181,22 +182,22 @@ def results_table(results: Sequence[str | Path]) -> tuple[Table, list[dict[str, 
     for result in results:
         best, detection = _load_result(result)
         figures = detection["figures"]
-        costs = {"cost": best.cost, "cost_name": best.cost_name}
         rows.append(
             {
                 "result": str(result),
                 "backbone": backbone_name(best.space, best.choices),
-                **costs,
+                "backbone_macs": detection.get("backbone_macs"),
+                "image_size": detection.get("image_size"),
                 **{key: figures[key] for key in FIGURES},
             }
         )
-    table = Table("result", "backbone", title="detection, in percent; the cost is that of the classification network")
-    for title in ("cost", *(_title(name) for name in FIGURES)):
+    table = Table("result", "backbone", title="detection in percent; multiply-adds of the backbone at this image size")
+    for title in ("pixels", "macs", *(_title(name) for name in FIGURES)):
         table.add_column(title, justify="right")
     for row in rows:
-        cost = f"{row['cost'] / 1e6:,.0f}M" if row["cost_name"] in ("macs", "params") else f"{row['cost']:g}"
-        percents = (_percent(row[name]) for name in FIGURES)
-        table.add_row(row["result"], row["backbone"], f"{cost} {row['cost_name']}", *percents)
+        pixels, macs = row["image_size"], row["backbone_macs"]
+        costs = ("-", "-") if macs is None else (" x ".join(map(str, pixels)), f"{macs / 1e6:,.0f}M")
+        table.add_row(row["result"], row["backbone"], *costs, *(_percent(row[name]) for name in FIGURES))
     return table, rows
 
 

@@ -21,7 +21,13 @@ _FORMAT = "nni_cream.best/1"
 _HINT = "Name the output folder of a finished search or retraining, or a best.json in one."
 
 RETRAINED_FIELDS = {"validation_accuracy": NUMBER, "test_accuracy": NUMBER}
-DETECTION_FIELDS = {"categories": [TEXT], "anchor_scale": NUMBER, "figures": OBJECT}
+DETECTION_FIELDS = {
+    "categories": [TEXT],
+    "anchor_scale": NUMBER,
+    "figures": OBJECT,
+    Optional("image_size"): [WHOLE],  # with the next one since December 2026
+    Optional("backbone_macs"): NUMBER,
+}
 BEST_FIELDS = {
     "format": format_of(_FORMAT),
     "space": NAMED,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,44 +12,20 @@ import torch
 from nni.nas.hub import pytorch as hub
 from nni.nas.nn.pytorch import ModelSpace
 
-from nni_cream import CreamStrategy
+from nni_cream import CreamStrategy, config, spaces
 from nni_cream.errors import SpaceError
 from nni_cream.search import RandomPaths, Supernet
 from nni_cream.search.supernet.verify import Inputs, verify
 
 pytestmark = pytest.mark.integration  # these are large spaces, small as they are here
 
+FILES = {path.stem: path for path in sorted((Path(__file__).parents[2] / "experiments").glob("hub_*.yml"))}
 CELLS: dict[str, Any] = {"width": 4, "num_cells": 3, "dataset": "cifar"}
-WORKING: dict[str, Callable[[], ModelSpace]] = {
-    "DARTS": partial(hub.DARTS, **CELLS),
+VARIANTS: dict[str, Callable[[], ModelSpace]] = {
     "DARTS with widths": partial(hub.DARTS, **{**CELLS, "width": (4, 8)}),
     "DARTS with depths": partial(hub.DARTS, **{**CELLS, "num_cells": (6, 7)}),
     "DARTS with drop path": partial(hub.DARTS, **CELLS, drop_path_prob=0.2),
-    "NASNet": partial(hub.NASNet, **CELLS),
-    "PNAS": partial(hub.PNAS, **CELLS),
-    "AmoebaNet": partial(hub.AmoebaNet, **CELLS),
-    "ENAS": partial(hub.ENAS, **CELLS),
-    "NasBench201": partial(hub.NasBench201, stem_out_channels=4, num_modules_per_stack=1),
-    "ProxylessNAS": partial(hub.ProxylessNAS, num_labels=10, width_mult=0.25),
-    "MobileNetV3": partial(
-        hub.MobileNetV3Space,
-        num_labels=10,
-        base_widths=(8, 8, 8, 16, 16, 16, 16, 16, 16),
-        width_multipliers=(0.5, 1.0),
-        expand_ratios=(1.0, 2.0),
-    ),
-    "ShuffleNet": partial(hub.ShuffleNetSpace, num_labels=10),
-    "ShuffleNet with channels": partial(hub.ShuffleNetSpace, num_labels=10, channel_search=True),
-    "AutoFormer": partial(
-        hub.AutoFormer,
-        search_embed_dim=(16, 32),
-        search_mlp_ratio=(1.0, 2.0),
-        search_num_heads=(1, 2),
-        search_depth=(1, 2),
-        img_size=32,
-        patch_size=8,
-        num_labels=10,
-    ),
+    "ShuffleNet of fixed channels": partial(hub.ShuffleNetSpace, num_labels=10),
 }
 REFUSED: dict[str, tuple[Callable[[], ModelSpace], str]] = {
     "DARTS with stages of one cell": (
@@ -62,22 +39,35 @@ REFUSED: dict[str, tuple[Callable[[], ModelSpace], str]] = {
 }
 
 
-def check(make: Callable[[], ModelSpace]) -> None:
+def check(make: Callable[[], ModelSpace], size: int = 32) -> None:
     strategy = CreamStrategy(board_size=1)
     net = Supernet(strategy.mutate_model(make()))
-    paths = RandomPaths(net.space, 0)
-    size = 64 if "Shuffle" in type(net.space).__name__ else 32
     verify(
         net,
         Inputs((torch.randn(2, 3, size, size),), {}),
-        [paths.draw()],
+        [RandomPaths(net.space, 0).draw()],
         lambda path: strategy.build(make, lambda space: path),
     )
 
 
-@pytest.mark.parametrize("name", WORKING)
+def test_every_space_that_works_has_a_file() -> None:
+    named = {getattr(hub, config.load(path)["space"]["name"].partition(":")[2]) for path in FILES.values()}
+    refused = {hub.NasBench101, hub.NDS}  # NDS: the base of the cell-based spaces
+    there = {item for item in vars(hub).values() if isinstance(item, type) and issubclass(item, ModelSpace)}
+    assert named | refused == there
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_path_in_the_space_of_a_file_is_the_frozen_and_the_rebuilt_network(name: str) -> None:
+    resolved = config.load(FILES[name])
+    space, size = resolved["space"], resolved["data"]["arguments"]["image_size"]
+    arguments = spaces.fit_arguments(space["name"], space["arguments"], 10, (3, size, size))
+    check(partial(spaces.create, space["name"], **arguments), size)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 def test_path_is_the_frozen_and_the_rebuilt_network(name: str) -> None:
-    check(WORKING[name])
+    check(VARIANTS[name], 64 if "Shuffle" in name else 32)
 
 
 @pytest.mark.parametrize("name", REFUSED)
