@@ -20,59 +20,47 @@ _SE_RATIO = 0.25
 _HEAD = 320
 
 
-class _Block(nn.Module):
-    """Layers one after another, with the input added where the shape stays."""
+class _Residual(nn.Module):
+    """Layers one after another, whose output is added to the input."""
 
-    def __init__(self, *layers: nn.Module, residual: bool) -> None:
+    def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
-        self.residual = residual
 
     def forward(self, images: Tensor) -> Tensor:
         output: Tensor = self.layers(images)
-        return images + output if self.residual else output
+        return images + output
 
 
-def _bottleneck(before: int, after: int, stride: int, *, kernel: int, se_ratio: float) -> nn.Module:
+def _bottleneck(channels: int, *, kernel: int, se_ratio: float) -> nn.Module:
     """Build the residual bottleneck of He et al., "Deep Residual Learning", CVPR 2016, with a quarter inside."""
-    inner = make_divisible(after / 4)
-    return _Block(
-        conv_norm(before, inner),
-        conv_norm(inner, inner, kernel, stride),
+    inner = make_divisible(channels / 4)
+    return _Residual(
+        conv_norm(channels, inner),
+        conv_norm(inner, inner, kernel),
         squeeze_excite(inner, se_ratio),
-        conv_norm(inner, after, act=False),
-        residual=stride == 1 and before == after,
+        conv_norm(inner, channels, act=False),
     )
 
 
-def _convolution(before: int, after: int, stride: int, *, kernel: int, dilation: int = 1) -> nn.Module:
-    layers: nn.Module = Conv2dNormActivation(before, after, kernel, stride, dilation=dilation, activation_layer=nn.SiLU)
-    return layers
+def _convolution(channels: int, *, kernel: int, dilation: int = 1) -> nn.Module:
+    return _Residual(Conv2dNormActivation(channels, channels, kernel, dilation=dilation, activation_layer=nn.SiLU))
 
 
-def _separable(before: int, after: int, stride: int, *, kernel: int) -> nn.Module:
-    return _Block(
-        conv_norm(before, before, kernel, stride, groups=before),
-        conv_norm(before, after),
-        residual=stride == 1 and before == after,
-    )
+def _separable(channels: int, *, kernel: int) -> nn.Module:
+    return _Residual(conv_norm(channels, channels, kernel, groups=channels), conv_norm(channels, channels))
 
 
-def _skip(before: int, after: int, stride: int) -> nn.Module:
-    """Build nothing where the shape stays, else the cheapest layer that changes it."""
-    if stride == 1 and before == after:
-        return nn.Identity()
-    return nn.Sequential(
-        nn.Identity() if stride == 1 else nn.AvgPool2d(stride, ceil_mode=True), conv_norm(before, after, act=False)
-    )
+def _skip(channels: int) -> nn.Module:
+    return nn.Identity()
 
 
-def _mbconv(before: int, after: int, stride: int, *, kernel: int, expansion: int, se_ratio: float) -> nn.Module:
-    return InvertedResidual(before, after, kernel, expansion, stride, se_ratio)
+def _mbconv(channels: int, *, kernel: int, expansion: int, se_ratio: float) -> nn.Module:
+    return InvertedResidual(channels, channels, kernel, expansion, 1, se_ratio)
 
 
-def _operations() -> dict[str, Callable[[int, int, int], nn.Module]]:
-    found: dict[str, Callable[[int, int, int], nn.Module]] = {}
+def _operations() -> dict[str, Callable[[int], nn.Module]]:
+    found: dict[str, Callable[[int], nn.Module]] = {}
     for name, se_ratio in (("", 0.0), ("_se", _SE_RATIO)):
         for kernel in (3, 5, 7):
             for expansion in (3, 6):
@@ -90,7 +78,17 @@ def _operations() -> dict[str, Callable[[int, int, int], nn.Module]]:
 
 
 MIXED_OPERATIONS = _operations()
-"""Name -> function of channels before, channels after and stride that builds the operation."""
+"""Name -> function of the channels that builds the operation."""
+
+
+def _silence(operation: nn.Module) -> None:
+    """Let an operation that is added to its input start as nothing: the last BatchNorm's factors are 0.
+
+    Source: Goyal et al., "Accurate, Large Minibatch SGD", 2017, section 5.1.
+    """
+    norms = [module for module in operation.modules() if isinstance(module, nn.BatchNorm2d)]
+    if norms:
+        nn.init.zeros_(norms[-1].weight)
 
 
 class MixedSpace(ModelSpace):
@@ -101,6 +99,9 @@ class MixedSpace(ModelSpace):
     separable convolutions, and a skip. The paper, too, tries a space of many more operations. With 20 layers there are
     24^20, about 4e27, paths. The choices are labelled ``layer_1``, ``layer_2``, ...
 
+    A 3x3 convolution that is not searched begins each stage. All operations are added to their input and start as
+    nothing, so that untrained paths agree. Otherwise the supernet learns nothing for a long time: see docs/spaces.md.
+
     Parameters
     ----------
     num_classes
@@ -110,9 +111,9 @@ class MixedSpace(ModelSpace):
     channels
         Channels of each stage.
     strides
-        Stride of the first layer of each stage.
+        Stride of the convolution that begins each stage.
     layers
-        Layers of each stage.
+        Layers of each stage that choose.
     stem_stride
         Step in pixels of the 3x3 convolution that comes first.
     """
@@ -143,15 +144,18 @@ class MixedSpace(ModelSpace):
         before = make_divisible(channels[0] * 2 / 3)
         self.stem = conv_norm(input_channels, before, 3, stem_stride)
         self.layers = nn.Sequential()
-        for stage, (width, first) in enumerate(zip(channels, strides, strict=True)):
+        for stage, (width, stride) in enumerate(zip(channels, strides, strict=True)):
+            self.layers.append(conv_norm(before, width, 3, stride))
+            before = width
             for place in range(layers):
-                stride = first if place == 0 else 1
-                candidates = {name: build(before, width, stride) for name, build in MIXED_OPERATIONS.items()}
+                candidates = {name: build(width) for name, build in MIXED_OPERATIONS.items()}
                 self.layers.append(LayerChoice(candidates, label=f"layer_{stage * layers + place + 1}"))
-                before = width
         self.head = conv_norm(before, _HEAD)
         self.classifier = nn.Linear(_HEAD, num_classes)
         initialise(self)
+        for layer in self.layers:
+            for operation in layer if isinstance(layer, LayerChoice) else ():
+                _silence(operation)
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the logits (N, num_classes) of images (N, input_channels, H, W)."""
