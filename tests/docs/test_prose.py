@@ -17,6 +17,7 @@ def test_page_has_short_sentences_and_no_translated_phrases(page: Path) -> None:
     found = prose["measure"](page.read_text(encoding="utf-8"))
     assert found.mean <= prose["MOST_WORDS"], found.longest
     assert len(found.turns) <= prose["MOST_TURNS"], found.turns
+    assert len(found.longest.split()) <= prose["LONGEST"].get(page.name, 1000), found.longest
 
 
 def test_code_tables_headings_and_comments_are_not_prose() -> None:
