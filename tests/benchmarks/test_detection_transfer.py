@@ -92,11 +92,18 @@ def test_each_seed_has_its_search_and_three_detectors_and_a_table_of_paired_diff
     assert (tmp_path / "out/detection_transfer.md").read_text().splitlines() == lines
 
 
-def test_a_command_that_fails_ends_it_and_names_its_log(transfer: ModuleType, tmp_path: Path) -> None:
+def test_a_command_that_fails_ends_it_and_names_its_log(
+    transfer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = tmp_path / "python"
+    python.write_text('#!/bin/sh\necho "no images: $*"\nexit 3\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(transfer.sys, "executable", str(python))
+    monkeypatch.setattr(transfer, "run_jobs", in_turn)
     with pytest.raises(SystemExit, match=r"search.* failed; see .*search_0\.log"):
-        transfer.main(words(tmp_path, "--seeds", "0"))  # a folder without images
+        transfer.main(words(tmp_path, "--seeds", "0"))
     log = (tmp_path / "out/search_0.log").read_text()
-    assert str(tmp_path / "images") in log
+    assert log.startswith("no images: -m nni_cream search")
 
 
 @pytest.mark.parametrize(
