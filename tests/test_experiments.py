@@ -69,9 +69,8 @@ def shallow(resolved: dict[str, Any]) -> dict[str, Any]:
     if space["name"] != "mixed":
         return resolved
     spaces.create(space["name"], **space["arguments"])
-    # The first of a stage has another stride than the others. Images of this shape, without the folder:
-    data = {"name": "cifar10", "arguments": {"root": "nowhere"}}
-    return {**resolved, "data": data, "space": {**space, "arguments": {**space["arguments"], "layers": 2}}}
+    data = {"name": "cifar10", "arguments": {"root": "nowhere"}}  # images of this shape, without the folder
+    return {**resolved, "data": data, "space": {**space, "arguments": {**space["arguments"], "layers": 1}}}
 
 
 def rehearse_detector(path: Path, folder: Path) -> dict[str, Any]:

@@ -119,6 +119,10 @@ class _Image:
     areas: list[float] = field(default_factory=list)
     crowds: list[bool] = field(default_factory=list)
 
+    @property
+    def size(self) -> str:
+        return f"the image {self.file} has {self.width} x {self.height} pixels"
+
     def done(self) -> AnnotatedImage:
         return AnnotatedImage(
             self.id,
@@ -147,6 +151,7 @@ class AnnotationsBuilder:
         self._root = root
         self._categories = tuple(categories)
         self._images: dict[int, _Image] = {}
+        self._files: dict[str, int] = {}
         self._faulty: set[int] = set()  # images whose boxes go with them
         self.faults: list[Fault] = []
 
@@ -160,7 +165,11 @@ class AnnotationsBuilder:
             self._leave_out(image, Fault("images without size", where, f"{width} x {height} pixels"))
         elif not (self._root / file).is_file():
             self._leave_out(image, Fault("missing image files", where, f"{self._root / file} is no file"))
+        elif file in self._files:  # whose boxes are right?
+            other = f"image {self._files[file]} has this file, too"
+            self._leave_out(image, Fault("images with the file of another", where, other))
         else:
+            self._files[file] = image
             self._images[image] = _Image(image, file, width, height)
 
     def _leave_out(self, image: int, fault: Fault) -> None:
@@ -211,10 +220,13 @@ class AnnotationsBuilder:
         elif not (right > left and bottom > top):
             self.faults.append(Fault("boxes without width or height", where, _edges(edges)))
         elif min(left, top, home.width - right, home.height - bottom) < -_ROUNDING:
-            size = f"the image {home.file} has {home.width} x {home.height} pixels"
-            self.faults.append(Fault("boxes that reach out of their image", where, f"{_edges(edges)}; {size}"))
+            self.faults.append(Fault("boxes that reach out of their image", where, f"{_edges(edges)}; {home.size}"))
         else:
             inside = (max(left, 0.0), max(top, 0.0), min(right, home.width), min(bottom, home.height))
+            exact = np.array(inside, np.float32)  # as it is kept
+            if not (exact[2] > exact[0] and exact[3] > exact[1]):
+                self.faults.append(Fault("boxes without width or height", where, f"{_edges(edges)}; {home.size}"))
+                return
             home.boxes.append(inside)
             home.labels.append(label)
             home.areas.append(area if area is not None and area > 0 else _area(inside))

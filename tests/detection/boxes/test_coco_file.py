@@ -66,6 +66,18 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str, int]] = {
         "boxes without width or height: 1, the first is",
         1,
     ),
+    "nothing inside": (
+        lambda c: c["annotations"][0].update(bbox=[64.25, 4, 0.5, 20]),
+        "boxes without width or height: 1, the first is annotation 1: its edges are 64.25, 4, 64.75, 24 "
+        "(left, top, right, bottom); the image a.jpg has 64 x 48 pixels",
+        1,
+    ),
+    "nothing in single precision": (
+        lambda c: c["annotations"][0].update(bbox=[60, 4, 1e-7, 20]),
+        "boxes without width or height: 1",
+        1,
+    ),
+    "same file": (lambda c: c["images"][1].update(file_name="a.jpg"), "image 3 (a.jpg): image 7 has this file, too", 2),
     "negative": (lambda c: c["annotations"][0].update(bbox=[6, 4, -3, 20]), "its edges are 6, 4, 3, 24", 1),
     "category": (
         lambda c: c["annotations"][0].update(category_id=5),

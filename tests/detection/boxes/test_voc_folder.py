@@ -99,6 +99,11 @@ def test_category_that_is_not_wanted_is_a_fault(folder: Path) -> None:
             DataError,
             "missing image files: 1, the first is image 2",
         ),
+        (
+            lambda f: (f / "Annotations/one.xml").write_text(annotation("two", thing("cat", (1, 1, 9, 9)))),
+            DataError,
+            "images with the file of another: 1, the first is image 2 (two.png): image 1 has this file, too",
+        ),
         (lambda f: write(f, thing("cat", ("x", 1, 2, 3))), FileError, "<bndbox/xmin> is 'x'; expected a finite number"),
         (lambda f: write(f, thing("cat", ("nan", 1, 2, 3))), FileError, "<bndbox/xmin> is 'nan'"),
         (lambda f: write(f, "<object><name>cat</name></object>"), FileError, "<bndbox/xmin> is missing"),
