@@ -91,10 +91,8 @@ class CocoScores:
             "categories": [{"id": label, "name": name} for label, name in enumerate(categories, start=1)],
         }
         results = [{**item, "image_id": image} for image, (_, seen) in enumerate(images) for item in seen]
-        if not results:  # the library refuses an empty list
-            there = {item["category_id"] for item in content["annotations"]}
-            nothing = 0.0 if there else None
-            return {**dict.fromkeys(FIGURES, nothing), "ap_of": {categories[label - 1]: 0.0 for label in sorted(there)}}
+        # The library refuses an empty list. A detection too small to be right changes no figure that is 0 or missing.
+        results = results or [{"bbox": [0.0, 0.0, 1e-3, 1e-3], "category_id": 1, "score": 0.0, "image_id": 0}]
         with contextlib.redirect_stdout(io.StringIO()):
             coco = COCO(content)
             evaluation = COCOeval_faster(coco, coco.loadRes(results), "bbox")

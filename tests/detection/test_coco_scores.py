@@ -61,8 +61,10 @@ def test_what_is_found_in_a_crowd_is_neither_right_nor_wrong() -> None:
 def test_finding_nothing_is_zero_and_nothing_to_find_is_no_figure() -> None:
     nothing = found([], [], [])
     figures = scores_of([nothing], [true([[0, 0, 50, 50]], [2])])
-    assert (figures["ap"], figures["ap50"], figures["ap_of"]) == (0.0, 0.0, {"b": 0.0})
-    assert scores_of([nothing], [true([], [])])["ap"] is None
+    missing = {"ap_small": None, "ap_large": None}
+    assert figures == {**dict.fromkeys(FIGURES, 0.0), **missing, "ap_of": {"b": 0.0}}
+    crowd = scores_of([nothing], [true([[0, 0, 50, 50]], [1], [True])])
+    assert crowd == scores_of([nothing], [true([], [])]) == {**dict.fromkeys(FIGURES), "ap_of": {}}
 
 
 def test_image_without_objects_counts_its_wrong_detections() -> None:
