@@ -27,7 +27,14 @@ from nni_cream.runs.evaluation import device_of
 from nni_cream.training import Loading, load_weights, make_loader
 from nni_cream.training.detect_recipe import DetectorOptions
 
-__all__ = ["detection_table", "evaluate_detector", "load_detector", "measure_detector", "results_table"]
+__all__ = [
+    "check_categories",
+    "detection_table",
+    "evaluate_detector",
+    "load_detector",
+    "measure_detector",
+    "results_table",
+]
 
 _AT_ONCE = 8
 
@@ -139,13 +146,30 @@ def evaluate_detector(
         data = read_parts(config["data"], (part,))
         if not data.parts:
             raise ConfigError(f"data.{part} is null; expected the name of a part to evaluate.")
-        if data.categories != categories:
-            raise ConfigError(
-                f"the data has the categories {', '.join(data.categories)}; expected those of the detector: "
-                f"{', '.join(categories)}."
-            )
+        check_categories(data.categories, categories)
         figures = measure_detector(detector, data.parts[part], device, Loading(**config["loader"]))
     return {**figures, "part": part, "data": data.name, "result": str(result)}
+
+
+def check_categories(found: Sequence[str], expected: Sequence[str]) -> None:
+    """Refuse data whose labels mean something else than those of a detector.
+
+    Parameters
+    ----------
+    found
+        Categories of the data.
+    expected
+        Those of the detector.
+
+    Raises
+    ------
+    ConfigError
+        If they differ.
+    """
+    if tuple(found) != tuple(expected):
+        raise ConfigError(
+            f"the data has the categories {', '.join(found)}; expected those of the detector: {', '.join(expected)}."
+        )
 
 
 def detection_table(figures: Mapping[str, Any], title: str) -> Table:

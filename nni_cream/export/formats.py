@@ -31,6 +31,7 @@ __all__ = [
     "FILES",
     "FORMATS",
     "METADATA_KEY",
+    "annotate",
     "check_exportable",
     "check_formats",
     "write_formats",
@@ -236,7 +237,7 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int, meta
             f"{versions.get('')}. Choose another from {DEFAULT_OPSET} to {_newest_opset()}."
         )
 
-    _annotate(model, metadata)
+    annotate(model, metadata)
     onnx.save(model, path)
 
     def run(batch: Tensor) -> Tensor:
@@ -246,8 +247,8 @@ def _write_onnx(network: nn.Module, images: Tensor, path: Path, opset: int, meta
     return compare(network, run, images, path.name)
 
 
-def _annotate(model: Any, metadata: str | None) -> None:
-    """Add the facts to an ONNX model, and remove the paths of this machine."""
+def annotate(model: Any, metadata: str | None) -> None:
+    """Add facts to an ONNX model, as JSON under :data:`METADATA_KEY`, and remove the paths of this machine."""
     for node in chain(model.graph.node, *(function.node for function in model.functions)):
         kept = [entry for entry in node.metadata_props if entry.key not in _TRACES]
         del node.metadata_props[:]

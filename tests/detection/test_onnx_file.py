@@ -38,6 +38,10 @@ def test_file_gives_the_same_boxes_and_scores_for_images_of_any_size(
     assert made["categories"] == list("0123456789")
     detector, _ = load_detector(DETECT.load(trained / "config.yml"), trained)
     session = onnxruntime.InferenceSession(str(file))
+    facts = json.loads(session.get_modelmeta().custom_metadata_map["nni_cream"])
+    assert facts["labels"] == {str(place): str(place - 1) for place in range(1, 11)}
+    for folder in (str(Path(onnx_file.__file__).parent.parent), str(Path(torch.__file__).parent), str(trained)):
+        assert folder.encode() not in file.read_bytes()
     generator = torch.Generator().manual_seed(0)
     for size in ((96, 96), (50, 130), (200, 160)):
         image = torch.rand(3, *size, generator=generator)
@@ -72,6 +76,26 @@ def test_file_that_gives_something_else_is_refused_and_not_left_behind(
 
     monkeypatch.setattr(onnx_file.torch.onnx, "export", moved)
     config = DETECT.load(trained / "config.yml")
-    with pytest.raises(ExportError, match=r"the (boxes|scores|labels) of the ONNX file differ from PyTorch's"):
+    with pytest.raises(
+        ExportError, match=r"the ONNX file finds \d+ boxes in an image of .*, others than PyTorch's"
+    ):
         onnx_file.export_detector(config, trained, tmp_path / "detector.onnx")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_equal_detections_may_change_places_and_others_may_not() -> None:
+    boxes = np.array([[0, 0, 10, 10], [20, 20, 40, 40], [0, 0, 10, 10]], np.float32)
+    scores, labels = np.array([0.5, 0.5, 0.4], np.float32), np.array([1, 2, 1])
+    order = [1, 0, 2]
+    moved = [boxes[order] + np.float32(2e-4), scores[order], labels[order]]
+    assert onnx_file._difference([boxes, scores, labels], moved) == pytest.approx(2e-4, rel=0.1)
+    for wrong in (
+        [boxes, scores, labels[order]],
+        [boxes, scores[[0, 1, 1]], labels],
+        [boxes + np.float32(0.01), scores, labels],
+        [boxes[:2], scores[:2], labels[:2]],
+        [boxes[[0, 0, 2]], scores, labels[[0, 0, 2]]],
+    ):
+        assert onnx_file._difference([boxes, scores, labels], wrong) is None
+    nothing = [boxes[:0], scores[:0], labels[:0]]
+    assert onnx_file._difference(nothing, nothing) == 0.0
