@@ -76,9 +76,7 @@ def test_file_that_gives_something_else_is_refused_and_not_left_behind(
 
     monkeypatch.setattr(onnx_file.torch.onnx, "export", moved)
     config = DETECT.load(trained / "config.yml")
-    with pytest.raises(
-        ExportError, match=r"the ONNX file finds \d+ boxes in an image of .*, others than PyTorch's"
-    ):
+    with pytest.raises(ExportError, match=r"the ONNX file finds \d+ boxes in an image of .*, others than PyTorch's"):
         onnx_file.export_detector(config, trained, tmp_path / "detector.onnx")
     assert list(tmp_path.iterdir()) == []
 
