@@ -40,10 +40,10 @@ def commands(transfer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> list[str]
         source.write_text(yaml.safe_dump(dict(content)))
         resolved = (config if command == "search" else DETECT).load(source)
         arm, _, seed = folder.name.rpartition("_")
-        space = {"name": "cream", "arguments": {}}
+        space = {"name": "mixed", "arguments": {}}
         detection = None
         if command == "search":
-            assert (resolved["search"]["seed"], resolved["search"]["cost_range"]) == (int(seed), [None, 4.6e6])
+            assert (resolved["search"]["seed"], resolved["search"]["cost_range"]) == (int(seed), [None, 4.4e6])
         else:
             assert (resolved["recipe"]["seed"], resolved["recipe"]["epochs"]) == (int(seed), 7)
             started = {"weights": "beside"} if arm == "weights" else {}
