@@ -22,7 +22,7 @@ from nni_cream.options import TEXT
 from nni_cream.processes.signals import termination_as_interrupt
 from nni_cream.versions import versions
 
-__all__ = ["Job", "Records", "Work", "run_jobs", "with_retired"]
+__all__ = ["Job", "Records", "Work", "run_jobs", "shared_of", "with_retired"]
 
 _RETIRED = "retired"
 _REPEAT = "Delete its line to have it repeated."
@@ -97,7 +97,7 @@ class Records:
         """Read the file and return its whole lines."""
         content = read_bytes(self.path)
         whole = content[: content.rfind(b"\n") + 1]
-        found = [self._parsed(number, line) for number, line in enumerate(whole.splitlines(), 1)]
+        found = [_parsed(self.path, number, line) for number, line in enumerate(whole.splitlines(), 1)]
         self._lines = {line["key"]: line for line in found[1:]}
         self._sound = {}
         changed = sorted(differences(found[0]["shared"] if found else self.shared, self.shared))
@@ -107,14 +107,6 @@ class Records:
                 "or name another folder with --out."
             )
         return whole
-
-    def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
-        """Parse a line: the first has what all jobs share, every other one a result."""
-        hint, fields = "Delete the line to have that training repeated.", _FIELDS
-        if number == 1:
-            hint, fields = "Name another folder with --out.", {"shared": OBJECT}
-        parsed: dict[str, Any] = parse_json(line, f"{self.path}, line {number}", "a record", hint, fields)
-        return parsed
 
     def refresh(self) -> None:
         """Read the file again and remove a torn line. No other process may be writing."""
@@ -196,6 +188,24 @@ class Records:
         append_line(self.path, line)
         self._lines[job.key] = line
         self._sound.pop(job.key, None)
+
+
+def shared_of(path: Path) -> dict[str, Any]:
+    """Return what all jobs of a file of records share; empty for an empty file.
+
+    Raises :class:`~nni_cream.errors.StudyError` if its first line is broken.
+    """
+    lines = read_bytes(path).splitlines()
+    return dict(_parsed(path, 1, lines[0])["shared"]) if lines else {}
+
+
+def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    """Parse a line: the first has what all jobs share, every other one a result."""
+    hint, fields = "Delete the line to have that training repeated.", _FIELDS
+    if number == 1:
+        hint, fields = "Name another folder with --out.", {"shared": OBJECT}
+    parsed: dict[str, Any] = parse_json(line, f"{path}, line {number}", "a record", hint, fields)
+    return parsed
 
 
 def run_jobs(

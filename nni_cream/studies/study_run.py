@@ -20,7 +20,7 @@ from nni_cream.files import write_json, write_text
 from nni_cream.from_config import fit_space
 from nni_cream.studies import final_study
 from nni_cream.studies.final_study import FinalRow
-from nni_cream.studies.jobs import Job, Records, Work, run_jobs
+from nni_cream.studies.jobs import Job, Records, Work, run_jobs, shared_of
 from nni_cream.studies.parts import load_parts
 from nni_cream.studies.plots import (
     draw_differences,
@@ -73,11 +73,8 @@ class Running:
         nothing to report.
         """
         path = self.out / RECORDS
-        if not self.workers and not path.exists():
-            raise StudyError(
-                f"{self.out}: holds no {RECORDS} of a study, so there is nothing to report. Run the study first, "
-                "without --report, or name its folder with --out."
-            )
+        if not self.workers:
+            self._check_there(path)
         try:
             if self.out.exists() and not path.exists() and any(self.out.iterdir()):
                 raise FileError(
@@ -90,6 +87,20 @@ class Running:
         if self.workers:
             records.begin()
         return records
+
+    def recorded_space(self) -> dict[str, Any]:
+        """Return the space of the existing records; raise as :meth:`open` does where there are none."""
+        path = self.out / RECORDS
+        self._check_there(path)
+        space: dict[str, Any] = shared_of(path).get("space", {})
+        return space
+
+    def _check_there(self, path: Path) -> None:
+        if not path.exists():
+            raise StudyError(
+                f"{self.out}: holds no {RECORDS} of a study, so there is nothing to report. Run the study first, "
+                "without --report, or name its folder with --out."
+            )
 
     def file(self, ending: str) -> Path:
         """Return the path of one of the study's own files."""
@@ -125,8 +136,15 @@ class Running:
         return {"command": self.command, "date": records.last_date, "versions": records.versions}
 
 
-def _fitted(config: Mapping[str, Any]) -> dict[str, Any]:
-    return fit_space(config, load_parts(config["data"], config["study"]["judging_images"]).splits)
+def _fitted(config: Mapping[str, Any], running: Running) -> dict[str, Any]:
+    """Fill in what the images decide of the space; tables alone need no images, since the records hold that space."""
+    if running.workers:
+        return fit_space(config, load_parts(config["data"], config["study"]["judging_images"]).splits)
+    given, recorded = config["space"], running.recorded_space()
+    same = given["name"] == recorded.get("name") and all(
+        recorded["arguments"].get(key) == value for key, value in given["arguments"].items()
+    )
+    return {**config, "space": recorded if same else given}
 
 
 def run_truth(config: Mapping[str, Any], running: Running) -> Truth:
@@ -135,7 +153,7 @@ def run_truth(config: Mapping[str, Any], running: Running) -> Truth:
     Raises :class:`~nni_cream.errors.CreamError` if the configuration, space or data is not usable, or a training
     failed. Earlier results are kept.
     """
-    config = _fitted(config)
+    config = _fitted(config, running)
     shared, jobs = truth.truth_jobs(config)
     records = running.open(shared)
     try:
@@ -174,8 +192,11 @@ def run_rank(
     CreamError
         If truth and configuration do not fit, or a training failed. The tables of existing records are written anyway.
     """
-    config = _fitted(config)
-    known.check_fits(config["space"], load_parts(config["data"], config["study"]["judging_images"]))
+    config = _fitted(config, running)
+    images = None
+    if running.workers or known.trained_here:
+        images = load_parts(config["data"], config["study"]["judging_images"])
+    known.check_fits(config["space"], images)
     if config["study"]["evolution"] is not None:
         check_whole(config["space"], known)
     scored = known.part(config["study"]["scored"])
@@ -268,7 +289,7 @@ def run_final(config: Mapping[str, Any], running: Running) -> dict[str, list[Fin
     Raises :class:`~nni_cream.errors.CreamError` if the configuration, space or data is not usable, or a training
     failed. The tables of existing records are written anyway.
     """
-    config = _fitted(config)
+    config = _fitted(config, running)
     records = running.open(final_study.shared_by_all(config))
     try:
         running.run(final_study.work, [*final_study.search_jobs(config).values()], records, "searches with a board")

@@ -142,20 +142,26 @@ class Truth:
             ],
         }
 
-    def check_fits(self, space: Mapping[str, Any], parts: StudyParts) -> None:
+    @property
+    def trained_here(self) -> bool:
+        """Whether its architectures were trained on known images; a table of others says nothing of them."""
+        return self.data["fingerprint"] is not None
+
+    def check_fits(self, space: Mapping[str, Any], parts: StudyParts | None) -> None:
         """Check that scores of a space on these images can be compared with this truth.
 
+        A truth of others is compared without images, so ``parts`` may be ``None`` there.
         Raises :class:`~nni_cream.errors.StudyError` if the space or the images differ, an architecture is not of the
         space, fewer than ten are known, or all accuracies are equal.
         """
-        trained_here = self.data["fingerprint"] is not None
-        own_space, other = (dict(item) if trained_here else item["name"] for item in (self.space, space))
+        own_space, other = (dict(item) if self.trained_here else item["name"] for item in (self.space, space))
         if own_space != other:
             raise StudyError(
                 f"the space of the truth is {own_space}; expected {other}, as configured. Take the truth of that "
                 "space, or make one with `nni-cream study truth`."
             )
-        if trained_here:
+        if self.trained_here:
+            assert parts is not None
             self._check_images(parts)
         if len(self.known) < FEWEST:
             raise StudyError(
