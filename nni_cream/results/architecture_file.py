@@ -25,7 +25,7 @@ DETECTION_FIELDS = {
     "categories": [TEXT],
     "anchor_scale": NUMBER,
     "figures": OBJECT,
-    Optional("image_size"): [WHOLE],  # with the next one since December 2026
+    Optional("image_size"): [WHOLE],  # files of November 2026 lack this and the next
     Optional("backbone_macs"): NUMBER,
 }
 BEST_FIELDS = {

@@ -191,12 +191,12 @@ class Records:
 
 
 def shared_of(path: Path) -> dict[str, Any]:
-    """Return what all jobs of a file of records share; empty for an empty file.
+    """Return what all jobs of a file of records share; empty for a file without a whole line.
 
     Raises :class:`~nni_cream.errors.StudyError` if its first line is broken.
     """
-    lines = read_bytes(path).splitlines()
-    return dict(_parsed(path, 1, lines[0])["shared"]) if lines else {}
+    first, end, _ = read_bytes(path).partition(b"\n")
+    return dict(_parsed(path, 1, first)["shared"]) if end else {}
 
 
 def _parsed(path: Path, number: int, line: bytes) -> dict[str, Any]:

@@ -89,11 +89,11 @@ class Running:
         return records
 
     def recorded_space(self) -> dict[str, Any]:
-        """Return the space of the existing records; raise as :meth:`open` does where there are none."""
+        """Return the space of the records, empty if they name none; raise as :meth:`open` where there are none."""
         path = self.out / RECORDS
         self._check_there(path)
-        space: dict[str, Any] = shared_of(path).get("space", {})
-        return space
+        space = shared_of(path).get("space")
+        return space if isinstance(space, dict) else {}
 
     def _check_there(self, path: Path) -> None:
         if not path.exists():
@@ -142,7 +142,7 @@ def _fitted(config: Mapping[str, Any], running: Running) -> dict[str, Any]:
         return fit_space(config, load_parts(config["data"], config["study"]["judging_images"]).splits)
     given, recorded = config["space"], running.recorded_space()
     same = given["name"] == recorded.get("name") and all(
-        recorded["arguments"].get(key) == value for key, value in given["arguments"].items()
+        recorded.get("arguments", {}).get(key) == value for key, value in given["arguments"].items()
     )
     return {**config, "space": recorded if same else given}
 
