@@ -113,8 +113,18 @@ def make_module(config: Mapping[str, Any], backbone: Backbone, parts: BoxParts) 
     -------
     tuple
         The module with its network set, and the scale of the anchors.
+
+    Raises
+    ------
+    ConfigError
+        If the norms of a backbone with new weights would stay as they are.
     """
     options, settings = DetectorOptions(**config["detector"]), config["trainer"]
+    if options.backbone_norm == "frozen" and backbone.weights is None:
+        raise ConfigError(
+            "detector.backbone_norm is frozen, but the backbone has new weights; expected batch, since no statistics "
+            "are there to keep. Or name a file as backbone.weights."
+        )
     scale = options.anchor_scale
     if scale is None:
         scale = fit_anchor_scale(parts.parts["train"], options)

@@ -193,6 +193,7 @@ def test_table_has_a_row_for_each_detector(trained: Path, tmp_path: Path, capsys
         ({"backbone": {"name": "cream-14", "arguments": {"weights": "none.pt"}}}, "there is no file none.pt"),
         ({"backbone": {"name": "cream-14", "arguments": {"size": 3}}}, "backbone.size is no argument"),
         ({"backbone": {"name": "resnet18", "arguments": {"weights": "beside"}}}, "since resnet18 is torchvision's"),
+        ({"detector": {"backbone_norm": "frozen"}}, "is frozen, but the backbone has new weights; expected batch"),
         ({"backbone": "vit_b_16"}, "the backbone does not take an image of 3 x 384 x 512"),
         ({"data": {"name": "cocoa"}}, "data is 'cocoa'; expected coco or voc. Did you mean 'coco'?"),
         ({"data": {"train": "nothing"}}, "instances_nothing.json: there is no such file"),

@@ -1,4 +1,4 @@
-"""Buffers of a supernet: left as they were by a check, and named where all paths mix in them."""
+"""Values of a supernet that a check changes for a while, and buffers in which all paths mix."""
 
 from __future__ import annotations
 
@@ -10,12 +10,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.parameter import is_lazy
 
 from nni_cream.search.supernet.supernet import Supernet
 
-__all__ = ["unchanged"]
+__all__ = ["awake", "unchanged"]
 
 _logger = logging.getLogger(__name__)
+_AWAKE = 0.1  # standard deviation: far above rounding, and small beside what is not zero
+
+
+@contextmanager
+def awake(space: nn.Module) -> Iterator[None]:
+    """Give random values to weights that are all zero, and put them back afterwards.
+
+    Branches that are added to their input often start with such a weight. It would hide from a check what they compute.
+    """
+    weights = [item for item in space.parameters() if item.requires_grad and not is_lazy(item)]
+    silent = [item.data for item in weights if item.is_floating_point() and not item.detach().any()]
+    zeros = [item.clone() for item in silent]
+    try:
+        for item in silent:
+            item.normal_(0.0, _AWAKE)
+        yield
+    finally:
+        for item, value in zip(silent, zeros, strict=True):
+            item.copy_(value)
 
 
 @contextmanager

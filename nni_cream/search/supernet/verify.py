@@ -25,7 +25,7 @@ from nni_cream.search.supernet.copies import copied
 from nni_cream.search.supernet.gradients import gradients_of
 from nni_cream.search.supernet.kept_inputs import kept
 from nni_cream.search.supernet.outputs import main_output, tensors_in
-from nni_cream.search.supernet.shared_values import unchanged
+from nni_cream.search.supernet.shared_values import awake, unchanged
 from nni_cream.search.supernet.supernet import Supernet
 
 __all__ = ["Inputs", "named_as_in", "same_network", "verify"]
@@ -70,7 +70,7 @@ def verify(
     """
     for number, path in enumerate(paths):
         depth: _Depth = "outputs" if number else "gradients"
-        with unchanged(supernet), preserved_rng(0):
+        with unchanged(supernet), preserved_rng(0), awake(supernet.space):
             frozen = _frozen(supernet, path)  # first: a forward pass in training mode changes the statistics
             state = _State.of(frozen)
             supernet.activate(path)
