@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +17,7 @@ from nni_cream.config import DETECT
 from nni_cream.results.architecture_file import Best
 from tests.benchmarks.loaded import benchmark
 
+PUBLISHED = Path(__file__).resolve().parents[2] / "docs/evidence/detection"
 AP = {"weights": (0.5, 0.7), "new": (0.4, 0.5), "mobilenet": (0.55, 0.45)}
 
 
@@ -117,3 +119,11 @@ def test_a_command_that_fails_ends_it_and_names_its_log(
 def test_wrong_input_is_named(transfer: ModuleType, tmp_path: Path, more: list[str], problem: str) -> None:
     with pytest.raises(SystemExit, match=problem):
         transfer.main(words(tmp_path, *more))
+
+
+def test_page_shows_the_table_of_its_records(transfer: ModuleType) -> None:
+    head, *lines = map(json.loads, (PUBLISHED / "records.jsonl").read_text().splitlines())
+    ran = {(line["arguments"]["arm"], line["arguments"]["seed"]) for line in lines}
+    assert ran == {(arm, seed) for arm in transfer.ARMS for seed in (0, 1, 2)}
+    assert (head["shared"]["epochs"], head["shared"]["limit"]) == (20, transfer.LIMIT)
+    assert (PUBLISHED / "detection_transfer.md").read_text() == transfer.report(PUBLISHED / "records.jsonl")
