@@ -151,7 +151,7 @@ def check_resume(options: argparse.Namespace) -> tuple[bool, str, dict[str, Any]
         whole, killed = Path(folder, "whole"), Path(folder, "killed")
         code = command("search", config, "--out", whole)
         process = start("search", config, "--out", killed)
-        while process.poll() is None and not list(killed.rglob("last.ckpt")):
+        while process.poll() is None and not (killed / "last.ckpt").exists():
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
         process.communicate()
