@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from predictor_variants import Array, standard
 from scipy import stats
 from torch.nn import functional
 
@@ -36,7 +37,6 @@ from nni_cream.studies.ranking.rank_study import make_variants, shared_by_all
 from nni_cream.studies.supernets import TrainedSupernet, trained_supernet
 from nni_cream.studies.truths.truth import Truth, load_truth
 
-Array = NDArray[np.float64]
 SHARES = {"": 1.0, ", a quarter of the images": 0.25, ", a sixteenth": 0.0625}
 STREAM = 3 << 32  # added to a seed, so that paths differ from those of the training
 
@@ -63,10 +63,6 @@ def predictions(supernet: TrainedSupernet, paths: list[NetworkPath], losses: Arr
     predictor.observe(paths, list(losses))
     predictor.sizes = module.predictor.sizes
     return np.asarray(predictor.predict(wanted).mean)
-
-
-def standard(values: Array) -> Array:
-    return (values - values.mean()) / values.std()
 
 
 def judge(values: Array, truth: Truth, part: NDArray[np.intp]) -> dict[str, float]:
