@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
-from nni_cream.cli import main
+from nni_cream.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

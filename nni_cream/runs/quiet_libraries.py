@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from contextlib import nullcontext
+
+from nni_cream.processes.garbage import importing
 
 __all__ = ["quiet_libraries"]
 
@@ -27,12 +30,13 @@ def quiet_libraries(*, training: bool = False) -> None:
     filters = os.environ.get("PYTHONWARNINGS", "")
     if _OF_WORKERS not in filters:
         os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [filters, _OF_WORKERS]))
-    from nni.runtime.log import silence_stdout
+    with importing("pytorch_lightning") if training else nullcontext():
+        from nni.runtime.log import silence_stdout
 
+        if training:
+            import pytorch_lightning as pl  # sets the level of its loggers, so it has to come first
     silence_stdout()
     if training:
-        import pytorch_lightning as pl  # sets the level of its loggers, so it has to come first
-
         for library in (pl.__name__, "lightning_fabric"):
             logging.getLogger(library).setLevel(logging.ERROR)
         # What these announce at level ERROR is an exception that reaches the user anyway, with its own message.
