@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from nni_cream.cli import run
+import sys
+
+from nni_cream.cli import main
 
 if __name__ == "__main__":
-    run()
+    sys.exit(main())

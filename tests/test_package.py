@@ -123,7 +123,7 @@ def test_command_line_and_configuration_can_be_imported_without_torch_and_nni() 
 
 def test_console_script_is_the_command_line() -> None:
     (script,) = entry_points(group="console_scripts", name="nni-cream")
-    assert script.load() is cli.run
+    assert script.load() is cli.main
 
 
 @pytest.mark.integration

@@ -7,7 +7,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import NoReturn
 
 from nni_cream import __version__
 from nni_cream.cli import (
@@ -25,11 +24,10 @@ from nni_cream.cli import (
     training_commands,
 )
 from nni_cream.errors import CreamError
-from nni_cream.processes.garbage import end_process
 from nni_cream.processes.signals import Terminated
 from nni_cream.terminal_text import visible
 
-__all__ = ["main", "run"]
+__all__ = ["main"]
 
 _EXAMPLES = """\
 examples:
@@ -127,11 +125,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _explain(error, options.debug, f"unexpected {type(error).__name__}: {error} (--debug shows where)")
         return 1
     return 0
-
-
-def run() -> NoReturn:
-    """Be the process of one command."""
-    end_process(main())
 
 
 def _explain(error: Exception, debug: bool, message: str | None = None) -> None:

@@ -27,7 +27,6 @@ from nni_cream.files import append_line, write_text
 from nni_cream.manager.final_metric import INTERRUPTED, PARAMETERS, pack_final
 from nni_cream.manager.processes import is_gone, only_process, started_by
 from nni_cream.page import page_address_of_trial
-from nni_cream.processes.garbage import end_process
 from nni_cream.results.output_folder import TENSORBOARD, OutputFolder
 from nni_cream.results.tensorboard import EventFiles, check_tensorboard, show_in_web_ui
 from nni_cream.runs.quiet_libraries import quiet_libraries
@@ -297,7 +296,7 @@ def run() -> NoReturn:
         # One that ends with an exit code when it is told to stop counts as failed with NNI, whatever the code.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
-    end_process(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
 
-__all__ = ["end_process", "importing"]
+__all__ = ["importing"]
 
 
 @contextmanager
 def importing(package: str) -> Iterator[None]:
     """Collect nothing while a large package is imported inside, and leave its objects out of later collections.
 
-    Importing PyTorch, Lightning and NNI takes a fifth less time, a training of small networks about a tenth less. Where
-    the package is imported already, all stays as it is.
+    Importing PyTorch, Lightning and NNI takes a fifth less time, a training of small networks about a tenth less. The
+    process ends two seconds sooner. Where the package is imported already, all stays as it is.
 
     Parameters
     ----------
@@ -32,18 +32,9 @@ def importing(package: str) -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+        atexit.register(_collect_no_more)
 
 
-def end_process(code: int) -> NoReturn:
-    """End this process with an exit code, without the last collection.
-
-    Python spends two seconds on it after these packages were imported. Exit handlers run as ever.
-
-    Parameters
-    ----------
-    code
-        The exit code.
-    """
+def _collect_no_more() -> None:
     gc.freeze()
     gc.disable()
-    sys.exit(code)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from contextlib import nullcontext
 
 from nni_cream.processes.garbage import importing
 
@@ -30,13 +29,13 @@ def quiet_libraries(*, training: bool = False) -> None:
     filters = os.environ.get("PYTHONWARNINGS", "")
     if _OF_WORKERS not in filters:
         os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [filters, _OF_WORKERS]))
-    with importing("pytorch_lightning") if training else nullcontext():
-        from nni.runtime.log import silence_stdout
+    from nni.runtime.log import silence_stdout
 
-        if training:
-            import pytorch_lightning as pl  # sets the level of its loggers, so it has to come first
     silence_stdout()
     if training:
+        with importing("pytorch_lightning"):
+            import pytorch_lightning as pl  # sets the level of its loggers, so it has to come first
+
         for library in (pl.__name__, "lightning_fabric"):
             logging.getLogger(library).setLevel(logging.ERROR)
         # What these announce at level ERROR is an exception that reaches the user anyway, with its own message.

@@ -18,12 +18,14 @@ quiet_libraries(training=True)
 print(gc.isenabled(), kept > 100_000, gc.get_freeze_count() <= kept)
 """
 END = """
-import atexit, gc, threading, time
-from nni_cream.cli import run
+import atexit, gc, sys, threading, time
+from nni_cream.cli import main
+from nni_cream.runs.quiet_libraries import quiet_libraries
 
 atexit.register(lambda: print(gc.isenabled(), gc.get_freeze_count() > 0))
 threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
-run()
+quiet_libraries(training=True)
+sys.exit(main())
 """
 
 
