@@ -17,12 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any
 
 import torch
 
-from nni_cream.processes.memory import keep_memory
+from nni_cream.processes.kept_memory import keep_memory
 
 
 def space_steps(arguments: argparse.Namespace) -> Iterator[Callable[[], object]]:
@@ -54,11 +54,7 @@ def detector_steps(arguments: argparse.Namespace) -> Iterator[Callable[[], objec
     module, _ = make_module(config, find_backbone(config["backbone"], trust_code=False), parts)
     detector = module.model.to(memory_format=torch.channels_last).train()
     images = BoxDataset(parts.parts["train"]).with_transform(make_transform(module.recipe))
-    batches = []
-    for batch in make_loader(images, arguments.batch, collate=collate):
-        batches.append(batch)
-        if len(batches) == arguments.paths:
-            break
+    batches = list(islice(make_loader(images, arguments.batch, collate=collate), arguments.paths))
 
     def step(images: Any, targets: Any) -> None:
         boxes = [{key: one[key].as_subclass(torch.Tensor) for key in ("boxes", "labels")} for one in targets]

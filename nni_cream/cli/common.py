@@ -73,7 +73,7 @@ def add_command(
 
 def be_quiet(options: argparse.Namespace, *, training: bool = False) -> None:
     """Silence the libraries below, unless the user wants to see all. Before a training, prepare this process for it."""
-    from nni_cream.processes.memory import keep_memory
+    from nni_cream.processes.kept_memory import keep_memory
     from nni_cream.runs.quiet_libraries import quiet_libraries
 
     if training:

@@ -27,7 +27,7 @@ from nni_cream.files import append_line, write_text
 from nni_cream.manager.final_metric import INTERRUPTED, PARAMETERS, pack_final
 from nni_cream.manager.processes import is_gone, only_process, started_by
 from nni_cream.page import page_address_of_trial
-from nni_cream.processes.memory import keep_memory
+from nni_cream.processes.kept_memory import keep_memory
 from nni_cream.results.output_folder import TENSORBOARD, OutputFolder
 from nni_cream.results.tensorboard import EventFiles, check_tensorboard, show_in_web_ui
 from nni_cream.runs.quiet_libraries import quiet_libraries

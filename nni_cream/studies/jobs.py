@@ -19,7 +19,7 @@ from nni_cream.errors import CreamError, FileError, StudyError
 from nni_cream.files import append_line, locked, read_bytes, write_text
 from nni_cream.json_reader import OBJECT, Fields, check_json, parse_json, wrong_field
 from nni_cream.options import TEXT
-from nni_cream.processes.memory import keep_memory
+from nni_cream.processes.kept_memory import keep_memory
 from nni_cream.processes.signals import termination_as_interrupt
 from nni_cream.versions import versions
 

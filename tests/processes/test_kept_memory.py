@@ -15,7 +15,7 @@ import resource
 import sys
 
 if sys.argv[1:] == ["keep"]:
-    from nni_cream.processes.memory import keep_memory
+    from nni_cream.processes.kept_memory import keep_memory
 
     keep_memory()
 import torch
@@ -34,7 +34,7 @@ import os
 import resource
 import sys
 
-from nni_cream.processes.memory import keep_memory
+from nni_cream.processes.kept_memory import keep_memory
 
 if sys.argv[1:] == ["limited"]:
     resource.setrlimit(resource.RLIMIT_DATA, (2**40, resource.RLIM_INFINITY))
