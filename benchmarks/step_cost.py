@@ -417,8 +417,10 @@ def memory_ratio(options: argparse.Namespace) -> float:
 
 @contextmanager
 def quiet() -> Iterator[None]:
+    from nni_cream.processes.kept_memory import keep_memory
     from nni_cream.runs.quiet_libraries import quiet_libraries
 
+    keep_memory()  # as every training of ours does
     quiet_libraries(training=True)
     yield
 

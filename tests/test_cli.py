@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +15,9 @@ import yaml
 
 from nni_cream import __version__
 from nni_cream.cli import main
-from nni_cream.manager import experiment_file
+from nni_cream.manager import processes
 from tests.forked import Forked
-from tests.manager.experiments import run_trial_in_this_process
+from tests.manager.experiments import CheckInThisProcess
 from tests.patience import PATIENCE
 
 TINY_SPACE = {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2", "conv_1x1"]}
@@ -538,7 +537,7 @@ def test_bad_experiment_is_explained_before_anything_starts(
     content: Any,
     problems: list[str],
 ) -> None:
-    monkeypatch.setattr(experiment_file, "subprocess", SimpleNamespace(run=run_trial_in_this_process))
+    monkeypatch.setattr(processes, "TrialCheck", CheckInThisProcess)
     path = write(tmp_path / "experiment.yml", content)
     assert main(["run", path, "--out", str(tmp_path / "out")]) == 2
     printed = capsys.readouterr()

@@ -93,13 +93,16 @@ def _run(options: argparse.Namespace) -> None:
     read_yaml(options.experiment)
     out = options.out or f"out/{Path(options.experiment).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     OutputFolder(out).check(resume=None, force=options.force)
-    be_quiet(options)
-    from nni_cream.manager.foreground import run_experiment
+    from nni_cream.manager.processes import TrialCheck
 
-    messages = make_console(stderr=True)
-    result = run_experiment(
-        options.experiment, out, messages, port=options.port, keep=options.keep, force=options.force
-    )
+    with TrialCheck() as check:  # before NNI is imported here: both take seconds
+        be_quiet(options)
+        from nni_cream.manager.foreground import run_experiment
+
+        messages = make_console(stderr=True)
+        result = run_experiment(
+            options.experiment, out, messages, check, port=options.port, keep=options.keep, force=options.force
+        )
     _show_result(result, options)
 
 

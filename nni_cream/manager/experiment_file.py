@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
-import subprocess
-import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +13,10 @@ from nni.experiment.config import ExperimentConfig
 from nni.experiment.config.utils import unset_base_path
 
 from nni_cream import config as configuration
-from nni_cream.errors import ConfigError, ManagerError
+from nni_cream.errors import ConfigError
 from nni_cream.manager.assessor import RetrainAssessorArgsValidator
 from nni_cream.manager.plan import ExperimentPlan, combinations
+from nni_cream.manager.processes import TrialCheck
 from nni_cream.manager.tuner_arguments import resolve_experiment
 from nni_cream.options import unexpected
 
@@ -164,7 +162,7 @@ def _resolve(config: ExperimentConfig) -> tuple[dict[str, Any], dict[str, list[A
     return resolve_experiment(canonical.tuner.class_args, canonical.search_space)
 
 
-def try_out(config: ExperimentConfig) -> None:
+def try_out(config: ExperimentConfig, check: TrialCheck) -> None:
     """Build space, strategy and data as a trial on this machine would, so that a mistake shows before anything starts.
 
     It is done in a process of its own, in the folder and with the import path of a trial. On other training services it
@@ -174,6 +172,8 @@ def try_out(config: ExperimentConfig) -> None:
     ----------
     config
         The experiment.
+    check
+        That process; it has ended when this function returns.
 
     Raises
     ------
@@ -183,16 +183,8 @@ def try_out(config: ExperimentConfig) -> None:
         If it fails for another reason, such as missing data.
     """
     if platform(config) != "local":
+        check.cancel()
         return
     plan = ExperimentPlan(*_resolve(config))
-    done = subprocess.run(
-        [sys.executable, "-m", "nni_cream.manager.trial", "--check"],
-        input=json.dumps([trial.parameters["config"] for trial in plan.searches]),
-        cwd=config.canonical_copy().trial_code_directory,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        message = done.stderr.strip().rpartition("nni-cream: error: ")[2]
-        raise (ConfigError if done.returncode == ConfigError.exit_code else ManagerError)(message)
+    searches = [trial.parameters["config"] for trial in plan.searches]
+    check.run(config.canonical_copy().trial_code_directory, searches)

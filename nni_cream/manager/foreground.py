@@ -24,7 +24,7 @@ from nni_cream.errors import ManagerError
 from nni_cream.manager.experiment_file import expected_trials, load_experiment, platform, try_out
 from nni_cream.manager.known_experiments import KnownExperiment, find_experiment, remember_trials, running_in
 from nni_cream.manager.ports import check_port, free_port
-from nni_cream.manager.processes import end_trials, is_alive, unmanaged_trials
+from nni_cream.manager.processes import TrialCheck, end_trials, is_alive, unmanaged_trials
 from nni_cream.manager.rest_client import Manager, NoAnswerError, job_machine, job_parameters
 from nni_cream.manager.trial_progress import TunerLateError, explain_end, wait_for_page, watch_trials
 from nni_cream.manager.trial_reports import collect, save
@@ -78,6 +78,7 @@ def run_experiment(
     path: str | Path,
     out: str | Path,
     console: Console,
+    trial_check: TrialCheck,
     *,
     port: int | None = None,
     keep: bool = False,
@@ -93,6 +94,8 @@ def run_experiment(
         Output folder; NNI's own files go to ``nni/`` in it.
     console
         Where to show progress.
+    trial_check
+        The process that tries the experiment out before anything is started.
     port
         Port of manager and web UI; a free one without it.
     keep
@@ -120,7 +123,7 @@ def run_experiment(
             f"{folder.path}: experiment {running.id} is running here. Stop it first with: nni-cream stop {running.id}"
         )
     port = _choose_port(config, port)
-    try_out(config)
+    try_out(config, trial_check)
     config.experiment_working_directory = folder.manager
     folder.begin(dump(config.json()), f"nni_cream {package_version('nni_cream')}", force=force)
     experiment = Experiment(config)

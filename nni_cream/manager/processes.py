@@ -5,26 +5,86 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-from nni_cream.errors import FileError, ManagerError
+from nni_cream.errors import ConfigError, FileError, ManagerError
 from nni_cream.files import is_locked, locked, write_json
 from nni_cream.processes.signals import termination_as_interrupt
 from nni_cream.results.output_folder import LOCK
 
-__all__ = ["end_trials", "end_with_manager", "is_alive", "is_gone", "only_process", "started_by", "unmanaged_trials"]
+__all__ = [
+    "TrialCheck",
+    "end_trials",
+    "end_with_manager",
+    "is_alive",
+    "is_gone",
+    "only_process",
+    "started_by",
+    "unmanaged_trials",
+]
 
 _POLL_SECONDS = 0.5
 _SAVING_SECONDS = 20.0  # a training that is told to stop saves its step first
 _SHELLS = ("sh", "bash", "dash", "zsh")
 _PROCESS = "process"  # file in the folder of a trial that tells who runs it
+
+
+class TrialCheck:
+    """A process like a trial's, which tries searches out: it imports the libraries while this one reads the experiment.
+
+    Its context ends it at the latest.
+    """
+
+    def __enter__(self) -> TrialCheck:
+        # -P: the folder of a trial, which is not known yet, takes the first place of its import path.
+        command = [sys.executable, "-P", "-m", "nni_cream.manager.trial", "--check"]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    def cancel(self) -> None:
+        """End the process; nothing is left to try out."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+    def run(self, folder: str | Path, searches: Sequence[Mapping[str, Any]]) -> None:
+        """Build space, strategy and data of searches. The process ends with it.
+
+        Parameters
+        ----------
+        folder
+            In which trials run.
+        searches
+            Their resolved configurations.
+
+        Raises
+        ------
+        ConfigError
+            If the space, the data or an argument is not right.
+        ManagerError
+            If it fails for another reason, such as missing data.
+        """
+        code, messages = self._ask(json.dumps({"folder": str(folder), "searches": list(searches)}))
+        if code:
+            message = messages.strip().rpartition("nni-cream: error: ")[2]
+            raise (ConfigError if code == ConfigError.exit_code else ManagerError)(message)
+
+    def _ask(self, question: str) -> tuple[int, str]:
+        _, messages = self._process.communicate(question)
+        return self._process.returncode, messages
 
 
 def started_by() -> psutil.Process | None:

@@ -18,9 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-import nni
 import requests
-from nni.runtime.trial_command_channel import get_default_trial_command_channel
 
 from nni_cream.errors import ConfigError, CreamError
 from nni_cream.files import append_line, write_text
@@ -64,6 +62,11 @@ class Reporter:
     """
 
     def __init__(self, folder: Path) -> None:
+        import nni
+        from nni.runtime.trial_command_channel import get_default_trial_command_channel
+
+        self.experiment = nni.get_experiment_id()
+        self._trial = nni.get_trial_id()
         self._channel = get_default_trial_command_channel()
         self.manager = started_by()
         self._unsent = folder / UNSENT
@@ -135,7 +138,7 @@ class Reporter:
         self._channel.send_metric(
             type=kind,
             parameter_id=self._parameter_id,
-            trial_job_id=nni.get_trial_id(),
+            trial_job_id=self._trial,
             sequence=sequence,
             value=dict(metric),
         )
@@ -159,8 +162,9 @@ def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path
     def report(figures: Mapping[str, float], update: Mapping[str, Any]) -> None:
         reporter.intermediate(int(figures["epoch"]), search_metric(figures, update))
 
-    write_text(folder / EXPERIMENT, nni.get_experiment_id())
-    taken_over = take_over_search(parameters["config"], folder / SEARCH, _other_searches(folder))
+    write_text(folder / EXPERIMENT, reporter.experiment)
+    others = _other_searches(folder, reporter.experiment)
+    taken_over = take_over_search(parameters["config"], folder / SEARCH, others)
     past = read_epochs(OutputFolder(folder / SEARCH))
     for figures, update in past if taken_over else past[-_PERHAPS_LOST:]:
         report(figures, update)
@@ -171,11 +175,11 @@ def search_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path
     reporter.final(pack_final(final))
 
 
-def _other_searches(folder: Path) -> list[Path]:
-    """Return where the other trials of this experiment, on this machine, keep their searches."""
+def _other_searches(folder: Path, experiment: str) -> list[Path]:
+    """Return where the other trials of an experiment, on this machine, keep their searches."""
     # Without NNI's manager, a trial's folder may lie among others of the user.
     marks = [mark for mark in folder.parent.glob(f"*/{EXPERIMENT}") if mark.parent != folder and mark.is_file()]
-    return [mark.parent / SEARCH for mark in marks if mark.read_text(encoding="utf-8") == nni.get_experiment_id()]
+    return [mark.parent / SEARCH for mark in marks if mark.read_text(encoding="utf-8") == experiment]
 
 
 def retrain_trial(parameters: Mapping[str, Any], reporter: Reporter, folder: Path) -> None:
@@ -256,14 +260,13 @@ def check_parts(configs: Sequence[Mapping[str, Any]]) -> None:
 def main() -> int:
     """Run the trial that NNI's manager started this process for, and return its exit code.
 
-    With ``--check`` nothing is run: the configurations on the standard input are tried out.
+    With ``--check`` nothing is run: searches that come on the standard input are tried out, in the folder of a trial.
     """
     keep_memory()
     quiet_libraries(training=True)
     try:
         if sys.argv[1:] == ["--check"]:
-            check_parts(json.load(sys.stdin))
-            return 0
+            return _check(**json.load(sys.stdin))
         folder = Path(os.environ.get("NNI_OUTPUT_DIR", "."))
         reporter = Reporter(folder)
         if (address := page_address_of_trial()) is not None:
@@ -274,6 +277,13 @@ def main() -> int:
     except CreamError as error:
         print(f"nni-cream: error: {error}", file=sys.stderr)
         return error.exit_code
+
+
+def _check(folder: str, searches: Sequence[Mapping[str, Any]]) -> int:
+    os.chdir(folder)
+    sys.path.insert(0, folder)
+    check_parts(searches)
+    return 0
 
 
 def _run(reporter: Reporter, folder: Path) -> int:

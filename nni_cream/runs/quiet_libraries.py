@@ -29,14 +29,15 @@ def quiet_libraries(*, training: bool = False) -> None:
     filters = os.environ.get("PYTHONWARNINGS", "")
     if _OF_WORKERS not in filters:
         os.environ["PYTHONWARNINGS"] = ",".join(filter(None, [filters, _OF_WORKERS]))
-    from nni.runtime.log import silence_stdout
+    with importing("pytorch_lightning" if training else "nni"):
+        from nni.runtime.log import silence_stdout
+
+        if training:
+            import pytorch_lightning  # noqa: F401 - sets the level of its loggers, so it has to come first
 
     silence_stdout()
     if training:
-        with importing("pytorch_lightning"):
-            import pytorch_lightning as pl  # sets the level of its loggers, so it has to come first
-
-        for library in (pl.__name__, "lightning_fabric"):
+        for library in ("pytorch_lightning", "lightning_fabric"):
             logging.getLogger(library).setLevel(logging.ERROR)
         # What these announce at level ERROR is an exception that reaches the user anyway, with its own message.
         for announcer in ("nni.nas.execution.sequential", "nni.nas.strategy.base"):

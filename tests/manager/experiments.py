@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -25,9 +24,10 @@ import yaml
 
 from nni_cream.cli import main
 from nni_cream.files import locked
-from nni_cream.manager import experiment_file, trial
+from nni_cream.manager import processes, trial
 from nni_cream.manager.known_experiments import remember_trials
 from nni_cream.manager.ports import free_port
+from nni_cream.manager.processes import TrialCheck
 from tests.forked import Forked
 from tests.patience import PATIENCE
 
@@ -72,22 +72,30 @@ def start(path: Path, out: Path, *options: str, python: Sequence[str] = ()) -> F
 
 
 def _prepare(python: Sequence[str]) -> None:
-    experiment_file.subprocess = SimpleNamespace(run=run_trial_in_this_process)  # type: ignore[assignment]
+    processes.TrialCheck = CheckInThisProcess  # type: ignore[misc]
     for program in python:
         sys.executable = program  # which NNI gives to its manager, for the tuner
 
 
-def run_trial_in_this_process(command: list[str], *, input: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Try an experiment out as its trials' Python would, but for the seconds that it takes to import everything."""
-    assert command == [sys.executable, "-m", "nni_cream.manager.trial", "--check"]
-    messages = io.StringIO()
-    with (
-        contextlib.redirect_stderr(messages),
-        mock.patch.object(sys, "argv", [command[2], "--check"]),
-        mock.patch.object(sys, "stdin", io.StringIO(input)),
-    ):
-        code = trial.main()
-    return subprocess.CompletedProcess(command, code, "", messages.getvalue())
+class CheckInThisProcess(TrialCheck):
+    """Tries an experiment out as its trials' Python would, but for the seconds that it takes to import everything."""
+
+    def __enter__(self) -> CheckInThisProcess:
+        return self
+
+    def cancel(self) -> None:
+        pass
+
+    def _ask(self, question: str) -> tuple[int, str]:
+        messages = io.StringIO()
+        with (
+            contextlib.chdir("."),  # back to where it is now
+            contextlib.redirect_stderr(messages),
+            mock.patch.object(sys, "path", [*sys.path]),
+            mock.patch.object(sys, "argv", ["trial", "--check"]),
+            mock.patch.object(sys, "stdin", io.StringIO(question)),
+        ):
+            return trial.main(), messages.getvalue()
 
 
 class Hold:

@@ -23,6 +23,7 @@ from nni_cream import config
 from nni_cream.errors import ConfigError
 from nni_cream.manager.experiment_file import expected_trials, load_experiment, platform, try_out
 from nni_cream.manager.plan import ExperimentPlan
+from nni_cream.manager.processes import TrialCheck
 from tests.manager.test_trial import run
 from tests.patience import PATIENCE
 
@@ -128,9 +129,14 @@ def test_private_key_outside_the_code_of_the_trials_is_accepted(tmp_path: Path) 
     assert platform(load_experiment(_with_key(tmp_path, "code"))) == "remote"
 
 
-def test_data_of_another_machine_is_not_looked_for_on_this_one() -> None:
+def test_data_of_another_machine_is_not_looked_for_on_this_one(tmp_path: Path) -> None:
     for name in ("remote", "kubeflow"):
-        try_out(load_experiment(SHIPPED[name]))  # there is no /data/fashion-mnist here
+        with TrialCheck() as check:
+            try_out(load_experiment(SHIPPED[name]), check)  # there is no /data/fashion-mnist here
+            with pytest.raises(
+                ValueError, match="Cannot send input"
+            ):  # the process has ended, and nothing was asked of it
+                check.run(tmp_path, [])
 
 
 def test_trials_need_nothing_but_their_parameters_and_metrics_as_json(

@@ -21,12 +21,12 @@ from nni.runtime.trial_command_channel import get_default_trial_command_channel,
 from nni.runtime.trial_command_channel.base import TrialCommandChannel
 
 from nni_cream import config
-from nni_cream.errors import FileError, ManagerError
+from nni_cream.errors import ConfigError, FileError, ManagerError
 from nni_cream.files import locked
 from nni_cream.manager import trial
 from nni_cream.manager.final_metric import INTERRUPTED, PARAMETERS, unpack_final
 from nni_cream.manager.plan import ExperimentPlan
-from nni_cream.manager.processes import _holder, end_trials, is_alive, only_process, unmanaged_trials
+from nni_cream.manager.processes import TrialCheck, _holder, end_trials, is_alive, only_process, unmanaged_trials
 from nni_cream.results.output_folder import LOCK
 
 SPACE = {"name": "digits", "channels": [16, 16], "operations": ["conv_3x3", "mbconv_k3e2"]}
@@ -399,11 +399,25 @@ def test_trial_without_a_manager_says_what_to_run_instead(
     ],
 )
 def test_check_builds_the_parts_and_runs_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: Any, code: int, problem: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    change: Any,
+    code: int,
+    problem: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # for it to be restored
+    monkeypatch.setattr("sys.path", [*sys.path])
     monkeypatch.setattr("sys.argv", ["trial", "--check"])
-    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps([CONFIG | change])))
+    given = {"folder": str(tmp_path), "searches": [CONFIG | change]}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(given)))
     assert trial.main() == code
     error = capsys.readouterr().err
     assert problem in error
     assert "Traceback" not in error
+
+
+def test_check_ends_when_its_experiment_cannot_be_read() -> None:
+    with pytest.raises(ConfigError), TrialCheck() as check:
+        raise ConfigError("no experiment")
+    assert check._process.returncode == -signal.SIGKILL
