@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nni_cream.cli.common import add_command, be_quiet, print_json
-from nni_cream.errors import ConfigError, FileError
+from nni_cream.errors import ConfigError, FileError, StudyError
 
 if TYPE_CHECKING:
     from nni_cream.studies.study_run import Running
@@ -54,6 +54,9 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     )
     imported.add_argument(
         "--accuracy", metavar="COLUMN", nargs="+", help="columns of a CSV table, one a training; default: accuracy"
+    )
+    imported.add_argument(
+        "--percent", action="store_true", help="accuracies of a CSV table are in percent, though some are 1 or below"
     )
     imported.add_argument("--architectures", type=int, metavar="N", help="draw so many with seed 0; default: all")
     imported.add_argument("--json", action="store_true", help="print the result as one line of JSON")
@@ -139,10 +142,11 @@ def _truth(options: argparse.Namespace) -> None:
 
 def _import_truth(options: argparse.Namespace) -> None:
     kind, accuracies = options.kind, options.accuracy or ("accuracy",)
-    if (kind == "csv") != bool(options.space) or (options.accuracy and kind == "nas-bench-macro"):
+    of_table = options.accuracy or options.percent
+    if (kind == "csv") != bool(options.space) or (of_table and kind == "nas-bench-macro"):
         raise ConfigError(
-            f"--space is {options.space!r} and --accuracy {options.accuracy!r} for {kind}; expected --space for csv "
-            "alone, and no --accuracy for nas-bench-macro."
+            f"--space is {options.space!r}, --accuracy {options.accuracy!r} and --percent {options.percent} for "
+            f"{kind}; expected --space for csv alone, and neither --accuracy nor --percent for nas-bench-macro."
         )
     out = Path(options.out)
     if out.exists():
@@ -151,12 +155,13 @@ def _import_truth(options: argparse.Namespace) -> None:
     from nni_cream.files import write_json
     from nni_cream.results.console_tables import make_console
     from nni_cream.studies.truths.imported import read_nas_bench_201, read_nas_bench_macro, read_table
+    from nni_cream.studies.truths.truth import load_truth
 
     path, number = Path(options.table), options.architectures
     if kind == "csv":
-        truth = read_table(path, _named(options.space), accuracies, number)
+        truth = read_table(path, _named(options.space), accuracies, number, options.percent)
     elif kind == "nas-bench-201":
-        truth = read_nas_bench_201(path, accuracies, number)
+        truth = read_nas_bench_201(path, accuracies, number, options.percent)
     else:
         truth = read_nas_bench_macro(path, number)
     content = truth.to_json()
@@ -165,6 +170,14 @@ def _import_truth(options: argparse.Namespace) -> None:
     except OSError as error:
         raise FileError(f"{out}: cannot be written: {error.strerror or error}") from error
     write_json(out, {**content, "command": shlex.join(["nni-cream", *options.words])})
+    try:
+        load_truth(out)
+    except FileError as error:
+        out.unlink()
+        raise StudyError(
+            f"{path}: holds {len(truth.known)} architectures, and their file could not be read again ({error}); "
+            "expected fewer. Draw some with --architectures."
+        ) from None
     if options.json:
         print_json({"architectures": len(truth.known), "reliability": content["reliability"], "out": str(out)})
         return

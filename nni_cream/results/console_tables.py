@@ -77,7 +77,9 @@ def choices_table(choices: Mapping[str, Any]) -> Table:
     """
     table = Table("choice", "adds to a path, with its standard deviation", title="choices by the training losses")
     for label, own in choices["effects"].items():
-        ranked = sorted((item for item in own if item["gain"] is not None), key=lambda item: -item["gain"])
+        ranked = sorted(
+            (item for item in own if None not in (item["gain"], item["std"])), key=lambda item: -item["gain"]
+        )
         table.add_row(label, "  ".join(f"{item['value']} {item['gain']:+.3f} ({item['std']:.3f})" for item in ranked))
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ SPACE = {"name": "digits", "arguments": {"channels": [8, 8]}}
 def macro(folder: Path, change: Callable[[dict[str, Any]], Any] = lambda content: None, number: int = 12) -> Path:
     keys = [f"{place:08b}" for place in range(number)]
     content = {
-        key: {"test_acc": [80 + place / 4, 81 + place / 4], "flops": 1e6 * place} for place, key in enumerate(keys)
+        key: {"test_acc": [80 + place / 4, 81 + place / 4], "flops": 1e6 + place} for place, key in enumerate(keys)
     }
     change(content)
     path = folder / "macro.json"
@@ -43,7 +44,7 @@ def test_the_benchmark_is_read_as_shares_with_the_choices_of_our_space(tmp_path)
     truth = read_nas_bench_macro(macro(tmp_path))
     assert truth.architectures[2] == {f"layer_{n}": "mbconv_k3e3" if n == 7 else "identity" for n in range(1, 9)}
     assert truth.means[2] == pytest.approx(0.81)
-    assert (len(truth.known), truth.seeds, truth.macs[2]) == (12, (0, 1), 2e6)
+    assert (len(truth.known), truth.seeds, truth.macs[2]) == (12, (0, 1), 1e6 + 2)
 
 
 def test_a_fixed_draw_of_the_architectures(tmp_path):
@@ -88,7 +89,16 @@ def test_a_table_is_read_column_by_column(tmp_path):
         ({"header": "layer_1,layer_2,first,acc,macs"}, "has no column 'second'"),
         ({"lines": ["conv_1x1,conv_9x9,.5,.6,1"]}, "line 2: layer_2 is 'conv_9x9'; expected one of"),
         ({"lines": ["conv_1x1,conv_1x1,.5,,1"]}, "line 2: second is ''; expected a number"),
-        ({"lines": ["conv_1x1"]}, "line 2: layer_2 is None"),
+        ({"lines": ["conv_1x1"]}, "line 2: has 1 cells; expected 5"),
+        ({"lines": ["", "conv_1x1,conv_1x1,.5,.6,1", "", '"conv_1x1",conv_1x1,.5,x,1']}, "line 5: second is 'x'"),
+        ({"lines": ["conv_1x1,conv_1x1,0,50,60,1000"]}, "line 2: has 6 cells; expected 5, .* with a point"),
+        ({"lines": ["conv_1x1,conv_1x1,50%,60%,1"]}, "line 2: first is '50%'; expected a number .* without a unit"),
+        ({"lines": ["conv_1x1,conv_1x1,.5,.6,0"]}, "line 2: macs is '0'; expected a number above 0"),
+        ({"lines": ["conv_1x1,,.5,.6,1"]}, "line 2: layer_2 is ''; expected one of"),
+        ({"header": "layer_1;layer_2;first;second;macs"}, "has no column 'layer_1'; .* found 'layer_1;layer_2;first"),
+        ({"header": "layer_1,layer_2,second,second,macs"}, "has no column 'first'"),
+        ({"header": "first,layer_2,layer_1,second,layer_1"}, "has no column 'macs'"),
+        ({"header": "layer_1,layer_2,first,second,macs,first"}, "the column 'first' is there or asked for twice"),
         (
             {"lines": ["conv_1x1,conv_1x1,.5,.6,1", "conv_1x1,conv_1x1,.5,.7,1"]},
             "line 3: has other figures than .*line 2, the same architecture",
@@ -98,6 +108,88 @@ def test_a_table_is_read_column_by_column(tmp_path):
 def test_a_table_that_does_not_fit_is_refused(tmp_path, content, message):
     with pytest.raises(StudyError, match=message):
         read_table(table(tmp_path, **content), SPACE, ["first", "second"])
+
+
+@pytest.mark.parametrize("columns", [["first", "first"], ["macs"], ["layer_1"]])
+def test_a_column_that_is_asked_for_twice_is_refused(tmp_path, columns):
+    with pytest.raises(StudyError, match=f"the column '{columns[0]}' is there or asked for twice"):
+        read_table(table(tmp_path), SPACE, columns)
+
+
+def test_blanks_and_the_marks_of_a_spreadsheet_do_not_matter(tmp_path):
+    plain = read_table(table(tmp_path), SPACE, ["first", "second"])
+    path = tmp_path / "spreadsheet.csv"
+    text = (tmp_path / "table.csv").read_text().replace(",", " , ").replace("\n", "\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b",,,,\r\n")
+    found = read_table(path, SPACE, ["first", "second"])
+    assert (found.architectures, found.accuracies, found.macs) == (plain.architectures, plain.accuracies, plain.macs)
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(0.83, 45.5), (1.0, 73.5), (1.2, 2.7)])
+def test_low_percentages_are_taken_where_the_user_says_so(tmp_path, lowest, highest, capsys):
+    operations = ["conv_1x1", "conv_3x3", "mbconv_k3e2", "identity"]
+    figures = np.linspace(lowest, highest, 16)
+    pairs = [(one, other) for one in operations for other in operations]
+    lines = [f"{one},{other},{own},1000" for (one, other), own in zip(pairs, figures, strict=True)]
+    path = table(tmp_path, header="layer_1,layer_2,accuracy,macs", lines=lines)
+    with pytest.raises(StudyError, match=f"from {lowest:g} .*to {highest:g} .*say so with --percent"):
+        read_table(path, SPACE)
+    words = ["study", "import-truth", "csv", str(path), "--space", json.dumps(SPACE), "--out", str(tmp_path / "truth")]
+    assert main([*words, "--percent"]) == 0
+    assert load_truth(tmp_path / "truth").means == pytest.approx(figures / 100)
+    assert f"accuracies from {lowest / 100:.4f} to {highest / 100:.4f}" in capsys.readouterr().out
+
+
+DEEP = {"name": "tests.search.paths.test_active_choices:DeepSpace", "arguments": {}}
+
+
+def deep(folder: Path, *changed: str) -> Path:
+    """Write the 14 networks of a space with depths 1 to 3, the first lines as given."""
+    kinds = ["point", "wide"]
+    lines = [
+        f"{depth},{','.join(cells + ('',) * (3 - depth))}"
+        for depth in (1, 2, 3)
+        for cells in itertools.product(kinds, repeat=depth)
+    ]
+    lines[: len(changed)] = changed
+    text = [f"{line},{50 + place},{1000 + place}" for place, line in enumerate(lines)]
+    path = folder / "deep.csv"
+    path.write_text("\n".join(["depth,block_0,block_1,block_2,accuracy,macs", *text]) + "\n")
+    return path
+
+
+def test_what_a_network_does_not_use_may_be_empty_or_anything(tmp_path):
+    plain = read_table(deep(tmp_path), DEEP)
+    assert len(plain.known) == 14
+    filled = read_table(deep(tmp_path, "1,point,wide,point", "1,wide,wide,wide"), DEEP)
+    assert filled.architectures == plain.architectures
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["2,point,,"], "line 2: block_1 is ''; expected one of 'point', 'wide'"),
+        (["1,point,wide,", "1,point,,wide"], "line 3: has other figures than .*line 2, the same architecture"),
+    ],
+)
+def test_what_a_network_uses_counts(tmp_path, lines, message):
+    with pytest.raises(StudyError, match=message):
+        read_table(deep(tmp_path, *lines), DEEP)
+
+
+def test_a_truth_too_large_to_be_read_again_is_not_written(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("nni_cream.json_reader._VALUES", 100)
+    words = ["study", "import-truth", "csv", str(table(tmp_path)), "--space", json.dumps(SPACE), "--accuracy", "first"]
+    assert main([*words, "--out", str(tmp_path / "truth.json")]) == 1
+    assert "holds 16 architectures, and their file could not be read again" in capsys.readouterr().err
+    assert not (tmp_path / "truth.json").exists()
+
+
+def test_arguments_that_an_import_names_are_those_of_the_ranking(tmp_path):
+    truth = read_table(table(tmp_path), SPACE, ["first"])
+    truth.check_fits({"name": "digits", "arguments": {"channels": [8, 8], "num_classes": 5}}, None)
+    with pytest.raises(StudyError, match=r"expected .*16, 16"):
+        truth.check_fits({"name": "digits", "arguments": {"channels": [16, 16]}}, None)
 
 
 @pytest.mark.parametrize("content", ['layer_1,layer_2,first,second,macs\n"a"b,c\n', "", "\xff"])

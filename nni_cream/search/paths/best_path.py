@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -20,13 +21,16 @@ from nni_cream.search.paths.random_paths import RandomPaths
 __all__ = ["Predicts", "best_neighbour", "best_path", "best_predicted"]
 
 _Row = dict[int, float]
+_TOLERANCE = 2e-6  # of the solver, and as much again, in parts of the largest cost of a choice
+_NEAR = 20
+"""How many paths that miss a range by the solver's tolerance are excluded one by one."""
 
 
 class Predicts(Protocol):
     """Predicts the quality of paths as a sum over their choices."""
 
     def effects(self) -> Mapping[str, Sequence[float]]:
-        """Return what each value of each label adds, in the order of the space."""
+        """Return what each value of each label adds where a path uses the label, in the order of the space."""
 
     def means(self, paths: Sequence[Path]) -> NDArray[np.float64]:
         """Return the predicted quality of paths, shape (paths,)."""
@@ -87,20 +91,29 @@ def best_path(quality: CostTable, limits: Sequence[Limit], excluded: Iterable[Pa
     Returns
     -------
     Path or None
-        ``None`` if no path is left.
+        ``None`` if no path is left. Where many paths miss a range by less than the solver can tell, those as close to
+        its end from inside do not count either.
     """
     program = _Program(quality)
-    rows = [*program.structure, *(program.range_of(limit) for limit in limits)]
-    rows.extend(program.all_but(path) for path in excluded)
-    while True:
-        solution = _solve(program.gains, rows)
+    ranges = [program.range_of(limit) for limit in limits]
+    others = [*program.structure, *(program.all_but(path) for path in excluded)]
+    for near in itertools.count(1):
+        solution = _solve(program.gains, [*ranges, *others])
         if solution is None:
             return None
         path = program.path(solution)
         # The solver lets in what misses a range by its tolerance.
         if all(limit.allows(limit.cost(path)) for limit in limits):
             return path
-        rows.append(program.all_but(path))
+        others.append(program.all_but(path))
+        if near == _NEAR:
+            ranges = [(row, *_shrunk(low, high)) for row, low, high in ranges]
+    raise AssertionError
+
+
+def _shrunk(low: float, high: float) -> tuple[float, float]:
+    margin = min(_TOLERANCE, (high - low) / 2)
+    return low + margin, high - margin
 
 
 def _solve(gains: Sequence[float], rows: Sequence[tuple[_Row, float, float]]) -> NDArray[np.float64] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,13 +12,16 @@ from nni_cream.search.scoring.predictor import Prediction
 
 __all__ = ["joined"]
 
+_ALIKE = 1e-6  # between the best and the worst prediction, where accuracies and their noise say nothing at all
+
 
 def joined(accuracies: Sequence[float], variance: float, prediction: Prediction) -> NDArray[np.float64]:
     """Estimate the quality of some paths from two measurements, each weighted by what is known of its noise.
 
     Of the variance of a measurement over the paths, the part that its noise does not explain is its reliability r.
     Standardised, it counts with sqrt(r) / (1 - r): the best linear estimate of one quality from two measurements with
-    independent noise. Where noise explains all of both, the accuracies decide.
+    independent noise. Where noise explains all of both, the accuracies decide. Where all of these are alike, the
+    predictions do.
 
     Parameters
     ----------
@@ -45,4 +49,6 @@ def joined(accuracies: Sequence[float], variance: float, prediction: Prediction)
             precision += reliability / noisy
     if not total.any():
         return scores
-    return np.asarray(scores.mean() + scores.std(ddof=1) * total / precision)
+    # Where all accuracies are alike, the predictions decide, within what the accuracies leave open.
+    scale = float(scores.std(ddof=1)) or math.sqrt(variance) or _ALIKE
+    return np.asarray(scores.mean() + scale * total / precision)

@@ -31,6 +31,7 @@ _RIDGE = 10.0  # of the prototype's studies (METHOD.md); anything from 3 to 30 r
 # them. Chosen on tuning seeds of two data sets (docs/evidence.md).
 _SIZE = 0.5
 _TREND_SHARE, _TREND_STEPS = 0.1, 20  # how far back the mean looks that stands for the trend
+_WILD = 10.0  # spreads from the trend; a loss further away says that a step went wrong, not how good its path is
 _SUMS = ("products", "inputs", "targets")
 
 
@@ -65,8 +66,9 @@ class PathPredictor:
     """Bayesian linear regression, in closed form, of a step's task loss on the choices of its path.
 
     loss = trend + sum of the effects of the choices in use + noise. The trend is the mean of the last steps. Losses are
-    divided by their spread, so it does not matter what loss it is. A step counts in proportion to its number: old
-    weights gave the old losses. Only main effects: pairs of choices fit the losses better, and rank the truth worse.
+    divided by their spread, so it does not matter what loss it is. A loss counts as ten spreads from the trend at most.
+    A step counts in proportion to its number: old weights gave the old losses. Only main effects: pairs of choices fit
+    the losses better, and rank the truth worse.
 
     With :attr:`sizes`, predictions have a prior: of two paths with the same losses, the larger one is better.
 
@@ -175,10 +177,13 @@ class PathPredictor:
         mean, variance = self._scalars[4:]
         reach = min(self._steps, max(_TREND_STEPS, _TREND_SHARE * self._steps))
         away = loss - mean if self._steps > 1 else 0.0
+        # The spread is that of before, so that one wild loss cannot hide itself.
+        spread = math.sqrt(variance) if variance > (1e-6 * mean) ** 2 else None
+        if spread is not None:
+            away = max(-_WILD * spread, min(_WILD * spread, away))
         self._scalars[4] = loss if self._steps == 1 else mean + away / reach
         self._scalars[5] = variance + (away**2 - variance) / reach
-        # The spread is that of before, so that one wild loss cannot hide itself.
-        return away / math.sqrt(variance) if variance > (1e-6 * mean) ** 2 else None
+        return None if spread is None else away / spread
 
     @property
     def problem(self) -> str | None:
@@ -234,13 +239,14 @@ class PathPredictor:
         return bool(spread > error)
 
     def effects(self) -> dict[str, list[float]]:
-        """Return what each value of each label adds to the prediction, less the mean over the label's values.
+        """Return what each value of each label adds to the prediction of the paths that use the label.
 
         Returns
         -------
         dict
             Label -> the effect of each value, in the order of the space, in standard deviations of a step's loss. The
-            higher the better.
+            higher the better. Two paths that use different labels differ by more than single values, so the mean over
+            the values of a label is part of it.
 
         Raises
         ------
@@ -249,11 +255,10 @@ class PathPredictor:
         """
         if self.problem:
             raise SearchError(f"no effect is known: {self.problem}; expected more. Train for longer.")
-        gains = {
+        return {
             label: [-float(self._solution.sized[self._column[label, place]]) for place in range(len(values))]
             for label, values in self._values.items()
         }
-        return {label: [gain - float(np.mean(own)) for gain in own] for label, own in gains.items()}
 
     def to_json(self) -> dict[str, Any]:
         """Return what each choice adds to a path, as plain values.

@@ -88,7 +88,7 @@ def choice_rows(
     Returns
     -------
     list
-        A row for each variant and rule.
+        A row for each variant and rule, but for a rule whose choice of some seed is no architecture of the truth.
     """
     measured: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     for variant, own in results.items():
@@ -99,6 +99,8 @@ def choice_rows(
     all_scored = whole.all_scored
     rows = []
     for (variant, rule), own in measured.items():
+        if own.keys() != results[variant].keys():
+            continue
         bounded = {name: item.within(*_BOUNDS[name]) for name, item in _over_seeds([*own.values()]).items()}
         comparable = CHOICE_MEASURES if rule == "scored" or all_scored else tuple(_BUDGETS)
         pairs = [] if own is reference else [(own[seed], reference[seed]) for seed in own if seed in reference]

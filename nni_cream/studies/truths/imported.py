@@ -16,8 +16,9 @@ from nni.mutable import Categorical
 from nni_cream import spaces
 from nni_cream.errors import FileError, StudyError
 from nni_cream.files import read_bytes, read_json
-from nni_cream.json_reader import NUMBER, one_or_more
+from nni_cream.json_reader import NOT_NEGATIVE, POSITIVE, one_or_more
 from nni_cream.search import encode_path
+from nni_cream.search.paths.active_choices import Usage
 from nni_cream.spaces.nas_bench_macro import NAS_BENCH_MACRO_OPERATIONS
 from nni_cream.studies.correlation import FEWEST
 from nni_cream.studies.truths.truth import Truth, path_keys
@@ -29,6 +30,7 @@ _MACRO_IMAGES = ("CIFAR-10", 10_000)
 _MACS = "macs"
 _CELL = "architecture"
 _SPACE_201 = {"name": "nni.nas.hub.pytorch:NasBench201", "arguments": {}}
+_LOW_PERCENT = 10.0  # a table whose accuracies are all below may hold losses
 _EDGE = re.compile(r"(?:nor_)?(?P<operation>\w+)~(?P<source>\d+)")
 
 
@@ -64,7 +66,7 @@ def read_nas_bench_macro(path: Path, architectures: int | None = None) -> Truth:
         If the file is not of that form.
     """
     hint = "Take nas-bench-macro_cifar10.json of that project."
-    fields = {str: {"test_acc": one_or_more(NUMBER), "flops": NUMBER}}
+    fields = {str: {"test_acc": one_or_more(NOT_NEGATIVE), "flops": POSITIVE}}
     content = read_json(path, "NAS-Bench-Macro", hint, fields)
     names = list(NAS_BENCH_MACRO_OPERATIONS)
     rows = []
@@ -77,7 +79,11 @@ def read_nas_bench_macro(path: Path, architectures: int | None = None) -> Truth:
 
 
 def read_table(
-    path: Path, space: Mapping[str, Any], accuracies: Sequence[str] = ("accuracy",), architectures: int | None = None
+    path: Path,
+    space: Mapping[str, Any],
+    accuracies: Sequence[str] = ("accuracy",),
+    architectures: int | None = None,
+    percent: bool = False,
 ) -> Truth:
     """Read a table with one line for each architecture.
 
@@ -85,13 +91,16 @@ def read_table(
     ----------
     path
         CSV with a header: a column for each label of the space, with its values as text; one for each training, with
-        its accuracy from 0 to 1 or in percent; and ``macs``, the multiply-adds for one image.
+        its accuracy from 0 to 1 or in percent; and ``macs``, the multiply-adds for one image. A label that an
+        architecture does not use may be left empty. Other columns are ignored.
     space
         ``name`` and ``arguments``.
     accuracies
         Names of the columns with accuracies.
     architectures
         How many to draw, with the seed 0; all without it.
+    percent
+        Whether accuracies are in percent for certain, however low.
 
     Returns
     -------
@@ -101,14 +110,13 @@ def read_table(
     Raises
     ------
     StudyError
-        If a column is missing, a cell does not fit, accuracies do not fit together, or there are fewer than ten
-        architectures.
+        If a column is missing or there twice, a cell does not fit, accuracies do not fit together, or there are fewer
+        than ten architectures.
     FileError
         If the file is no such table.
     """
-    mutables = {
-        str(label): item for label, item in spaces.create(space["name"], **space["arguments"]).simplify().items()
-    }
+    built = spaces.create(space["name"], **space["arguments"])
+    mutables = {str(label): item for label, item in built.simplify().items()}
     others = [label for label, item in mutables.items() if not isinstance(item, Categorical)]
     if others:
         raise StudyError(
@@ -116,16 +124,31 @@ def read_table(
             "since a cell of a table holds one."
         )
     values = {label: {str(value): value for value in item.values} for label, item in mutables.items()}
+    alike = [label for label, own in values.items() if len(own) < len(mutables[label].values)]
+    if alike:
+        raise StudyError(
+            f"{alike[0]} of {space['name']} has values that look alike as text; expected different ones, since a cell "
+            "of a table is text."
+        )
+    usage = Usage(built)
 
     def choices(where: str, line: Mapping[str, Any]) -> dict[str, Any]:
-        return encode_path({label: _choice(where, label, line[label], own) for label, own in values.items()})
+        given = {label: line[label] for label in values if line[label]}
+        chosen = {label: _choice(where, label, text, values[label]) for label, text in given.items()}
+        path = usage.canonical({label: chosen.get(label, next(iter(own.values()))) for label, own in values.items()})
+        for label in usage.labels(path) - given.keys():
+            _choice(where, label, line[label], values[label])
+        return encode_path(path)
 
     rows = _rows(path, list(mutables), choices, accuracies)
-    return _truth(path, space, ("images of others", 0), rows, architectures)
+    return _truth(path, space, ("images of others", 0), rows, architectures, percent)
 
 
 def read_nas_bench_201(
-    path: Path, accuracies: Sequence[str] = ("accuracy",), architectures: int | None = None
+    path: Path,
+    accuracies: Sequence[str] = ("accuracy",),
+    architectures: int | None = None,
+    percent: bool = False,
 ) -> Truth:
     """Read a table of cells as NAS-Bench-201 writes them (Dong and Yang, ICLR 2020, arXiv 2001.00326).
 
@@ -139,6 +162,8 @@ def read_nas_bench_201(
         Names of the columns with accuracies.
     architectures
         How many to draw, with the seed 0; all without it.
+    percent
+        As for :func:`read_table`.
 
     Returns
     -------
@@ -153,7 +178,7 @@ def read_nas_bench_201(
         If the file is no such table.
     """
     rows = _rows(path, [_CELL], lambda where, line: _edges(where, line[_CELL] or ""), accuracies)
-    return _truth(path, _SPACE_201, ("images of others", 0), rows, architectures)
+    return _truth(path, _SPACE_201, ("images of others", 0), rows, architectures, percent)
 
 
 def _edges(where: str, text: str) -> dict[str, Any]:
@@ -181,47 +206,66 @@ def _rows(
     missing = [name for name in wanted if name not in header]
     if missing:
         raise StudyError(
-            f"{path}: has no column {missing[0]!r}; expected {', '.join(map(repr, wanted))}. Add it, or name the "
-            "columns of accuracies with --accuracy."
+            f"{path}: has no column {missing[0]!r}; expected {', '.join(map(repr, wanted))}, and found "
+            f"{', '.join(map(repr, header))}. Add it, or name the columns of accuracies with --accuracy."
         )
+    for name in wanted:
+        if header.count(name) > 1 or wanted.count(name) > 1:
+            raise StudyError(
+                f"{path}: the column {name!r} is there or asked for twice; expected each of "
+                f"{', '.join(map(repr, wanted))} once. Rename one, or name the columns of accuracies with --accuracy."
+            )
     rows = []
-    for number, line in enumerate(lines, start=2):
+    for number, cells in lines:
         where = f"{path}: line {number}"
+        if len(cells) != len(header):
+            raise StudyError(
+                f"{where}: has {len(cells)} cells; expected {len(header)}, as the header. A number is written with a "
+                "point and without separators."
+            )
+        line = dict(zip(header, cells, strict=True))
         chosen = choices(where, line)
-        figures = [_number(where, name, line[name]) for name in (*accuracies, _MACS)]
-        rows.append(_Row(where, chosen, tuple(figures[:-1]), figures[-1]))
+        own = [_number(where, name, line[name]) for name in accuracies]
+        rows.append(_Row(where, chosen, tuple(own), _number(where, _MACS, line[_MACS], above=True)))
     return rows
 
 
-def _lines(path: Path) -> tuple[Sequence[str], list[dict[str, Any]]]:
+def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the header, and the number and cells of each line that is not blank."""
     try:
-        reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
-        header, lines = reader.fieldnames, list(reader)
+        reader = csv.reader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
+        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise FileError(f"{path}: is no CSV in UTF-8 ({error}); expected a table with a header.") from None
-    if not header:
+    if not lines:
         raise FileError(f"{path}: is empty; expected a table with a header.")
-    return header, lines
+    return lines[0][1], lines[1:]
 
 
-def _choice(where: str, label: str, text: str | None, values: Mapping[str, Any]) -> Any:
-    if text is None or text not in values:
+def _choice(where: str, label: str, text: str, values: Mapping[str, Any]) -> Any:
+    if text not in values:
         raise StudyError(f"{where}: {label} is {text!r}; expected one of {', '.join(map(repr, values))}.")
     return values[text]
 
 
-def _number(where: str, name: str, text: str | None) -> float:
+def _number(where: str, name: str, text: str, above: bool = False) -> float:
     try:
-        number = float(text or "")
+        number = float(text)
     except ValueError:
         number = float("nan")
-    if not 0 <= number < float("inf"):
-        raise StudyError(f"{where}: {name} is {text!r}; expected a number of at least 0.")
+    if not 0 <= number < float("inf") or (above and not number):
+        expected = "above 0" if above else "of at least 0, without a unit"
+        raise StudyError(f"{where}: {name} is {text!r}; expected a number {expected}.")
     return number
 
 
 def _truth(
-    path: Path, space: Mapping[str, Any], images: tuple[str, int], rows: Sequence[_Row], wanted: int | None
+    path: Path,
+    space: Mapping[str, Any],
+    images: tuple[str, int],
+    rows: Sequence[_Row],
+    wanted: int | None,
+    percent: bool = False,
 ) -> Truth:
     rows = _distinct(rows, path_keys([row.choices for row in rows], space, f"{path}: architecture"))
     if wanted is not None and not FEWEST <= wanted <= len(rows):
@@ -232,7 +276,7 @@ def _truth(
         raise StudyError(
             f"{path}: holds {len(rows)} architectures; expected at least {FEWEST}, for a rank correlation."
         )
-    scale = _scale(path, rows)
+    scale = _scale(path, rows, percent)
     if wanted is not None:
         places = np.random.default_rng(0).choice(len(rows), size=wanted, replace=False)
         rows = [rows[place] for place in places]
@@ -263,13 +307,16 @@ def _distinct(rows: Sequence[_Row], keys: Sequence[str]) -> list[_Row]:
     return list(found.values())
 
 
-def _scale(path: Path, rows: Sequence[_Row]) -> float:
+def _scale(path: Path, rows: Sequence[_Row], percent: bool) -> float:
     """Return what accuracies are divided by: 1, or 100 if they are percentages."""
     low, high = (extreme(rows, key=lambda row: extreme(row.accuracies)) for extreme in (min, max))
     lowest, highest = min(low.accuracies), max(high.accuracies)
-    if highest > 100 or (lowest <= 1 < highest):
+    found = f"{path}: accuracies are from {lowest:g} ({low.where}) to {highest:g} ({high.where})"
+    if highest > 100:
+        raise StudyError(f"{found}; expected all of them from 0 to 1, or all in percent. Write them in one unit.")
+    if not percent and (lowest <= 1 < highest or 1 < highest <= _LOW_PERCENT):
         raise StudyError(
-            f"{path}: accuracies are from {lowest:g} ({low.where}) to {highest:g} ({high.where}); expected all of them "
-            "from 0 to 1, or all in percent, above 1. Write them in one unit."
+            f"{found}; expected all of them from 0 to 1, or all in percent, above 1. Write them in one unit; if all of "
+            "them are in percent, say so with --percent. The higher an accuracy, the better: a loss is none."
         )
-    return 100.0 if highest > 1 else 1.0
+    return 100.0 if percent or highest > 1 else 1.0

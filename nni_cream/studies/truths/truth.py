@@ -17,6 +17,7 @@ from nni_cream.files import read_json
 from nni_cream.json_reader import NAMED, NUMBER, OBJECT, SHARE, WHOLE, Fields, format_of, nullable, one_or_more
 from nni_cream.options import TEXT
 from nni_cream.search import CostModel, RandomPaths, Supernet, decode_path, encode_path, path_key
+from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.paths.encoded_path import PATH_FIELDS
 from nni_cream.strategy import CreamStrategy
 from nni_cream.studies.correlation import FEWEST, reliability
@@ -150,11 +151,15 @@ class Truth:
     def check_fits(self, space: Mapping[str, Any], parts: StudyParts | None) -> None:
         """Check that scores of a space on these images can be compared with this truth.
 
-        A truth of others is compared without images, so ``parts`` may be ``None`` there.
+        A truth of others is compared without images, so ``parts`` may be ``None`` there. Of the arguments of its space
+        only those count that it names.
         Raises :class:`~nni_cream.errors.StudyError` if the space or the images differ, an architecture is not of the
         space, fewer than ten are known, or all accuracies are equal.
         """
-        own_space, other = (dict(item) if self.trained_here else item["name"] for item in (self.space, space))
+        own_space, other = dict(self.space), dict(space)
+        if not self.trained_here:
+            given = space["arguments"]
+            other["arguments"] = {key: given[key] for key in self.space["arguments"] if key in given}
         if own_space != other:
             raise StudyError(
                 f"the space of the truth is {own_space}; expected {other}, as configured. Take the truth of that "
@@ -219,11 +224,12 @@ def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, A
 
 def path_keys(architectures: Sequence[Mapping[str, Any]], space: Mapping[str, Any], what: str) -> list[str]:
     """Return the key of each architecture; the error names the first (from 0) that is not of the space."""
-    mutables = spaces.create(space["name"], **space["arguments"]).simplify()
+    built = spaces.create(space["name"], **space["arguments"])
+    mutables, usage = built.simplify(), Usage(built)
     keys = []
     for number, choices in enumerate(architectures):
         try:
-            keys.append(path_key(decode_path(choices, mutables)))
+            keys.append(path_key(usage.canonical(decode_path(choices, mutables))))
         except CreamError as error:
             raise StudyError(f"{what} {number} is not of the space: {error}") from error
     return keys

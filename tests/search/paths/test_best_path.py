@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nni_cream.search import RandomPaths
+from nni_cream.search.paths import best_path as program
 from nni_cream.search.paths.active_choices import Usage
-from nni_cream.search.paths.best_path import best_neighbour, best_path
+from nni_cream.search.paths.best_path import best_neighbour, best_path, best_predicted
 from nni_cream.search.paths.cost_limits import Limit
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import path_key
+from nni_cream.search.scoring.predictor import PathPredictor
 from tests.search.paths.test_active_choices import DeepSpace, NestedSpace
 from tests.search.small import LayerSpace, ValueSpace
 
@@ -96,3 +99,32 @@ def test_local_changes_end_where_no_single_change_is_better(name: str) -> None:
             for value in values:
                 other = case.usage.canonical({**found, label: value})
                 assert not allowed(other) or case.quality(other) <= case.quality(found)
+
+
+@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize("sized", [False, True])
+@pytest.mark.parametrize("seed", range(6))
+def test_best_predicted_path_is_the_one_with_the_highest_prediction(name: str, sized: bool, seed: int) -> None:
+    case, space = Case(name, seed), SPACES[name]()
+    paths, predictor = RandomPaths(space, seed), PathPredictor(space.simplify(), case.usage.labels)
+    generator = np.random.default_rng(seed)
+    effects = generator.normal(size=predictor.size)
+    drawn = [paths.draw() for _ in range(400)]
+    predictor.observe(drawn, [effects[predictor.columns(path)].sum() + generator.normal() / 10 for path in drawn])
+    if sized:
+        predictor.sizes = generator.integers(0, 40, predictor.size)
+    found = best_predicted(predictor, paths, [], drawn[:1])
+    assert found is not None
+    assert predictor.means([found])[0] == pytest.approx(predictor.means(case.paths).max())
+
+
+def test_many_paths_just_beyond_a_range_are_not_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = [f"layer_{number}" for number in range(12)]
+    quality = CostTable(0.0, {label: {"a": 1.0 + 0.01 * place, "b": 0.0} for place, label in enumerate(labels)}, ())
+    cost = CostTable(0.0, {label: {"a": 1e7, "b": 0.0} for label in labels}, ())
+    limit = Limit(cost, (-np.inf, 6e7 - 1), table=cost)  # the 924 paths of six are within the solver's tolerance
+    solve, calls = program._solve, []
+    monkeypatch.setattr(program, "_solve", lambda *given: calls.append(1) or solve(*given))
+    found = best_path(quality, [limit])
+    assert found == {label: "a" if place >= 7 else "b" for place, label in enumerate(labels)}
+    assert len(calls) <= 22

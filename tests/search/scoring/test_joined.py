@@ -33,6 +33,14 @@ def test_a_measurement_that_is_all_noise_does_not_count() -> None:
     assert joined([0.4], 0.002, Prediction(np.zeros(1), np.ones(1))).tolist() == [0.4]
 
 
+@pytest.mark.parametrize(("share", "noise"), [(0.5, 0.02), (1.0, 0.0)])
+def test_where_all_accuracies_are_alike_the_predictions_decide(share: float, noise: float) -> None:
+    means = np.array([3.0, 1.0, 2.0])
+    found = joined([share] * 3, noise, Prediction(means, np.full(3, 0.1)))
+    assert np.argsort(found).tolist() == [1, 2, 0]
+    assert found == pytest.approx(share, abs=max(1e-5, 2 * noise**0.5))
+
+
 def test_an_estimate_is_the_posterior_mean_on_the_scale_of_the_accuracies() -> None:
     scores, means = np.array([0.5, 0.6, 0.7, 0.8]), np.array([2.0, -1.0, 4.0, 1.0])
     noise, std = 0.01, 1.5

@@ -102,9 +102,19 @@ def test_known_effects_are_found_under_a_trend_and_noise() -> None:
     assert kendalltau(found.predict(others).mean, steps.quality(others)).statistic > 0.9
     effects = found.effects()
     for label, values in VALUES.items():
-        assert sum(effects[label]) == pytest.approx(0, abs=1e-12)
         best = max(values, key=lambda value, label=label: steps.quality([{**others[0], label: value}])[0])
         assert values[int(np.argmax(effects[label]))] == best
+
+
+@pytest.mark.parametrize("wild", [1e4, -1e4, 1e300])
+def test_one_wild_loss_spoils_nothing(wild: float) -> None:
+    steps, others = Steps(1000), Steps(200, seed=1).paths
+    losses = [*steps.losses]
+    losses[500] = wild
+    found = predictor()
+    found.observe(steps.paths, losses)
+    assert found.informed
+    assert kendalltau(found.predict(others).mean, steps.quality(others)).statistic > 0.8
 
 
 def test_standard_deviation_is_that_of_the_error() -> None:
