@@ -156,10 +156,13 @@ class Truth:
         Raises :class:`~nni_cream.errors.StudyError` if the space or the images differ, an architecture is not of the
         space, fewer than ten are known, or all accuracies are equal.
         """
-        own_space, other = dict(self.space), dict(space)
+        own_space: Any = dict(self.space)
+        other: Any = dict(space)
         if not self.trained_here:
             given = space["arguments"]
-            other["arguments"] = {key: given[key] for key in self.space["arguments"] if key in given}
+            other["arguments"] = {key: given[key] for key in own_space["arguments"] if key in given}
+            if own_space["name"] != other["name"]:
+                own_space, other = own_space["name"], other["name"]
         if own_space != other:
             raise StudyError(
                 f"the space of the truth is {own_space}; expected {other}, as configured. Take the truth of that "
