@@ -135,6 +135,16 @@ def test_best_of_the_board_that_the_truth_does_not_know_has_no_regret() -> None:
     assert [row.rule for row in rows] == ["scored", "predicted"]
 
 
+def test_a_rule_whose_choice_of_one_seed_is_not_known_has_no_row() -> None:
+    whole = truth()
+    part = replace(whole, **{name: getattr(whole, name)[2:] for name in ("architectures", "accuracies", "macs")})
+    results = {seed: result(seed, part) for seed in (0, 4)}  # the board of seed 0 chooses the second of all
+    rows = choice_rows({"spos": results}, "spos", SPACE, WholeTruth(part, part))
+    assert {row.rule for row in rows} == {"scored", "predicted"}
+    rows = choice_rows({"spos": {4: results[4]}}, "spos", SPACE, WholeTruth(part, part))
+    assert "board" in {row.rule for row in rows}
+
+
 def test_entries_of_a_board_are_chosen_by_score_by_prediction_or_by_both() -> None:
     own = result(0, truth())
     own["board"] = [
