@@ -79,7 +79,10 @@ class TrialCheck:
         """
         code, messages = self._ask(json.dumps({"folder": str(folder), "searches": list(searches)}))
         if code:
-            message = messages.strip().rpartition("nni-cream: error: ")[2]
+            message = messages.strip().rpartition("nni-cream: error: ")[2] or (
+                f"the process that tries the experiment out ended with code {code} and said nothing; expected a "
+                "result. Is there enough memory?"
+            )
             raise (ConfigError if code == ConfigError.exit_code else ManagerError)(message)
 
     def _ask(self, question: str) -> tuple[int, str]:

@@ -281,7 +281,7 @@ def main() -> int:
 
 def _check(folder: str, searches: Sequence[Mapping[str, Any]]) -> int:
     os.chdir(folder)
-    sys.path.insert(0, folder)
+    sys.path.insert(0, os.getcwd())
     check_parts(searches)
     return 0
 

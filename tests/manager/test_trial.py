@@ -421,3 +421,10 @@ def test_check_ends_when_its_experiment_cannot_be_read() -> None:
     with pytest.raises(ConfigError), TrialCheck() as check:
         raise ConfigError("no experiment")
     assert check._process.returncode == -signal.SIGKILL
+
+
+def test_check_that_is_killed_is_told(tmp_path: Path) -> None:
+    with TrialCheck() as check:
+        check._process.kill()
+        with pytest.raises(ManagerError, match="ended with code -9 and said nothing"):
+            check.run(tmp_path, [])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -97,7 +96,8 @@ def best_path(quality: CostTable, limits: Sequence[Limit], excluded: Iterable[Pa
     program = _Program(quality)
     ranges = [program.range_of(limit) for limit in limits]
     others = [*program.structure, *(program.all_but(path) for path in excluded)]
-    for near in itertools.count(1):
+    near = 0
+    while True:
         solution = _solve(program.gains, [*ranges, *others])
         if solution is None:
             return None
@@ -106,9 +106,9 @@ def best_path(quality: CostTable, limits: Sequence[Limit], excluded: Iterable[Pa
         if all(limit.allows(limit.cost(path)) for limit in limits):
             return path
         others.append(program.all_but(path))
+        near += 1
         if near == _NEAR:
             ranges = [(row, *_shrunk(low, high)) for row, low, high in ranges]
-    raise AssertionError
 
 
 def _shrunk(low: float, high: float) -> tuple[float, float]:

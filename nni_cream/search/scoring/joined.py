@@ -50,5 +50,5 @@ def joined(accuracies: Sequence[float], variance: float, prediction: Prediction)
     if not total.any():
         return scores
     # Where all accuracies are alike, the predictions decide, within what the accuracies leave open.
-    scale = float(scores.std(ddof=1)) or math.sqrt(variance) or _ALIKE
+    scale = float(scores.std(ddof=1)) if np.ptp(scores) else math.sqrt(variance) or _ALIKE
     return np.asarray(scores.mean() + scale * total / precision)

@@ -33,7 +33,7 @@ def test_a_measurement_that_is_all_noise_does_not_count() -> None:
     assert joined([0.4], 0.002, Prediction(np.zeros(1), np.ones(1))).tolist() == [0.4]
 
 
-@pytest.mark.parametrize(("share", "noise"), [(0.5, 0.02), (1.0, 0.0)])
+@pytest.mark.parametrize(("share", "noise"), [(0.5, 0.02), (0.9, 1e-30), (1.0, 0.0)])
 def test_where_all_accuracies_are_alike_the_predictions_decide(share: float, noise: float) -> None:
     means = np.array([3.0, 1.0, 2.0])
     found = joined([share] * 3, noise, Prediction(means, np.full(3, 0.1)))
