@@ -166,7 +166,8 @@ def try_out(config: ExperimentConfig, check: TrialCheck) -> None:
     """Build space, strategy and data as a trial on this machine would, so that a mistake shows before anything starts.
 
     It is done in a process of its own, in the folder and with the import path of a trial. On other training services it
-    is left out: there the user's modules and data need only be where the trials run.
+    is left out: there the user's modules and data need only be where the trials run. Raises what
+    :meth:`~nni_cream.manager.processes.TrialCheck.run` raises.
 
     Parameters
     ----------
@@ -174,13 +175,6 @@ def try_out(config: ExperimentConfig, check: TrialCheck) -> None:
         The experiment.
     check
         That process; it has ended when this function returns.
-
-    Raises
-    ------
-    ConfigError
-        If the space, the data or an argument is not right.
-    ManagerError
-        If it fails for another reason, such as missing data.
     """
     if platform(config) != "local":
         check.cancel()

@@ -12,7 +12,7 @@ from nni_cream.search.scoring.predictor import Prediction
 
 __all__ = ["joined"]
 
-_ALIKE = 1e-6  # between the best and the worst prediction, where accuracies and their noise say nothing at all
+_ALIKE = 1e-6  # scale of the predictions where neither the accuracies nor their noise give one
 
 
 def joined(accuracies: Sequence[float], variance: float, prediction: Prediction) -> NDArray[np.float64]:

@@ -177,7 +177,7 @@ def read_nas_bench_201(
     FileError
         If the file is no such table.
     """
-    rows = _rows(path, [_CELL], lambda where, line: _edges(where, line[_CELL] or ""), accuracies)
+    rows = _rows(path, [_CELL], lambda where, line: _edges(where, line[_CELL]), accuracies)
     return _truth(path, _SPACE_201, ("images of others", 0), rows, architectures, percent)
 
 
