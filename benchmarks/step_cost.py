@@ -7,7 +7,8 @@ Four trainings on the same space, with the same evaluator, recipe and real image
 CreamSpace, which halves it five times): RandomOneShot; a search with default settings; one with a board of 100; and
 one that follows the published procedure, transcribed: meta updates by unrolled double back-propagation, and forward
 passes of the probe images through every board entry for each match. All are in one process, each in a thread of its
-own, and only one of them runs at a time: a window of steps each, in turns.
+own, and only one of them runs at a time: a window of steps each, in turns. They train the same paths, which
+RandomOneShot draws: the sizes of 40 random paths differ by more than what a search adds.
 
 Timed is the dearest phase: the board full and teachers at work (the gate is held open). Scorings, meta updates and
 rescorings are timed apart, after each window, and added at their default intervals: the last ones for an epoch of the
@@ -202,9 +203,11 @@ class Windows(pl.Callback):
         Whose turn it is.
     options
         Of the command line.
+    drawn
+        The path of each step, which RandomOneShot's training adds and the others train, too.
     """
 
-    def __init__(self, name: str, turns: Turns, options: argparse.Namespace) -> None:
+    def __init__(self, name: str, turns: Turns, options: argparse.Namespace, drawn: dict[int, dict[str, Any]]) -> None:
         self.windows: list[float] = []
         self.parts: list[dict[str, float]] = []
         self.meta: list[float] = []
@@ -214,8 +217,22 @@ class Windows(pl.Callback):
         self._name, self._turns, self._options = name, turns, options
         self._now = clock(options.device)
         self._timers = Timers(self._now)
+        self._drawn = drawn
         self._steps = 0
         self._began = 0.0
+
+    def on_train_start(self, trainer: Any, module: Any) -> None:
+        owner, method = (module, "resample") if self._name == "random" else (module.sampler, "draw")
+        draw = getattr(owner, method)
+
+        def noted() -> Any:
+            path = self._drawn[self._steps] = draw()
+            return path
+
+        def given() -> Any:
+            return {label: self._drawn[self._steps][label] for label in draw()}
+
+        setattr(owner, method, noted if self._name == "random" else given)
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         place = self._steps - self._options.warm_steps
@@ -328,7 +345,9 @@ def interleave(options: argparse.Namespace) -> dict[str, Any]:
 
     turns = Turns()
     steps = options.warm_steps + (options.rounds + 1) * options.window + 2
-    callbacks = {name: Windows(name, turns, options) for name in options.kinds}
+    drawn: dict[int, dict[str, Any]] = {}
+    # In the order of the table: RandomOneShot draws a path before the others need it.
+    callbacks = {name: Windows(name, turns, options, drawn) for name in SEARCHES if name in options.kinds}
 
     def train(name: str) -> None:
         torch.set_num_threads(options.threads)

@@ -25,7 +25,7 @@ from nni_cream.search.loop.statistics import board_figures
 from nni_cream.search.loop.training_end import check_board, check_trained, tell_untaught, training_ends
 from nni_cream.search.paths.encoded_path import Path, encode_path, path_key
 from nni_cream.search.scoring.candidates import rescored_entries
-from nni_cream.search.scoring.validation_subset import batch_like, split_batch, split_samples
+from nni_cream.search.scoring.validation_subset import Samples, batch_like, split_samples
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import Call, muted, observed
 from nni_cream.search.supernet.supernet import single_values_explained
@@ -245,15 +245,12 @@ class CreamLightningModule(PreparedLightningModule):
         self.tally.add_meta_update()
 
     def _meta_losses(self, batch: Any) -> Iterator[Tensor]:
-        """Yield this process's parts of the loss on a chunk of validation images, in batches like the given one."""
-        at_once = len(split_batch(batch)[1])
-        # The chunks take turns. No part has a larger graph than a training step, however many images are scored.
-        chunks = self.scorer.subset.chunks
-        images, labels = chunks[(self._step // (self.matcher.interval or 1)) % len(chunks)]
-        # Nearly equal parts, none of a single image.
-        parts = max(1, min(math.ceil(len(labels) / at_once), len(labels) // 2))
-        every = zip(split_samples(images, parts), labels.tensor_split(parts), strict=True)
-        for x, y in islice(every, self.ranks.rank, None, self.ranks.size):
+        """Yield this process's part of the loss on about as many validation images as a step trains on."""
+        every = [part for chunk in self.scorer.subset.chunks for part in _parts(*chunk, at_once=self._batch_size)]
+        # They take turns.
+        images, labels = every[(self._step // (self.matcher.interval or 1)) % len(every)]
+        own = _parts(images, labels, at_once=math.ceil(len(labels) / self.ranks.size))
+        for x, y in islice(own, self.ranks.rank, None, self.ranks.size):
             yield self._task_loss(batch_like(batch, x, y)) * (len(y) / len(labels))
 
     # Validation and the end of an epoch -------------------------------------------------------------------------------
@@ -396,3 +393,9 @@ class CreamLightningModule(PreparedLightningModule):
         if self._loss is not None:
             figures["joint_loss"] = float(self._loss.detach())
         return figures
+
+
+def _parts(images: Samples, labels: Tensor, at_once: int) -> Iterator[tuple[Samples, Tensor]]:
+    """Split images into nearly equal parts, none of a single image, which has no BatchNorm statistics."""
+    parts = max(1, min(math.ceil(len(labels) / at_once), len(labels) // 2))
+    return zip(split_samples(images, parts), labels.tensor_split(parts), strict=True)

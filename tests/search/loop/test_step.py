@@ -24,6 +24,7 @@ from nni_cream import CreamStrategy
 from nni_cream.errors import ConfigError, SearchError, SpaceError
 from nni_cream.search import PathScorer, PrioritizedBoard, RandomPaths
 from nni_cream.search.paths.encoded_path import path_key
+from nni_cream.search.scoring.validation_subset import batch_like
 from nni_cream.search.teaching.losses import soft_cross_entropy
 from nni_cream.search.teaching.meta_gradient import match_weight_gradient
 from tests.search.small import AS_PUBLISHED, LayerSpace, cream, custom_evaluator, digits, evaluator, run
@@ -218,6 +219,26 @@ def test_the_meta_update_leaves_the_users_records_alone_and_keeps_the_type_of_a_
         records.append((len(module.losses["train"]), sum(module.losses["train"]), module.running, *module.counts))
     assert records[0] == records[1]
     assert records[0][0] == 8
+
+
+def test_each_meta_update_looks_at_other_validation_images_as_many_as_a_step_has(monkeypatch):
+    seen: list[Tensor] = []
+
+    def noted(batch, inputs, targets):
+        assert len(inputs) == len(targets) == len(batch[1])
+        seen.append(inputs)
+        return batch_like(batch, inputs, targets)
+
+    monkeypatch.setattr("nni_cream.search.loop.step.batch_like", noted)
+    strategy = search(**AS_PUBLISHED, board_size=3, meta_interval=2, score_images=64, trainer={"max_epochs": 1})
+    subset = torch.cat([images for images, _ in strategy.oneshot_module.scorer.subset.chunks])
+    first, second, *again = [_places(images, subset) for images in seen]
+    assert len(first | second) == 64  # the whole subset, then again from its beginning
+    assert again == [first, second]
+
+
+def _places(images: Tensor, subset: Tensor) -> set[int]:
+    return {int(torch.nonzero((subset == image).flatten(1).all(1))[0]) for image in images}
 
 
 def test_warm_up_trains_without_board_and_teacher():
@@ -945,7 +966,7 @@ def test_a_score_that_stops_being_finite_when_the_board_is_rescored_is_an_error(
         search(score=failing, score_images=20, board_size=3, score_interval=1000, matching="best")
 
 
-def test_the_meta_network_sees_a_chunk_in_parts_no_larger_than_a_training_batch():
+def test_a_meta_update_sees_validation_images_in_a_part_no_larger_than_a_training_batch():
     sizes: list[int] = []
 
     class Sizes(LightningModule):
@@ -964,5 +985,5 @@ def test_the_meta_network_sees_a_chunk_in_parts_no_larger_than_a_training_batch(
 
     settings = {"board_size": 3, "warmup": 0, "meta_interval": 8, "score_images": 150}
     run(LayerSpace(), cream(**AS_PUBLISHED, **settings), custom_evaluator(Sizes(), max_epochs=1))
-    # Eight training steps, then the last batch again, and the 50 images of one of three chunks.
-    assert sizes == [32] * 9 + [25] * 2
+    # Eight training steps, then the last batch again, and half of the 50 images of one of three chunks.
+    assert sizes == [32] * 9 + [25]
