@@ -10,7 +10,8 @@ runs each peer, a script in benchmarks/peers/, in one of them. Each pair of peer
 
 Equal for all: the CPU time of the search in its own process, with one thread; at most 40 million multiply-adds,
 counted by torch on the final network; the recipe (SGD, cosine, shift and flip) of search and retraining; new weights.
-Short trainings measure what a step costs, and the number of steps follows. They count for nobody.
+Short trainings measure what a step costs, and the number of steps follows. They count for nobody. nni_cream is the
+installed one: run from a clone that nobody edits meanwhile.
 
 Not equal, since the peers are what they are:
 
@@ -49,7 +50,10 @@ ENVIRONMENTS = {
     "nni": ("-e", f"{ROOT}[recipes]", "tianshou<1", "gym"),
     "modelopt": ("-e", str(ROOT), "nvidia-modelopt[hf]==0.47.*", "torchprofile<0.1"),
 }
-HEAD = ("peer", "seeds", "test accuracy", "less nni_cream", "multiply-adds (M)", "search CPU seconds", "lines")
+HEAD = (
+    "peer", "seeds", "test accuracy", "less nni_cream", "multiply-adds (M)", "search CPU seconds", "training steps",
+    "lines",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,8 +69,8 @@ PEERS = {
     "cream": Peer("nni_cream", "nni"),
     "nni_evolution": Peer("NNI RandomOneShot + RegularizedEvolution", "nni", ("nni_parts",)),
     "nni_enas": Peer("NNI ENAS", "nni", ("nni_parts",)),
-    "nni_proxyless": Peer("NNI Proxyless", "nni", ("nni_parts",)),
-    "nni_darts": Peer("NNI DARTS", "nni", ("nni_parts",)),
+    "nni_proxyless": Peer("NNI Proxyless", "nni", ("nni_parts", "nni_probable")),
+    "nni_darts": Peer("NNI DARTS", "nni", ("nni_parts", "nni_probable")),
     "modelopt_autonas": Peer("modelopt AutoNAS, MobileNetV2", "modelopt", ("small_images",)),
     "mobilenet_v3_small": Peer("MobileNetV3-small, width only", "nni", ("small_images",)),
     "efficientnet_lite0": Peer("EfficientNet-lite0, width only", "nni", ("small_images",)),
@@ -96,13 +100,16 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=20, help="of each retraining")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--peers", nargs="+", default=[*PEERS], metavar="PEER", help=", ".join(PEERS))
+    parser.add_argument("--workers", type=int, default=1, help="peers at once, each with one thread")
     parser.add_argument("--report", action="store_true", help="run nothing, write the table of the records")
     options = parser.parse_args(words)
     unknown = [name for name in options.peers if name not in PEERS]
     if unknown:
         raise SystemExit(f"peers.py: --peers is {', '.join(unknown)}; expected some of {', '.join(PEERS)}.")
-    if not (options.seconds > 0 and options.epochs >= 1 and min(options.seeds) >= 0):
-        raise SystemExit("peers.py: --seconds, --epochs or a seed is too small; expected above 0, at least 1 and 0.")
+    if not (options.seconds > 0 and min(options.epochs, options.workers) >= 1 and min(options.seeds) >= 0):
+        raise SystemExit(
+            "peers.py: --seconds, --epochs, --workers or a seed is too small; expected above 0, at least 1, 1 and 0."
+        )
     if not options.report and not (options.data and all((options.data / part).is_dir() for part in ("train", "test"))):
         raise SystemExit(f"peers.py: --data is {options.data}; expected a folder of images with train and test.")
     return options
@@ -126,7 +133,7 @@ def run(options: argparse.Namespace, records_file: Path) -> None:
     ]
     missing = records.missing(jobs)
     pythons = {name: environment(options.out / "venvs" / name, ENVIRONMENTS[name]) for name in needed(missing)}
-    run_jobs(partial(run_peer, pythons, options.out), jobs, records, on_done=tell)
+    run_jobs(partial(run_peer, pythons, options.out), jobs, records, options.workers, on_done=tell)
 
 
 def needed(jobs: Sequence[Job]) -> list[str]:
@@ -234,7 +241,7 @@ def row(name: str, results: Mapping[int, Mapping[str, Any]], baseline: Mapping[i
     failed = [result["error"] for result in results.values() if "error" in result]
     seeds = f"{len(complete)}" + (f" ({len(failed)} failed)" if failed else "")
     if not complete:
-        return [title, seeds, f"failed: {failed[0].replace('|', '/')}", "", "", "", lines]
+        return [title, seeds, f"failed: {failed[0].replace('|', '/')}", "", "", "", "", lines]
 
     def mean(key: str) -> Estimate:
         return over_seeds([result[key] for result in complete.values()])
@@ -251,6 +258,7 @@ def row(name: str, results: Mapping[int, Mapping[str, Any]], baseline: Mapping[i
         show_estimate(over_seeds(pairs), 4, signed=True) if pairs and name != BASELINE else "",
         f"{mean('multiply_adds').value / 1e6:.1f}",
         f"{mean('search_cpu_seconds').value:.0f}",
+        "" if None in [result["steps"] for result in complete.values()] else f"{mean('steps').value:.0f}",
         lines,
     ]
 

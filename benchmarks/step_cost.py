@@ -12,11 +12,12 @@ RandomOneShot draws: the sizes of 40 random paths differ by more than what a sea
 
 Timed is the dearest phase: the board full and teachers at work (the gate is held open). Scorings, meta updates and
 rescorings are timed apart, after each window, and added at their default intervals: the last ones for an epoch of the
-size that ``--epoch-steps`` says (ImageNet at 64 images a step; 8,000 images at 64). ``ratio_whole_search`` counts
-the phases before it, too: the warm-up, in which a step costs what RandomOneShot's costs, and the stretch without
-teachers, which lacks the shares of teachers and of their matching. On a CPU, time is that of the process, which other
-work on the machine hardly touches; on a GPU it is the clock's, with synchronisation. Peak memory is that of fresh
-processes (benchmarks/search_memory.py). Prints one JSON line last.
+size that ``--epoch-steps`` says (ImageNet at 64 images a step; 8,000 images at 64). ``ratio_whole_search`` counts the
+phases before it, too: the warm-up, in which a step costs what RandomOneShot's costs, and the stretch without teachers,
+which lacks the shares of teachers and of their matching. It counts the scorings that fill the board and that end the
+search, for one of the length that SPACES says. What a search does before its first step is left out. On a CPU, time is
+that of the process, which other work on the machine hardly touches; on a GPU it is the clock's, with synchronisation.
+Peak memory is that of fresh processes (benchmarks/search_memory.py). Prints one JSON line last.
 """
 
 from __future__ import annotations
@@ -44,8 +45,8 @@ from nni_cream.search import MetaMatcher, Scoring, Teaching, rescored_entries
 FORM = {"image_size": 64, "depths": [1, 2, 3, 4, 3]}
 # Without `space`, `data` and `sizes`: the space of that name and Fashion-MNIST.
 SPACES: dict[str, dict[str, Any]] = {
-    "cream": {"image_size": 64, "batch": 64, "epoch_steps": 20_018, "arguments": FORM},
-    "fashion": {"image_size": None, "batch": 64, "epoch_steps": 125, "arguments": {}},
+    "cream": {"image_size": 64, "batch": 64, "epoch_steps": 20_018, "epochs": 120, "arguments": FORM},
+    "fashion": {"image_size": None, "batch": 64, "epoch_steps": 125, "epochs": 20, "arguments": {}},
 }
 SEARCHES: dict[str, dict[str, Any] | None] = {
     "random": None,
@@ -213,6 +214,7 @@ class Windows(pl.Callback):
         self.meta: list[float] = []
         self.scoring: list[float] = []
         self.rescoring: list[float] = []
+        self.fillings: list[float] = []
         self.interval = 1
         self._name, self._turns, self._options = name, turns, options
         self._now = clock(options.device)
@@ -230,7 +232,8 @@ class Windows(pl.Callback):
             return path
 
         def given() -> Any:
-            return {label: self._drawn[self._steps][label] for label in draw()}
+            path = self._drawn[self._steps]
+            return module.paths.usage.canonical({label: path[label] for label in draw()})
 
         setattr(owner, method, noted if self._name == "random" else given)
 
@@ -276,6 +279,7 @@ class Windows(pl.Callback):
             entries = min(len(module.board), rescored_entries(images, trained))
             one = self._timed(lambda: module.scorer.score(module.board.best.path))
             self.rescoring.append(entries * one)
+            self.fillings.append((module.board.capacity + module.board.capacity // 2) * one)
 
     def _timed(self, call: Callable[[], object]) -> float:
         before = self._now()
@@ -309,6 +313,7 @@ def unrolled_update(module: Any, path: Any, batch: Any) -> None:
     """One step of the meta network by differentiating through the virtual SGD step of the weights."""
     import torch
 
+    from nni_cream.search.loop.step import _parts
     from nni_cream.search.supernet.forward_recorder import muted, observed
     from nni_cream.search.supernet.outputs import main_output
 
@@ -329,7 +334,8 @@ def unrolled_update(module: Any, path: Any, batch: Any) -> None:
             name: item if gradient is None else item - rate * gradient
             for (name, item), gradient in zip(named.items(), gradients, strict=True)
         }
-        images, labels = module.scorer.subset.chunks[0]  # as many as ours, so that the same is compared
+        # The images of ours, so that the same is compared.
+        images, labels = next(_parts(*module.scorer.subset.chunks[0], at_once=module._batch_size))
         logits = main_output(torch.func.functional_call(network, moved, (images,)))
         validation_loss = torch.nn.functional.cross_entropy(logits, labels)
         (gradient,) = torch.autograd.grad(validation_loss, rho)
@@ -398,18 +404,21 @@ def summarise(callbacks: dict[str, Any], options: argparse.Namespace) -> dict[st
         for part in PARTS
     }
     meta, rescoring = statistics.median(search.meta), statistics.median(search.rescoring)
+    steps = SPACES[options.space]["epochs"] * options.epoch_steps
     shares |= {
         "meta_updates": meta / META_INTERVAL / step,
         "scoring": statistics.mean(search.scoring) / search.interval / step,
         "rescoring": rescoring / options.epoch_steps / step,
+        "filling": statistics.median(search.fillings) / steps / step,
     }
     ratio = statistics.median(ratios)
     untaught = ratio * (1 - shares["teacher"] - shares["matching"] - shares["meta_updates"])
+    whole = WARMUP + (START - WARMUP) * untaught + (1 - START) * ratio + shares["filling"] * ratio
     found: dict[str, Any] = {
         "ratio_median": ratio,
         "ratio_min": min(ratios),
         "ratio_max": max(ratios),
-        "ratio_whole_search": WARMUP + (START - WARMUP) * untaught + (1 - START) * ratio,
+        "ratio_whole_search": whole,
         "rounds": len(ratios),
         "seconds_a_step": statistics.median(base),
         "shares": {name: round(value, 5) for name, value in shares.items()},

@@ -24,8 +24,13 @@ def build(choice):
     network = space()
     mtn.select(network, {name: tuple(value) if isinstance(value, list) else value for name, value in choice.items()})
     network = mtn.export(network)
-    for layer in network.modules():
-        if hasattr(layer, "reset_parameters"):  # weights that were cut would not be new ones
+    for layer in network.modules():  # weights that were cut would not be new ones; drawn as torchvision draws them
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, mode="fan_out")
+        elif isinstance(layer, torch.nn.Linear):
+            torch.nn.init.normal_(layer.weight, 0, 0.01)
+            torch.nn.init.zeros_(layer.bias)
+        elif hasattr(layer, "reset_parameters"):
             layer.reset_parameters()
     return network
 

@@ -7,6 +7,7 @@ small, like the time.
 """
 
 import nni
+from nni.mutable import SampleValidationError
 from nni.nas.evaluator import FunctionalEvaluator
 from nni.nas.execution import SequentialExecutionEngine
 from nni.nas.space import RawFormatModelSpace
@@ -16,9 +17,19 @@ from peer_task import accuracy, main
 
 
 # user: begin
+class RefusingSpace(LimitedSpace):
+    def check_contains(self, sample):
+        wrong = super().check_contains(sample)
+        return wrong or (None if self.fits(sample) else SampleValidationError("too many multiply-adds"))
+
+
 def search(job):
     rule = LimitedSpace().restrict(job.limit)
-    space, _ = job.spend(lambda *length: run_strategy(RandomOneShot(filter=rule.fits), job, *length), 2 / 3)
+
+    def train(epochs, steps):
+        return run_strategy(RandomOneShot(filter=rule.fits), job, epochs, steps, space=RefusingSpace)
+
+    space, _ = job.spend(train, 2 / 3)
 
     class Engine(SequentialExecutionEngine):
         def budget_available(self):

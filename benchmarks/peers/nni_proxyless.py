@@ -1,7 +1,8 @@
 """NNI's Proxyless, which has no limit of cost: the most probable path within the limit is the result."""
 
 from nni.nas.strategy import Proxyless
-from nni_parts import build, most_probable, run_strategy
+from nni_parts import build, run_strategy
+from nni_probable import most_probable
 from peer_task import main
 
 

@@ -41,8 +41,9 @@ class Job:
     epochs: int
     seed: int
     limit: float
-    stretch: int = 4  # training steps of the first measurement
+    stretch: int = 20  # training steps of the first measurement; a board of ten is full by then
     images: Any = field(init=False)
+    steps: int | None = field(init=False, default=None)  # of the training that counts
     _began: float = field(init=False, default=0.0)
     _uncounted: float = field(init=False, default=0.0)
 
@@ -75,7 +76,8 @@ class Job:
         second = self._timed(train, more)[0]
         step = max((second - first) / (more - self.stretch), 0.2 * second / more)
         self._uncounted += time.process_time() - before
-        return self._timed(train, self.stretch + round((wanted - first) / step))[1]
+        self.steps = max(1, self.stretch + round((wanted - first) / step))
+        return self._timed(train, self.steps)[1]
 
     def _timed(self, train: Callable[[int, int], Any], steps: int) -> tuple[float, Any]:
         epochs = max(1, math.ceil(steps * BATCH / len(self.images.train)))
@@ -94,9 +96,14 @@ def evaluator(job: Job, epochs: int, steps: int, module: Any = None, loaders: An
     return Lightning(module, Trainer(max_epochs=epochs, **options), *loaders)
 
 
+def scoring_images(job: Job) -> Any:
+    """Return the validation images that score candidates."""
+    return Subset(job.images.validation, range(min(SCORED, len(job.images.validation))))
+
+
 def accuracy(network: nn.Module, job: Job) -> float:
     """Score a network with shared weights on validation images, in its present mode."""
-    part = Subset(job.images.validation, range(min(SCORED, len(job.images.validation))))
+    part = scoring_images(job)
     with torch.no_grad():
         right = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in make_loader(part, 256))
     return right / len(part)
@@ -114,7 +121,7 @@ def run(job: Job, search: Callable[[Job], Any], build: Callable[[Any], nn.Module
     job.begin()
     with seeded(job.seed):
         choice = search(job)
-    result: dict[str, Any] = {"choice": choice, "search_cpu_seconds": round(job.used(), 1)}
+    result: dict[str, Any] = {"choice": choice, "search_cpu_seconds": round(job.used(), 1), "steps": job.steps}
     with seeded(job.seed):
         network = build(choice).to(memory_format=torch.channels_last)  # else depthwise layers are slow on a CPU
     result |= {"multiply_adds": multiply_adds(network), "training_images": len(job.images.train)}

@@ -52,8 +52,7 @@ def rank_cells(rows: Sequence[Row], treatment: str | None = None) -> tuple[list[
 
 
 def _cells(row: Row, treatment: str) -> list[str]:
-    cost = "" if row.cost is None else f"{row.cost:.2f}"
-    start = [row.variant, str(row.epochs) if row.epochs else "", cost, _show_seeds(row)]
+    start = [row.variant, str(row.epochs) if row.epochs else "", show_estimate(row.cost, 2), _show_seeds(row)]
     if treatment in row.undefined:
         return [*start, f"undefined: {row.undefined[treatment]}", *[""] * (len(_HEAD) - len(start) - 1)]
     own, difference = row.measures.get(treatment, {}), row.differences.get(treatment, {})

@@ -271,7 +271,7 @@ class _RankReport:
         for budget, rows in self.tables.items():
             note = "" if self.known.complete and all(row.complete for row in rows) else " (PARTIAL)"
             for treatment in dict.fromkeys(name for row in rows for name in (*row.measures, *row.undefined)):
-                source = "scores of the predictor" if treatment == PREDICTED else f"BatchNorm: {treatment}"
+                source = PREDICTED.get(treatment, f"BatchNorm: {treatment}")
                 parts.append(f"{budget.capitalize()}, {source}{note}\n\n")
                 parts.append(as_markdown(*rank_cells(rows, treatment)) + "\n")
             if self.choices[budget].rows:

@@ -15,7 +15,9 @@ from PIL import Image
 
 from tests.benchmarks.loaded import benchmark
 
-RESULT = {"choice": {}, "multiply_adds": 39e6, "search_cpu_seconds": 61.0, "training_images": 10_000}
+RESULT = {
+    "choice": {}, "multiply_adds": 39e6, "search_cpu_seconds": 61.0, "steps": 250, "training_images": 10_000
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,7 @@ def test_records_are_resumed_failures_kept_and_differences_paired(
     )
     assert "0.8050 [" in cream
     assert "-0.1000" in darts
-    assert "| 39.0 | 61 |" in darts
+    assert "| 39.0 | 61 | 250 |" in darts
     assert "0 (2 failed) | failed: it / broke" in enas
 
 
@@ -101,7 +103,7 @@ def test_a_peer_that_fails_is_a_record_with_its_last_words(
         (["--data", "nowhere"], "--data is nowhere; expected a folder of images with train and test"),
         ([], "--data is None"),
         (["--peers", "creme"], "--peers is creme; expected some of cream"),
-        (["--seconds", "0"], "--seconds, --epochs or a seed is too small"),
+        (["--seconds", "0"], "--seconds, --epochs, --workers or a seed is too small"),
         (["--report"], "does not exist; expected the records of a run"),
     ],
 )
@@ -140,5 +142,6 @@ def test_network_of_a_search_within_seconds_is_within_the_limit(
     assert 0 <= found["test_accuracy"] <= 1
     assert json.loads(json.dumps(found)) == found
     assert found["search_cpu_seconds"] > 0
+    assert found["steps"] >= 1
     with pytest.raises(SystemExit, match="expected at most 1,000,000"):
         task.run(task.Job(str(images), 4.0, 1, 0, 1e6), lambda job: found["choice"], own.build)

@@ -40,12 +40,12 @@ def test_last_line_is_json_with_every_figure(step_cost, fashion, capsys, monkeyp
     assert 0 < found["ratio_min"] <= found["ratio_median"] <= found["ratio_max"]
     assert min(found[key] for key in ("board_size_ratio", "meta_update_ratio", "published_ratio")) > 0
     shares = found["shares"]
-    assert set(shares) == {*step_cost.PARTS, "meta_updates", "scoring", "rescoring"}
+    assert set(shares) == {*step_cost.PARTS, "meta_updates", "scoring", "rescoring", "filling"}
     assert all(0 <= share < 1 for share in shares.values())
     assert sum(shares.values()) < 1
-    assert min(shares[part] for part in ("teacher", "matching", "sampling", "meta_updates", "scoring", "rescoring")) > 0
+    assert min(shares.values()) > 0
     untaught = found["ratio_median"] * (1 - shares["teacher"] - shares["matching"] - shares["meta_updates"])
-    expected = 1 / 6 + (1 / 2 - 1 / 6) * untaught + found["ratio_median"] / 2
+    expected = 1 / 6 + (1 / 2 - 1 / 6) * untaught + found["ratio_median"] * (1 / 2 + shares["filling"])
     assert found["ratio_whole_search"] == pytest.approx(expected, abs=1e-3)
 
 

@@ -20,7 +20,7 @@ from nni_cream.cli import main
 from nni_cream.errors import ConfigError
 from nni_cream.search import validate_path
 from nni_cream.studies.parts import load_parts
-from nni_cream.studies.ranking.predictions import replay
+from nni_cream.studies.ranking.predictions import predict, replay
 from nni_cream.studies.ranking.rank_study import make_variants
 from nni_cream.studies.supernets import trained_supernet
 from nni_cream.studies.truths.truth import draw_architectures
@@ -186,7 +186,7 @@ def test_table_is_what_scipy_says_of_the_records(studied):
     assert content["complete"] is True
     spos, meta, macs = content["tables"]["equal epochs"]
     assert (spos["variant"], meta["variant"], macs["variant"]) == ("spos", "meta", "multiply-adds alone")
-    assert spos["cost_ratio"] == 1
+    assert spos["cost_ratio"]["value"] == 1
     assert "tau" not in spos["differences"]
     for row in (spos, meta):
         for treatment in ("batch", "recalibrated"):
@@ -209,6 +209,38 @@ def test_table_is_what_scipy_says_of_the_records(studied):
     gained = meta["differences"]["recalibrated"]["tau"]["value"]
     values = [row["measures"]["recalibrated"]["tau"]["value"] for row in (meta, spos)]
     assert gained == pytest.approx(values[0] - values[1])
+    seconds = [[records[f"{name} seed {seed}"]["search_cpu_seconds"] for seed in (3, 4)] for name in ("meta", "spos")]
+    assert meta["cost_ratio"]["value"] == pytest.approx(np.mean(np.divide(*seconds)))
+
+
+def test_prior_of_size_is_told_apart_from_what_the_losses_and_the_scores_say(studied):
+    truth, content = read(studied / "truth/truth.json"), read(studied / "rank/rank.json")
+    means = [np.mean(list(item["accuracies"].values())) for item in truth["architectures"]]
+    macs = np.array([item["macs"] for item in truth["architectures"]])
+    paths = [item["choices"] for item in truth["architectures"]]
+    lines = [json.loads(line) for line in (studied / "rank/records.jsonl").read_text().splitlines()]
+    results = [line["result"] for line in lines[1:] if line["key"].startswith("meta seed")]
+    expected: dict[str, list[float]] = {"predicted": [], "predicted, without size": [], "with size": []}
+    for result in results:
+        assert result["trained"]["sizes"] is not None
+        scores = np.array(result["scores"]["recalibrated"])
+        sized = scores + 0.5 * scores.std() * stats.zscore(macs)
+        ranked = [
+            predict(NAMED_SPACE, result["trained"], paths),
+            predict(NAMED_SPACE, {**result["trained"], "sizes": None}, paths),
+            sized,
+        ]
+        for own, values in zip(expected.values(), ranked, strict=True):
+            own.append(stats.kendalltau(values, means).statistic)
+    spos, meta, _ = content["tables"]["equal epochs"]
+    for name, taus in expected.items():
+        assert meta["measures"][name]["tau"]["value"] == pytest.approx(np.mean(taus))
+        assert "accuracy" not in meta["measures"][name]
+        gained = np.mean(taus) - spos["measures"]["recalibrated"]["tau"]["value"]
+        assert meta["differences"][name]["tau"]["value"] == pytest.approx(gained)
+    document = (studied / "rank/rank.md").read_text()
+    assert "scores of the predictor without its prior of size" in document
+    assert "one-shot scores with the predictor's prior of size" in document
 
 
 def test_scores_are_those_of_the_supernet_with_and_without_statistics_of_its_own(studied):
@@ -284,9 +316,16 @@ def test_whole_searches_are_compared_with_the_best_of_an_evolution_of_the_same_t
     validated = [entry["validated"] for entry in own["board"]]
     assert validated == sorted(validated, reverse=True)
     rows = {row["rule"]: row for row in read(tmp_path / "rank/rank.json")["whole_searches"]["equal epochs"]}
-    left = own["search_cpu_seconds"] + own["finalising_cpu_seconds"] - records["spos seed 3"]["search_cpu_seconds"]
-    wanted = max(1, int(left / searches["path_cpu_seconds"]))
+    spos = records["spos seed 3"]
+    assert spos["figures"]["scored"] > 0
+    # The plain training does not pay for a board that nobody reads.
+    plain = spos["search_cpu_seconds"] - spos["figures"]["scored"] * searches["path_cpu_seconds"]
+    spent = own["search_cpu_seconds"] + own["finalising_cpu_seconds"]
+    wanted = max(1, int((spent - plain) / searches["path_cpu_seconds"]))
     found = rows["board"]
+    assert found["cost_ratio"]["value"] == pytest.approx(spent / plain)
+    cost = read(tmp_path / "rank/rank.json")["tables"]["equal epochs"][1]["cost_ratio"]
+    assert cost["value"] == pytest.approx(own["search_cpu_seconds"] / plain)
     assert (found["wanted"], found["paths"]) == ([wanted] * 2, [min(6, wanted)] * 2)
     accuracies = {json.dumps(item["choices"]): item["accuracies"]["0"] for item in read(truth)["architectures"]}
     for name in ("evolution", "random"):

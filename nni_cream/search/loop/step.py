@@ -25,7 +25,7 @@ from nni_cream.search.loop.statistics import board_figures
 from nni_cream.search.loop.training_end import check_board, check_trained, tell_untaught, training_ends
 from nni_cream.search.paths.encoded_path import Path, encode_path, path_key
 from nni_cream.search.scoring.candidates import rescored_entries
-from nni_cream.search.scoring.validation_subset import Samples, batch_like, split_samples
+from nni_cream.search.scoring.validation_subset import Samples, batch_like, part_of
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import Call, muted, observed
 from nni_cream.search.supernet.supernet import single_values_explained
@@ -245,7 +245,7 @@ class CreamLightningModule(PreparedLightningModule):
         self.tally.add_meta_update()
 
     def _meta_losses(self, batch: Any) -> Iterator[Tensor]:
-        """Yield this process's part of the loss on about as many validation images as a step trains on."""
+        """Yield this process's part of the loss on validation images, at most about as many as a step trains on."""
         every = [part for chunk in self.scorer.subset.chunks for part in _parts(*chunk, at_once=self._batch_size)]
         # They take turns.
         images, labels = every[(self._step // (self.matcher.interval or 1)) % len(every)]
@@ -396,6 +396,7 @@ class CreamLightningModule(PreparedLightningModule):
 
 
 def _parts(images: Samples, labels: Tensor, at_once: int) -> Iterator[tuple[Samples, Tensor]]:
-    """Split images into nearly equal parts, none of a single image, which has no BatchNorm statistics."""
+    """Take images apart in nearly equal parts, none of a single image, which has no BatchNorm statistics."""
     parts = max(1, min(math.ceil(len(labels) / at_once), len(labels) // 2))
-    return zip(split_samples(images, parts), labels.tensor_split(parts), strict=True)
+    # By turns: a chunk may begin with one image of each class after the other, and end with the frequent ones.
+    return ((part_of(images, own), labels[own]) for own in (slice(first, None, parts) for first in range(parts)))

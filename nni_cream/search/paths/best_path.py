@@ -23,6 +23,10 @@ _Row = dict[int, float]
 _TOLERANCE = 2e-6  # of the solver, and as much again, in parts of the largest cost of a choice
 _NEAR = 20
 """How many paths that miss a range by the solver's tolerance are excluded one by one."""
+_BEGUN = 10
+"""Paths that a climb may begin beside."""
+_LOOKED = 200
+"""How many are asked whether they are allowed before a climb begins: a cost may be slow to measure."""
 
 
 class Predicts(Protocol):
@@ -40,8 +44,8 @@ def best_predicted(
 ) -> Path | None:
     """Find the best predicted path within all cost ranges.
 
-    It is exact where the costs have tables and nothing else constrains the space. Elsewhere it is the end of a climb by
-    single changes from the best of some paths.
+    It is exact where the costs have tables, each choice is of one value, and nothing else constrains the space.
+    Elsewhere it is the end of a climb by single changes, from the best of some paths and of those beside them.
 
     Parameters
     ----------
@@ -59,20 +63,25 @@ def best_predicted(
     Path or None
         ``None`` if none was found.
     """
-    groups, choices = paths.usage.groups, paths.single_choices
-    single = choices.keys() == paths.choices.keys()
-    if groups is not None and single and not paths.constrained and all(limit.table for limit in paths.limits):
+    groups = paths.usage.groups
+    if groups is not None and paths.single and not paths.constrained and all(limit.table for limit in paths.limits):
         effects = predictor.effects()
-        columns = {label: dict(zip(values, effects[label], strict=True)) for label, values in choices.items()}
+        columns = {label: dict(zip(values, effects[label], strict=True)) for label, values in paths.choices.items()}
         return best_path(CostTable(0.0, columns, groups), paths.limits, excluded)
     keys = {path_key(path) for path in excluded}
-    start = starts[int(np.argmax(predictor.means(starts)))]
 
     def allowed(path: Path) -> bool:
         return path_key(path) not in keys and paths.allows(path)
 
-    found = best_neighbour(start, choices, paths.usage.canonical, predictor.means, allowed)
-    return None if path_key(found) in keys else found
+    def ranked(some: Iterable[Path]) -> list[Path]:
+        every = [*{path_key(path): path for path in some}.values()]
+        return [every[place] for place in np.argsort(-predictor.means(every), kind="stable")]
+
+    # The best starts may be excluded, or have nothing better beside them. The second best is then close to them.
+    best = ranked(starts)
+    beside = ranked(path for start in best[:_BEGUN] for path in (start, *paths.neighbours(start)))
+    start = next(filter(allowed, [*beside[:_LOOKED], *best]), None)
+    return None if start is None else best_neighbour(start, paths.neighbours, predictor.means, allowed)
 
 
 def best_path(quality: CostTable, limits: Sequence[Limit], excluded: Iterable[Path] = ()) -> Path | None:
@@ -211,8 +220,7 @@ class _Program:
 
 def best_neighbour(
     start: Path,
-    choices: Mapping[str, Sequence[Any]],
-    canonical: Callable[[Path], Path],
+    neighbours: Callable[[Path], Sequence[Path]],
     quality: Callable[[Sequence[Path]], NDArray[np.float64]],
     allowed: Callable[[Path], bool],
 ) -> Path:
@@ -222,10 +230,8 @@ def best_neighbour(
     ----------
     start
         An allowed path.
-    choices
-        Label -> its values.
-    canonical
-        Brings a path into canonical form.
+    neighbours
+        Returns the paths that differ by a change of one choice, in canonical form.
     quality
         The higher the better, shape (paths,).
     allowed
@@ -238,13 +244,7 @@ def best_neighbour(
     """
     best, reached = start, quality([start])[0]
     while True:
-        changed = {
-            path_key(path): path
-            for label, values in choices.items()
-            for value in values
-            if (path := canonical({**best, label: value})) != best
-        }
-        paths = list(changed.values())
+        paths = neighbours(best)
         gains = quality(paths) if paths else np.zeros(0)
         better = sorted((place for place in range(len(paths)) if gains[place] > reached), key=lambda at: -gains[at])
         # A cost may be slow to measure, so the most promising ones are asked first.

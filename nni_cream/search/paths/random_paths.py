@@ -17,7 +17,7 @@ from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.paths.choices import check_mutables
 from nni_cream.search.paths.cost_limits import Limit, check_cost_range
 from nni_cream.search.paths.cost_table import CostTable
-from nni_cream.search.paths.encoded_path import Path
+from nni_cream.search.paths.encoded_path import Path, path_key
 from nni_cream.search.paths.path_counts import PathCounts
 
 __all__ = ["RandomPaths"]
@@ -198,9 +198,9 @@ class RandomPaths:
         return bool(self._constraints)
 
     @property
-    def single_choices(self) -> dict[str, list[Any]]:
-        """Label -> its values, for the labels that choose one of them."""
-        return {label: own for label, own in self.choices.items() if isinstance(self._mutables[label], Categorical)}
+    def single(self) -> bool:
+        """Whether each label chooses one of its values, not several."""
+        return all(isinstance(self._mutables[label], Categorical) for label in self._draws)
 
     @property
     def choices(self) -> dict[str, list[Any]]:
@@ -224,6 +224,15 @@ class RandomPaths:
             used.update(fresh)
             mutant |= {label: self._draws[label](self._generator) for label in fresh}
         return self._usage.canonical(mutant)
+
+    def neighbours(self, path: Path) -> list[Path]:
+        """Return the paths that differ by a change of one choice, each once; they may lie outside the cost range."""
+        changed = {path_key(path): path}
+        for label in self._draws:
+            for value in _changes(self._mutables[label], path[label]):
+                other = self._usage.canonical({**path, label: value})
+                changed.setdefault(path_key(other), other)
+        return [*changed.values()][1:]
 
     def used(self, path: Path) -> list[str]:
         """Return the labels that a path uses, in the order of the space."""
@@ -291,6 +300,20 @@ def _is_even(mutable: LabeledMutable) -> bool:
     if isinstance(mutable, Categorical | CategoricalMultiple):
         return bool(max(mutable.weights) - min(mutable.weights) < 1e-9)
     return True
+
+
+def _changes(mutable: LabeledMutable, chosen: Any) -> list[Any]:
+    """Return the values of a label one change away: another one, or one more, one less or one exchanged of several."""
+    if not isinstance(mutable, CategoricalMultiple):
+        return list(mutable.values)
+    own = [value in chosen for value in mutable.values]
+    changed = []
+    for place, other in itertools.product(range(len(own)), repeat=2):
+        flipped = {place} if mutable.n_chosen is None else {place, other}
+        kept = [value for number, value in enumerate(mutable.values) if own[number] != (number in flipped)]
+        if kept and mutable.n_chosen in (None, len(kept)):
+            changed.append(kept)
+    return changed
 
 
 _Draw: TypeAlias = Callable[[np.random.Generator], Any]

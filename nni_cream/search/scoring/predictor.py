@@ -23,13 +23,14 @@ from nni_cream.errors import SearchError
 from nni_cream.search.paths.cost_table import CostTable
 from nni_cream.search.paths.encoded_path import Path, encode_path, encode_value
 
-__all__ = ["PathPredictor", "Prediction"]
+__all__ = ["PRIOR_OF_SIZE", "PathPredictor", "Prediction"]
 
 _Array = NDArray[np.float64]
 _RIDGE = 10.0  # of the prototype's studies (METHOD.md); anything from 3 to 30 ranks alike
-# Standard deviations of a prediction for one of the size: large paths learn more slowly, so their losses understate
-# them. Chosen on tuning seeds of two data sets (docs/evidence.md).
-_SIZE = 0.5
+# Large paths learn more slowly, so their losses understate them. Chosen on tuning seeds of two data sets
+# (docs/evidence.md).
+PRIOR_OF_SIZE = 0.5
+"""Standard deviations of a prediction for one of the size."""
 _TREND_SHARE, _TREND_STEPS = 0.1, 20  # how far back the mean looks that stands for the trend
 _WILD = 10.0  # spreads from the trend; a loss further away says that a step went wrong, not how good its path is
 _SUMS = ("products", "inputs", "targets")
@@ -318,7 +319,7 @@ class PathPredictor:
         predicted, size = (float(own @ products @ own) for own in (effects, sizes))
         if size <= 1e-9 * np.trace(products) * np.square(sizes).max():  # all paths have one size, but for rounding
             return effects
-        return effects - _SIZE * math.sqrt(max(0.0, predicted) / size) * sizes
+        return effects - PRIOR_OF_SIZE * math.sqrt(max(0.0, predicted) / size) * sizes
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums as tensors, and the sizes."""

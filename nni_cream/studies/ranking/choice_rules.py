@@ -14,19 +14,22 @@ from nni_cream.search import path_key
 from nni_cream.search.scoring.joined import joined
 from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.outcomes import primary
-from nni_cream.studies.ranking.predictions import predict, predicted
+from nni_cream.studies.ranking.predictions import informed, predict, predicted
 from nni_cream.studies.truths.truth import Truth
 
-__all__ = ["CHOICE_MEASURES", "RULES", "ChoiceRow", "WholeTruth", "choice_rows", "chosen_of_board"]
+__all__ = ["CHOICE_MEASURES", "MACS_ALONE", "RULES", "ChoiceRow", "WholeTruth", "choice_rows", "chosen_of_board"]
 
+MACS_ALONE = "multiply-adds alone"
+"""What needs no training at all: the larger an architecture, the higher its place."""
 RULES = {
     "scored": "best one-shot score of those scored",
     "predicted": "best prediction of all",
     "board": "best entry of the board, by its score",
     "board, predicted": "best entry of the board, by its prediction",
     "board, both": "best entry of the board, by both",
+    "largest": "the largest of all",
 }
-"""Ways to choose an architecture from a trained supernet."""
+"""Ways to choose an architecture from a trained supernet, and without one."""
 
 _TOP = 10
 _BUDGETS = {"regret": 1.0, "regret, 25 %": 0.25, "regret, 50 %": 0.5, "regret, 75 %": 0.75}
@@ -43,7 +46,7 @@ class ChoiceRow:
     Parameters
     ----------
     variant
-        Name.
+        Name, or ``MACS_ALONE``.
     rule
         One of ``RULES``.
     figures
@@ -88,7 +91,8 @@ def choice_rows(
     Returns
     -------
     list
-        A row for each variant and rule, but for a rule whose choice of some seed is no architecture of the truth.
+        A row for each variant and rule, but for a rule whose choice of some seed is no architecture of the truth. The
+        last row is ``MACS_ALONE``.
     """
     measured: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
     for variant, own in results.items():
@@ -96,10 +100,12 @@ def choice_rows(
             for rule, figures in whole.measure(space, result).items():
                 measured.setdefault((variant, rule), {})[seed] = figures
     reference = measured.get((baseline, "scored"), {})
+    if reference:
+        measured[MACS_ALONE, "largest"] = dict.fromkeys(reference, whole.measure_size())
     all_scored = whole.all_scored
     rows = []
     for (variant, rule), own in measured.items():
-        if own.keys() != results[variant].keys():
+        if variant != MACS_ALONE and own.keys() != results[variant].keys():
             continue
         bounded = {name: item.within(*_BOUNDS[name]) for name, item in _over_seeds([*own.values()]).items()}
         comparable = CHOICE_MEASURES if rule == "scored" or all_scored else tuple(_BUDGETS)
@@ -138,7 +144,8 @@ def chosen_of_board(space: Mapping[str, Any], result: Mapping[str, Any]) -> dict
         values["board, predicted"] = prediction.mean
         if "validation_images" in result:
             noise = float(np.mean([score * (1 - score) for score in scores])) / result["validation_images"]
-            values["board, both"] = joined(scores, noise, prediction)
+            both = informed(space, result["trained"])  # else a search goes by the scores, too
+            values["board, both"] = joined(scores, noise, prediction) if both else scores
     return {rule: paths[int(np.argmax(own))] for rule, own in values.items()}
 
 
@@ -177,6 +184,10 @@ class WholeTruth:
             if (regret := self.regret(path)) is not None:
                 found[rule] = {"regret": regret}
         return found
+
+    def measure_size(self) -> dict[str, float]:
+        """Return the figures of a ranking by multiply-adds."""
+        return self._figures(np.arange(len(self.paths)), self._macs)
 
     def regret(self, path: Mapping[str, Any]) -> float | None:
         """Return the best accuracy of all less that of an architecture; ``None`` if the truth does not know it."""

@@ -15,7 +15,7 @@ from nni_cream.search import CreamLightningModule, Path, Supernet, path_key
 from nni_cream.search.scoring.predictor import PathPredictor, Prediction
 from nni_cream.strategy import CreamStrategy
 
-__all__ = ["StepRecorder", "predict", "predicted", "replay", "supernet_of"]
+__all__ = ["StepRecorder", "informed", "predict", "predicted", "replay", "supernet_of"]
 
 
 class StepRecorder(pl.Callback):
@@ -65,12 +65,21 @@ def replay(space: Mapping[str, Any], trained: Mapping[str, Any]) -> PathPredicto
 
 def predicted(space: Mapping[str, Any], trained: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> Prediction:
     """Return what the predictor makes of paths after recorded steps, ``nan`` where it knows nothing."""
-    sizes = trained.get("sizes")
-    steps = tuple(trained["columns"]), tuple(trained["losses"]), None if sizes is None else tuple(sizes)
-    predictor = _replayed(*_hashable(space), *steps)
+    predictor = _after(space, trained)
     if predictor.problem:
         return Prediction(np.full(len(paths), np.nan), np.full(len(paths), np.nan))
     return predictor.predict(_decoded(*_hashable(space), tuple(map(path_key, paths))))
+
+
+def informed(space: Mapping[str, Any], trained: Mapping[str, Any]) -> bool:
+    """Return whether the predictor knew more than noise after recorded steps."""
+    return _after(space, trained).informed
+
+
+def _after(space: Mapping[str, Any], trained: Mapping[str, Any]) -> PathPredictor:
+    sizes = trained.get("sizes")
+    steps = tuple(trained["columns"]), tuple(trained["losses"]), None if sizes is None else tuple(sizes)
+    return _replayed(*_hashable(space), *steps)
 
 
 def predict(space: Mapping[str, Any], trained: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> list[float]:

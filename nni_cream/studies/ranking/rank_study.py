@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nni_cream.errors import StudyError
+from nni_cream.search.scoring.predictor import PRIOR_OF_SIZE
 from nni_cream.studies.correlation import MEASURES, measure_ranking, paired_difference
-from nni_cream.studies.intervals import Estimate
+from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.jobs import Job, Records, with_retired
-from nni_cream.studies.outcomes import RECORDED, SUPERNET, primary
-from nni_cream.studies.ranking.choice_rules import ChoiceRow, WholeTruth, choice_rows
+from nni_cream.studies.outcomes import RECORDED, SUPERNET, primary, training_seconds
+from nni_cream.studies.ranking.choice_rules import MACS_ALONE, ChoiceRow, WholeTruth, choice_rows
 from nni_cream.studies.ranking.predictions import predict
 from nni_cream.studies.ranking.scored_supernet import score_supernet
 from nni_cream.studies.ranking.whole_searches import PathCurve, WholeSearchRow, path_curves, whole_search_rows
@@ -20,7 +24,6 @@ from nni_cream.studies.truths.truth import Truth
 
 __all__ = [
     "BUDGETS",
-    "MACS_ALONE",
     "PREDICTED",
     "Choices",
     "Row",
@@ -34,10 +37,12 @@ __all__ = [
 ]
 
 BUDGETS = ("equal epochs", "equal time")
-PREDICTED = "predicted"
-"""In place of a treatment of BatchNorm: the scores are the predictor's. Their baseline has one-shot scores."""
-MACS_ALONE = "multiply-adds alone"
-"""Row of a ranking that needs no training at all: the larger an architecture, the higher its place."""
+PREDICTED = {
+    "predicted": "scores of the predictor",
+    "predicted, without size": "scores of the predictor without its prior of size",
+    "with size": "one-shot scores with the predictor's prior of size",
+}
+"""In place of a treatment of BatchNorm: what ranks instead of one-shot scores, with which the baseline is compared."""
 work = score_supernet
 
 
@@ -95,7 +100,7 @@ class Row:
     unpaired
         Treatment to the reason for missing differences.
     cost
-        Median CPU seconds of a search over the seeds, divided by the baseline's.
+        CPU seconds of a training divided by the baseline's, seed by seed. ``None`` without a common seed.
     """
 
     variant: str
@@ -107,7 +112,7 @@ class Row:
     differences: Mapping[str, Mapping[str, Estimate]] = field(default_factory=dict)
     undefined: Mapping[str, str] = field(default_factory=dict)
     unpaired: Mapping[str, str] = field(default_factory=dict)
-    cost: float | None = None
+    cost: Estimate | None = None
 
     @property
     def complete(self) -> bool:
@@ -130,7 +135,7 @@ class Row:
             "differences": plain(self.differences),
             "undefined": dict(self.undefined),
             "unpaired": dict(self.unpaired),
-            "cost_ratio": self.cost,
+            "cost_ratio": None if self.cost is None else self.cost.to_json(),
         }
 
 
@@ -170,8 +175,8 @@ def _variant(config: Mapping[str, Any], name: str, budget: str, changes: Mapping
 def equal_time(config: Mapping[str, Any], variants: Sequence[Variant], records: Records) -> list[Variant]:
     """List the variants, each with the time that the slowest one takes at equal epochs.
 
-    Time is CPU time, so that other work on the machine does not count. It is measured in the trainings at equal epochs
-    and converted to whole epochs.
+    Time is CPU time, so that other work on the machine does not count. It is measured in the trainings at equal epochs,
+    with a final validation where there is one, and converted to whole epochs.
 
     Raises :class:`~nni_cream.errors.StudyError` if a variant has no result yet.
     """
@@ -197,7 +202,8 @@ def equal_time(config: Mapping[str, Any], variants: Sequence[Variant], records: 
 
 
 def _seconds(variant: Variant, records: Records) -> float | None:
-    own = [result["search_cpu_seconds"] for result in variant.results(records).values()]
+    results = variant.results(records).values()
+    own = [training_seconds(result) + result.get("finalising_cpu_seconds", 0.0) for result in results]
     return statistics.median(own) if own else None
 
 
@@ -212,11 +218,12 @@ def rank_rows(config: Mapping[str, Any], variants: Sequence[Variant], records: R
     rows = []
     for variant in variants:
         others = {} if variant is baseline else scores[baseline.name]
-        found = _compare(config, truth, scores[variant.name], {**others, PREDICTED: one_shot}, tuple(MEASURES))
+        others = {**others, **dict.fromkeys(PREDICTED, one_shot)}
+        found = _compare(config, truth, scores[variant.name], others, tuple(MEASURES))
         rows.append(_row(variant, baseline, records, found))
     macs = [truth.macs[number] for number in truth.known]
     same = {treatment: dict.fromkeys(own, macs) for treatment, own in scores[baseline.name].items()}
-    others = {**scores[baseline.name], PREDICTED: one_shot}
+    others = {**scores[baseline.name], **dict.fromkeys(PREDICTED, one_shot)}
     found = _compare(config, truth, same, others, ("tau", "spearman", "regret"))
     return [*rows, Row(MACS_ALONE, baseline.budget, 0, (), 0, **found)]
 
@@ -268,7 +275,7 @@ def _compare(
     for treatment, scores in own.items():
         other = others.get(treatment, {})
         # A prediction is no accuracy, whose mean could say something.
-        names = [name for name in measures if name != "accuracy" or treatment != PREDICTED]
+        names = [name for name in measures if name != "accuracy" or treatment not in PREDICTED]
         try:
             found["measures"][treatment] = {
                 name: measure_ranking(scores, truth.means, name, resamples) for name in names
@@ -287,21 +294,35 @@ def _compare(
 
 
 def _row(variant: Variant, baseline: Variant, records: Records, found: Mapping[str, Any]) -> Row:
-    seconds, reference = _seconds(variant, records), _seconds(baseline, records)
-    cost = None if seconds is None or reference is None else seconds / reference
-    seeds = tuple(variant.results(records))
-    return Row(variant.name, variant.budget, variant.epochs, seeds, len(variant.jobs), **found, cost=cost)
+    own, other = variant.results(records), baseline.results(records)
+    ratios = [training_seconds(own[seed]) / training_seconds(other[seed]) for seed in own if seed in other]
+    cost = over_seeds(ratios) if ratios else None
+    return Row(variant.name, variant.budget, variant.epochs, tuple(own), len(variant.jobs), **found, cost=cost)
 
 
 def _known_scores(config: Mapping[str, Any], variant: Variant, records: Records, truth: Truth) -> _Scores:
     scores: _Scores = {}
+    macs = np.array([truth.macs[number] for number in truth.known])
     for seed, result in variant.results(records).items():
         every = dict(result["scores"])
         if config["study"]["record_steps"]:
-            every[PREDICTED] = predict(config["space"], result["trained"], truth.architectures)
+            trained = result["trained"]
+            every["predicted"] = predict(config["space"], trained, truth.architectures)
+            if trained.get("sizes") is not None:
+                without = {**trained, "sizes": None}
+                every["predicted, without size"] = predict(config["space"], without, truth.architectures)
         for treatment, own in every.items():
             if len(own) != len(truth.architectures):
                 key, expected = f"scores.{treatment}", f"scores of {len(truth.architectures)} architectures"
                 raise records.broken(variant.jobs[seed], key, f"a list of {len(own)}", expected)
             scores.setdefault(treatment, {})[seed] = [own[number] for number in truth.known]
+        if "predicted, without size" in every:
+            one_shot = np.array(scores[primary(result["scores"])][seed])
+            scores.setdefault("with size", {})[seed] = _with_size(one_shot, macs)
     return scores
+
+
+def _with_size(scores: NDArray[np.float64], macs: NDArray[np.float64]) -> list[float]:
+    """Add the predictor's prior of size: so many standard deviations of the scores for one of the multiply-adds."""
+    spread = macs.std()
+    return [*map(float, scores + PRIOR_OF_SIZE * scores.std() * (macs - macs.mean()) / spread)] if spread else [*scores]

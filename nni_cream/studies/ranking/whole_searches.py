@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from nni_cream.errors import StudyError
 from nni_cream.search import RandomPaths, encode_path, path_key
 from nni_cream.studies.intervals import Estimate, over_seeds
+from nni_cream.studies.outcomes import training_seconds
 from nni_cream.studies.ranking.choice_rules import WholeTruth, chosen_of_board
 from nni_cream.studies.ranking.predictions import predict, supernet_of
 from nni_cream.studies.searches import affordable
@@ -137,9 +138,9 @@ def _rows(
     whole: WholeTruth,
 ) -> list[WholeSearchRow]:
     seconds = [result["search_cpu_seconds"] + result["finalising_cpu_seconds"] for result in own]
-    cost = over_seeds([spent / other["search_cpu_seconds"] for spent, other in zip(seconds, plain, strict=True)])
+    cost = over_seeds([spent / training_seconds(other) for spent, other in zip(seconds, plain, strict=True)])
     wanted = [
-        affordable(spent - other["search_cpu_seconds"], other["searches"]["path_cpu_seconds"])
+        affordable(spent - training_seconds(other), other["searches"]["path_cpu_seconds"])
         for spent, other in zip(seconds, plain, strict=True)
     ]
     paths = [min(number, len(other["searches"]["evolution"])) for number, other in zip(wanted, plain, strict=True)]
@@ -193,7 +194,7 @@ def path_curves(results: _Results, baseline: str, whole: WholeTruth) -> dict[str
     if not plain:
         return {}
     length = min(len(result["searches"][name]) for result in plain for name in OTHERS)
-    ratios = [result["searches"]["path_cpu_seconds"] / result["search_cpu_seconds"] for result in plain]
+    ratios = [result["searches"]["path_cpu_seconds"] / training_seconds(result) for result in plain]
     costs: NDArray[np.float64] = 1 + float(np.mean(ratios)) * np.arange(1.0, length + 1)
     return {
         name: PathCurve(costs, np.array([_regrets(result, name, whole)[:length] for result in plain]))

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace
+from torch import Tensor, nn
 
 from nni_cream.search import RandomPaths
 from nni_cream.search.paths import best_path as program
@@ -91,8 +93,9 @@ def test_local_changes_end_where_no_single_change_is_better(name: str) -> None:
     def quality(paths: Any) -> np.ndarray:
         return np.array([case.quality(path) for path in paths])
 
+    neighbours = RandomPaths(SPACES[name]()).neighbours
     for start in [path for path in case.paths if allowed(path)][:20]:
-        found = best_neighbour(start, case.choices, case.usage.canonical, quality, allowed)
+        found = best_neighbour(start, neighbours, quality, allowed)
         assert allowed(found)
         assert case.quality(found) >= case.quality(start)
         for label, values in case.choices.items():
@@ -116,6 +119,63 @@ def test_best_predicted_path_is_the_one_with_the_highest_prediction(name: str, s
     found = best_predicted(predictor, paths, [], drawn[:1])
     assert found is not None
     assert predictor.means([found])[0] == pytest.approx(predictor.means(case.paths).max())
+
+
+class SeveralSpace(ModelSpace):
+    """Two choices of several inputs, one of any number and one of two, beside a choice of one value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.any = InputChoice(4, n_chosen=None, label="any")
+        self.two = InputChoice(5, n_chosen=2, label="two")
+        self.one = LayerChoice([nn.Identity(), nn.ReLU(), nn.Tanh()], label="one")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.any([self.one(x)] * 4) + self.two([x] * 5)
+
+
+def several_paths() -> list[Path]:
+    some = [list(own) for size in range(1, 5) for own in itertools.combinations(range(4), size)]
+    pairs = [list(own) for own in itertools.combinations(range(5), 2)]
+    return [
+        {"any": chosen, "two": pair, "one": value} for chosen, pair, value in itertools.product(some, pairs, range(3))
+    ]
+
+
+def test_neighbours_are_all_paths_one_change_away() -> None:
+    every, paths = several_paths(), RandomPaths(SeveralSpace())
+    start = {"any": [1], "two": [0, 3], "one": 2}
+
+    def apart(one: list[int], other: list[int]) -> int:
+        return len(set(one) ^ set(other))
+
+    def is_beside(path: Path) -> bool:
+        changes = (apart(path["any"], [1]), apart(path["two"], [0, 3]) / 2, float(path["one"] != 2))
+        return sum(changes) == 1
+
+    expected = {path_key(path) for path in every if is_beside(path)}
+    found = [path_key({**path, "one": int(path["one"])}) for path in paths.neighbours(start)]
+    assert sorted(found) == sorted(expected)  # each once
+    assert len(expected) == 3 + 6 + 2
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_without_tables_the_next_best_is_found_beside_an_excluded_best(seed: int) -> None:
+    space, every = SeveralSpace(), several_paths()
+    paths, generator = RandomPaths(space, seed), np.random.default_rng(seed)
+    predictor = PathPredictor(space.simplify(), paths.used)
+    effects = generator.normal(size=predictor.size)
+    drawn = [paths.draw() for _ in range(300)]
+    drawn = [path for path in drawn if path["any"]]
+    predictor.observe(drawn, [effects[predictor.columns(path)].sum() + generator.normal() / 10 for path in drawn])
+    left = sorted(every, key=lambda path: -predictor.means([path])[0])
+    board: list[Path] = []
+    for _ in range(6):
+        found = best_predicted(predictor, paths, board, board or drawn[:1])
+        assert found is not None
+        assert path_key(found) == path_key(left[len(board)])
+        board.append(found)
+    assert best_predicted(predictor, paths, every, board) is None
 
 
 def test_many_paths_just_beyond_a_range_are_not_looked_at_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

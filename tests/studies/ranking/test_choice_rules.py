@@ -76,6 +76,14 @@ def test_figures_of_each_way_to_choose_are_those_of_scipy_and_of_a_look_at_all()
     board = [max(means) - means[seed + 1] for seed in (0, 1, 2)]
     assert rows["board"].figures["regret"].value == pytest.approx(np.mean(board))
     assert "tau" not in rows["board"].figures
+    largest = rows["largest"]
+    assert largest.variant == "multiply-adds alone"
+    assert largest.figures["tau"].value == pytest.approx(stats.kendalltau(whole.macs, means).statistic)
+    assert largest.figures["regret"].value == pytest.approx(max(means) - means[-1])  # the last one is the largest
+    assert largest.figures["regret, 50 %"].value == pytest.approx(max(means[half]) - means[max(half)])
+    assert largest.figures["regret"].low == largest.figures["regret"].high
+    gained = largest.figures["regret"].value - rows["scored"].figures["regret"].value
+    assert largest.differences["regret"].value == pytest.approx(gained)
     assert not rows["scored"].differences
     # Correlations over 12 and over 27 architectures differ by more than the rule; what is chosen can be compared.
     assert {name.partition(",")[0] for name in rows["predicted"].differences} == {"regret"}
@@ -121,7 +129,8 @@ def test_what_ranks_nothing_has_no_figures_and_the_table_is_written_all_the_same
     few = result(0, whole) | {"trained": trained(0, steps=4)}
     few["scores"]["batch"] = [0.5] * len(PATHS)
     rows = choice_rows({"spos": {0: few}}, "spos", SPACE, WholeTruth(whole, whole))
-    assert {row.rule: list(row.figures) for row in rows} == {"scored": [], "predicted": [], "board": ["regret"]}
+    own = {row.rule: list(row.figures) for row in rows if row.variant == "spos"}
+    assert own == {"scored": [], "predicted": [], "board": ["regret"]}
     head, lines = choice_cells(rows)
     assert {len(line) for line in lines} == {len(head)}
 
@@ -132,7 +141,7 @@ def test_best_of_the_board_that_the_truth_does_not_know_has_no_regret() -> None:
     unknown = next(path for path in PATHS if path_key(path) not in known)
     own = result(0, whole.part(20)) | {"board": [{"path": unknown, "accuracy": 0.9}]}
     rows = choice_rows({"spos": {0: own}}, "spos", SPACE, WholeTruth(whole.part(20), whole.part(20)))
-    assert [row.rule for row in rows] == ["scored", "predicted"]
+    assert [row.rule for row in rows] == ["scored", "predicted", "largest"]
 
 
 def test_a_rule_whose_choice_of_one_seed_is_not_known_has_no_row() -> None:
@@ -140,7 +149,7 @@ def test_a_rule_whose_choice_of_one_seed_is_not_known_has_no_row() -> None:
     part = replace(whole, **{name: getattr(whole, name)[2:] for name in ("architectures", "accuracies", "macs")})
     results = {seed: result(seed, part) for seed in (0, 4)}  # the board of seed 0 chooses the second of all
     rows = choice_rows({"spos": results}, "spos", SPACE, WholeTruth(part, part))
-    assert {row.rule for row in rows} == {"scored", "predicted"}
+    assert {row.rule for row in rows} == {"scored", "predicted", "largest"}
     rows = choice_rows({"spos": {4: results[4]}}, "spos", SPACE, WholeTruth(part, part))
     assert "board" in {row.rule for row in rows}
 
