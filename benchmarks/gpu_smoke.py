@@ -43,6 +43,7 @@ step_cost.SPACES |= {
         "image_size": None,
         "batch": 16,
         "epoch_steps": 60,
+        "epochs": 3,
         "arguments": {"channels": [8, 8]},
         "data": "digits",
         "sizes": {"train": 320, "validation": 360},
