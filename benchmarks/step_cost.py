@@ -313,7 +313,7 @@ def unrolled_update(module: Any, path: Any, batch: Any) -> None:
     """One step of the meta network by differentiating through the virtual SGD step of the weights."""
     import torch
 
-    from nni_cream.search.loop.step import _parts
+    from nni_cream.search.scoring.validation_subset import parts_by_turns
     from nni_cream.search.supernet.forward_recorder import muted, observed
     from nni_cream.search.supernet.outputs import main_output
 
@@ -335,7 +335,7 @@ def unrolled_update(module: Any, path: Any, batch: Any) -> None:
             for (name, item), gradient in zip(named.items(), gradients, strict=True)
         }
         # The images of ours, so that the same is compared.
-        images, labels = next(_parts(*module.scorer.subset.chunks[0], at_once=module._batch_size))
+        images, labels = next(parts_by_turns(*module.scorer.subset.chunks[0], at_once=module._batch_size))
         logits = main_output(torch.func.functional_call(network, moved, (images,)))
         validation_loss = torch.nn.functional.cross_entropy(logits, labels)
         (gradient,) = torch.autograd.grad(validation_loss, rho)

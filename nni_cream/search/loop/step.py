@@ -25,7 +25,7 @@ from nni_cream.search.loop.statistics import board_figures
 from nni_cream.search.loop.training_end import check_board, check_trained, tell_untaught, training_ends
 from nni_cream.search.paths.encoded_path import Path, encode_path, path_key
 from nni_cream.search.scoring.candidates import rescored_entries
-from nni_cream.search.scoring.validation_subset import Samples, batch_like, part_of
+from nni_cream.search.scoring.validation_subset import batch_like, parts_by_turns
 from nni_cream.search.settings import SearchSettings
 from nni_cream.search.supernet.forward_recorder import Call, muted, observed
 from nni_cream.search.supernet.supernet import single_values_explained
@@ -246,10 +246,12 @@ class CreamLightningModule(PreparedLightningModule):
 
     def _meta_losses(self, batch: Any) -> Iterator[Tensor]:
         """Yield this process's part of the loss on validation images, at most about as many as a step trains on."""
-        every = [part for chunk in self.scorer.subset.chunks for part in _parts(*chunk, at_once=self._batch_size)]
+        every = [
+            part for chunk in self.scorer.subset.chunks for part in parts_by_turns(*chunk, at_once=self._batch_size)
+        ]
         # They take turns.
         images, labels = every[(self._step // (self.matcher.interval or 1)) % len(every)]
-        own = _parts(images, labels, at_once=math.ceil(len(labels) / self.ranks.size))
+        own = parts_by_turns(images, labels, at_once=math.ceil(len(labels) / self.ranks.size))
         for x, y in islice(own, self.ranks.rank, None, self.ranks.size):
             yield self._task_loss(batch_like(batch, x, y)) * (len(y) / len(labels))
 
@@ -393,10 +395,3 @@ class CreamLightningModule(PreparedLightningModule):
         if self._loss is not None:
             figures["joint_loss"] = float(self._loss.detach())
         return figures
-
-
-def _parts(images: Samples, labels: Tensor, at_once: int) -> Iterator[tuple[Samples, Tensor]]:
-    """Take images apart in nearly equal parts, none of a single image, which has no BatchNorm statistics."""
-    parts = max(1, min(math.ceil(len(labels) / at_once), len(labels) // 2))
-    # By turns: a chunk may begin with one image of each class after the other, and end with the frequent ones.
-    return ((part_of(images, own), labels[own]) for own in (slice(first, None, parts) for first in range(parts)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeAlias
@@ -17,7 +17,16 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from nni_cream.errors import SearchError
 
-__all__ = ["Samples", "ValidationSubset", "batch_like", "labels_of", "part_of", "split_batch", "split_samples"]
+__all__ = [
+    "Samples",
+    "ValidationSubset",
+    "batch_like",
+    "labels_of",
+    "part_of",
+    "parts_by_turns",
+    "split_batch",
+    "split_samples",
+]
 
 Samples: TypeAlias = Any
 """Inputs of a network: a tensor (N, ...), or a list, tuple or mapping of such."""
@@ -65,6 +74,13 @@ def split_samples(samples: Samples, parts: int) -> list[Samples]:
 def _refilled(samples: Samples, leaves: list[Tensor]) -> Samples:
     left = iter(leaves)
     return tree_map(lambda _: next(left), samples)
+
+
+def parts_by_turns(inputs: Samples, targets: Tensor, at_once: int) -> Iterator[tuple[Samples, Tensor]]:
+    """Take a chunk apart in nearly equal parts, none of a single image, which has no BatchNorm statistics."""
+    parts = max(1, min(math.ceil(len(targets) / at_once), len(targets) // 2))
+    # By turns: a chunk may begin with one image of each class after the other, and end with the frequent ones.
+    return ((part_of(inputs, own), targets[own]) for own in (slice(first, None, parts) for first in range(parts)))
 
 
 @dataclass(frozen=True)
