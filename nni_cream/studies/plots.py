@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nni_cream.errors import StudyError
 from nni_cream.files import replacing
 from nni_cream.studies.final_study import FinalRow
-from nni_cream.studies.intervals import Estimate, over_seeds
+from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Records
 from nni_cream.studies.outcomes import primary
 from nni_cream.studies.ranking.choice_rules import RULES
-from nni_cream.studies.ranking.rank_study import Choices, Row, Variant
+from nni_cream.studies.ranking.rank_study import ALL, Choices, Row, Variant
 from nni_cream.studies.truths.truth import Truth
 
 __all__ = ["draw_differences", "draw_final", "draw_scatter", "draw_searches", "draw_truth", "have_matplotlib"]
@@ -89,23 +91,32 @@ def draw_differences(path: Path, rows: Sequence[Row], baseline: str) -> None:
 
 
 def draw_searches(path: Path, choices: Choices) -> None:
-    """Draw the regret of whole searches over their CPU time, with 95 % intervals over the seeds."""
-    with _figure(path, 1, 1, (6.4, 4.0)) as axes:
-        axis = axes[0][0]
-        for name, curve in choices.curves.items():
-            estimates = [over_seeds([*own]).within(0.0, 1.0).scaled(100) for own in curve.regrets.T]
-            axis.plot(curve.costs, [own.value for own in estimates], label=f"SPOS + {name}")
-            axis.fill_between(curve.costs, [own.low for own in estimates], [own.high for own in estimates], alpha=0.15)
-        for marker, row in zip(itertools.cycle("osD^vP*X"), choices.searches, strict=False):
-            own = row.regrets[""].scaled(100)
-            reach = [[own.value - own.low], [own.high - own.value]]
-            axis.errorbar(
-                row.cost.value, own.value, reach, fmt=marker, capsize=3, label=f"{row.variant}: {RULES[row.rule]}"
-            )
-        axis.set_ylim(bottom=0)
-        axis.set_xlabel("CPU time, of that of a plain training")
-        axis.set_ylabel("regret (points of accuracy)")
-        axis.legend(fontsize=6)
+    """Draw regret over CPU time: during searches, of whole ones, and without any; 95 % intervals over the seeds."""
+    names = dict.fromkeys(name for curves in choices.curves.values() for name in curves)
+    colors = {name: f"C{place}" for place, name in enumerate(names)}
+    with _figure(path, 1, len(choices.curves), (6.4 * len(choices.curves), 4.5)) as axes:
+        for axis, (among, curves) in zip(axes[0], choices.curves.items(), strict=True):
+            for name, curve in curves.items():
+                values, lows, highs = np.array([(own.value, own.low, own.high) for own in curve.estimates()]).T * 100
+                axis.plot(curve.costs, values, color=colors[name], label=name)
+                axis.fill_between(curve.costs, lows, highs, color=colors[name], alpha=0.15, linewidth=0)
+            # The best prediction is the end of a curve.
+            whole = [row for row in choices.searches if among == ALL and row.rule != "predicted"]
+            for place, (marker, row) in enumerate(zip(itertools.cycle("osD^vP*X"), whole, strict=False), len(names)):
+                own = row.regrets[""].scaled(100)
+                reach = [[own.value - own.low], [own.high - own.value]]
+                look = {"fmt": marker, "color": f"C{place}", "capsize": 3, "label": f"{row.variant}: {RULES[row.rule]}"}
+                axis.errorbar(row.cost.value, own.value, reach, **look)
+            for largest in (row for row in choices.rows if row.rule == "largest"):
+                regret = 100 * largest.figures["regret" if among == ALL else "regret, 50 %"].value
+                axis.axhline(regret, color="black", linestyle=":", linewidth=0.8, label=RULES[largest.rule])
+            axis.set_xlim(left=0)
+            highest = max(curve.regrets.mean(axis=0).max() for curve in curves.values())
+            axis.set_ylim(0, 110 * highest or None)  # where intervals reach higher, they are cut
+            axis.set_xlabel("CPU time, of that of a plain training")
+            axis.set_ylabel("regret (points of accuracy)")
+            axis.set_title(among, fontsize=9)
+            axis.legend(fontsize=6)
 
 
 def draw_final(path: Path, tables: Mapping[str, Sequence[FinalRow]]) -> None:

@@ -11,9 +11,18 @@ from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.outcomes import primary
 from nni_cream.studies.ranking.choice_rules import CHOICE_MEASURES, RULES, ChoiceRow
 from nni_cream.studies.ranking.rank_study import Row
-from nni_cream.studies.ranking.whole_searches import OTHERS, WholeSearchRow
+from nni_cream.studies.ranking.whole_searches import OTHERS, RegretCurve, WholeSearchRow
 
-__all__ = ["as_markdown", "as_table", "choice_cells", "final_cells", "rank_cells", "search_cells", "show_estimate"]
+__all__ = [
+    "as_markdown",
+    "as_table",
+    "choice_cells",
+    "curve_cells",
+    "final_cells",
+    "rank_cells",
+    "search_cells",
+    "show_estimate",
+]
 
 _HEAD = (
     "variant", "epochs", "cost", "seeds", "mean score", "score less baseline", "Kendall tau", "tau less baseline",
@@ -25,6 +34,7 @@ _FINAL_HEAD = (
     "accuracy, judging", "accuracy, test", "board less it, judging", "board less it, test",
     "board less it, multiply-adds (M)",
 )  # fmt: skip
+_REGRETS = (1.0, 0.5, 0.3)  # points of accuracy
 # What fits on a terminal, of either table.
 _BRIEF = {
     *("variant", "seeds", "cost", "mean score", "score less baseline", "Kendall tau", "tau less baseline"),
@@ -106,6 +116,16 @@ def _search_cells(row: WholeSearchRow) -> list[str]:
         *(show_estimate(row.regrets[name].scaled(100), 2) for name in ("", *OTHERS)),
         *(show_estimate(row.differences[name].scaled(100), 2, signed=True) for name in OTHERS),
     ]
+
+
+def curve_cells(curves: Mapping[str, RegretCurve]) -> tuple[list[str], list[list[str]]]:
+    """Return the titles and the cells of each line for the times to given regrets, in percentage points."""
+    lines = []
+    for name, curve in curves.items():
+        times = [curve.time_to(regret / 100) for regret in _REGRETS]
+        shown = ["not reached" if time is None else f"{time:.2f}" for time in times]
+        lines.append([name, *shown, f"{curve.costs[-1]:.2f}", show_estimate(curve.estimates()[-1].scaled(100), 2)])
+    return ["search", *(f"at most {regret}" for regret in _REGRETS), "CPU time at the end", "regret at the end"], lines
 
 
 def _in_points(name: str, estimate: Estimate | None) -> Estimate | None:

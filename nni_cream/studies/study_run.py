@@ -33,7 +33,7 @@ from nni_cream.studies.plots import (
 from nni_cream.studies.ranking import rank_study
 from nni_cream.studies.ranking.rank_study import PREDICTED, Row, Variant
 from nni_cream.studies.ranking.whole_searches import check_whole
-from nni_cream.studies.report import as_markdown, choice_cells, final_cells, rank_cells, search_cells
+from nni_cream.studies.report import as_markdown, choice_cells, curve_cells, final_cells, rank_cells, search_cells
 from nni_cream.studies.truths import truth
 from nni_cream.studies.truths.truth import Truth
 
@@ -245,7 +245,7 @@ class _RankReport:
             name = budget.replace(" ", "_")
             draw_scatter(self.running.file(f"_scatter_{name}.png"), variants, self.records, self.scored)
             draw_differences(self.running.file(f"_differences_{name}.png"), rows, self.config["study"]["baseline"])
-            if self.choices[budget].searches:
+            if self.choices[budget].curves:
                 draw_searches(self.running.file(f"_searches_{name}.png"), self.choices[budget])
 
     def _content(self) -> dict[str, Any]:
@@ -260,10 +260,19 @@ class _RankReport:
         }
         choices = {name: [row.to_json() for row in own.rows] for name, own in self.choices.items() if own.rows}
         searches = {name: [row.to_json() for row in own.searches] for name, own in self.choices.items() if own.searches}
+        curves = {
+            name: {
+                among: {search: curve.to_json() for search, curve in curves.items()}
+                for among, curves in own.curves.items()
+            }
+            for name, own in self.choices.items()
+            if own.curves
+        }
         return {
             **content,
             **({"scored": len(self.scored.known), "choices": choices} if choices else {}),
             **({"whole_searches": searches} if searches else {}),
+            **({"regret_over_time": curves} if curves else {}),
         }
 
     def _document(self) -> str:
@@ -280,6 +289,9 @@ class _RankReport:
             if self.choices[budget].searches:
                 parts.append(f"{budget.capitalize()}, whole searches at the CPU time of each{note}\n\n")
                 parts.append(as_markdown(*search_cells(self.choices[budget].searches)) + "\n")
+            for among, curves in self.choices[budget].curves.items():
+                parts.append(f"{budget.capitalize()}, CPU time to a regret, among {among}{note}\n\n")
+                parts.append(as_markdown(*curve_cells(curves)) + "\n")
         return "".join(parts)
 
 

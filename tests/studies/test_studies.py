@@ -337,6 +337,28 @@ def test_whole_searches_are_compared_with_the_best_of_an_evolution_of_the_same_t
     document = (tmp_path / "rank/rank.md").read_text()
     assert "whole searches at the CPU time of each" in document
     assert "SPOS + evolution" in document
+    over_time = read(tmp_path / "rank/rank.json")["regret_over_time"]["equal epochs"]
+    macs = {json.dumps(item["choices"]): item["macs"] for item in read(truth)["architectures"]}
+    half = {key for key in macs if macs[key] <= np.median([*macs.values()])}
+    for among, keys, others in (("all architectures", {*macs}, searches), ("the half with fewer", half, ["random"])):
+        curves = next(own for name, own in over_time.items() if name.startswith(among))
+        for name in {"evolution", "random"} & {*others}:
+            scored = [item for item in searches[name] if json.dumps(item["path"]) in keys]
+            bests = [max(scored[: place + 1], key=lambda item: item["score"]) for place in range(len(scored))]
+            theirs = [max(accuracies[key] for key in keys) - accuracies[json.dumps(best["path"])] for best in bests]
+            curve = curves[f"SPOS + {name}"]
+            assert [own["value"] for own in curve["regrets"]] == pytest.approx(theirs)
+            path_cost = searches["path_cpu_seconds"] / plain
+            assert curve["costs"] == pytest.approx([1 + (place + 1) * path_cost for place in range(len(theirs))])
+        for variant, ratio in (("spos", 1.0), ("meta", own["search_cpu_seconds"] / plain)):
+            curve = curves[f"{variant}: best prediction of all"]
+            assert curve["costs"][-1] == pytest.approx(ratio)
+            result = records[f"{variant} seed 3"]
+            paths = [json.loads(key) for key in accuracies if key in keys]
+            predictions = predict(shared["shared"]["space"], result["trained"], paths)
+            best = accuracies[json.dumps(paths[int(np.argmax(predictions))])]
+            assert curve["regrets"][-1]["value"] == pytest.approx(max(accuracies[key] for key in keys) - best)
+    assert "evolution" not in "".join(curves)  # one that knew of no limit would waste its paths
     assert (tmp_path / "rank/rank_searches_equal_epochs.png").stat().st_size > 5_000
     capsys.readouterr()
     part = {**study, "study": {**study["study"], "evolution": 6}}

@@ -194,7 +194,7 @@ class WholeTruth:
         place = self._places.get(path_key(path))
         return None if place is None else float(self._accuracies.max() - self._accuracies[place])
 
-    def best(self, values: Sequence[float]) -> Mapping[str, Any]:
+    def best(self, values: Sequence[float] | _Values) -> Mapping[str, Any]:
         """Return the architecture with the highest of the values, which are in the order of :attr:`paths`."""
         return self.paths[int(np.argmax(values))]
 

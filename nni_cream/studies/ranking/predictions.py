@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +16,7 @@ from nni_cream.search import CreamLightningModule, Path, Supernet, path_key
 from nni_cream.search.scoring.predictor import PathPredictor, Prediction
 from nni_cream.strategy import CreamStrategy
 
-__all__ = ["StepRecorder", "informed", "predict", "predicted", "replay", "supernet_of"]
+__all__ = ["StepRecorder", "informed", "predict", "predicted", "predicted_meanwhile", "replay", "supernet_of"]
 
 
 class StepRecorder(pl.Callback):
@@ -55,17 +56,38 @@ def replay(space: Mapping[str, Any], trained: Mapping[str, Any]) -> PathPredicto
     PathPredictor
         As it was after these steps.
     """
+    *_, (_, predictor) = _replay_parts(space, trained, 1)
+    return predictor
+
+
+def _replay_parts(
+    space: Mapping[str, Any], trained: Mapping[str, Any], parts: int
+) -> Iterator[tuple[float, PathPredictor]]:
+    """Do the same in equal parts: yield the share of the steps so far and the predictor, which goes on learning."""
     supernet = supernet_of(space)
     predictor = PathPredictor(supernet.mutables, supernet.usage.labels)
-    columns = [np.array(text.split(), dtype=np.intp) for text in trained["columns"]]
-    predictor.learn(columns, trained["losses"])
     predictor.sizes = trained.get("sizes")
-    return predictor
+    columns = [np.array(text.split(), dtype=np.intp) for text in trained["columns"]]
+    steps = len(columns)
+    ends = [part * steps // parts for part in range(parts + 1)]
+    for start, end in itertools.pairwise(ends):
+        predictor.learn(columns[start:end], trained["losses"][start:end])
+        yield end / steps if steps else 1.0, predictor
 
 
 def predicted(space: Mapping[str, Any], trained: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> Prediction:
     """Return what the predictor makes of paths after recorded steps, ``nan`` where it knows nothing."""
-    predictor = _after(space, trained)
+    return _of_paths(_after(space, trained), space, paths)
+
+
+def predicted_meanwhile(
+    space: Mapping[str, Any], trained: Mapping[str, Any], paths: Sequence[Mapping[str, Any]], parts: int
+) -> list[tuple[float, Prediction]]:
+    """Return the same after each of equal parts of the recorded steps, with the share of the steps so far."""
+    return [(share, _of_paths(own, space, paths)) for share, own in _replay_parts(space, trained, parts)]
+
+
+def _of_paths(predictor: PathPredictor, space: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> Prediction:
     if predictor.problem:
         return Prediction(np.full(len(paths), np.nan), np.full(len(paths), np.nan))
     return predictor.predict(_decoded(*_hashable(space), tuple(map(path_key, paths))))

@@ -19,12 +19,14 @@ from nni_cream.studies.outcomes import RECORDED, SUPERNET, primary, training_sec
 from nni_cream.studies.ranking.choice_rules import MACS_ALONE, ChoiceRow, WholeTruth, choice_rows
 from nni_cream.studies.ranking.predictions import predict
 from nni_cream.studies.ranking.scored_supernet import score_supernet
-from nni_cream.studies.ranking.whole_searches import PathCurve, WholeSearchRow, path_curves, whole_search_rows
+from nni_cream.studies.ranking.whole_searches import RegretCurve, WholeSearchRow, regret_curves, whole_search_rows
 from nni_cream.studies.truths.truth import Truth
 
 __all__ = [
+    "ALL",
     "BUDGETS",
     "PREDICTED",
+    "SMALLER_HALF",
     "Choices",
     "Row",
     "Variant",
@@ -228,6 +230,10 @@ def rank_rows(config: Mapping[str, Any], variants: Sequence[Variant], records: R
     return [*rows, Row(MACS_ALONE, baseline.budget, 0, (), 0, **found)]
 
 
+ALL, SMALLER_HALF = "all architectures", "the half with fewer multiply-adds"
+"""Among which a search chooses."""
+
+
 @dataclass(frozen=True)
 class Choices:
     """What the trained supernets would choose of a whole truth; empty without recorded steps.
@@ -239,12 +245,12 @@ class Choices:
     searches
         Of whole searches at equal time.
     curves
-        Of the searches on a plain supernet.
+        Regret over time: among which architectures -> search -> curve.
     """
 
     rows: Sequence[ChoiceRow] = ()
     searches: Sequence[WholeSearchRow] = ()
-    curves: Mapping[str, PathCurve] = field(default_factory=dict)
+    curves: Mapping[str, Mapping[str, RegretCurve]] = field(default_factory=dict)
 
 
 def rank_choices(
@@ -255,10 +261,15 @@ def rank_choices(
         return Choices()
     results = {variant.name: variant.results(records) for variant in variants}
     baseline, space, whole = config["study"]["baseline"], config["space"], WholeTruth(truth, scored)
+    small = truth.smallest(0.5)
+    curves = {
+        ALL: regret_curves(results, baseline, space, whole),
+        SMALLER_HALF: regret_curves(results, baseline, space, WholeTruth(small, small), ("random",)),
+    }
     return Choices(
         choice_rows(results, baseline, space, whole),
         whole_search_rows(results, baseline, space, whole),
-        path_curves(results, baseline, whole),
+        {name: own for name, own in curves.items() if own},
     )
 
 

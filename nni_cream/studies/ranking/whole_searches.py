@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,18 +12,20 @@ from numpy.typing import NDArray
 
 from nni_cream.errors import StudyError
 from nni_cream.search import RandomPaths, encode_path, path_key
+from nni_cream.search.scoring.predictor import Prediction
 from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.outcomes import training_seconds
-from nni_cream.studies.ranking.choice_rules import WholeTruth, chosen_of_board
-from nni_cream.studies.ranking.predictions import predict, supernet_of
+from nni_cream.studies.ranking.choice_rules import RULES, WholeTruth, chosen_of_board
+from nni_cream.studies.ranking.predictions import predict, predicted_meanwhile, supernet_of
 from nni_cream.studies.searches import affordable
 from nni_cream.studies.truths.truth import Truth
 
-__all__ = ["OTHERS", "PathCurve", "WholeSearchRow", "check_whole", "path_curves", "whole_search_rows"]
+__all__ = ["OTHERS", "RegretCurve", "WholeSearchRow", "check_whole", "regret_curves", "whole_search_rows"]
 
 OTHERS = ("evolution", "random")
 """Searches on a plain supernet."""
 
+_TIMES = 12  # of a training
 _DRAWN = 1_000  # architectures that the truth must know: one that lacks a hundredth has no chance
 _Results = Mapping[str, Mapping[int, Mapping[str, Any]]]
 
@@ -71,19 +74,33 @@ class WholeSearchRow:
 
 
 @dataclass(frozen=True)
-class PathCurve:
-    """Regret of a search on a plain supernet while it scores paths.
+class RegretCurve:
+    """Regret of what a search would choose at each time.
 
     Parameters
     ----------
     costs
-        CPU seconds after each path, divided by those of the training; shape (paths,), mean over the seeds.
+        CPU seconds since the start, divided by those of a plain training; shape (times,), mean over the seeds.
     regrets
-        Of the best so far, shape (seeds, paths).
+        Best accuracy there is less that of the choice, shape (seeds, times).
     """
 
     costs: NDArray[np.float64]
     regrets: NDArray[np.float64]
+
+    def estimates(self) -> list[Estimate]:
+        """Return the regret at each time, with its interval over the seeds."""
+        return [over_seeds([*own]).within(0.0, 1.0) for own in self.regrets.T]
+
+    def time_to(self, regret: float) -> float | None:
+        """Return the cost from which on the mean regret is at most another; ``None`` if it ends above."""
+        above = np.flatnonzero(self.regrets.mean(axis=0) > regret)
+        first = above[-1] + 1 if len(above) else 0
+        return float(self.costs[first]) if first < len(self.costs) else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the curve as plain values."""
+        return {"costs": self.costs.tolist(), "regrets": [own.to_json() for own in self.estimates()]}
 
 
 def check_whole(space: Mapping[str, Any], truth: Truth) -> None:
@@ -177,26 +194,70 @@ def _predicted(space: Mapping[str, Any], result: Mapping[str, Any], whole: Whole
 
 
 def _regrets(plain: Mapping[str, Any], name: str, whole: WholeTruth) -> list[float]:
-    """Return the regret of the best so far, after each path of a search."""
-    best, regrets = None, []
+    """Return the regret of the best so far, after each path of a search that the truth knows."""
+    best, regret, regrets = -math.inf, math.nan, []
     for item in plain["searches"][name]:
-        if best is None or item["score"] > best["score"]:
-            best = item
-        regret = whole.regret(best["path"])
-        assert regret is not None  # check_whole
+        own = whole.regret(item["path"])
+        if own is None:
+            continue
+        if item["score"] > best:
+            best, regret = item["score"], own
         regrets.append(regret)
     return regrets
 
 
-def path_curves(results: _Results, baseline: str, whole: WholeTruth) -> dict[str, PathCurve]:
-    """Return the curve of each of ``OTHERS``; empty where no result holds ``searches``."""
-    plain = [result for result in results.get(baseline, {}).values() if "searches" in result]
+def regret_curves(
+    results: _Results, baseline: str, space: Mapping[str, Any], whole: WholeTruth, others: Sequence[str] = OTHERS
+) -> dict[str, RegretCurve]:
+    """Return the regret over time of searches on plain supernets, and of the best prediction during each training.
+
+    Steps are taken to last equally long.
+
+    Parameters
+    ----------
+    results
+        As for :func:`whole_search_rows`.
+    baseline
+        The same.
+    space
+        The same.
+    whole
+        The truth. If it knows some paths only, a search has not scored the others.
+    others
+        Those of ``OTHERS`` that are wanted. To restrict a random search to some paths is to draw among these alone; to
+        an evolution it is not.
+
+    Returns
+    -------
+    dict
+        Name of the search -> its curve; empty where no result holds ``searches``.
+    """
+    plain = {seed: result for seed, result in results.get(baseline, {}).items() if "searches" in result}
     if not plain:
         return {}
-    length = min(len(result["searches"][name]) for result in plain for name in OTHERS)
-    ratios = [result["searches"]["path_cpu_seconds"] / training_seconds(result) for result in plain]
-    costs: NDArray[np.float64] = 1 + float(np.mean(ratios)) * np.arange(1.0, length + 1)
-    return {
-        name: PathCurve(costs, np.array([_regrets(result, name, whole)[:length] for result in plain]))
-        for name in OTHERS
-    }
+    ratios = [result["searches"]["path_cpu_seconds"] / training_seconds(result) for result in plain.values()]
+    curves = {}
+    for name in others:
+        traces = [_regrets(result, name, whole) for result in plain.values()]
+        if length := min(map(len, traces)):
+            costs: NDArray[np.float64] = 1 + float(np.mean(ratios)) * np.arange(1.0, length + 1)
+            curves[f"SPOS + {name}"] = RegretCurve(costs, np.array([trace[:length] for trace in traces]))
+    for variant, own in results.items():
+        seeds = [seed for seed in own if seed in plain]
+        if seeds:
+            ratio = float(np.mean([training_seconds(own[seed]) / training_seconds(plain[seed]) for seed in seeds]))
+            found = [predicted_meanwhile(space, own[seed]["trained"], whole.paths, _TIMES) for seed in seeds]
+            shares = np.array([share for share, _ in found[0]])
+            regrets = np.array([[_regret_of_best(item, whole) for _, item in times] for times in found])
+            known = np.isfinite(regrets).all(axis=0)
+            if known.any():
+                curves[f"{variant}: {RULES['predicted']}"] = RegretCurve(ratio * shares[known], regrets[:, known])
+    return curves
+
+
+def _regret_of_best(prediction: Prediction, whole: WholeTruth) -> float:
+    if not np.isfinite(prediction.mean).all():
+        return math.nan
+    regret = whole.regret(whole.best(prediction.mean))
+    assert regret is not None
+    return regret

@@ -12,8 +12,9 @@ from scipy import stats
 
 from nni_cream.search import path_key
 from nni_cream.studies.ranking.choice_rules import WholeTruth, choice_rows, chosen_of_board
-from nni_cream.studies.ranking.predictions import predict, replay
-from nni_cream.studies.report import choice_cells
+from nni_cream.studies.ranking.predictions import predict, predicted_meanwhile, replay
+from nni_cream.studies.ranking.whole_searches import RegretCurve
+from nni_cream.studies.report import choice_cells, curve_cells
 from nni_cream.studies.truths.truth import Truth
 
 OPERATIONS = ["conv_3x3", "mbconv_k3e2", "conv_1x1"]
@@ -167,3 +168,27 @@ def test_entries_of_a_board_are_chosen_by_score_by_prediction_or_by_both() -> No
     own["trained"] = trained(0, steps=4)
     assert list(chosen_of_board(SPACE, own)) == ["board"]
     assert chosen_of_board(SPACE, own | {"board": []}) == {}
+
+
+def test_prediction_during_a_training_is_that_of_the_steps_so_far():
+    steps = trained(0, steps=100)
+    found = predicted_meanwhile(SPACE, steps, PATHS, 3)
+    assert [share for share, _ in found] == [0.33, 0.66, 1.0]
+    for share, prediction in found:
+        past = {name: own[: round(100 * share)] for name, own in steps.items()}
+        assert prediction.mean == pytest.approx(predict(SPACE, past, PATHS))
+    first = predicted_meanwhile(SPACE, steps, PATHS, 50)[0][1]
+    assert np.isnan(first.mean).all()  # two steps tell nothing
+
+
+def test_time_to_a_regret_is_the_one_from_which_its_mean_stays_there():
+    curve = RegretCurve(np.array([0.5, 1.0, 1.5]), np.array([[0.004, 0.012, 0.002], [0.004, 0.016, 0.004]]))
+    assert [curve.time_to(regret) for regret in (0.02, 0.014, 0.0135, 0.003, 0.0029)] == [0.5, 0.5, 1.5, 1.5, None]
+    assert curve_cells({"one": curve})[1] == [["one", "1.50", "1.50", "1.50", "1.50", "0.30 [0.00, 1.57]"]]
+
+
+def test_smallest_architectures_are_those_up_to_a_quantile():
+    whole = truth()
+    assert whole.smallest(0.5).macs == tuple(float(1 + number) for number in range(14))
+    assert whole.smallest(0.5).architectures == tuple(PATHS[:14])
+    assert whole.smallest(1.0).macs == whole.macs
