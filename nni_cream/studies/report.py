@@ -10,7 +10,7 @@ from nni_cream.studies.final_study import FinalRow
 from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.outcomes import primary
 from nni_cream.studies.ranking.choice_rules import CHOICE_MEASURES, RULES, ChoiceRow
-from nni_cream.studies.ranking.rank_study import Row
+from nni_cream.studies.ranking.rank_study import PREDICTED, Row
 from nni_cream.studies.ranking.whole_searches import OTHERS, RegretCurve, WholeSearchRow
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "as_table",
     "choice_cells",
     "curve_cells",
+    "every_rank_cells",
     "final_cells",
     "rank_cells",
     "search_cells",
@@ -55,10 +56,27 @@ def show_estimate(estimate: Estimate | None, digits: int = 3, *, signed: bool = 
     return f"{estimate.value:{sign}.{digits}f} [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
 
 
-def rank_cells(rows: Sequence[Row], treatment: str | None = None) -> tuple[list[str], list[list[str]]]:
-    """Return the titles and the cells of each line for a ranking study; by default of the scores that count most."""
-    treatment = treatment or primary({name for row in rows for name in (*row.measures, *row.undefined)})
+def rank_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return the titles and the cells of each line for a ranking study, of the scores that count most."""
+    treatment = primary(_treatments(rows))
     return list(_HEAD), [_cells(row, treatment) for row in rows]
+
+
+def every_rank_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return the same of everything that ranks, named in the second column; rows without results only once."""
+    treatments, (first, *others) = _treatments(rows), _HEAD
+    lines = []
+    for treatment in treatments:
+        ranked_by = PREDICTED.get(treatment, f"scores, BatchNorm {treatment}")
+        for row in rows:
+            if row.seeds or treatment == primary(treatments):
+                variant, *cells = _cells(row, treatment)
+                lines.append([variant, ranked_by if row.seeds else "", *cells])
+    return [first, "ranked by", *others], lines
+
+
+def _treatments(rows: Sequence[Row]) -> list[str]:
+    return [*dict.fromkeys(name for row in rows for name in (*row.measures, *row.undefined))]
 
 
 def _cells(row: Row, treatment: str) -> list[str]:

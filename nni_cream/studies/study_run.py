@@ -31,9 +31,9 @@ from nni_cream.studies.plots import (
     have_matplotlib,
 )
 from nni_cream.studies.ranking import rank_study
-from nni_cream.studies.ranking.rank_study import PREDICTED, Row, Variant
+from nni_cream.studies.ranking.rank_study import Row, Variant
 from nni_cream.studies.ranking.whole_searches import check_whole
-from nni_cream.studies.report import as_markdown, choice_cells, curve_cells, final_cells, rank_cells, search_cells
+from nni_cream.studies.report import as_markdown, choice_cells, curve_cells, every_rank_cells, final_cells, search_cells
 from nni_cream.studies.truths import truth
 from nni_cream.studies.truths.truth import Truth
 
@@ -279,10 +279,8 @@ class _RankReport:
         parts = []
         for budget, rows in self.tables.items():
             note = "" if self.known.complete and all(row.complete for row in rows) else " (PARTIAL)"
-            for treatment in dict.fromkeys(name for row in rows for name in (*row.measures, *row.undefined)):
-                source = PREDICTED.get(treatment, f"BatchNorm: {treatment}")
-                parts.append(f"{budget.capitalize()}, {source}{note}\n\n")
-                parts.append(as_markdown(*rank_cells(rows, treatment)) + "\n")
+            parts.append(f"{budget.capitalize()}{note}\n\n")
+            parts.append(as_markdown(*every_rank_cells(rows)) + "\n")
             if self.choices[budget].rows:
                 parts.append(f"{budget.capitalize()}, choices among {len(self.known.known)} architectures{note}\n\n")
                 parts.append(as_markdown(*choice_cells(self.choices[budget].rows)) + "\n")

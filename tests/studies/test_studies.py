@@ -239,8 +239,8 @@ def test_prior_of_size_is_told_apart_from_what_the_losses_and_the_scores_say(stu
         gained = np.mean(taus) - spos["measures"]["recalibrated"]["tau"]["value"]
         assert meta["differences"][name]["tau"]["value"] == pytest.approx(gained)
     document = (studied / "rank/rank.md").read_text()
-    assert "scores of the predictor without its prior of size" in document
-    assert "one-shot scores with the predictor's prior of size" in document
+    assert "| predictor without its prior of size |" in document
+    assert "| scores with that prior of size |" in document
 
 
 def test_scores_are_those_of_the_supernet_with_and_without_statistics_of_its_own(studied):
@@ -388,7 +388,7 @@ def test_pictures_and_a_document_lie_beside_the_tables(studied):
     assert pictures | {"rank.json", "rank.md", "records.jsonl"} <= names
     assert (studied / "truth/truth.png").read_bytes().startswith(b"\x89PNG")
     document = (studied / "rank/rank.md").read_text()
-    assert "| spos | 2 |" in document
+    assert "| spos | scores, BatchNorm recalibrated | 2 |" in document
     assert "nan" not in document.lower()
 
 

@@ -40,9 +40,9 @@ __all__ = [
 
 BUDGETS = ("equal epochs", "equal time")
 PREDICTED = {
-    "predicted": "scores of the predictor",
-    "predicted, without size": "scores of the predictor without its prior of size",
-    "with size": "one-shot scores with the predictor's prior of size",
+    "predicted": "predictor",
+    "predicted, without size": "predictor without its prior of size",
+    "with size": "scores with that prior of size",
 }
 """In place of a treatment of BatchNorm: what ranks instead of one-shot scores, with which the baseline is compared."""
 work = score_supernet
