@@ -67,7 +67,7 @@ def test_transcribed_meta_update_has_the_gradient_of_ours(step_cost, monkeypatch
                 return
             monkeypatch.setattr(module.matcher, "update", lambda match, gradient: found.append(gradient))
             module._update_matcher(module._path, batch)
-            step_cost.unrolled_update(module, module._path, batch)
+            benchmark("published_procedure").unrolled_update(module, module._path, batch)
 
     splits = data.create("digits", train=120, validation=60)
     with seeded(0):
