@@ -17,7 +17,8 @@ from nni_cream.studies.intervals import Estimate
 from nni_cream.studies.jobs import Records
 from nni_cream.studies.outcomes import primary
 from nni_cream.studies.ranking.choice_rules import RULES
-from nni_cream.studies.ranking.rank_study import ALL, Choices, Row, Variant
+from nni_cream.studies.ranking.rank_study import Choices, Row, Variant
+from nni_cream.studies.ranking.whole_searches import AMONG
 from nni_cream.studies.truths.truth import Truth
 
 __all__ = ["draw_differences", "draw_final", "draw_scatter", "draw_searches", "draw_truth", "have_matplotlib"]
@@ -100,16 +101,18 @@ def draw_searches(path: Path, choices: Choices) -> None:
                 values, lows, highs = np.array([(own.value, own.low, own.high) for own in curve.estimates()]).T * 100
                 axis.plot(curve.costs, values, color=colors[name], label=name)
                 axis.fill_between(curve.costs, lows, highs, color=colors[name], alpha=0.15, linewidth=0)
-            # The best prediction is the end of a curve.
-            whole = [row for row in choices.searches if among == ALL and row.rule != "predicted"]
-            for place, (marker, row) in enumerate(zip(itertools.cycle("osD^vP*X"), whole, strict=False), len(names)):
+            # The best prediction is the end of a curve. Beside each other, since regrets are often equal.
+            whole = [row for row in choices.searches if AMONG[among] == 1.0 and row.rule.startswith("board")]
+            for place, (marker, row) in enumerate(zip(itertools.cycle("osD^vP*X"), whole, strict=False)):
                 own = row.regrets[""].scaled(100)
                 reach = [[own.value - own.low], [own.high - own.value]]
-                look = {"fmt": marker, "color": f"C{place}", "capsize": 3, "label": f"{row.variant}: {RULES[row.rule]}"}
-                axis.errorbar(row.cost.value, own.value, reach, **look)
-            for largest in (row for row in choices.rows if row.rule == "largest"):
-                regret = 100 * largest.figures["regret" if among == ALL else "regret, 50 %"].value
-                axis.axhline(regret, color="black", linestyle=":", linewidth=0.8, label=RULES[largest.rule])
+                look = {"fmt": marker, "color": "black", "markersize": 4, "capsize": 2, "linewidth": 0.8}
+                label = f"{row.variant}: {RULES[row.rule]}"
+                axis.errorbar(row.cost.value + 0.012 * place, own.value, reach, **look, label=label)
+            regret = "regret" if AMONG[among] == 1.0 else f"regret, {AMONG[among]:.0%}".replace("%", " %")
+            for largest in (row for row in choices.rows if row.rule == "largest" and regret in row.figures):
+                height = 100 * largest.figures[regret].value
+                axis.axhline(height, color="black", linestyle=":", linewidth=0.8, label=f"the largest of {among}")
             axis.set_xlim(left=0)
             highest = max(curve.regrets.mean(axis=0).max() for curve in curves.values())
             axis.set_ylim(0, 110 * highest or None)  # where intervals reach higher, they are cut

@@ -63,15 +63,19 @@ def rank_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def every_rank_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return the same of everything that ranks, named in the second column; rows without results only once."""
-    treatments, (first, *others) = _treatments(rows), _HEAD
+    """Return the same of everything that ranks, named in the second column; rows without results once, and last."""
+    first, *others = _HEAD
     lines = []
-    for treatment in treatments:
+    for treatment in _treatments(rows):
         ranked_by = PREDICTED.get(treatment, f"scores, BatchNorm {treatment}")
         for row in rows:
-            if row.seeds or treatment == primary(treatments):
+            if row.seeds:
                 variant, *cells = _cells(row, treatment)
-                lines.append([variant, ranked_by if row.seeds else "", *cells])
+                lines.append([variant, ranked_by, *cells])
+    for row in rows:
+        if not row.seeds:
+            variant, *cells = _cells(row, primary(_treatments(rows)))
+            lines.append([variant, "", *cells])
     return [first, "ranked by", *others], lines
 
 
@@ -142,8 +146,10 @@ def curve_cells(curves: Mapping[str, RegretCurve]) -> tuple[list[str], list[list
     for name, curve in curves.items():
         times = [curve.time_to(regret / 100) for regret in _REGRETS]
         shown = ["not reached" if time is None else f"{time:.2f}" for time in times]
-        lines.append([name, *shown, f"{curve.costs[-1]:.2f}", show_estimate(curve.estimates()[-1].scaled(100), 2)])
-    return ["search", *(f"at most {regret}" for regret in _REGRETS), "CPU time at the end", "regret at the end"], lines
+        last = show_estimate(curve.estimates()[-1].scaled(100), 2)
+        lines.append([name, str(len(curve.regrets)), *shown, f"{curve.costs[-1]:.2f}", last])
+    head = ["search", "seeds", *(f"at most {regret} from" for regret in _REGRETS), "CPU time at the end", "regret then"]
+    return head, lines
 
 
 def _in_points(name: str, estimate: Estimate | None) -> Estimate | None:

@@ -288,7 +288,9 @@ class _RankReport:
                 parts.append(f"{budget.capitalize()}, whole searches at the CPU time of each{note}\n\n")
                 parts.append(as_markdown(*search_cells(self.choices[budget].searches)) + "\n")
             for among, curves in self.choices[budget].curves.items():
-                parts.append(f"{budget.capitalize()}, CPU time to a regret, among {among}{note}\n\n")
+                parts.append(
+                    f"{budget.capitalize()}, CPU time from which the mean regret stays low, among {among}{note}\n\n"
+                )
                 parts.append(as_markdown(*curve_cells(curves)) + "\n")
         return "".join(parts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from nni_cream.search import path_key
 from nni_cream.search.scoring.joined import joined
 from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.outcomes import primary
-from nni_cream.studies.ranking.predictions import informed, predict, predicted
+from nni_cream.studies.ranking.predictions import informed, predict, predicted, recorded_steps
 from nni_cream.studies.truths.truth import Truth
 
 __all__ = ["CHOICE_MEASURES", "MACS_ALONE", "RULES", "ChoiceRow", "WholeTruth", "choice_rows", "chosen_of_board"]
@@ -24,6 +25,7 @@ MACS_ALONE = "multiply-adds alone"
 RULES = {
     "scored": "best one-shot score of those scored",
     "predicted": "best prediction of all",
+    "predicted, without size": "best prediction without its prior of size",
     "board": "best entry of the board, by its score",
     "board, predicted": "best entry of the board, by its prediction",
     "board, both": "best entry of the board, by both",
@@ -33,8 +35,10 @@ RULES = {
 
 _TOP = 10
 _BUDGETS = {"regret": 1.0, "regret, 25 %": 0.25, "regret, 50 %": 0.5, "regret, 75 %": 0.75}
-CHOICE_MEASURES = ("tau", "spearman", f"mean of the {_TOP} highest", *_BUDGETS)
+_EVERY_BUDGET = "regret, mean of 5 to 95 %"  # one budget says little, where a choice may be lucky
+CHOICE_MEASURES = ("tau", "spearman", f"mean of the {_TOP} highest", *_BUDGETS, _EVERY_BUDGET)
 """Of a ranking of all architectures of a truth; regrets also within quantiles of the multiply-adds."""
+_REGRETS = (*_BUDGETS, _EVERY_BUDGET)
 _BOUNDS = {name: (-1.0 if name in ("tau", "spearman") else 0.0, 1.0) for name in CHOICE_MEASURES}
 _Values = NDArray[np.float64]
 
@@ -108,7 +112,7 @@ def choice_rows(
         if variant != MACS_ALONE and own.keys() != results[variant].keys():
             continue
         bounded = {name: item.within(*_BOUNDS[name]) for name, item in _over_seeds([*own.values()]).items()}
-        comparable = CHOICE_MEASURES if rule == "scored" or all_scored else tuple(_BUDGETS)
+        comparable = CHOICE_MEASURES if rule == "scored" or all_scored else _REGRETS
         pairs = [] if own is reference else [(own[seed], reference[seed]) for seed in own if seed in reference]
         rows.append(ChoiceRow(variant, rule, bounded, _over_seeds([_less(*pair, comparable) for pair in pairs])))
     return rows
@@ -179,7 +183,8 @@ class WholeTruth:
         every = np.arange(len(self.paths))
         scores = result["scores"][primary(result["scores"])]
         found = {"scored": self._figures(self._scored, np.array(scores)[self._has_score])}
-        found["predicted"] = self._figures(every, np.array(predict(space, result["trained"], self.paths)))
+        for rule, steps in recorded_steps(result).items():
+            found[rule] = self._figures(every, np.array(predict(space, steps, self.paths)))
         for rule, path in chosen_of_board(space, result).items():
             if (regret := self.regret(path)) is not None:
                 found[rule] = {"regret": regret}
@@ -189,12 +194,29 @@ class WholeTruth:
         """Return the figures of a ranking by multiply-adds."""
         return self._figures(np.arange(len(self.paths)), self._macs)
 
-    def regret(self, path: Mapping[str, Any]) -> float | None:
-        """Return the best accuracy of all less that of an architecture; ``None`` if the truth does not know it."""
-        place = self._places.get(path_key(path))
-        return None if place is None else float(self._accuracies.max() - self._accuracies[place])
+    def regret(self, path: Mapping[str, Any], share: float = 1.0) -> float | None:
+        """Return the best accuracy there is less that of an architecture; ``None`` if it is not among them.
 
-    def best(self, values: Sequence[float] | _Values) -> Mapping[str, Any]:
+        They are those up to a quantile of the multiply-adds, given as a share.
+        """
+        place = self._places.get(path_key(path))
+        within = self._within(share)
+        if place is None or not within[place]:
+            return None
+        return float(self._accuracies[within].max() - self._accuracies[place])
+
+    def regret_of_highest(self, values: _Values, share: float = 1.0) -> float:
+        """Return the same of the one with the highest value, the mean of equal ones; ``nan`` if a value is."""
+        within = self._within(share)
+        true, own = self._accuracies[within], values[within]
+        if not np.isfinite(own).all():
+            return math.nan
+        return max(0.0, float(true.max()) - _mean_of_highest(own, true, 1))
+
+    def _within(self, share: float) -> NDArray[np.bool_]:
+        return np.asarray(self._macs <= np.quantile(self._macs, share))
+
+    def best(self, values: Sequence[float]) -> Mapping[str, Any]:
         """Return the architecture with the highest of the values, which are in the order of :attr:`paths`."""
         return self.paths[int(np.argmax(values))]
 
@@ -207,10 +229,21 @@ class WholeTruth:
             "spearman": float(stats.spearmanr(values, true).statistic),
             f"mean of the {_TOP} highest": _mean_of_highest(values, true, _TOP),
         }
-        for name, quantile in _BUDGETS.items():
-            limit = np.quantile(self._macs, quantile)
-            within = macs <= limit
-            if within.any():
-                chosen = _mean_of_highest(values[within], true[within], 1)
-                found[name] = max(0.0, float(self._accuracies[self._macs <= limit].max()) - chosen)
+        found |= {
+            name: regret
+            for name, share in _BUDGETS.items()
+            if (regret := self._regret_within(share, values, true, macs)) is not None
+        }
+        every = [self._regret_within(percent / 100, values, true, macs) for percent in range(5, 100, 5)]
+        known = [regret for regret in every if regret is not None]
+        if len(known) == len(every):
+            found[_EVERY_BUDGET] = float(np.mean(known))
         return found
+
+    def _regret_within(self, share: float, values: _Values, true: _Values, macs: _Values) -> float | None:
+        """Return the regret of the highest of some values within a budget; ``None`` if none of them is."""
+        within = macs <= np.quantile(self._macs, share)
+        if not within.any():
+            return None
+        best = float(self._accuracies[self._within(share)].max())
+        return max(0.0, best - _mean_of_highest(values[within], true[within], 1))

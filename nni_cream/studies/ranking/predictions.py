@@ -16,7 +16,16 @@ from nni_cream.search import CreamLightningModule, Path, Supernet, path_key
 from nni_cream.search.scoring.predictor import PathPredictor, Prediction
 from nni_cream.strategy import CreamStrategy
 
-__all__ = ["StepRecorder", "informed", "predict", "predicted", "predicted_meanwhile", "replay", "supernet_of"]
+__all__ = [
+    "StepRecorder",
+    "informed",
+    "predict",
+    "predicted",
+    "predicted_meanwhile",
+    "recorded_steps",
+    "replay",
+    "supernet_of",
+]
 
 
 class StepRecorder(pl.Callback):
@@ -73,6 +82,11 @@ def _replay_parts(
     for start, end in itertools.pairwise(ends):
         predictor.learn(columns[start:end], trained["losses"][start:end])
         yield end / steps if steps else 1.0, predictor
+
+
+def recorded_steps(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return what the predictor learns from, with and without its prior of size: rule of choice -> recorded steps."""
+    return {"predicted": result["trained"], "predicted, without size": {**result["trained"], "sizes": None}}
 
 
 def predicted(space: Mapping[str, Any], trained: Mapping[str, Any], paths: Sequence[Mapping[str, Any]]) -> Prediction:

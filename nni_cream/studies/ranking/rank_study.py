@@ -23,10 +23,8 @@ from nni_cream.studies.ranking.whole_searches import RegretCurve, WholeSearchRow
 from nni_cream.studies.truths.truth import Truth
 
 __all__ = [
-    "ALL",
     "BUDGETS",
     "PREDICTED",
-    "SMALLER_HALF",
     "Choices",
     "Row",
     "Variant",
@@ -42,7 +40,7 @@ BUDGETS = ("equal epochs", "equal time")
 PREDICTED = {
     "predicted": "predictor",
     "predicted, without size": "predictor without its prior of size",
-    "with size": "scores with that prior of size",
+    "with size": "scores with the predictor's prior of size",
 }
 """In place of a treatment of BatchNorm: what ranks instead of one-shot scores, with which the baseline is compared."""
 work = score_supernet
@@ -230,10 +228,6 @@ def rank_rows(config: Mapping[str, Any], variants: Sequence[Variant], records: R
     return [*rows, Row(MACS_ALONE, baseline.budget, 0, (), 0, **found)]
 
 
-ALL, SMALLER_HALF = "all architectures", "the half with fewer multiply-adds"
-"""Among which a search chooses."""
-
-
 @dataclass(frozen=True)
 class Choices:
     """What the trained supernets would choose of a whole truth; empty without recorded steps.
@@ -245,7 +239,7 @@ class Choices:
     searches
         Of whole searches at equal time.
     curves
-        Regret over time: among which architectures -> search -> curve.
+        Regret over time: key of :data:`~nni_cream.studies.ranking.whole_searches.AMONG` -> search -> curve.
     """
 
     rows: Sequence[ChoiceRow] = ()
@@ -261,15 +255,10 @@ def rank_choices(
         return Choices()
     results = {variant.name: variant.results(records) for variant in variants}
     baseline, space, whole = config["study"]["baseline"], config["space"], WholeTruth(truth, scored)
-    small = truth.smallest(0.5)
-    curves = {
-        ALL: regret_curves(results, baseline, space, whole),
-        SMALLER_HALF: regret_curves(results, baseline, space, WholeTruth(small, small), ("random",)),
-    }
     return Choices(
         choice_rows(results, baseline, space, whole),
         whole_search_rows(results, baseline, space, whole),
-        {name: own for name, own in curves.items() if own},
+        regret_curves(results, baseline, space, whole),
     )
 
 

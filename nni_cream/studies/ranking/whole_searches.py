@@ -12,18 +12,20 @@ from numpy.typing import NDArray
 
 from nni_cream.errors import StudyError
 from nni_cream.search import RandomPaths, encode_path, path_key
-from nni_cream.search.scoring.predictor import Prediction
 from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.outcomes import training_seconds
 from nni_cream.studies.ranking.choice_rules import RULES, WholeTruth, chosen_of_board
-from nni_cream.studies.ranking.predictions import predict, predicted_meanwhile, supernet_of
+from nni_cream.studies.ranking.predictions import predict, predicted_meanwhile, recorded_steps, supernet_of
 from nni_cream.studies.searches import affordable
 from nni_cream.studies.truths.truth import Truth
 
-__all__ = ["OTHERS", "RegretCurve", "WholeSearchRow", "check_whole", "regret_curves", "whole_search_rows"]
+__all__ = ["AMONG", "OTHERS", "RegretCurve", "WholeSearchRow", "check_whole", "regret_curves", "whole_search_rows"]
 
 OTHERS = ("evolution", "random")
 """Searches on a plain supernet."""
+
+AMONG = {"all architectures": 1.0, "the half with fewer multiply-adds": 0.5}
+"""Among which a search chooses -> up to which quantile of the multiply-adds."""
 
 _TIMES = 12  # of a training
 _DRAWN = 1_000  # architectures that the truth must know: one that lacks a hundredth has no chance
@@ -82,7 +84,7 @@ class RegretCurve:
     costs
         CPU seconds since the start, divided by those of a plain training; shape (times,), mean over the seeds.
     regrets
-        Best accuracy there is less that of the choice, shape (seeds, times).
+        Best accuracy there is less that of the choice, shape (seeds, times). All are known.
     """
 
     costs: NDArray[np.float64]
@@ -189,29 +191,35 @@ def _rows(
 
 
 def _predicted(space: Mapping[str, Any], result: Mapping[str, Any], whole: WholeTruth) -> dict[str, Mapping[str, Any]]:
-    values = predict(space, result["trained"], whole.paths)
-    return {"predicted": whole.best(values)} if np.isfinite(values).all() else {}
+    found = {}
+    for rule, steps in recorded_steps(result).items():
+        values = predict(space, steps, whole.paths)
+        if np.isfinite(values).all():
+            found[rule] = whole.best(values)
+    return found
 
 
-def _regrets(plain: Mapping[str, Any], name: str, whole: WholeTruth) -> list[float]:
-    """Return the regret of the best so far, after each path of a search that the truth knows."""
-    best, regret, regrets = -math.inf, math.nan, []
+def _regrets(plain: Mapping[str, Any], name: str, whole: WholeTruth, share: float = 1.0) -> list[float]:
+    """Return the regret of the best so far, after each path of a search that is within a budget."""
+    best, chosen, regrets = -math.inf, None, []
     for item in plain["searches"][name]:
-        own = whole.regret(item["path"])
-        if own is None:
+        regret = whole.regret(item["path"], share)
+        if regret is None:
             continue
-        if item["score"] > best:
-            best, regret = item["score"], own
-        regrets.append(regret)
+        if chosen is None or item["score"] > best:
+            chosen = regret
+            best = item["score"] if math.isfinite(item["score"]) else -math.inf
+        regrets.append(chosen)
     return regrets
 
 
 def regret_curves(
-    results: _Results, baseline: str, space: Mapping[str, Any], whole: WholeTruth, others: Sequence[str] = OTHERS
-) -> dict[str, RegretCurve]:
-    """Return the regret over time of searches on plain supernets, and of the best prediction during each training.
+    results: _Results, baseline: str, space: Mapping[str, Any], whole: WholeTruth
+) -> dict[str, dict[str, RegretCurve]]:
+    """Return the regret over time of searches on plain supernets, and of the best prediction during each search.
 
-    Steps are taken to last equally long.
+    Steps are taken to last equally long, and paths within a budget as long as all. Curves within a budget lack the
+    evolution, which knew of none. A random search that skips the others has drawn among those within it.
 
     Parameters
     ----------
@@ -222,42 +230,52 @@ def regret_curves(
     space
         The same.
     whole
-        The truth. If it knows some paths only, a search has not scored the others.
-    others
-        Those of ``OTHERS`` that are wanted. To restrict a random search to some paths is to draw among these alone; to
-        an evolution it is not.
+        The same.
 
     Returns
     -------
     dict
-        Name of the search -> its curve; empty where no result holds ``searches``.
+        Key of ``AMONG`` -> name of the search -> its curve, over the seeds that have one; empty where no result holds
+        ``searches``.
     """
     plain = {seed: result for seed, result in results.get(baseline, {}).items() if "searches" in result}
     if not plain:
         return {}
-    ratios = [result["searches"]["path_cpu_seconds"] / training_seconds(result) for result in plain.values()]
-    curves = {}
-    for name in others:
-        traces = [_regrets(result, name, whole) for result in plain.values()]
-        if length := min(map(len, traces)):
-            costs: NDArray[np.float64] = 1 + float(np.mean(ratios)) * np.arange(1.0, length + 1)
-            curves[f"SPOS + {name}"] = RegretCurve(costs, np.array([trace[:length] for trace in traces]))
+    curves = {
+        among: {
+            f"SPOS + {name}": curve
+            for name in (OTHERS if share == 1.0 else ("random",))
+            if (curve := _scored_curve([*plain.values()], name, whole, share)) is not None
+        }
+        for among, share in AMONG.items()
+    }
     for variant, own in results.items():
         seeds = [seed for seed in own if seed in plain]
-        if seeds:
-            ratio = float(np.mean([training_seconds(own[seed]) / training_seconds(plain[seed]) for seed in seeds]))
-            found = [predicted_meanwhile(space, own[seed]["trained"], whole.paths, _TIMES) for seed in seeds]
-            shares = np.array([share for share, _ in found[0]])
-            regrets = np.array([[_regret_of_best(item, whole) for _, item in times] for times in found])
-            known = np.isfinite(regrets).all(axis=0)
-            if known.any():
-                curves[f"{variant}: {RULES['predicted']}"] = RegretCurve(ratio * shares[known], regrets[:, known])
-    return curves
+        if variant == baseline or not seeds:
+            continue
+        ratio = float(np.mean([training_seconds(own[seed]) / training_seconds(plain[seed]) for seed in seeds]))
+        for rule, every in _by_rule([own[seed] for seed in seeds]).items():
+            times = [predicted_meanwhile(space, steps, whole.paths, _TIMES) for steps in every]
+            costs = ratio * np.array([share for share, _ in times[0]])
+            for among, share in AMONG.items():
+                regrets = np.array([[whole.regret_of_highest(item.mean, share) for _, item in own] for own in times])
+                known = np.isfinite(regrets).all(axis=0)
+                if known.any():
+                    curves[among][f"{variant}: {RULES[rule]}"] = RegretCurve(costs[known], regrets[:, known])
+    return {among: own for among, own in curves.items() if own}
 
 
-def _regret_of_best(prediction: Prediction, whole: WholeTruth) -> float:
-    if not np.isfinite(prediction.mean).all():
-        return math.nan
-    regret = whole.regret(whole.best(prediction.mean))
-    assert regret is not None
-    return regret
+def _by_rule(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    every = [recorded_steps(result) for result in results]
+    return {rule: [steps[rule] for steps in every] for rule in every[0]}
+
+
+def _scored_curve(plain: Sequence[Mapping[str, Any]], name: str, whole: WholeTruth, share: float) -> RegretCurve | None:
+    """Return the curve up to the last path of the seed with the fewest; seeds without a path within the budget lack."""
+    traces = {place: regrets for place, own in enumerate(plain) if (regrets := _regrets(own, name, whole, share))}
+    if not traces:
+        return None
+    length = min(map(len, traces.values()))
+    ratios = [plain[place]["searches"]["path_cpu_seconds"] / training_seconds(plain[place]) for place in traces]
+    costs: NDArray[np.float64] = 1 + float(np.mean(ratios)) * np.arange(1.0, length + 1)
+    return RegretCurve(costs, np.array([trace[:length] for trace in traces.values()]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -91,15 +91,7 @@ class Truth:
                 f"study.scored is {number}; expected at most {len(self.known)}, the architectures of the truth with "
                 "all seeds, or null for all of them."
             )
-        return self._only(np.sort(np.random.default_rng(0).choice(self.known, size=number, replace=False)))
-
-    def smallest(self, share: float) -> Truth:
-        """Return the truth of known architectures up to a quantile of their multiply-adds, given as a share."""
-        limit = np.quantile([self.macs[place] for place in self.known], share)
-        return self._only([place for place in self.known if self.macs[place] <= limit])
-
-    def _only(self, places: Iterable[int]) -> Truth:
-        places = [*places]
+        places = np.sort(np.random.default_rng(0).choice(self.known, size=number, replace=False))
         return replace(
             self,
             architectures=tuple(self.architectures[place] for place in places),

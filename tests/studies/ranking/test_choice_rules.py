@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,13 @@ import pytest
 from scipy import stats
 
 from nni_cream.search import path_key
+from nni_cream.studies.intervals import Estimate
+from nni_cream.studies.plots import draw_searches, have_matplotlib
 from nni_cream.studies.ranking.choice_rules import WholeTruth, choice_rows, chosen_of_board
 from nni_cream.studies.ranking.predictions import predict, predicted_meanwhile, replay
-from nni_cream.studies.ranking.whole_searches import RegretCurve
-from nni_cream.studies.report import choice_cells, curve_cells
+from nni_cream.studies.ranking.rank_study import Choices, Row
+from nni_cream.studies.ranking.whole_searches import RegretCurve, regret_curves
+from nni_cream.studies.report import choice_cells, curve_cells, every_rank_cells
 from nni_cream.studies.truths.truth import Truth
 
 OPERATIONS = ["conv_3x3", "mbconv_k3e2", "conv_1x1"]
@@ -74,6 +78,12 @@ def test_figures_of_each_way_to_choose_are_those_of_scipy_and_of_a_look_at_all()
     half = [place for place in range(27) if whole.macs[place] <= np.quantile(whole.macs, 0.5)]
     regrets = [max(means[half]) - means[max(half, key=lambda place: own[place])] for own in predictions]
     assert rows["predicted"].figures["regret, 50 %"].value == pytest.approx(np.mean(regrets))
+    every = []
+    for share in np.linspace(0.05, 0.95, 19):
+        within = [place for place in range(27) if whole.macs[place] <= np.quantile(whole.macs, share)]
+        every += [max(means[within]) - means[max(within, key=lambda place: own[place])] for own in predictions]
+    assert rows["predicted"].figures["regret, mean of 5 to 95 %"].value == pytest.approx(np.mean(every))
+    assert rows["predicted, without size"].figures == rows["predicted"].figures  # these steps have no sizes
     board = [max(means) - means[seed + 1] for seed in (0, 1, 2)]
     assert rows["board"].figures["regret"].value == pytest.approx(np.mean(board))
     assert "tau" not in rows["board"].figures
@@ -131,7 +141,7 @@ def test_what_ranks_nothing_has_no_figures_and_the_table_is_written_all_the_same
     few["scores"]["batch"] = [0.5] * len(PATHS)
     rows = choice_rows({"spos": {0: few}}, "spos", SPACE, WholeTruth(whole, whole))
     own = {row.rule: list(row.figures) for row in rows if row.variant == "spos"}
-    assert own == {"scored": [], "predicted": [], "board": ["regret"]}
+    assert own == {"scored": [], "predicted": [], "predicted, without size": [], "board": ["regret"]}
     head, lines = choice_cells(rows)
     assert {len(line) for line in lines} == {len(head)}
 
@@ -142,7 +152,7 @@ def test_best_of_the_board_that_the_truth_does_not_know_has_no_regret() -> None:
     unknown = next(path for path in PATHS if path_key(path) not in known)
     own = result(0, whole.part(20)) | {"board": [{"path": unknown, "accuracy": 0.9}]}
     rows = choice_rows({"spos": {0: own}}, "spos", SPACE, WholeTruth(whole.part(20), whole.part(20)))
-    assert [row.rule for row in rows] == ["scored", "predicted", "largest"]
+    assert [row.rule for row in rows] == ["scored", "predicted", "predicted, without size", "largest"]
 
 
 def test_a_rule_whose_choice_of_one_seed_is_not_known_has_no_row() -> None:
@@ -150,7 +160,7 @@ def test_a_rule_whose_choice_of_one_seed_is_not_known_has_no_row() -> None:
     part = replace(whole, **{name: getattr(whole, name)[2:] for name in ("architectures", "accuracies", "macs")})
     results = {seed: result(seed, part) for seed in (0, 4)}  # the board of seed 0 chooses the second of all
     rows = choice_rows({"spos": results}, "spos", SPACE, WholeTruth(part, part))
-    assert {row.rule for row in rows} == {"scored", "predicted", "largest"}
+    assert {row.rule for row in rows} == {"scored", "predicted", "predicted, without size", "largest"}
     rows = choice_rows({"spos": {4: results[4]}}, "spos", SPACE, WholeTruth(part, part))
     assert "board" in {row.rule for row in rows}
 
@@ -184,11 +194,52 @@ def test_prediction_during_a_training_is_that_of_the_steps_so_far():
 def test_time_to_a_regret_is_the_one_from_which_its_mean_stays_there():
     curve = RegretCurve(np.array([0.5, 1.0, 1.5]), np.array([[0.004, 0.012, 0.002], [0.004, 0.016, 0.004]]))
     assert [curve.time_to(regret) for regret in (0.02, 0.014, 0.0135, 0.003, 0.0029)] == [0.5, 0.5, 1.5, 1.5, None]
-    assert curve_cells({"one": curve})[1] == [["one", "1.50", "1.50", "1.50", "1.50", "0.30 [0.00, 1.57]"]]
+    assert curve_cells({"one": curve})[1] == [["one", "2", "1.50", "1.50", "1.50", "1.50", "0.30 [0.00, 1.57]"]]
 
 
-def test_smallest_architectures_are_those_up_to_a_quantile():
+def searched(seed: int, whole: Truth, scores: dict[int, float]) -> dict[str, Any]:
+    """Return a plain training of 10 seconds with searches that scored some paths, 1 second each."""
+    trace = [{"path": PATHS[place], "score": score} for place, score in scores.items()]
+    searches = {"evolution": trace, "random": trace, "path_cpu_seconds": 1.0}
+    figures = {"figures": {"scored": 0}, "search_cpu_seconds": 10.0}
+    return {**result(seed, whole), "searches": searches, **figures}
+
+
+def test_curves_are_those_of_the_best_so_far_and_of_seeds_that_have_one(tmp_path: Path) -> None:
     whole = truth()
-    assert whole.smallest(0.5).macs == tuple(float(1 + number) for number in range(14))
-    assert whole.smallest(0.5).architectures == tuple(PATHS[:14])
-    assert whole.smallest(1.0).macs == whole.macs
+    means = np.array(whole.means)
+    plain = {0: searched(0, whole, {20: np.nan, 2: 0.1, 3: 0.3, 9: 0.2}), 1: searched(1, whole, {26: 0.5, 25: 0.4})}
+    own = {seed: {**result(seed, whole), "figures": {}, "search_cpu_seconds": 12.0} for seed in (1, 2)}
+    curves = regret_curves({"spos": plain, "own": own}, "spos", SPACE, WholeTruth(whole, whole))
+    curve = curves["all architectures"]["SPOS + random"]
+    assert curve.costs == pytest.approx([1.1, 1.2])  # the second seed has two paths
+    assert curve.regrets == pytest.approx(means.max() - means[[[20, 2], [26, 26]]])  # no score is beaten by any
+    half = curves["the half with fewer multiply-adds"]
+    assert half["SPOS + random"].regrets == pytest.approx(means[:14].max() - means[[[2, 3, 3]]])
+    assert "SPOS + evolution" not in half
+    for name in ("best prediction of all", "best prediction without its prior of size"):
+        assert half[f"own: {name}"].regrets.shape == (1, 12)  # seed 2 has no plain training
+        assert half[f"own: {name}"].costs[-1] == pytest.approx(1.2)
+    assert regret_curves({"spos": own}, "spos", SPACE, WholeTruth(whole, whole)) == {}
+    if have_matplotlib():  # of architectures of one size there is no largest
+        rows = choice_rows({"spos": plain}, "spos", SPACE, WholeTruth(replace(whole, macs=(1.0,) * 27), whole))
+        draw_searches(tmp_path / "curves.png", Choices(rows, (), curves))
+        assert (tmp_path / "curves.png").stat().st_size > 5_000
+
+
+def test_a_ranking_names_what_ranks_and_ends_with_what_has_no_result() -> None:
+    tau = {"tau": Estimate(0.5, 0.4, 0.6, 1)}
+    found = {"batch": tau, "predicted": tau}
+    rows = [
+        Row("one", "", 2, (0,), 1, found),
+        Row("two", "", 2, (), 1),
+        Row("multiply-adds alone", "", 0, (), 0, found),
+    ]
+    head, lines = every_rank_cells(rows)
+    assert head[:2] == ["variant", "ranked by"]
+    assert [line[:2] for line in lines] == [
+        ["one", "scores, BatchNorm batch"], ["one", "predictor"], ["two", ""], ["multiply-adds alone", ""]
+    ]  # fmt: skip
+    assert lines[2][4] == "0 of 1 (partial)"
+    assert [line[0] for line in every_rank_cells(rows[1:2])[1]] == ["two"]
+    assert {len(line) for line in lines} == {len(head)}
