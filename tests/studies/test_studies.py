@@ -301,7 +301,7 @@ def test_whole_searches_are_compared_with_the_best_of_an_evolution_of_the_same_t
     assert main(["study", "import-truth", "csv", str(table), "--space", named, "--out", str(truth)]) == 0
     changes = {"scored": 10, "recalibration_images": None, "seeds": [3], "evolution": 6, "population": 4}
     study = {**RANK, "space": space, "study": {**RANK["study"], **changes}}
-    assert main(rank_words(tmp_path, tmp_path / "rank", config=study)) == 0
+    assert main(rank_words(tmp_path, tmp_path / "rank", "--equal-time", config=study)) == 0
     shared, *jobs = [json.loads(line) for line in (tmp_path / "rank/records.jsonl").read_text().splitlines()]
     records = {line["key"]: line["result"] for line in jobs}
     searches, own = records["spos seed 3"]["searches"], records["meta seed 3"]
@@ -361,6 +361,9 @@ def test_whole_searches_are_compared_with_the_best_of_an_evolution_of_the_same_t
             best = accuracies[json.dumps(paths[int(np.argmax(predictions))])]
             assert curve["regrets"][-1]["value"] == pytest.approx(max(accuracies[key] for key in keys) - best)
     assert "evolution" not in "".join(curves)  # one that knew of no limit would waste its paths
+    content = read(tmp_path / "rank/rank.json")  # whole searches have times of their own
+    assert [*content["whole_searches"]] == [*content["regret_over_time"]] == ["equal epochs"]
+    assert [*content["choices"]] == ["equal epochs", "equal time"]
     assert (tmp_path / "rank/rank_searches_equal_epochs.png").stat().st_size > 5_000
     capsys.readouterr()
     part = {**study, "study": {**study["study"], "evolution": 6}}
