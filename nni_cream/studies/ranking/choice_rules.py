@@ -207,11 +207,8 @@ class WholeTruth:
 
     def regret_of_highest(self, values: _Values, share: float = 1.0) -> float:
         """Return the same of the one with the highest value, the mean of equal ones; ``nan`` if a value is."""
-        within = self._within(share)
-        true, own = self._accuracies[within], values[within]
-        if not np.isfinite(own).all():
-            return math.nan
-        return max(0.0, float(true.max()) - _mean_of_highest(own, true, 1))
+        regret = self._regret_within(share, values, self._accuracies, self._macs) if np.isfinite(values).all() else None
+        return math.nan if regret is None else regret
 
     def _within(self, share: float) -> NDArray[np.bool_]:
         return np.asarray(self._macs <= np.quantile(self._macs, share))

@@ -254,20 +254,16 @@ def regret_curves(
         if variant == baseline or not seeds:
             continue
         ratio = float(np.mean([training_seconds(own[seed]) / training_seconds(plain[seed]) for seed in seeds]))
-        for rule, every in _by_rule([own[seed] for seed in seeds]).items():
-            times = [predicted_meanwhile(space, steps, whole.paths, _TIMES) for steps in every]
-            costs = ratio * np.array([share for share, _ in times[0]])
+        for rule in recorded_steps(own[seeds[0]]):
+            steps = [recorded_steps(own[seed])[rule] for seed in seeds]
+            times = [predicted_meanwhile(space, every, whole.paths, _TIMES) for every in steps]
+            costs = ratio * np.array([part for part, _ in times[0]])
             for among, share in AMONG.items():
-                regrets = np.array([[whole.regret_of_highest(item.mean, share) for _, item in own] for own in times])
+                regrets = np.array([[whole.regret_of_highest(item.mean, share) for _, item in row] for row in times])
                 known = np.isfinite(regrets).all(axis=0)
                 if known.any():
                     curves[among][f"{variant}: {RULES[rule]}"] = RegretCurve(costs[known], regrets[:, known])
     return {among: own for among, own in curves.items() if own}
-
-
-def _by_rule(results: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    every = [recorded_steps(result) for result in results]
-    return {rule: [steps[rule] for steps in every] for rule in every[0]}
 
 
 def _scored_curve(plain: Sequence[Mapping[str, Any]], name: str, whole: WholeTruth, share: float) -> RegretCurve | None:
