@@ -102,16 +102,15 @@ def draw_searches(path: Path, choices: Choices) -> None:
                 axis.plot(curve.costs, values, color=colors[name], label=name)
                 axis.fill_between(curve.costs, lows, highs, color=colors[name], alpha=0.15, linewidth=0)
             # The best prediction is the end of a curve. Beside each other, since regrets are often equal.
-            whole = [row for row in choices.searches if AMONG[among] == 1.0 and row.rule.startswith("board")]
+            whole = [row for row in choices.searches if AMONG[among] == "regret" and row.rule.startswith("board")]
             for place, (marker, row) in enumerate(zip(itertools.cycle("osD^vP*X"), whole, strict=False)):
                 own = row.regrets[""].scaled(100)
                 reach = [[own.value - own.low], [own.high - own.value]]
                 look = {"fmt": marker, "color": "black", "markersize": 4, "capsize": 2, "linewidth": 0.8}
                 label = f"{row.variant}: {RULES[row.rule]}"
                 axis.errorbar(row.cost.value + 0.012 * place, own.value, reach, **look, label=label)
-            regret = "regret" if AMONG[among] == 1.0 else f"regret, {AMONG[among]:.0%}".replace("%", " %")
-            for largest in (row for row in choices.rows if row.rule == "largest" and regret in row.figures):
-                height = 100 * largest.figures[regret].value
+            for largest in (row for row in choices.rows if row.rule == "largest" and AMONG[among] in row.figures):
+                height = 100 * largest.figures[AMONG[among]].value
                 axis.axhline(height, color="black", linestyle=":", linewidth=0.8, label=f"the largest of {among}")
             axis.set_xlim(left=0)
             highest = max(curve.regrets.mean(axis=0).max() for curve in curves.values())

@@ -18,7 +18,16 @@ from nni_cream.studies.outcomes import primary
 from nni_cream.studies.ranking.predictions import informed, predict, predicted, recorded_steps
 from nni_cream.studies.truths.truth import Truth
 
-__all__ = ["CHOICE_MEASURES", "MACS_ALONE", "RULES", "ChoiceRow", "WholeTruth", "choice_rows", "chosen_of_board"]
+__all__ = [
+    "CHOICE_MEASURES",
+    "MACS_ALONE",
+    "REGRETS",
+    "RULES",
+    "ChoiceRow",
+    "WholeTruth",
+    "choice_rows",
+    "chosen_of_board",
+]
 
 MACS_ALONE = "multiply-adds alone"
 """What needs no training at all: the larger an architecture, the higher its place."""
@@ -34,11 +43,12 @@ RULES = {
 """Ways to choose an architecture from a trained supernet, and without one."""
 
 _TOP = 10
-_BUDGETS = {"regret": 1.0, "regret, 25 %": 0.25, "regret, 50 %": 0.5, "regret, 75 %": 0.75}
+REGRETS = {"regret": 1.0, "regret, 25 %": 0.25, "regret, 50 %": 0.5, "regret, 75 %": 0.75}
+"""Regrets of a choice -> up to which quantile of the multiply-adds, as a share."""
 _EVERY_BUDGET = "regret, mean of 5 to 95 %"  # one budget says little, where a choice may be lucky
-CHOICE_MEASURES = ("tau", "spearman", f"mean of the {_TOP} highest", *_BUDGETS, _EVERY_BUDGET)
+CHOICE_MEASURES = ("tau", "spearman", f"mean of the {_TOP} highest", *REGRETS, _EVERY_BUDGET)
 """Of a ranking of all architectures of a truth; regrets also within quantiles of the multiply-adds."""
-_REGRETS = (*_BUDGETS, _EVERY_BUDGET)
+_EVERY_REGRET = (*REGRETS, _EVERY_BUDGET)
 _BOUNDS = {name: (-1.0 if name in ("tau", "spearman") else 0.0, 1.0) for name in CHOICE_MEASURES}
 _Values = NDArray[np.float64]
 
@@ -112,7 +122,7 @@ def choice_rows(
         if variant != MACS_ALONE and own.keys() != results[variant].keys():
             continue
         bounded = {name: item.within(*_BOUNDS[name]) for name, item in _over_seeds([*own.values()]).items()}
-        comparable = CHOICE_MEASURES if rule == "scored" or all_scored else _REGRETS
+        comparable = CHOICE_MEASURES if rule == "scored" or all_scored else _EVERY_REGRET
         pairs = [] if own is reference else [(own[seed], reference[seed]) for seed in own if seed in reference]
         rows.append(ChoiceRow(variant, rule, bounded, _over_seeds([_less(*pair, comparable) for pair in pairs])))
     return rows
@@ -228,7 +238,7 @@ class WholeTruth:
         }
         found |= {
             name: regret
-            for name, share in _BUDGETS.items()
+            for name, share in REGRETS.items()
             if (regret := self._regret_within(share, values, true, macs)) is not None
         }
         every = [self._regret_within(percent / 100, values, true, macs) for percent in range(5, 100, 5)]

@@ -14,7 +14,7 @@ from nni_cream.errors import StudyError
 from nni_cream.search import RandomPaths, encode_path, path_key
 from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.outcomes import training_seconds
-from nni_cream.studies.ranking.choice_rules import RULES, WholeTruth, chosen_of_board
+from nni_cream.studies.ranking.choice_rules import REGRETS, RULES, WholeTruth, chosen_of_board
 from nni_cream.studies.ranking.predictions import predict, predicted_meanwhile, recorded_steps, supernet_of
 from nni_cream.studies.searches import affordable
 from nni_cream.studies.truths.truth import Truth
@@ -24,8 +24,8 @@ __all__ = ["AMONG", "OTHERS", "RegretCurve", "WholeSearchRow", "check_whole", "r
 OTHERS = ("evolution", "random")
 """Searches on a plain supernet."""
 
-AMONG = {"all architectures": 1.0, "the half with fewer multiply-adds": 0.5}
-"""Among which a search chooses -> up to which quantile of the multiply-adds."""
+AMONG = {"all architectures": "regret", "the half with fewer multiply-adds": "regret, 50 %"}
+"""Among which a search chooses -> its regret, of ``REGRETS``."""
 
 _TIMES = 12  # of a training
 _DRAWN = 1_000  # architectures that the truth must know: one that lacks a hundredth has no chance
@@ -244,10 +244,10 @@ def regret_curves(
     curves = {
         among: {
             f"SPOS + {name}": curve
-            for name in (OTHERS if share == 1.0 else ("random",))
-            if (curve := _scored_curve([*plain.values()], name, whole, share)) is not None
+            for name in (OTHERS if regret == "regret" else ("random",))
+            if (curve := _scored_curve([*plain.values()], name, whole, REGRETS[regret])) is not None
         }
-        for among, share in AMONG.items()
+        for among, regret in AMONG.items()
     }
     for variant, own in results.items():
         seeds = [seed for seed in own if seed in plain]
@@ -258,7 +258,8 @@ def regret_curves(
             steps = [recorded_steps(own[seed])[rule] for seed in seeds]
             times = [predicted_meanwhile(space, every, whole.paths, _TIMES) for every in steps]
             costs = ratio * np.array([part for part, _ in times[0]])
-            for among, share in AMONG.items():
+            for among, regret in AMONG.items():
+                share = REGRETS[regret]
                 regrets = np.array([[whole.regret_of_highest(item.mean, share) for _, item in row] for row in times])
                 known = np.isfinite(regrets).all(axis=0)
                 if known.any():
