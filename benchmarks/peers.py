@@ -122,7 +122,7 @@ def run(options: argparse.Namespace, records_file: Path) -> None:
     """Run all pairs of peer and seed that have no record yet."""
     options.out.mkdir(parents=True, exist_ok=True)
     task = {
-        "data": str(options.data.resolve()),
+        "data": str(options.data),  # as given, so that records hold no path of a machine
         "seconds": options.seconds,
         "epochs": options.epochs,
         "limit": LIMIT,
@@ -166,7 +166,7 @@ def run_peer(
     own.mkdir(exist_ok=True)
     source, target, log = own / "job.json", own / "result.json", own / "log.txt"
     target.unlink(missing_ok=True)
-    source.write_text(json.dumps({**task, "seed": seed}))
+    source.write_text(json.dumps({**task, "data": str(Path(task["data"]).resolve()), "seed": seed}))
     variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [pythons[PEERS[peer].environment], SCRIPTS / f"{peer}.py", source.resolve(), target.resolve()]
     with log.open("w") as output:

@@ -59,6 +59,7 @@ def test_records_are_resumed_failures_kept_and_differences_paired(
         peer, seed = arguments["peer"], arguments["seed"]
         ran.append((peer, seed))
         assert task["limit"] == 40e6
+        assert task["data"] == str(images)  # as given
         if peer == "nni_enas":
             return {"error": "it | broke"}
         return {**RESULT, "test_accuracy": {"cream": 0.8, "nni_darts": 0.7}[peer] + 0.01 * seed}
@@ -84,17 +85,18 @@ def test_a_peer_that_fails_is_a_record_with_its_last_words(
     peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(peers, "SCRIPTS", tmp_path)
-    pythons = {"nni": Path(sys.executable)}
+    pythons, task = {"nni": Path(sys.executable)}, {"data": "images"}
     (tmp_path / "cream.py").write_text("import sys\nprint('first')\nsys.exit('no such thing')\n")
-    assert peers.run_peer(pythons, tmp_path, {}, {"peer": "cream", "seed": 0}) == {"error": "no such thing"}
+    assert peers.run_peer(pythons, tmp_path, task, {"peer": "cream", "seed": 0}) == {"error": "no such thing"}
     (tmp_path / "cream.py").write_text("")
-    assert peers.run_peer(pythons, tmp_path, {}, {"peer": "cream", "seed": 0}) == {"error": "exit code 0"}
+    assert peers.run_peer(pythons, tmp_path, task, {"peer": "cream", "seed": 0}) == {"error": "exit code 0"}
     (tmp_path / "cream.py").write_text(
         "import json, pathlib, sys\n"
         "task = json.loads(pathlib.Path(sys.argv[1]).read_text())\n"
-        "pathlib.Path(sys.argv[2]).write_text(json.dumps({'seed': task['seed']}))\n"
+        "pathlib.Path(sys.argv[2]).write_text(json.dumps(task))\n"
     )
-    assert peers.run_peer(pythons, tmp_path, {}, {"peer": "cream", "seed": 3}) == {"seed": 3}
+    found = peers.run_peer(pythons, tmp_path, task, {"peer": "cream", "seed": 3})
+    assert found == {"seed": 3, "data": str(Path("images").resolve())}
 
 
 @pytest.mark.parametrize(
