@@ -1,12 +1,14 @@
 """nni_cream beside its peers: the same images, limit of multiply-adds and CPU time, and retraining.
 
     python benchmarks/peers.py --data out/cifar10 --out out/peers
-    python benchmarks/peers.py --out out/peers --report
+    python benchmarks/peers.py --out out/peers --report --truth out/truth_nas_bench_macro.json
 
 CIFAR-10 is an image folder with `train` and `test`; 10,000 images train, 2,500 are for decisions of a search, and all
 of `test` judge the chosen network once. The script makes two virtual environments below `--out` (about 6 GB each) and
 runs each peer, a script in benchmarks/peers/, in one of them. Each pair of peer and seed becomes a line of
 `records.jsonl`; the same command resumes. A peer that fails is recorded with its error. To repeat it, delete its line.
+With a truth, from `nni-cream study import-truth`, the table also has the regret of each choice in that space. It is the
+accuracy of the best network within the limit, less that of the chosen one, both trained for long by others.
 
 Equal for all: the CPU time of the search in its own process, with one thread; at most 40 million multiply-adds,
 counted by torch on the final network; the recipe (SGD, cosine, shift and flip) of search and retraining; new weights.
@@ -38,9 +40,11 @@ from pathlib import Path
 from typing import Any
 
 from nni_cream.errors import CreamError
+from nni_cream.search import path_key
 from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.jobs import Job, Records, run_jobs
 from nni_cream.studies.report import as_markdown, show_estimate
+from nni_cream.studies.truths.truth import Truth, load_truth
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "benchmarks/peers"
@@ -54,6 +58,7 @@ HEAD = (
     "peer", "seeds", "test accuracy", "less nni_cream", "multiply-adds (M)", "search CPU seconds", "training steps",
     "lines",
 )  # fmt: skip
+REGRET = "regret (points)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +89,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         if not options.report:
             run(options, records_file)
-        text = report(records_file)
+        text = report(records_file, options.truth and load_truth(options.truth))
     except CreamError as error:
         raise SystemExit(f"peers.py: {error}") from error
     (options.out / "peers.md").write_text(text)
@@ -102,6 +107,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="+", default=[*PEERS], metavar="PEER", help=", ".join(PEERS))
     parser.add_argument("--workers", type=int, default=1, help="peers at once, each with one thread")
     parser.add_argument("--report", action="store_true", help="run nothing, write the table of the records")
+    parser.add_argument("--truth", type=Path, help="accuracies of all networks of nas-bench-macro, for their regrets")
     options = parser.parse_args(words)
     unknown = [name for name in options.peers if name not in PEERS]
     if unknown:
@@ -211,7 +217,7 @@ def lines_of(name: str) -> int:
     return sum(count_lines((SCRIPTS / f"{part}.py").read_text()) for part in (name, *PEERS[name].parts))
 
 
-def report(records_file: Path) -> str:
+def report(records_file: Path, truth: Truth | None = None) -> str:
     """Return the table of all records as Markdown."""
     if not records_file.exists():
         raise SystemExit(f"peers.py: {records_file} does not exist; expected the records of a run. Leave out --report.")
@@ -226,9 +232,34 @@ def report(records_file: Path) -> str:
         f"{Path(task['data']).name}, {' or '.join(counts)} training images; at most {task['limit'] / 1e6:g} million "
         "multiply-adds; "
         f"{task['seconds']:g} CPU seconds for a search; {task['epochs']} epochs of retraining. Brackets are 95 % "
-        "Student intervals over the seeds, differences are paired by seed.\n\n"
+        "Student intervals over the seeds, differences are paired by seed."
     )
-    return intro + as_markdown(HEAD, rows)
+    if truth is None:
+        return f"{intro}\n\n{as_markdown(HEAD, rows)}"
+    regrets = regrets_within(truth, task["limit"])
+    for cells, results in zip(rows, filter(None, found.values()), strict=True):
+        chosen = [result["choice"] for result in good(results).values()]
+        keys = [path_key(choice) for choice in chosen if isinstance(choice, dict)]
+        own = [regrets[key] for key in keys if key in regrets]  # of those who search this space
+        cells.append(show_estimate(over_seeds(own), 2) if own else "")
+    mean = sum(regrets.values()) / len(regrets)
+    intro += f" {len(regrets)} networks of the truth are within the limit, with a mean regret of {mean:.2f}."
+    return f"{intro}\n\n{as_markdown((*HEAD, REGRET), rows)}"
+
+
+def regrets_within(truth: Truth, limit: float) -> dict[str, float]:
+    """Return the points that each network within the limit is below the best of them, by the key of its path."""
+    means = {
+        path_key(truth.architectures[place]): 100 * mean
+        for place, mean in zip(truth.known, truth.means, strict=True)
+        if truth.macs[place] <= limit
+    }
+    if not means:
+        raise SystemExit(
+            f"peers.py: --truth has no network within {limit:,.0f} multiply-adds; expected nas-bench-macro."
+        )
+    best = max(means.values())
+    return {key: best - mean for key, mean in means.items()}
 
 
 def good(results: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nni_cream.studies.truths.truth import Truth
 from tests.benchmarks.loaded import benchmark
 
 RESULT = {
@@ -81,6 +82,32 @@ def test_records_are_resumed_failures_kept_and_differences_paired(
     assert "0 (2 failed) | failed: it / broke" in enas
 
 
+def test_regret_is_measured_from_the_best_network_within_the_limit(
+    peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def record(peer: str, choice: Any) -> str:
+        result = {**RESULT, "choice": choice, "test_accuracy": 0.7}
+        return json.dumps({"arguments": {"peer": peer, "seed": 0}, "result": result})
+
+    macs = {"small": 10e6, "middle": 39e6, "large": 41e6}
+    truth = Truth(
+        {}, {}, {}, (0, 1), tuple({"layer_1": name} for name in macs),
+        ({0: 0.5, 1: 0.7}, {0: 0.75, 1: 0.65}, {0: 0.9, 1: 0.9}), tuple(macs.values()), {},
+    )  # fmt: skip
+    records = tmp_path / "records.jsonl"
+    head = json.dumps({"shared": {"data": "images", "seconds": 60, "epochs": 1, "limit": 40e6}})
+    choices = {"cream": {"layer_1": "middle"}, "nni_darts": {"layer_1": "small"}, "mobilenet_v3_small": 0.5}
+    records.write_text("\n".join([head, *(record(*item) for item in choices.items())]) + "\n")
+    assert "regret" not in peers.report(records)
+    text = peers.report(records, truth)
+    assert "2 networks of the truth are within the limit, with a mean regret of 5.00." in text
+    last = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in text.splitlines() if "|" in line}
+    shown = [last[peers.PEERS[name].title] for name in choices]
+    assert shown == ["0.00", "10.00", ""]
+    with pytest.raises(SystemExit, match="--truth has no network within 5 multiply-adds; expected nas-bench-macro"):
+        peers.regrets_within(truth, 5)
+
+
 def test_a_peer_that_fails_is_a_record_with_its_last_words(
     peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +134,7 @@ def test_a_peer_that_fails_is_a_record_with_its_last_words(
         (["--peers", "creme"], "--peers is creme; expected some of cream"),
         (["--seconds", "0"], "--seconds, --epochs, --workers or a seed is too small"),
         (["--report"], "does not exist; expected the records of a run"),
+        (["--report", "--truth", "none.json"], "none.json"),
     ],
 )
 def test_wrong_input_is_one_clear_line(peers: ModuleType, tmp_path: Path, words: list[str], message: str) -> None:
