@@ -1,4 +1,7 @@
-"""NNI's DARTS, first order, which has no limit of cost: the most probable path within the limit is the result."""
+"""NNI's DARTS, first order: the most probable path within the limit is the result.
+
+NNI documents a penalty of cost for it, which has no gradient in NNI 3.0, since ``export_probs`` returns plain numbers.
+"""
 
 from nni.nas.strategy import DARTS
 from nni_parts import build, run_strategy

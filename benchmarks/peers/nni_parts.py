@@ -1,6 +1,7 @@
-"""What users of NNI's strategies share: the costs of paths, for a limit that these strategies don't have.
+"""What users of NNI's strategies share: the costs of paths, and a strategy's run.
 
-NNI's own FlopsProfiler ends with an error in this space: it does not know the shapes behind ``contiguous``.
+In other spaces NNI's own FlopsProfiler would do instead of ``LimitedSpace``. This one, which is nni_cream's, calls
+``contiguous``, and that profiler does not know the shapes behind it.
 """
 
 from nni.nas.execution import SequentialExecutionEngine

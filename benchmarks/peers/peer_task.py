@@ -44,6 +44,7 @@ class Job:
     stretch: int = 20  # training steps of the first measurement; a board of ten is full by then
     images: Any = field(init=False)
     steps: int | None = field(init=False, default=None)  # of the training that counts
+    scored: int = field(init=False, default=0)  # candidates, by ``accuracy``
     _began: float = field(init=False, default=0.0)
     _uncounted: float = field(init=False, default=0.0)
 
@@ -96,14 +97,15 @@ def evaluator(job: Job, epochs: int, steps: int, module: Any = None, loaders: An
     return Lightning(module, Trainer(max_epochs=epochs, **options), *loaders)
 
 
-def scoring_images(job: Job) -> Any:
-    """Return the validation images that score candidates."""
-    return Subset(job.images.validation, range(min(SCORED, len(job.images.validation))))
+def scoring_images(job: Job, number: int = SCORED) -> Any:
+    """Return the first validation images, which score candidates."""
+    return Subset(job.images.validation, range(min(number, len(job.images.validation))))
 
 
-def accuracy(network: nn.Module, job: Job) -> float:
+def accuracy(network: nn.Module, job: Job, images: int = SCORED) -> float:
     """Score a network with shared weights on validation images, in its present mode."""
-    part = scoring_images(job)
+    part = scoring_images(job, images)
+    job.scored += 1
     with torch.no_grad():
         right = sum(int((network(images).argmax(1) == labels).sum()) for images, labels in make_loader(part, 256))
     return right / len(part)
@@ -121,7 +123,8 @@ def run(job: Job, search: Callable[[Job], Any], build: Callable[[Any], nn.Module
     job.begin()
     with seeded(job.seed):
         choice = search(job)
-    result: dict[str, Any] = {"choice": choice, "search_cpu_seconds": round(job.used(), 1), "steps": job.steps}
+    result: dict[str, Any] = {"choice": choice, "search_cpu_seconds": round(job.used(), 1)}
+    result |= {"steps": job.steps, "scored": job.scored}
     with seeded(job.seed):
         network = build(choice).to(memory_format=torch.channels_last)  # else depthwise layers are slow on a CPU
     result |= {"multiply_adds": multiply_adds(network), "training_images": len(job.images.train)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -101,6 +102,9 @@ def test_regret_is_measured_from_the_best_network_within_the_limit(
     assert "regret" not in peers.report(records)
     text = peers.report(records, truth)
     assert "2 networks of the truth are within the limit, with a mean regret of 5.00." in text
+    # From 0.75 to 0.95 of the limit the small one is alone, from 1.05 on the large one is the best.
+    assert "The largest network has 0.00, and 0.00 as the mean of 11 limits" in text
+    assert peers.regret_of_largest(replace(truth, macs=(39e6, 39e6, 41e6)), 40e6) == pytest.approx(5)
     last = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in text.splitlines() if "|" in line}
     shown = [last[peers.PEERS[name].title] for name in choices]
     assert shown == ["0.00", "10.00", ""]
