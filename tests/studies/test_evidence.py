@@ -51,6 +51,17 @@ def same(found, expected, where=""):
         assert found == expected, where
 
 
+def room_with_images(room, config):
+    """Make a working folder that has the project's files, and CIFAR-10 where a configuration looks for it."""
+    room.mkdir()
+    for name in ("docs", "experiments"):
+        (room / name).symlink_to(ROOT / name)
+    if "root: out/cifar10" in (ROOT / config).read_text():
+        (room / "out").mkdir()
+        (room / "out/cifar10").symlink_to(real_data() / "cifar10")
+    return room
+
+
 def imported(out):
     """Import the accuracies of NAS-Bench-Macro, which are not part of the project, and return their file."""
     assert main(["study", "import-truth", "nas-bench-macro", str(real_data() / TABLE), "--out", str(out)]) == 0
@@ -59,10 +70,10 @@ def imported(out):
 
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:-2]))
 def test_table_is_made_anew_from_its_records(words, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    folder = Path(words[words.index("--out") + 1])
+    config = next(word for word in words if word.endswith(".yml"))
+    monkeypatch.chdir(room_with_images(tmp_path / "room", config))
+    folder, name = Path(words[words.index("--out") + 1]), Path(config).stem
     shutil.copytree(folder, tmp_path / "out")
-    name = Path(next(word for word in words if word.endswith(".yml"))).stem
     for path in (tmp_path / "out").glob(f"{name}*"):
         path.unlink()
     again = [str(tmp_path / "out") if word == str(folder) else word for word in words]
