@@ -43,10 +43,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from nni_cream.errors import CreamError
-from nni_cream.search import path_key
 from nni_cream.studies.intervals import Estimate, over_seeds
 from nni_cream.studies.jobs import Job, Records, run_jobs
+from nni_cream.studies.ranking.choice_rules import WholeTruth
 from nni_cream.studies.report import as_markdown, show_estimate
 from nni_cream.studies.truths.truth import Truth, load_truth
 
@@ -230,8 +232,9 @@ def report(records_file: Path, truth: Truth | None = None) -> str:
     found: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in PEERS}
     for line in lines:
         found[line["arguments"]["peer"]][line["arguments"]["seed"]] = line["result"]
-    task = head["shared"]
-    rows = [row(name, results, good(found[BASELINE])) for name, results in found.items() if results]
+    task, baseline = head["shared"], good(found[BASELINE])
+    found = {name: results for name, results in found.items() if results}
+    rows = [row(name, results, baseline) for name, results in found.items()]
     counts = sorted({f"{line['result']['training_images']:,}" for line in lines if "error" not in line["result"]})
     intro = (
         f"{Path(task['data']).name}, {' or '.join(counts)} training images; at most {task['limit'] / 1e6:g} million "
@@ -241,41 +244,37 @@ def report(records_file: Path, truth: Truth | None = None) -> str:
     )
     if truth is None:
         return f"{intro}\n\n{as_markdown(HEAD, rows)}"
-    regrets = regrets_within(truth, task["limit"])
-    for cells, results in zip(rows, filter(None, found.values()), strict=True):
+    within = truth_within(truth, task["limit"])
+    whole = WholeTruth(within, within)
+    for cells, results in zip(rows, found.values(), strict=True):
         chosen = [result["choice"] for result in good(results).values()]
-        keys = [path_key(choice) for choice in chosen if isinstance(choice, dict)]
-        own = [regrets[key] for key in keys if key in regrets]  # of those who search this space
+        regrets = [whole.regret(choice) for choice in chosen if isinstance(choice, dict)]
+        own = [100 * regret for regret in regrets if regret is not None]  # of those who search this space
         cells.append(show_estimate(over_seeds(own), 2) if own else "")
-    mean = sum(regrets.values()) / len(regrets)
+    mean = 100 * (max(within.means) - sum(within.means) / len(within.means))
     here, *nearby = (regret_of_largest(truth, task["limit"] * share / 20) for share in (20, *range(15, 26)))
     intro += (
-        f" {len(regrets)} networks of the truth are within the limit, with a mean regret of {mean:.2f}. The largest "
-        f"network has {here:.2f}, and {sum(nearby) / len(nearby):.2f} as the mean of {len(nearby)} limits from 0.75 to "
-        "1.25 of this one."
+        f" {len(within.means)} networks of the truth are within the limit, with a mean regret of {mean:.2f}. The "
+        f"largest network has {here:.2f}, and {sum(nearby) / len(nearby):.2f} as the mean of {len(nearby)} limits from "
+        "0.75 to 1.25 of this one."
     )
     return f"{intro}\n\n{as_markdown((*HEAD, REGRET), rows)}"
 
 
-def regrets_within(truth: Truth, limit: float) -> dict[str, float]:
-    """Return the points that each network within the limit is below the best of them, by the key of its path."""
-    known = zip(truth.known, truth.means, strict=True)
-    means = {path_key(truth.architectures[place]): 100 * mean for place, mean in known if truth.macs[place] <= limit}
-    if not means:
+def truth_within(truth: Truth, limit: float) -> Truth:
+    """Return the truth of the networks within a limit of multiply-adds that are known with all seeds."""
+    places = [place for place in truth.known if truth.macs[place] <= limit]
+    if not places:
         raise SystemExit(
             f"peers.py: --truth has no network within {limit:,.0f} multiply-adds; expected nas-bench-macro."
         )
-    best = max(means.values())
-    return {key: best - mean for key, mean in means.items()}
+    return truth.at(places)
 
 
 def regret_of_largest(truth: Truth, limit: float) -> float:
-    """Return the regret of the network with the most multiply-adds within the limit; of several, their mean."""
-    macs = {path_key(truth.architectures[place]): truth.macs[place] for place in truth.known}
-    regrets = regrets_within(truth, limit)
-    most = max(macs[key] for key in regrets)
-    own = [regret for key, regret in regrets.items() if macs[key] == most]
-    return sum(own) / len(own)
+    """Return the points that the network with the most multiply-adds loses within the limit; of several, their mean."""
+    within = truth_within(truth, limit)
+    return 100 * WholeTruth(within, within).regret_of_highest(np.array(within.macs))
 
 
 def good(results: Mapping[int, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:

@@ -83,9 +83,7 @@ def test_records_are_resumed_failures_kept_and_differences_paired(
     assert "0 (2 failed) | failed: it / broke" in enas
 
 
-def test_regret_is_measured_from_the_best_network_within_the_limit(
-    peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_regret_is_measured_from_the_best_network_within_the_limit(peers: ModuleType, tmp_path: Path) -> None:
     def record(peer: str, choice: Any) -> str:
         result = {**RESULT, "choice": choice, "test_accuracy": 0.7}
         return json.dumps({"arguments": {"peer": peer, "seed": 0}, "result": result})
@@ -109,7 +107,7 @@ def test_regret_is_measured_from_the_best_network_within_the_limit(
     shown = [last[peers.PEERS[name].title] for name in choices]
     assert shown == ["0.00", "10.00", ""]
     with pytest.raises(SystemExit, match="--truth has no network within 5 multiply-adds; expected nas-bench-macro"):
-        peers.regrets_within(truth, 5)
+        peers.truth_within(truth, 5)
 
 
 def test_a_peer_that_fails_is_a_record_with_its_last_words(

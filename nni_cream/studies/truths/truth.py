@@ -91,7 +91,10 @@ class Truth:
                 f"study.scored is {number}; expected at most {len(self.known)}, the architectures of the truth with "
                 "all seeds, or null for all of them."
             )
-        places = np.sort(np.random.default_rng(0).choice(self.known, size=number, replace=False))
+        return self.at(sorted(np.random.default_rng(0).choice(self.known, size=number, replace=False)))
+
+    def at(self, places: Sequence[int]) -> Truth:
+        """Return the truth of the architectures with these numbers."""
         return replace(
             self,
             architectures=tuple(self.architectures[place] for place in places),
