@@ -3,9 +3,10 @@
 With Lightning 2 NNI no longer learns which batches train and which validate, so the loaders tag them. Its reward has to
 be logged in each step. It needs tianshou below 1 and gym. NNI's penalty lowers the reward of paths above the limit. The
 controller is updated after five validation batches instead of 20, since there are few. Should their count be a multiple
-of five after an epoch, then NNI updates it after every training batch of the next epoch, too, from old rewards. So it
-is one more than a multiple, which serves four epochs. At least a tenth of the time scores proposals within the limit.
-Often it is more, since the controller's paths become cheaper while it trains, and the training ends early.
+of that number after an epoch, then NNI updates it after every training batch of the next epoch, too, from old rewards.
+In one run this left no path within the limit. So an epoch has one batch more than a multiple, and the number exceeds
+that of the epochs. At least a tenth of the time scores proposals within the limit. Often it is more, since the
+controller's paths become cheaper while it trains, and the training ends early.
 """
 
 from nni.nas.evaluator.pytorch import DataLoader
@@ -46,9 +47,10 @@ def search(job):
 
     def train(epochs, steps):
         parts = job.images.train, job.images.validation
-        rewards = UPDATE * round(steps * len(parts[1]) / len(parts[0]) / UPDATE) + 1
+        update = max(UPDATE, epochs + 1)
+        rewards = update * round(steps * len(parts[1]) / len(parts[0]) / update) + 1
         loaders = loader(parts[0], steps, "train"), loader(parts[1], rewards, "val")
-        strategy = ENAS(reward_metric_name="reward", batches_per_update=UPDATE, penalty=penalty)
+        strategy = ENAS(reward_metric_name="reward", batches_per_update=update, penalty=penalty)
         return run_strategy(strategy, job, epochs, steps, Rewarding(10, RATE, augment="shift+flip"), loaders)
 
     space, strategy = job.spend(train, 0.9)
