@@ -10,6 +10,7 @@ import pytest
 from nni_cream import data
 from nni_cream.cli import main
 from nni_cream.errors import DataError
+from tests.benchmarks.loaded import benchmark
 from tests.real_data import real_data
 
 pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
@@ -88,6 +89,13 @@ def test_table_is_made_anew_from_its_records(words, tmp_path, monkeypatch):
     same(found, expected)
     drawn, shown = ({path.name for path in place.glob(f"{name}*.png")} for place in (tmp_path / "out", folder))
     assert drawn == shown
+
+
+def test_table_of_the_peers_is_made_anew_from_its_records(tmp_path):
+    truth = imported(tmp_path / "truth.json")
+    shutil.copy(EVIDENCE / "peers/records.jsonl", tmp_path)
+    assert benchmark("peers").main(["--report", "--truth", truth, "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "peers.md").read_text() == (EVIDENCE / "peers/peers.md").read_text()
 
 
 @pytest.mark.parametrize(
