@@ -12,8 +12,9 @@ accuracy of the best network within the limit, less that of the chosen one, both
 
 Equal for all: the CPU time of the search in its own process, with one thread; at most 40 million multiply-adds,
 counted by torch on the final network; the recipe (SGD, cosine, shift and flip) of search and retraining; new weights.
-Short trainings measure what a step costs, and the number of steps follows. They count for nobody. nni_cream is the
-installed one: run from a clone that nobody edits meanwhile.
+Short trainings measure what a step costs, and the number of steps follows. They count for nobody. A training that
+misses its time by more than a tenth is repeated, up to twice, and only the last one counts. nni_cream is the installed
+one: run from a clone that nobody edits meanwhile.
 
 Not equal, since the peers are what they are:
 

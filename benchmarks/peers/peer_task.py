@@ -29,6 +29,8 @@ from nni_cream.training.single_network import TRAINER_DEFAULTS
 BATCH = 64
 RATE = 0.05  # of SGD, in every search and every retraining
 SCORED = 1024  # validation images that score a candidate, for every peer that scores some
+TOLERANCE = 0.1  # of the CPU time of a training; beyond this it is repeated
+TRIES = 3
 PACKAGES = ("torch", "nni", "timm", "tianshou", "nvidia-modelopt")
 
 
@@ -69,6 +71,7 @@ class Job:
         """Call ``train(epochs, steps of an epoch)`` so that it ends when a share of the CPU time is used.
 
         Two short trainings give the cost of a start and of a step. They don't count: they belong to this comparison.
+        Nor does a training that misses its time. Neighbours on the machine make steps dearer or cheaper while it runs.
         """
         wanted, before = share * self.seconds - self.used(), time.process_time()
         self._timed(train, self.stretch)  # the first steps of a process are dearer
@@ -78,7 +81,13 @@ class Job:
         step = max((second - first) / (more - self.stretch), 0.2 * second / more)
         self._uncounted += time.process_time() - before
         self.steps = max(1, self.stretch + round((wanted - first) / step))
-        return self._timed(train, self.steps)[1]
+        for left in reversed(range(TRIES)):
+            elapsed, result = self._timed(train, self.steps)
+            if not left or abs(elapsed / wanted - 1) <= TOLERANCE:
+                break
+            self._uncounted += elapsed
+            self.steps = max(1, round(self.steps * wanted / elapsed))
+        return result
 
     def _timed(self, train: Callable[[int, int], Any], steps: int) -> tuple[float, Any]:
         epochs = max(1, math.ceil(steps * BATCH / len(self.images.train)))

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -156,6 +156,41 @@ def test_packages_that_cannot_be_had_are_told(
     monkeypatch.setattr(peers.venv, "create", with_pip_of_this_python)
     with pytest.raises(SystemExit, match=r"pip cannot install into .* Is there a network\?"):
         peers.environment(tmp_path / "venv", ["-e", str(tmp_path / "nowhere")])
+
+
+@pytest.mark.parametrize(
+    ("costs", "runs", "steps", "used"),
+    [
+        ((1.0,), 4, 540, 540),
+        ((1.5, 1.5), 5, 360, 540),  # a neighbour came: the training counts that kept the time
+        ((1.5, 1.0, 1.0), 6, 540, 540),  # and went again
+        ((1.05,), 4, 540, 567),
+        ((1.5, 1.0, 1.5), 6, 540, 810),  # no further try: what was used is told
+    ],
+)
+def test_training_that_misses_its_time_is_repeated_and_does_not_count(
+    peers: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    costs: tuple[float, ...],
+    runs: int,
+    steps: int,
+    used: float,
+) -> None:
+    monkeypatch.syspath_prepend(str(peers.SCRIPTS))
+    task, now, lengths = importlib.import_module("peer_task"), [0.0], []
+    monkeypatch.setattr(task.time, "process_time", lambda: now[0])
+
+    def train(epochs: int, steps: int) -> str:
+        lengths.append(epochs * steps)
+        now[0] += lengths[-1] * (1, 1, 1, *costs)[len(lengths) - 1]
+        return f"training {len(lengths)}"
+
+    job = task.Job("", 600.0, 1, 0, 40e6)
+    job.images = SimpleNamespace(train=range(64 * 10_000))
+    assert job.spend(train, 0.9) == f"training {runs}"
+    assert len(lengths) == runs
+    assert (lengths[-1], job.steps) == (steps, steps)
+    assert job.used() == pytest.approx(used)
 
 
 @pytest.mark.integration
