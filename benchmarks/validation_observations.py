@@ -59,7 +59,7 @@ def observe(supernet: TrainedSupernet, number: int) -> tuple[list[NetworkPath], 
 def predictions(supernet: TrainedSupernet, paths: list[NetworkPath], losses: Array, wanted: list[NetworkPath]) -> Array:
     """Return what the regression makes of other paths: the higher the better."""
     module = supernet.module
-    predictor = PathPredictor(module.supernet.mutables, module.supernet.usage.labels)
+    predictor = PathPredictor(module.supernet.mutables, module.supernet.usage)
     predictor.observe(paths, list(losses))
     predictor.sizes = module.predictor.sizes
     return np.asarray(predictor.predict(wanted).mean)

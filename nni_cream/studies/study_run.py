@@ -196,7 +196,7 @@ def run_rank(
     images = None
     if running.workers or known.trained_here:
         images = load_parts(config["data"], config["study"]["judging_images"])
-    known.check_fits(config["space"], images)
+    known = known.fitted(config["space"], images)
     if config["study"]["evolution"] is not None:
         check_whole(config["space"], known)
     scored = known.part(config["study"]["scored"])

@@ -385,7 +385,7 @@ def test_experiment_without_trials_says_what_it_waits_for(browser: Chrome, manag
     refresh(browser)
     wait_for(lambda: text(browser, "#board-empty") == "Waiting for the first epoch of this trial.")
     warming_up = made_up_search(1, 4)[0]
-    unknown = {"problem": "0 training steps are fewer than the 18 effects to tell apart", "predicted": None}
+    unknown = {"problem": "0 training steps are no more than the 18 effects to tell apart", "predicted": None}
     warming_up["update"] |= {"board": [], "scored": [], "teachers": [], "predictor": unknown}
     manager.records.append(record(0, 0, warming_up))
     refresh(browser)

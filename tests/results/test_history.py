@@ -7,12 +7,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from nni.mutable import MutableDict
 
 from nni_cream import config, spaces
 from nni_cream.errors import FileError
 from nni_cream.results.history import BOARD_FIGURES, UPDATE_FORMAT, UpdateRecorder, read_history, search_metric
 from nni_cream.runs.search_run import run_search
 from nni_cream.search import CreamLightningModule
+from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.scoring.predictor import PathPredictor
 
 pytestmark = pytest.mark.integration  # whole searches and trainings, small as they are
@@ -115,11 +117,11 @@ def test_update_says_why_nothing_is_predicted() -> None:
         steps=0,
         board=nothing,
         tally=nothing,
-        predictor=PathPredictor({}, lambda path: path),
+        predictor=PathPredictor({}, Usage(MutableDict({}))),
     )
     update = UpdateRecorder().take(cast(CreamLightningModule, module), 1)
     assert update["predictor"] == {
-        "problem": "0 training steps are fewer than the 0 effects to tell apart",
+        "problem": "0 training steps are no more than the 0 effects to tell apart",
         "gains": None,
         "stds": None,
         "predicted": None,

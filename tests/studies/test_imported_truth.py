@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from nni_cream.cli import main
 from nni_cream.errors import FileError, StudyError
 from nni_cream.studies.truths.imported import read_nas_bench_201, read_nas_bench_macro, read_table
-from nni_cream.studies.truths.truth import load_truth
+from nni_cream.studies.truths.truth import load_truth, read_architectures
 from tests.real_data import real_data
 
 SPACE = {"name": "digits", "arguments": {"channels": [8, 8]}}
@@ -61,7 +62,10 @@ def test_a_fixed_draw_of_the_architectures(tmp_path):
     ("change", "message"),
     [
         (lambda content: content.update({"00000003": content["00000001"]}), "a key is '00000003'; expected eight"),
-        (lambda content: content["00000001"].update(test_acc=[0.5, 0.6]), r"from 0.5 \(.*00000001\) to 83.75"),
+        (
+            lambda content: content["00000001"].update(test_acc=[0.5, 0.6]),
+            r"from 0.5 \(.*00000001\) to 83.75.*in one unit\. The higher",
+        ),
         (lambda content: content["00000001"].update(test_acc=[120.0, 81.0]), r"to 120 \(.*00000001\)"),
         (lambda content: content["00000001"].update(test_acc=[80.0]), "00000001: has 1 accuracies; expected 2"),
         (
@@ -85,7 +89,10 @@ def test_a_table_is_read_column_by_column(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"header": "layer_1,layer_3,first,second,macs"}, "has no column 'layer_2'; expected 'layer_1', 'layer_2'"),
+        (
+            {"header": "layer_1,layer_3,first,second,macs"},
+            "has no column 'layer_2'; expected a table with commas between the columns 'layer_1', 'layer_2'",
+        ),
         ({"header": "layer_1,layer_2,first,acc,macs"}, "has no column 'second'"),
         ({"lines": ["conv_1x1,conv_9x9,.5,.6,1"]}, "line 2: layer_2 is 'conv_9x9'; expected one of"),
         ({"lines": ["conv_1x1,conv_1x1,.5,,1"]}, "line 2: second is ''; expected a number"),
@@ -99,6 +106,8 @@ def test_a_table_is_read_column_by_column(tmp_path):
         ({"header": "layer_1,layer_2,second,second,macs"}, "has no column 'first'"),
         ({"header": "first,layer_2,layer_1,second,layer_1"}, "has no column 'macs'"),
         ({"header": "layer_1,layer_2,first,second,macs,first"}, "the column 'first' is there or asked for twice"),
+        ({"header": ",".join(f"column_{n}" for n in range(900))}, "'column_38', 'column_39' and 860 more. Add it"),
+        ({"header": "[" + "1" * 5000 + "]"}, r"and found '\[1{75}\.\.\.\. Add it"),
         (
             {"lines": ["conv_1x1,conv_1x1,.5,.6,1", "conv_1x1,conv_1x1,.5,.7,1"]},
             "line 3: has other figures than .*line 2, the same architecture",
@@ -120,7 +129,7 @@ def test_blanks_and_the_marks_of_a_spreadsheet_do_not_matter(tmp_path):
     plain = read_table(table(tmp_path), SPACE, ["first", "second"])
     path = tmp_path / "spreadsheet.csv"
     text = (tmp_path / "table.csv").read_text().replace(",", " , ").replace("\n", "\r\n")
-    path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b",,,,\r\n")
+    path.write_bytes(b"\xef\xbb\xbf" + text.encode() + b",,,,\r\n , , \r\n")
     found = read_table(path, SPACE, ["first", "second"])
     assert (found.architectures, found.accuracies, found.macs) == (plain.architectures, plain.accuracies, plain.macs)
 
@@ -138,6 +147,10 @@ def test_low_percentages_are_taken_where_the_user_says_so(tmp_path, lowest, high
     assert main([*words, "--percent"]) == 0
     assert load_truth(tmp_path / "truth").means == pytest.approx(figures / 100)
     assert f"accuracies from {lowest / 100:.4f} to {highest / 100:.4f}" in capsys.readouterr().out
+    shares = [f"{one},{other},{own / 100},1000" for (one, other), own in zip(pairs, figures, strict=True)]
+    path = table(tmp_path, header="layer_1,layer_2,accuracy,macs", lines=shares)
+    with pytest.raises(StudyError, match=r"to 0\.\d+ .*expected some above 1, since --percent says"):
+        read_table(path, SPACE, percent=True)
 
 
 DEEP = {"name": "tests.search.paths.test_active_choices:DeepSpace", "arguments": {}}
@@ -165,6 +178,38 @@ def test_what_a_network_does_not_use_may_be_empty_or_anything(tmp_path):
     assert filled.architectures == plain.architectures
 
 
+def test_a_truth_whose_paths_differ_in_unused_choices_is_read_as_canonical_ones(tmp_path):
+    plain = read_table(deep(tmp_path), DEEP)
+    changed = [{**path, **({"block_2": "wide"} if path["depth"] < 3 else {})} for path in plain.architectures]
+    assert changed != list(plain.architectures)
+    assert replace(plain, architectures=tuple(changed)).fitted(DEEP, None).architectures == plain.architectures
+    listed = tmp_path / "listed.json"
+    listed.write_text(json.dumps(changed))
+    assert read_architectures(listed, DEEP) == list(plain.architectures)
+    twice = (*plain.architectures, changed[0])
+    more = replace(plain, architectures=twice, accuracies=(*plain.accuracies, {0: 0.9}), macs=(*plain.macs, 1.0))
+    with pytest.raises(StudyError, match="the truth's architecture 14 is the same as the truth's architecture 0"):
+        more.fitted(DEEP, None)
+    listed.write_text(json.dumps(twice))
+    with pytest.raises(StudyError, match=r"listed.json: architecture 14 is the same as .*listed.json: architecture 0"):
+        read_architectures(listed, DEEP)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content.update(seeds=[0, 0]), r"seeds are \[0, 0\]; expected different ones"),
+        (lambda content: content["architectures"][3].update(macs=-5), "macs is -5; expected a number of at least 0"),
+    ],
+)
+def test_a_truth_with_impossible_figures_is_refused(tmp_path, change, message):
+    content = read_table(deep(tmp_path), DEEP).to_json()
+    change(content)
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    with pytest.raises(FileError, match=message):
+        load_truth(tmp_path / "truth.json")
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -187,9 +232,9 @@ def test_a_truth_too_large_to_be_read_again_is_not_written(tmp_path, capsys, mon
 
 def test_arguments_that_an_import_names_are_those_of_the_ranking(tmp_path):
     truth = read_table(table(tmp_path), SPACE, ["first"])
-    truth.check_fits({"name": "digits", "arguments": {"channels": [8, 8], "num_classes": 5}}, None)
+    truth.fitted({"name": "digits", "arguments": {"channels": [8, 8], "num_classes": 5}}, None)
     with pytest.raises(StudyError, match=r"expected .*16, 16"):
-        truth.check_fits({"name": "digits", "arguments": {"channels": [16, 16]}}, None)
+        truth.fitted({"name": "digits", "arguments": {"channels": [16, 16]}}, None)
 
 
 @pytest.mark.parametrize("content", ['layer_1,layer_2,first,second,macs\n"a"b,c\n', "", "\xff"])
@@ -244,8 +289,8 @@ def test_cells_of_nas_bench_201_are_read_into_nnis_space(tmp_path, capsys):
         ("|nor_conv_3x3~0|+|none~0|", "line 2: architecture is .* here with 2 operations for node 2"),
         (CELL.replace("none~0", "none~2"), "line 2: architecture is .* here with 2 operations for node 2"),
         ("", "line 2: architecture is ''; expected a cell such as"),
-        (CELL.replace("avg_pool", "max_pool"), "architecture 0 is not of the space: .*max_pool_3x3"),
-        (CELL.rpartition("+")[0], "architecture 0 is not of the space: .*cell/0_3"),
+        (CELL.replace("avg_pool", "max_pool"), "line 2 is not of the space: .*max_pool_3x3"),
+        (CELL.rpartition("+")[0], "line 2 is not of the space: .*cell/0_3"),
     ],
 )
 def test_a_cell_that_does_not_fit_is_refused(tmp_path, cell, message):

@@ -711,7 +711,7 @@ def test_folder_of_somebody_else_is_left_alone(studied, tmp_path, capsys):
 def test_architectures_from_a_file_are_checked(tmp_path, capsys):
     good = draw_architectures(NAMED_SPACE, 3)
     for content, message in (
-        ([*good, good[0]], "architectures 0 and 3 are the same"),
+        ([*good, good[0]], "list.json: architecture 3 is the same as "),
         (
             [*good, {"layer_1": "conv_9x9"}],
             "list.json: architecture 3 is not of the space: the path has missing labels ['layer_2']",

@@ -174,7 +174,7 @@ class PreparedLightningModule(HostLightningModule):
         self.supernet = Supernet(self.model, self.training_module)
         settings = self.settings
         self.paths = RandomPaths(self.model, settings.seed, settings.cost_range[0])
-        self.predictor = PathPredictor(self.supernet.mutables, self.supernet.usage.labels)
+        self.predictor = PathPredictor(self.supernet.mutables, self.supernet.usage)
         predicted = settings.scoring.proposals == "predicted"
         self.proposals = Proposals(self.predictor, self.board, self.paths, predicted)
         self.sampler.begin(self.paths, self.board)

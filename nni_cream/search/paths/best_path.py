@@ -22,7 +22,9 @@ __all__ = ["Predicts", "best_neighbour", "best_path", "best_predicted"]
 _Row = dict[int, float]
 _TOLERANCE = 2e-6  # of the solver, and as much again, in parts of the largest cost of a choice
 _NEAR = 20
-"""How many paths that miss a range by the solver's tolerance are excluded one by one."""
+"""How many paths that miss a range by the solver's tolerance are excluded one by one, before the range is shrunk."""
+_GIVEN_UP = 60
+"""How many are in all: a range of a single cost can't be shrunk."""
 _BEGUN = 10
 """Paths that a climb may begin beside."""
 _LOOKED = 200
@@ -80,7 +82,9 @@ def best_predicted(
     # The best starts may be excluded, or have nothing better beside them. The second best is then close to them.
     best = ranked(starts)
     beside = ranked(path for start in best[:_BEGUN] for path in (start, *paths.neighbours(start)))
-    start = next(filter(allowed, [*beside[:_LOOKED], *best]), None)
+    # Where a range ends just above the starts, all that is best lies beyond it: ask a few of all the others, too.
+    others = beside[_LOOKED :: 1 + len(beside) // _LOOKED]
+    start = next(filter(allowed, [*beside[:_LOOKED], *best, *others]), None)
     return None if start is None else best_neighbour(start, paths.neighbours, predictor.means, allowed)
 
 
@@ -116,6 +120,8 @@ def best_path(quality: CostTable, limits: Sequence[Limit], excluded: Iterable[Pa
             return path
         others.append(program.all_but(path))
         near += 1
+        if near == _GIVEN_UP:
+            return None
         if near == _NEAR:
             ranges = [(row, *_shrunk(low, high)) for row, low, high in ranges]
 

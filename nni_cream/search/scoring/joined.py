@@ -13,6 +13,7 @@ from nni_cream.search.scoring.predictor import Prediction
 __all__ = ["joined"]
 
 _ALIKE = 1e-6  # scale of the predictions where neither the accuracies nor their noise give one
+_ROUNDING = 1e-9  # relative; values that differ by less are equal
 
 
 def joined(accuracies: Sequence[float], variance: float, prediction: Prediction) -> NDArray[np.float64]:
@@ -28,7 +29,8 @@ def joined(accuracies: Sequence[float], variance: float, prediction: Prediction)
     accuracies
         Scores on validation images.
     variance
-        Variance of their noise, that of a mean over so many images.
+        Variance of their noise, that of a mean over so many images. Differences between paths vary less, as all see the
+        same images. But shared weights err, too, and nothing measures that: the larger noise stands for both.
     prediction
         Of the same paths; the noise is its posterior standard deviation.
 
@@ -41,7 +43,7 @@ def joined(accuracies: Sequence[float], variance: float, prediction: Prediction)
     noises = (variance, float(np.mean(prediction.std**2)))
     total, precision = np.zeros(len(scores)), 1.0
     for values, noise in zip((scores, prediction.mean), noises, strict=True):
-        spread = float(np.var(values, ddof=1)) if len(values) > 1 else 0.0
+        spread = _spread(values)
         reliability = 0.0 if spread <= noise else 1 - noise / spread
         if reliability:
             noisy = max(1 - reliability, 1e-6)
@@ -50,5 +52,10 @@ def joined(accuracies: Sequence[float], variance: float, prediction: Prediction)
     if not total.any():
         return scores
     # Where all accuracies are alike, the predictions decide, within what the accuracies leave open.
-    scale = float(scores.std(ddof=1)) if np.ptp(scores) else math.sqrt(variance) or _ALIKE
+    scale = math.sqrt(_spread(scores) or variance) or _ALIKE
     return np.asarray(scores.mean() + scale * total / precision)
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    """Return the variance over the paths; 0 where all are alike, but for rounding."""
+    return 0.0 if np.ptp(values) <= _ROUNDING * np.abs(values).max() else float(np.var(values, ddof=1))

@@ -74,7 +74,7 @@ def _replay_parts(
 ) -> Iterator[tuple[float, PathPredictor]]:
     """Do the same in equal parts: yield the share of the steps so far and the predictor, which goes on learning."""
     supernet = supernet_of(space)
-    predictor = PathPredictor(supernet.mutables, supernet.usage.labels)
+    predictor = PathPredictor(supernet.mutables, supernet.usage)
     predictor.sizes = trained.get("sizes")
     columns = [np.array(text.split(), dtype=np.intp) for text in trained["columns"]]
     steps = len(columns)

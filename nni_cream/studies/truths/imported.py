@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,12 @@ from nni_cream import spaces
 from nni_cream.errors import FileError, StudyError
 from nni_cream.files import read_bytes, read_json
 from nni_cream.json_reader import NOT_NEGATIVE, POSITIVE, one_or_more
-from nni_cream.search import encode_path
+from nni_cream.options import show
+from nni_cream.search import encode_path, path_key
 from nni_cream.search.paths.active_choices import Usage
 from nni_cream.spaces.nas_bench_macro import NAS_BENCH_MACRO_OPERATIONS
 from nni_cream.studies.correlation import FEWEST
-from nni_cream.studies.truths.truth import Truth, path_keys
+from nni_cream.studies.truths.truth import Truth, canonical_paths
 
 __all__ = ["read_nas_bench_201", "read_nas_bench_macro", "read_table"]
 
@@ -31,6 +32,7 @@ _MACS = "macs"
 _CELL = "architecture"
 _SPACE_201 = {"name": "nni.nas.hub.pytorch:NasBench201", "arguments": {}}
 _LOW_PERCENT = 10.0  # a table whose accuracies are all below may hold losses
+_SHOWN = 40  # columns that an error lists
 _EDGE = re.compile(r"(?:nor_)?(?P<operation>\w+)~(?P<source>\d+)")
 
 
@@ -75,7 +77,7 @@ def read_nas_bench_macro(path: Path, architectures: int | None = None) -> Truth:
             raise StudyError(f"{path}: a key is {key!r}; expected eight digits from 0 to 2, one for each layer. {hint}")
         choices = {f"layer_{layer}": names[int(digit)] for layer, digit in enumerate(key, start=1)}
         rows.append(_Row(f"{path}: {key}", choices, tuple(item["test_acc"]), float(item["flops"])))
-    return _truth(path, {"name": _MACRO, "arguments": {}}, _MACRO_IMAGES, rows, architectures)
+    return _truth(path, {"name": _MACRO, "arguments": {}}, _MACRO_IMAGES, rows, architectures, percent=None)
 
 
 def read_table(
@@ -206,8 +208,9 @@ def _rows(
     missing = [name for name in wanted if name not in header]
     if missing:
         raise StudyError(
-            f"{path}: has no column {missing[0]!r}; expected {', '.join(map(repr, wanted))}, and found "
-            f"{', '.join(map(repr, header))}. Add it, or name the columns of accuracies with --accuracy."
+            f"{path}: has no column {missing[0]!r}; expected a table with commas between the columns "
+            f"{', '.join(map(repr, wanted))}, and found {_shown(header)}. Add it, or name the columns of accuracies "
+            "with --accuracy."
         )
     for name in wanted:
         if header.count(name) > 1 or wanted.count(name) > 1:
@@ -230,11 +233,21 @@ def _rows(
     return rows
 
 
+def _shown(header: Sequence[str]) -> str:
+    """Quote the columns of a header, or its beginning: a file that is no table may be one long line."""
+    listed = ", ".join(show(name) for name in header[:_SHOWN])
+    return listed if len(header) <= _SHOWN else f"{listed} and {len(header) - _SHOWN} more"
+
+
 def _lines(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the header, and the number and cells of each line that is not blank."""
     try:
         reader = csv.reader(io.StringIO(read_bytes(path).decode("utf-8-sig"), newline=""), strict=True)
-        lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader if any(cells)]
+        lines = [
+            (reader.line_num, [cell.strip() for cell in cells])
+            for cells in reader
+            if any(cell.strip() for cell in cells)
+        ]
     except (UnicodeDecodeError, csv.Error) as error:
         raise FileError(f"{path}: is no CSV in UTF-8 ({error}); expected a table with a header.") from None
     if not lines:
@@ -265,9 +278,10 @@ def _truth(
     images: tuple[str, int],
     rows: Sequence[_Row],
     wanted: int | None,
-    percent: bool = False,
+    percent: bool | None,
 ) -> Truth:
-    rows = _distinct(rows, path_keys([row.choices for row in rows], space, f"{path}: architecture"))
+    paths = canonical_paths([row.choices for row in rows], space, [row.where for row in rows])
+    rows = _distinct([replace(row, choices=own) for row, own in zip(rows, paths, strict=True)])
     if wanted is not None and not FEWEST <= wanted <= len(rows):
         raise StudyError(
             f"--architectures is {wanted}; expected {FEWEST} to {len(rows)}, the number of different ones in {path}."
@@ -292,10 +306,10 @@ def _truth(
     )
 
 
-def _distinct(rows: Sequence[_Row], keys: Sequence[str]) -> list[_Row]:
+def _distinct(rows: Sequence[_Row]) -> list[_Row]:
     found: dict[str, _Row] = {}
-    for row, key in zip(rows, keys, strict=True):
-        first = found.setdefault(key, row)
+    for row in rows:
+        first = found.setdefault(path_key(row.choices), row)
         if len(row.accuracies) != len(rows[0].accuracies):
             raise StudyError(
                 f"{row.where}: has {len(row.accuracies)} accuracies; expected {len(rows[0].accuracies)}, as the first."
@@ -307,16 +321,21 @@ def _distinct(rows: Sequence[_Row], keys: Sequence[str]) -> list[_Row]:
     return list(found.values())
 
 
-def _scale(path: Path, rows: Sequence[_Row], percent: bool) -> float:
-    """Return what accuracies are divided by: 1, or 100 if they are percentages."""
+def _scale(path: Path, rows: Sequence[_Row], percent: bool | None) -> float:
+    """Return what accuracies are divided by: 1, or 100 if they are percentages; ``None`` where no user can tell."""
     low, high = (extreme(rows, key=lambda row: extreme(row.accuracies)) for extreme in (min, max))
     lowest, highest = min(low.accuracies), max(high.accuracies)
-    found = f"{path}: accuracies are from {lowest:g} ({low.where}) to {highest:g} ({high.where})"
+    found = f"{path}: accuracies are from {lowest:.10g} ({low.where}) to {highest:.10g} ({high.where})"
     if highest > 100:
         raise StudyError(f"{found}; expected all of them from 0 to 1, or all in percent. Write them in one unit.")
-    if not percent and (lowest <= 1 < highest or 1 < highest <= _LOW_PERCENT):
+    if percent and highest <= 1:
         raise StudyError(
-            f"{found}; expected all of them from 0 to 1, or all in percent, above 1. Write them in one unit; if all of "
-            "them are in percent, say so with --percent. The higher an accuracy, the better: a loss is none."
+            f"{found}; expected some above 1, since --percent says that they are in percent. Leave it out."
+        )
+    if not percent and (lowest <= 1 < highest or 1 < highest <= _LOW_PERCENT):
+        tell = "" if percent is None else "; if all of them are in percent, say so with --percent"
+        raise StudyError(
+            f"{found}; expected all of them from 0 to 1, or all in percent, above 1. Write them in one unit{tell}. The "
+            "higher an accuracy, the better: a loss is none."
         )
     return 100.0 if percent or highest > 1 else 1.0

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from nni_cream import spaces
-from nni_cream.errors import CreamError, StudyError
+from nni_cream.errors import CreamError, FileError, StudyError
 from nni_cream.files import read_json
-from nni_cream.json_reader import NAMED, NUMBER, OBJECT, SHARE, WHOLE, Fields, format_of, nullable, one_or_more
+from nni_cream.json_reader import NAMED, NOT_NEGATIVE, OBJECT, SHARE, WHOLE, Fields, format_of, nullable, one_or_more
 from nni_cream.options import TEXT
 from nni_cream.search import CostModel, RandomPaths, Supernet, decode_path, encode_path, path_key
 from nni_cream.search.paths.active_choices import Usage
@@ -26,7 +26,15 @@ from nni_cream.studies.outcomes import ALONE
 from nni_cream.studies.parts import StudyParts, load_parts
 from nni_cream.studies.stand_alone import train_alone
 
-__all__ = ["Truth", "draw_architectures", "gather_truth", "load_truth", "path_keys", "read_architectures", "truth_jobs"]
+__all__ = [
+    "Truth",
+    "canonical_paths",
+    "draw_architectures",
+    "gather_truth",
+    "load_truth",
+    "read_architectures",
+    "truth_jobs",
+]
 
 _KIND = "truth"
 _FIELDS: dict[str, Fields] = {
@@ -35,7 +43,7 @@ _FIELDS: dict[str, Fields] = {
     "data": {**NAMED, "fingerprint": nullable(TEXT), "judging_images": WHOLE},
     "recipe": OBJECT,
     "seeds": one_or_more(WHOLE),
-    "architectures": [{"choices": PATH_FIELDS, "accuracies": {str: SHARE}, "macs": NUMBER}],
+    "architectures": [{"choices": PATH_FIELDS, "accuracies": {str: SHARE}, "macs": NOT_NEGATIVE}],
 }
 work = train_alone
 
@@ -151,13 +159,13 @@ class Truth:
         """Whether its architectures were trained on known images; a table of others says nothing of them."""
         return self.data["fingerprint"] is not None
 
-    def check_fits(self, space: Mapping[str, Any], parts: StudyParts | None) -> None:
-        """Check that scores of a space on these images can be compared with this truth.
+    def fitted(self, space: Mapping[str, Any], parts: StudyParts | None) -> Truth:
+        """Check that scores of a space on these images can be compared with this truth; return it in canonical paths.
 
         A truth of others is compared without images, so ``parts`` may be ``None`` there. Of the arguments of its space
         only those count that it names.
         Raises :class:`~nni_cream.errors.StudyError` if the space or the images differ, an architecture is not of the
-        space, fewer than ten are known, or all accuracies are equal.
+        space or is there twice, fewer than ten are known, or all accuracies are equal.
         """
         own_space: Any = dict(self.space)
         other: Any = dict(space)
@@ -184,7 +192,8 @@ class Truth:
                 f"all {len(self.known)} accuracies of the truth are {self.means[0]:g}; expected different ones, since "
                 "tau is undefined. Make a truth with longer training, or with a space whose operations differ more."
             )
-        path_keys(self.architectures, space, "the truth's architecture")
+        names = [f"the truth's architecture {number}" for number in range(len(self.architectures))]
+        return replace(self, architectures=tuple(different_paths(self.architectures, space, names)))
 
     def _check_images(self, parts: StudyParts) -> None:
         own, found = self.data["fingerprint"], parts.splits.fingerprint
@@ -221,24 +230,40 @@ def read_architectures(path: Path, space: Mapping[str, Any]) -> list[dict[str, A
     """
     hint = "Name it with study.architectures, or give their number."
     content: list[dict[str, Any]] = read_json(path, "a list of architectures", hint, [PATH_FIELDS])
-    first: dict[str, int] = {}
-    for number, key in enumerate(path_keys(content, space, f"{path}: architecture")):
-        if first.setdefault(key, number) != number:
-            raise StudyError(f"{path}: architectures {first[key]} and {number} are the same; expected different ones.")
-    return content
+    return different_paths(content, space, [f"{path}: architecture {number}" for number in range(len(content))])
 
 
-def path_keys(architectures: Sequence[Mapping[str, Any]], space: Mapping[str, Any], what: str) -> list[str]:
-    """Return the key of each architecture; the error names the first (from 0) that is not of the space."""
+def different_paths(
+    architectures: Sequence[Mapping[str, Any]], space: Mapping[str, Any], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return canonical paths, as JSON-safe choices.
+
+    Raises :class:`~nni_cream.errors.StudyError`, with the name of the first that is not of the space or is there twice.
+    """
+    paths = canonical_paths(architectures, space, names)
+    first: dict[str, str] = {}
+    for name, key in zip(names, map(path_key, paths), strict=True):
+        if first.setdefault(key, name) != name:
+            raise StudyError(
+                f"{name} is the same as {first[key]}; expected different ones, and unused choices do not count. Keep "
+                "one of them."
+            )
+    return paths
+
+
+def canonical_paths(
+    architectures: Sequence[Mapping[str, Any]], space: Mapping[str, Any], names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Do the same where architectures may be there twice."""
     built = spaces.create(space["name"], **space["arguments"])
     mutables, usage = built.simplify(), Usage(built)
-    keys = []
-    for number, choices in enumerate(architectures):
+    paths = []
+    for name, choices in zip(names, architectures, strict=True):
         try:
-            keys.append(path_key(usage.canonical(decode_path(choices, mutables))))
+            paths.append(encode_path(usage.canonical(decode_path(choices, mutables))))
         except CreamError as error:
-            raise StudyError(f"{what} {number} is not of the space: {error}") from error
-    return keys
+            raise StudyError(f"{name} is not of the space: {error}") from error
+    return paths
 
 
 def truth_jobs(config: Mapping[str, Any]) -> tuple[dict[str, Any], list[Job]]:
@@ -303,6 +328,8 @@ def load_truth(path: str | Path) -> Truth:
     hint = "`nni-cream study truth CONFIG.yml --out DIR` makes a truth."
     content = read_json(Path(path), "a truth", hint, _FIELDS)
     seeds, items = tuple(content["seeds"]), content["architectures"]
+    if len(set(seeds)) < len(seeds):
+        raise FileError(f"{path}: seeds are {list(seeds)}; expected different ones. {hint}")
     return Truth(
         space=content["space"],
         data={key: content["data"][key] for key in _FIELDS["data"]},

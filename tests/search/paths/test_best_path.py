@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+from nni.mutable import Categorical, MutableDict
 from nni.nas.nn.pytorch import InputChoice, LayerChoice, ModelSpace
 from torch import Tensor, nn
 
@@ -82,6 +85,27 @@ def test_is_the_best_of_all_paths_within_the_ranges_that_are_not_excluded(name: 
         excluded.append(found)
 
 
+def test_a_range_that_the_solver_cannot_tell_from_its_surroundings_is_given_up(monkeypatch) -> None:
+    generator, solved = np.random.default_rng(0), []
+    units = generator.integers(0, 6, (12, 3))
+    units[:, 0] = 0
+    costs = {
+        f"layer_{place}": {kind: 1e8 * kind + float(own[kind]) for kind in range(3)} for place, own in enumerate(units)
+    }
+    gains = {label: dict(enumerate(generator.normal(size=3))) for label in costs}
+    table = CostTable(0.0, costs)
+    middle = table(dict.fromkeys(costs, 1))
+    monkeypatch.setattr(program, "_GIVEN_UP", 25)
+    solve = program._solve
+    monkeypatch.setattr(program, "_solve", lambda *words: solved.append(1) or solve(*words))
+    # A range of two in costs of a hundred million: far below the solver's tolerance.
+    limit = Limit(table, (middle - 27, middle - 25), table=table)
+    found = best_path(CostTable(0.0, gains), [limit])
+    assert found is None or limit.allows(table(found))
+    assert len(solved) <= 25
+    assert len(solved) > program._NEAR  # or the test shows nothing
+
+
 @pytest.mark.parametrize("name", SPACES)
 def test_local_changes_end_where_no_single_change_is_better(name: str) -> None:
     case = Case(name, 0)
@@ -109,7 +133,7 @@ def test_local_changes_end_where_no_single_change_is_better(name: str) -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_best_predicted_path_is_the_one_with_the_highest_prediction(name: str, sized: bool, seed: int) -> None:
     case, space = Case(name, seed), SPACES[name]()
-    paths, predictor = RandomPaths(space, seed), PathPredictor(space.simplify(), case.usage.labels)
+    paths, predictor = RandomPaths(space, seed), PathPredictor(space.simplify(), case.usage)
     generator = np.random.default_rng(seed)
     effects = generator.normal(size=predictor.size)
     drawn = [paths.draw() for _ in range(400)]
@@ -159,11 +183,33 @@ def test_neighbours_are_all_paths_one_change_away() -> None:
     assert len(expected) == 3 + 6 + 2
 
 
+def test_without_tables_a_path_is_found_though_all_that_is_better_lies_beyond_the_range() -> None:
+    labels = [f"layer_{number}" for number in range(60)]
+    space = MutableDict({label: Categorical(list(range(6)), label=label) for label in labels})
+    paths = RandomPaths(space, 0, (None, 180.0))
+    paths.constrain(lambda path: float(sum(path.values())))
+    starts = [{label: 3 + (label == up) - (label == down) for label in labels} for up, down in pairwise(labels[:12])]
+
+    class Largest:
+        """The best path is the one of the highest cost."""
+
+        def effects(self) -> dict[str, list[float]]:
+            raise AssertionError  # there is no table
+
+        def means(self, some: Sequence[Path]) -> np.ndarray:
+            return np.array([sum(path.values()) for path in some], dtype=float)
+
+    found = best_predicted(Largest(), paths, starts, starts)
+    assert found is not None
+    assert paths.allows(found)
+    assert found not in starts
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_without_tables_the_next_best_is_found_beside_an_excluded_best(seed: int) -> None:
     space, every = SeveralSpace(), several_paths()
     paths, generator = RandomPaths(space, seed), np.random.default_rng(seed)
-    predictor = PathPredictor(space.simplify(), paths.used)
+    predictor = PathPredictor(space.simplify(), paths.usage)
     effects = generator.normal(size=predictor.size)
     drawn = [paths.draw() for _ in range(300)]
     drawn = [path for path in drawn if path["any"]]

@@ -39,6 +39,9 @@ def test_where_all_accuracies_are_alike_the_predictions_decide(share: float, noi
     found = joined([share] * 3, noise, Prediction(means, np.full(3, 0.1)))
     assert np.argsort(found).tolist() == [1, 2, 0]
     assert found == pytest.approx(share, abs=max(1e-5, 2 * noise**0.5))
+    # As sums of other numbers of batches give: equal but for rounding.
+    nearly = joined([share * (1 + 2e-16), share, share * (1 - 1e-16)], noise, Prediction(means, np.full(3, 0.1)))
+    assert nearly == pytest.approx(found, abs=1e-12)
 
 
 def test_an_estimate_is_the_posterior_mean_on_the_scale_of_the_accuracies() -> None:

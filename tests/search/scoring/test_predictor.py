@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 import numpy as np
 import pytest
-from nni.mutable import Categorical
+from nni.mutable import Categorical, CategoricalMultiple, Mutable, MutableDict
+from scipy import linalg
 from scipy.stats import kendalltau
 
 from nni_cream.errors import SearchError
 from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.paths.cost_table import CostTable
+from nni_cream.search.paths.encoded_path import encode_path
 from nni_cream.search.paths.random_paths import RandomPaths
 from nni_cream.search.scoring.predictor import PathPredictor
-from tests.search.paths.test_active_choices import DeepSpace, NestedSpace
+from tests.search.paths.test_active_choices import DeepSpace, DoubledDepth, NestedSpace
 from tests.search.small import SPACES
 
 VALUES = {f"layer_{number}": ["skip", "thin", "wide"] for number in range(5)}
@@ -23,12 +26,12 @@ SIZE = sum(map(len, VALUES.values()))
 Path = dict[str, Any]
 
 
-def every_label(path: Path) -> list[str]:
-    return list(path)
-
-
 def predictor() -> PathPredictor:
-    return PathPredictor({label: Categorical(values, label=label) for label, values in VALUES.items()}, every_label)
+    return of_space(MutableDict({label: Categorical(values, label=label) for label, values in VALUES.items()}))
+
+
+def of_space(space: Mutable) -> PathPredictor:
+    return PathPredictor(space.simplify(), Usage(space))
 
 
 def one_hot(paths: list[Path]) -> np.ndarray:
@@ -194,7 +197,7 @@ def test_saved_and_restored_it_goes_on_as_before() -> None:
 def test_what_a_path_does_not_use_has_no_effect(name: str) -> None:
     space = {**SPACES, "deep": DeepSpace, "nested": NestedSpace}[name]()
     mutables, usage = space.simplify(), Usage(space)
-    found = PathPredictor(mutables, usage.labels)
+    found = PathPredictor(mutables, usage)
     draws = RandomPaths(space, 0)
     paths = [draws.draw() for _ in range(300)]
     found.observe(paths, np.random.default_rng(0).normal(size=300))
@@ -207,10 +210,85 @@ def test_what_a_path_does_not_use_has_no_effect(name: str) -> None:
     }
 
 
+@pytest.mark.parametrize("space", [DeepSpace, DoubledDepth])
+def test_gains_of_what_a_path_uses_sum_up_to_its_prediction(space: type[Any]) -> None:
+    space = space()
+    found, usage, draws = of_space(space), Usage(space), RandomPaths(space, 0)
+    generator = np.random.default_rng(0)
+    effects = generator.normal(size=found.size)
+    paths = [draws.draw() for _ in range(400)]
+    found.observe(paths, [effects[found.columns(path)].sum() + 0.1 * generator.normal() for path in paths])
+    gains = {
+        label: {json.dumps(item["value"]): item["gain"] for item in own}
+        for label, own in found.to_json()["effects"].items()
+    }
+
+    def total(path: Path) -> float:
+        plain = encode_path(path)
+        return sum(gains[label][json.dumps(plain[label])] for label in usage.labels(path))
+
+    rest = found.means(paths) - [total(path) for path in paths]
+    np.testing.assert_allclose(rest, rest[0], atol=1e-9)
+    assert np.ptp([total(path) for path in paths]) > 1  # and not because all are alike
+
+
+def test_gain_of_a_depth_is_as_sure_as_the_difference_of_the_mean_networks() -> None:
+    found, draws = of_space(DeepSpace()), RandomPaths(DeepSpace(), 0)
+    paths = [draws.draw() for _ in range(400)]
+    found.observe(paths, np.random.default_rng(0).normal(size=400))
+    depths = found.to_json()["effects"]["depth"]
+    # Of each depth the mean row of its networks, less that of all depths.
+    every = {
+        json.dumps(found.columns(path).tolist()): path
+        for path in paths
+        if path["depth"] in [item["value"] for item in depths]
+    }.values()
+    rows = {item["value"]: [] for item in depths}
+    for path in every:
+        row = np.zeros(found.size)
+        row[found.columns(path)] = 1
+        rows[path["depth"]].append(row)
+    means = np.array([np.mean(own, axis=0) for own in rows.values()])
+    solution = found._solution
+    contrasts = means - means.mean(axis=0)
+    stds = solution.noise * np.sqrt(np.diag(contrasts @ linalg.cho_solve(solution.factor, contrasts.T)))
+    np.testing.assert_allclose([item["std"] for item in depths], stds, rtol=1e-9)
+    np.testing.assert_allclose([item["gain"] for item in depths], -contrasts @ solution.sized, atol=1e-12)
+
+
+def test_gain_in_a_free_subset_counts_from_a_path_without_the_value() -> None:
+    space = MutableDict(
+        {
+            "any": CategoricalMultiple(["a", "b", "c"], label="any"),
+            "two": CategoricalMultiple(["a", "b", "c", "d"], n_chosen=2, label="two"),
+        }
+    )
+    found, generator = of_space(space), np.random.default_rng(0)
+    helps = {"a": 0.5, "b": 1.0, "c": 1.5, "d": 2.0}
+    paths = [
+        {
+            "any": [value for value in "abc" if generator.random() < 0.5],
+            "two": sorted(generator.choice(list("abcd"), 2, replace=False).tolist()),
+        }
+        for _ in range(3000)
+    ]
+    losses = [-sum(helps[value] for own in path.values() for value in own) + generator.normal() / 10 for path in paths]
+    found.observe(paths, losses)
+    told = found.to_json()["effects"]
+    gains = {label: np.array([item["gain"] for item in own]) for label, own in told.items()}
+    scale = gains["any"].mean()  # a gain is in standard deviations of a loss
+    np.testing.assert_allclose(gains["any"] / scale, [0.5, 1.0, 1.5], atol=0.05)
+    np.testing.assert_allclose(gains["two"] / scale, [-0.75, -0.25, 0.25, 0.75], atol=0.05)
+    assert found.problem is None
+    few = of_space(space)
+    few.observe(paths[:6], losses[:6])
+    assert few.problem == "6 training steps are no more than the 6 effects to tell apart"
+
+
 @pytest.mark.parametrize(
     ("losses", "problem"),
     [
-        ([1.0, 2.0], "2 training steps are fewer than the 10 effects"),
+        ([1.0, 2.0], "2 training steps are no more than the 10 effects"),
         ([1.5] * 40, "all 40 losses of training steps are alike"),
     ],
 )
@@ -231,6 +309,14 @@ def test_what_is_not_known_is_told_with_the_reason() -> None:
 def test_a_loss_that_is_no_number_is_refused() -> None:
     with pytest.raises(SearchError, match="loss of a step is nan"):
         predictor().observe(Steps(1).paths, [math.nan])
+    steps, found, other = Steps(200), predictor(), predictor()
+    found.observe(steps.paths, steps.losses)
+    before = found.means(steps.paths)
+    with pytest.raises(SearchError, match="loss of a step is inf"):
+        found.observe(steps.paths[:2], [100.0, math.inf])  # the first one counts
+    other.load_state_dict(found.state_dict())
+    assert (found.means(steps.paths) == other.means(steps.paths)).all()
+    assert (found.means(steps.paths) != before).any()
 
 
 def test_value_that_no_path_had_is_not_told() -> None:

@@ -9,9 +9,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nni.mutable import MutableDict
 
 from nni_cream.search import CostModel, RandomPaths
 from nni_cream.search.board import BoardEntry, PrioritizedBoard
+from nni_cream.search.paths.active_choices import Usage
 from nni_cream.search.paths.encoded_path import path_key
 from nni_cream.search.scoring.candidates import Trained
 from nni_cream.search.scoring.predictor import PathPredictor
@@ -34,7 +36,10 @@ def test_trained_candidate_is_the_one_of_lowest_loss_that_is_not_on_the_board(
 ) -> None:
     space = LayerSpace()
     proposals = Proposals(
-        PathPredictor({}, list), board_of(*({"layer": number} for number in known)), RandomPaths(space), predicted=False
+        PathPredictor({}, Usage(MutableDict({}))),
+        board_of(*({"layer": number} for number in known)),
+        RandomPaths(space),
+        predicted=False,
     )
     found = proposals.choose([Trained({"layer": number}, loss) for number, loss in taken])
     wanted = [(loss, number) for number, loss in taken if number not in known]
@@ -51,7 +56,7 @@ class Learned:
     def __init__(self, name: str, seed: int = 0) -> None:
         self.net = supernet(SPACES[name]())
         self.paths = RandomPaths(self.net.space, seed)
-        self.predictor = PathPredictor(self.net.mutables, self.net.usage.labels)
+        self.predictor = PathPredictor(self.net.mutables, self.net.usage)
         generator = np.random.default_rng(seed)
         self.effects = generator.normal(size=self.predictor.size)
         drawn = [self.paths.draw() for _ in range(400)]
@@ -122,7 +127,7 @@ def test_saved_proposals_go_on() -> None:
 
 def test_what_is_noise_proposes_nothing() -> None:
     learned = Learned("layers")
-    noise = PathPredictor(learned.net.mutables, learned.net.usage.labels)
+    noise = PathPredictor(learned.net.mutables, learned.net.usage)
     generator = np.random.default_rng(0)
     noise.observe([learned.paths.draw() for _ in range(60)], generator.normal(size=60))
     assert learned.predictor.informed
@@ -157,5 +162,5 @@ def test_there_are_no_last_candidates_where_the_predictor_does_not_propose() -> 
     some = board_of(learned.trained[0].path)
     assert Proposals(learned.predictor, some, learned.paths, predicted=False).choose_last() is None
     assert Proposals(learned.predictor, board_of(), learned.paths, predicted=True).choose_last() is None
-    empty = PathPredictor(learned.net.mutables, learned.net.usage.labels)
+    empty = PathPredictor(learned.net.mutables, learned.net.usage)
     assert Proposals(empty, some, learned.paths, predicted=True).choose_last() is None
