@@ -290,7 +290,8 @@ def test_in_the_end_the_predictors_best_paths_compete_for_half_of_the_board(trai
     assert events[-1] is second
     tried = [dict(event.candidate["path"]) for event in (first, second)]
     means = modules[0].predictor.means([*tried, *(entry.path for entry in strategy.board.entries)])
-    assert means[0] == max(means) >= means[1]
+    assert means[0] == pytest.approx(max(means), rel=1e-12)  # rows of a product round differently on some processors
+    assert means[0] >= means[1]
     assert first.admitted or second.admitted
     for event in (first, second):
         if event.admitted:  # by any lead, though the board's margin is wide
