@@ -251,7 +251,7 @@ def report(records_file: Path, truth: Truth | None = None) -> str:
         chosen = [result["choice"] for result in good(results).values()]
         regrets = [whole.regret(choice) for choice in chosen if isinstance(choice, dict)]
         own = [100 * regret for regret in regrets if regret is not None]  # of those who search this space
-        cells.append(show_estimate(over_seeds(own), 2) if own else "")
+        cells.append(show_estimate(over_seeds(own).within(0, 100), 2) if own else "")
     mean = 100 * (max(within.means) - sum(within.means) / len(within.means))
     here, *nearby = (regret_of_largest(truth, task["limit"] * share / 20) for share in (20, *range(15, 26)))
     intro += (
@@ -301,8 +301,8 @@ def row(name: str, results: Mapping[int, Mapping[str, Any]], baseline: Mapping[i
     return [
         title,
         seeds,
-        show_estimate(mean("test_accuracy"), 4),
-        show_estimate(over_seeds(pairs), 4, signed=True) if pairs and name != BASELINE else "",
+        show_estimate(mean("test_accuracy").within(0, 1), 4),
+        show_estimate(over_seeds(pairs).within(-1, 1), 4, signed=True) if pairs and name != BASELINE else "",
         f"{mean('multiply_adds').value / 1e6:.1f}",
         f"{mean('search_cpu_seconds').value:.0f}",
         "" if None in [result["steps"] for result in complete.values()] else f"{mean('steps').value:.0f}",
