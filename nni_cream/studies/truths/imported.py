@@ -322,7 +322,10 @@ def _distinct(rows: Sequence[_Row]) -> list[_Row]:
 
 
 def _scale(path: Path, rows: Sequence[_Row], percent: bool | None) -> float:
-    """Return what accuracies are divided by: 1, or 100 if they are percentages; ``None`` where no user can tell."""
+    """Return what accuracies are divided by: 1, or 100 if they are percentages.
+
+    ``percent`` is what the user says of them; ``None`` where a file's format leaves nothing to say.
+    """
     low, high = (extreme(rows, key=lambda row: extreme(row.accuracies)) for extreme in (min, max))
     lowest, highest = min(low.accuracies), max(high.accuracies)
     found = f"{path}: accuracies are from {lowest:.10g} ({low.where}) to {highest:.10g} ({high.where})"
