@@ -64,6 +64,11 @@ class _Solution:
     center: _Array
     noise: float
 
+    def std(self, rows: _Array) -> _Array:
+        """Return the posterior standard deviation of the sums of effects that rows weigh, shape (rows,)."""
+        variances = (rows * linalg.cho_solve(self.factor, rows.T).T).sum(axis=1)
+        return np.asarray(self.noise * np.sqrt(np.maximum(variances, 0.0)))
+
 
 class PathPredictor:
     """Bayesian linear regression, in closed form, of a step's task loss on the choices of its path.
@@ -226,8 +231,7 @@ class PathPredictor:
         for row, path in zip(rows, paths, strict=True):
             row[self.columns(path)] = 1.0
         rows -= solution.center
-        variances = (rows * linalg.cho_solve(solution.factor, rows.T).T).sum(axis=1)
-        return Prediction(-(rows @ solution.sized), solution.noise * np.sqrt(variances))
+        return Prediction(-(rows @ solution.sized), solution.std(rows))
 
     def means(self, paths: Sequence[Path]) -> _Array:
         """Return the predicted quality of paths alone, shape (paths,)."""
@@ -288,9 +292,7 @@ class PathPredictor:
             contrasts = rows[seen]
             if seen and not self._is_any_number(label):
                 contrasts = contrasts - contrasts.mean(axis=0)
-            variances = (contrasts * linalg.cho_solve(solution.factor, contrasts.T).T).sum(axis=1)
-            stds = solution.noise * np.sqrt(np.maximum(variances, 0.0))
-            gains = -(contrasts @ solution.sized)
+            gains, stds = -(contrasts @ solution.sized), solution.std(contrasts)
             known = dict(zip(seen, zip(map(float, gains), map(float, stds), strict=True), strict=True))
             found[label] = [
                 {"value": value, **dict(zip(("gain", "std"), known.get(column, (None, None)), strict=True))}

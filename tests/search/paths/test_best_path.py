@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -188,7 +187,9 @@ def test_without_tables_a_path_is_found_though_all_that_is_better_lies_beyond_th
     space = MutableDict({label: Categorical(list(range(6)), label=label) for label in labels})
     paths = RandomPaths(space, 0, (None, 180.0))
     paths.constrain(lambda path: float(sum(path.values())))
-    starts = [{label: 3 + (label == up) - (label == down) for label in labels} for up, down in pairwise(labels[:12])]
+    starts = [
+        {label: 3 + (label == up) - (label == down) for label in labels} for up, down in itertools.pairwise(labels[:12])
+    ]
 
     class Largest:
         """The best path is the one of the highest cost."""
